@@ -1,0 +1,44 @@
+"""Where a recipe runs: the ``launch`` section, and the site file that a cluster's users share."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from distrain.config.section import Duration, Section
+
+
+class LaunchConfig(Section):
+    """What to start and where; may differ between two starts of the same run."""
+
+    backend: Literal["local", "torchrun", "slurm"] = "local"
+    nodes: Annotated[int, Field(ge=1)] = 1
+    processes_per_node: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """``auto``: the site's GPUs per node, else the GPUs of this machine, else 1."""
+    site: str | None = None
+    """Path of the site file; default ``$DISTRAIN_SITE``."""
+    time_limit: Duration | None = None
+    """Of one job; default: the site's. The run goes on in the next job."""
+    grace_period: Annotated[Duration, Field(ge=1)] = 120
+    """Save and ask for requeue this long before the limit."""
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """In a row without a new committed step."""
+    rendezvous: str | None = None
+    """Of ``torchrun`` with several nodes: ``host:port`` of the first node."""
+
+
+class SiteConfig(Section):
+    """A site file: written once per cluster, shared by the group, never part of the recipe."""
+
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+    time_limit: Duration = 3600
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    cpus_per_task: Annotated[int | None, Field(ge=1)] = None
+    exclusive: bool = False
+    setup: tuple[str, ...] = ()
+    """Shell lines run on every node before the work, such as ``module load cuda``."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the job; never secrets, the script is readable."""
+    python: str | None = None
+    """Interpreter on the nodes; default: the one that submitted."""

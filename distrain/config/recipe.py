@@ -1,0 +1,118 @@
+"""The recipe as a whole: named stages, how they need each other, and where they run.
+
+A stage's sections are the recipe's ``defaults`` under the stage's own values
+(``distrain.config.load`` merges them before this schema is applied).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
+from distrain.config.launch import LaunchConfig
+from distrain.config.section import Section
+from distrain.config.training import (
+    CheckpointConfig,
+    EvalConfig,
+    LoggingConfig,
+    LoraConfig,
+    LrSchedulerConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ParallelismConfig,
+    SftDataConfig,
+    TrainingConfig,
+)
+
+Needs = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
+"""One stage name or a list of them."""
+
+
+class PrepareStage(Section):
+    """Layers 1 and 2: raw text -> tokenizer, checked shards of three splits, instruction pairs."""
+
+    kind: Literal["prepare"]
+    needs: Needs = ()
+    data: DataConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    pairs: PairsConfig = PairsConfig()
+
+
+class TrainStage(Section):
+    """What pretraining and fine-tuning share."""
+
+    needs: Needs = ()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    lr_scheduler: LrSchedulerConfig = LrSchedulerConfig()
+    parallelism: ParallelismConfig = ParallelismConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    eval: EvalConfig = EvalConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+
+class PretrainStage(TrainStage):
+    """Next-token training on the shards of a ``prepare`` stage."""
+
+    kind: Literal["pretrain"]
+
+
+class SftStage(TrainStage):
+    """Fine-tuning on pairs with LoRA, from a pretraining stage or a Hugging Face folder."""
+
+    kind: Literal["sft"]
+    data: SftDataConfig = SftDataConfig()
+    lora: LoraConfig = LoraConfig()
+
+
+class EvaluateStage(Section):
+    """The test split, used once: loss, perplexity, bits per byte."""
+
+    kind: Literal["evaluate"]
+    needs: Needs
+    micro_batch_size: Annotated[int, Field(ge=1)] = 8
+
+
+class ExportStage(Section):
+    """A Hugging Face folder (safetensors, config, tokenizer) of the stage it needs."""
+
+    kind: Literal["export"]
+    needs: Needs
+
+
+Stage = Annotated[
+    PrepareStage | PretrainStage | SftStage | EvaluateStage | ExportStage,
+    Field(discriminator="kind"),
+]
+DISTRIBUTED_KINDS = frozenset({"pretrain", "sft"})
+"""Stages that run on every process of the launch; the others run as one process."""
+
+RESERVED_STAGE_NAMES = frozenset(
+    {
+        "defaults",
+        "launch",
+        "stages",
+        "name",
+        "seed",
+        "version",
+        "extends",
+        "control",
+        "scripts",
+        "logs",
+    }
+)
+
+
+class Recipe(Section):
+    """A resolved recipe: every value stated, nothing left to merge."""
+
+    version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Also the name of the run folder."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    stages: Annotated[dict[str, Stage], Field(min_length=1)]
+    launch: LaunchConfig = LaunchConfig()

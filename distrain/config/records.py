@@ -1,0 +1,164 @@
+"""The records that a run leaves behind, and how they are written so that a crash tears none.
+
+Field names of ``metrics.jsonl`` are those that W&B and the report show.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
+
+Record = Mapping[str, Any]
+
+StageStatus = Literal["running", "done", "stopped", "failed"]
+
+
+class StageState(TypedDict):
+    """``<stage>/state.json``: written by the runtime, read by launcher and batch script."""
+
+    state: StageStatus
+    attempt: int
+    """Starts of this stage so far, counted from 1."""
+    step: int
+    """Last committed step (0 for stages without steps)."""
+    requeue: bool
+    """Work is left and nobody asked to stay ended: start the stage again."""
+    time: str
+
+
+class StageError(TypedDict):
+    """``<stage>/error.json``: an error that another attempt would meet again."""
+
+    exit_code: int
+    message: str
+
+
+class MetricsRecord(TypedDict, total=False):
+    """One line of ``metrics.jsonl``: one optimizer step, or one validation.
+
+    A step record has every ``train/``, ``perf/`` and ``data/`` field; a validation record has
+    ``train/global_step`` and the ``eval/`` fields only.
+    """
+
+    time: str
+    attempt: int
+    # The keys that hold a slash are listed in STEP_FIELDS and EVAL_FIELDS below.
+
+
+STEP_FIELDS = (
+    "train/global_step",  # 1 for the first update
+    "train/loss",  # nats per target token, mean over the global batch
+    "train/learning_rate",
+    "train/grad_norm",  # before clipping
+    "train/tokens_seen",  # input tokens since the start of the stage
+    "train/applied",  # false: the loss or the norm was not finite and no rank applied the step
+    "data/first_sample",  # global index of the first sample of the step
+    "data/num_samples",
+    "data/num_targets",  # target tokens of the global batch
+    "data/batch_hash",  # sum over ranks of the CRC-32 of their token ids
+    "perf/step_time_s",
+    "perf/data_time_s",  # waiting for the loader
+    "perf/tokens_per_sec",
+    "perf/mfu",  # flops_per_token * tokens/s / (ranks * peak)
+    "memory/max_gib",  # largest rank: device memory on a GPU, resident set on a CPU
+)
+EVAL_FIELDS = ("train/global_step", "eval/loss", "eval/perplexity")
+
+EVENT_KINDS = frozenset({
+    "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",
+    "nonfinite", "early_stop", "stop_requested", "yield_requested", "stopped", "restarted",
+    "failed", "finished", "skipped", "sink_failed",
+})  # fmt: skip
+"""``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
+
+
+class EventRecord(TypedDict):
+    """One line of ``events.jsonl``; further fields depend on the kind."""
+
+    time: str
+    event: str
+    stage: str
+    attempt: NotRequired[int]
+    step: NotRequired[int]
+
+
+def utc_now() -> str:
+    """UTC, ISO 8601 with milliseconds: what every record's ``time`` holds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Append one JSON line in a single write, so that two writers never mix within a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = (json.dumps(record) + "\n").encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def append_event(path: Path, event: str, stage: str, **fields: Any) -> None:  # noqa: ANN401
+    """Append one event, stamped with the time now.
+
+    Raises:
+        ValueError: ``event`` is not one of ``EVENT_KINDS``.
+    """
+    if event not in EVENT_KINDS:
+        raise ValueError(f"unknown event {event!r}; add it to EVENT_KINDS")
+    append_record(path, {"time": utc_now(), "event": event, "stage": stage, **fields})
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a JSONL file; nothing if it does not exist.
+
+    A last line without its end is one that a crash cut short, or one being written: it is left
+    out. Any other line that is no JSON object raises ``ValueError``.
+    """
+    if not path.exists():
+        return
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError(
+                    f"{path}: found {line[:80]!r}; expected a JSON object on each line"
+                )
+            yield record
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace a JSON file so that a reader, or a crash, sees the old one or the new one whole."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """As ``write_json``, for text: written beside the target, synced, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; ``None`` if the file does not exist."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(  # noqa: TRY004  (the file is at fault, not an argument's type)
+            f"{path}: found {type(value).__name__}; expected a JSON object"
+        )
+    return value

@@ -1,0 +1,74 @@
+"""The only place that knows the file names of a run; launcher and runtime both import it.
+
+One run is one folder. Truth lives in plain files there, so that every command works during the
+run, after it, and over a shared file system.
+"""
+
+from pathlib import Path
+
+
+class StageFolder:
+    """File names of one stage of a run. Builds paths, touches nothing."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.name = name
+        self.path = root / name
+        self.state = self.path / "state.json"
+        """``records.StageState``; the only thing that decides whether a stage is done."""
+        self.lock = self.path / "stage.lock"
+        """Held (flock) by the process that writes this folder; never read for its content."""
+        self.error = self.path / "error.json"
+        """``records.StageError`` of the last attempt, when it must not be repeated."""
+        self.metrics = self.path / "metrics.jsonl"
+        self.result = self.path / "result.json"
+        """Final figures, written before the state becomes ``done``."""
+        self.checkpoints = self.path / "checkpoints"
+        self.quarantine = self.path / "quarantine"
+        self.logs = self.path / "logs"
+        # prepare
+        self.tokenizer = self.path / "tokenizer.json"
+        # sft
+        self.adapter = self.path / "adapter"
+        self.merged = self.path / "merged"
+        # export
+        self.huggingface = self.path / "huggingface"
+
+    def split(self, split: str) -> Path:
+        """Folder of one split: shards, manifest, pairs (``train``, ``validation``, ``test``)."""
+        return self.path / split
+
+    def log(self, attempt: int) -> Path:
+        """Output of all processes of one attempt on this machine."""
+        return self.logs / f"attempt_{attempt}.log"
+
+
+class RunFolder:
+    """File names of a run. Builds paths, touches nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.recipe = root / "recipe.yaml"
+        """As the user wrote it."""
+        self.resolved = root / "resolved.yaml"
+        """After merging, every value; running this file again gives the same run."""
+        self.environment = root / "environment.json"
+        self.lock = root / "run.lock"
+        self.events = root / "events.jsonl"
+        self.jobs = root / "jobs.json"
+        """Slurm job ids by stage."""
+        self.control = root / "control"
+        self.stop = self.control / "stop"
+        """Save, end, stay ended."""
+        self.yield_ = self.control / "yield"
+        """Save, end, ask to be started again."""
+        self.save = self.control / "save"
+        """Save, go on; removed when seen."""
+        self.scripts = root / "scripts"
+        self.report = root / "report.html"
+        self.wandb = root / "wandb"
+        self.test_opened = root / "test_opened.json"
+        """Who used the test split, and when: it may be used once."""
+
+    def stage(self, name: str) -> StageFolder:
+        """Folder of the stage ``name``."""
+        return StageFolder(self.root, name)

@@ -1,0 +1,70 @@
+"""The base of every recipe section, and the number types that accept units (``2.5B``, ``24h``)."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+COUNT_UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Section(BaseModel):
+    """One mapping of the recipe: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def parse_count(value: Any) -> Any:  # noqa: ANN401  (pydantic hands over whatever the YAML held)
+    """Read ``512``, ``512k``, ``2.5B`` as an integer; anything else is left to the type check.
+
+    Raises:
+        ValueError: The value has a unit, but does not come out as a whole number.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kMBT]?)", value.strip())
+    if match is None:
+        raise ValueError(f"'{value}' is not a count; write a number such as 500, 512k, 10M or 2.5B")
+    count = float(match[1].replace("_", "")) * COUNT_UNITS[match[2]]
+    if not count.is_integer():
+        raise ValueError(f"'{value}' is not a whole number")
+    return int(count)
+
+
+def parse_duration(value: Any) -> Any:  # noqa: ANN401
+    """Read ``90s``, ``10m``, ``24h``, ``1d12h`` or Slurm's ``24:00:00`` as seconds.
+
+    Raises:
+        ValueError: A bare number (its unit would be a guess) or something that is no duration.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return value
+    text = str(value).strip()
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text)
+    if clock is not None:
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    parts = re.findall(r"(\d+)([smhd])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(
+            f"'{text}' is not a duration; write one with its unit, such as 90s, 10m or 24h"
+        )
+    return sum(int(number) * DURATION_UNITS_S[unit] for number, unit in parts)
+
+
+def format_duration(seconds: int) -> str:
+    """Write seconds so that ``parse_duration`` reads the same number back, such as ``1h30m``."""
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        number, seconds = divmod(seconds, size)
+        if number:
+            parts.append(f"{number}{unit}")
+    return "".join(parts) or "0s"
+
+
+Count = Annotated[int, BeforeValidator(parse_count)]
+Duration = Annotated[int, BeforeValidator(parse_duration)]
+"""Seconds."""

@@ -1,0 +1,170 @@
+"""Sections of layers 4 to 11: model, optimizer, loop, checkpoints, evaluation, fine-tuning."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from distrain.config.section import Count, Section
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ModelConfig(Section):
+    """Layer 4: a decoder of the Llama family (the vocabulary comes from the tokenizer)."""
+
+    name: Literal["llama"] = "llama"
+    hidden_size: Positive = 192
+    num_hidden_layers: Positive = 4
+    num_attention_heads: Positive = 4
+    num_key_value_heads: Positive | None = None
+    """Grouped-query attention; default: as many as heads."""
+    intermediate_size: Positive = 512
+    max_position_embeddings: Positive = 2048
+    rope_theta: Annotated[float, Field(gt=0)] = 10000.0
+    rms_norm_eps: Annotated[float, Field(gt=0)] = 1e-5
+    tie_word_embeddings: bool = False
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On the residual branches, in training only."""
+    initializer_range: Annotated[float, Field(gt=0)] = 0.02
+    from_pretrained: str | None = None
+    """A local Hugging Face folder (config, safetensors, tokenizer); sizes then come from there."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
+        kv_heads = self.num_key_value_heads or self.num_attention_heads
+        if self.num_attention_heads % kv_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads {kv_heads}"
+            )
+        return self
+
+
+class EarlyStopping(Section):
+    """Stop when the validation loss has not improved for ``patience`` measurements."""
+
+    patience: Positive = 3
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """Nats by which a measurement must beat the best one."""
+
+
+class TrainingConfig(Section):
+    """Layer 11: how many steps of which size, in which precision, on which device."""
+
+    sequence_length: Positive = 256
+    global_batch_size: Positive = 8
+    """Sequences per optimizer step, over all ranks."""
+    micro_batch_size: Positive = 8
+    """Sequences per forward pass on one rank; accumulation is derived from the three."""
+    max_steps: Annotated[Count | None, Field(ge=1)] = None
+    max_tokens: Annotated[Count | None, Field(ge=1)] = None
+    num_epochs: Annotated[float | None, Field(gt=0)] = None
+    """Give exactly one of ``max_steps``, ``max_tokens`` and ``num_epochs``."""
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
+    """``auto``: bf16 on a GPU that has it, fp32 elsewhere. Master weights stay fp32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_threads: Positive = 1
+    """Intra-op threads per rank on the CPU. It changes the bits, so it is part of the recipe."""
+    early_stopping: EarlyStopping | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        lengths = ("max_steps", "max_tokens", "num_epochs")
+        given = [name for name in lengths if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(lengths)}; found {given or 'none'}")
+        return self
+
+
+class OptimizerConfig(Section):
+    """Layer 8."""
+
+    name: Literal["adamw"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Applied to matrices only, not to norms."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+
+
+class LrSchedulerConfig(Section):
+    """Learning rate as a pure function of the step: linear warm-up, then the named shape."""
+
+    name: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    decay_steps: Annotated[int | None, Field(ge=1)] = None
+    """Of ``wsd``: length of the final linear decay; default a tenth of the run."""
+
+
+class ParallelismConfig(Section):
+    """How the model is laid over ranks; the product of the degrees is the number of processes."""
+
+    strategy: Literal["auto", "single", "ddp", "fsdp", "deepspeed"] = "auto"
+    """``auto``: single for one process, fsdp for more."""
+    zero_stage: Literal[1, 2, 3] = 3
+    """Of ``deepspeed``."""
+    data_parallel_shard: Positive | Literal["auto"] = "auto"
+    """Ranks over which fsdp and deepspeed cut each parameter; ``auto``: all there are."""
+    data_parallel_replicate: Positive | Literal["auto"] = "auto"
+    """Copies of that group of ranks; ``auto``: 1, or all ranks under ddp."""
+    reshard_after_forward: bool = True
+    """Of ``fsdp``: free gathered parameters after the forward pass (less memory, more traffic)."""
+
+
+class CheckpointConfig(Section):
+    """Layer 9."""
+
+    save_steps: Positive = 100
+    keep_last: Positive = 2
+    async_save: bool = True
+    """Write in the background; the loop waits only for the copy to host memory."""
+
+
+class EvalConfig(Section):
+    """Layer 10, validation while training."""
+
+    eval_steps: Positive = 50
+    max_batches: Positive | None = None
+    """Global batches per validation; default: the whole validation split."""
+
+
+class WandbConfig(Section):
+    """Weights & Biases as a copy of ``metrics.jsonl``; it may fail without touching training."""
+
+    project: str = "distrain"
+    mode: Literal["offline", "online"] = "offline"
+
+
+class LoggingConfig(Section):
+    """What is written down while training."""
+
+    logging_steps: Positive = 10
+    """Steps between lines on the screen; ``metrics.jsonl`` holds every step."""
+    peak_tflops: Annotated[float | None, Field(gt=0)] = None
+    """Peak of one device, for MFU; default: known GPUs by name, a measured matmul on a CPU."""
+    wandb: WandbConfig | None = None
+
+
+class LoraConfig(Section):
+    """Low-rank adaptation (arXiv 2106.09685), in peft's words."""
+
+    r: Positive = 8
+    alpha: Positive = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """``all-linear``: every linear layer but the head."""
+
+
+class SftDataConfig(Section):
+    """Where ``sft`` takes its pairs from; default: the prepare stage's."""
+
+    path: str | None = None
+    """A JSONL file with ``prompt`` and ``answer``, split by the hash of the prompt."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05

@@ -1,0 +1,62 @@
+"""The few collectives that the loop itself uses, over host numbers.
+
+They run on a gloo group of their own, beside NCCL on a GPU, so that asking never makes the host
+wait for the device. With one process they are the identity and need no process group.
+"""
+
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+class HostGroup:
+    """Host-side agreement between all ranks of a run. Every method is collective."""
+
+    def __init__(self) -> None:
+        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self._group = dist.new_group(backend="gloo") if self.world_size > 1 else None
+
+    def sum(self, *values: float) -> list[float]:
+        """Sum each value over ranks, in float64: exact for integers below 2**53."""
+        if self._group is None:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self._group)
+        return [float(value) for value in tensor]
+
+    def max(self, *values: float) -> list[float]:
+        """Take the largest of each value over ranks."""
+        if self._group is None:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._group)
+        return [float(value) for value in tensor]
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is up on at least one rank."""
+        return self.max(float(flag))[0] > 0
+
+    def gather(self, value: object) -> list[object]:
+        """Collect one picklable value of each rank, in rank order, on every rank."""
+        if self._group is None:
+            return [value]
+        values: list[object] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self._group)
+        return values
+
+    def broadcast(self, value: T) -> T:
+        """Give every rank the value of rank 0."""
+        if self._group is None:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self._group)
+        return values[0]
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self._group is not None:
+            dist.barrier(group=self._group)

@@ -1,0 +1,122 @@
+"""A rank's part of a global N-D tensor: the one form in which every engine shows its state.
+
+A parameter, master weight or optimizer moment is one ordinary global tensor under its plain
+name. An FSDP2 shard is one axis-aligned box of it. A DeepSpeed ZeRO shard is a contiguous
+row-major range, which splits into at most ``2 * ndim - 1`` boxes, each a *view* of the flat shard:
+reading or writing the box reads or writes the engine's own memory.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned part of a global tensor.
+
+    Args:
+        offsets: Where it begins in the global tensor, one number an axis.
+        tensor: Its values; shape = the extent of the box. A view of the engine's memory.
+    """
+
+    offsets: tuple[int, ...]
+    tensor: Tensor
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Extent of the box, one number an axis."""
+        return tuple(self.tensor.shape)
+
+
+@dataclass(frozen=True)
+class GlobalTensor:
+    """A rank's boxes of one global tensor; a rank may hold none.
+
+    Args:
+        shape: Shape of the whole tensor; a scalar is stored with shape ``(1,)``.
+        dtype: Type of the elements.
+        boxes: This rank's parts.
+        writes: Whether this rank writes its boxes. False on all but one of the ranks that hold
+            the same values (a replica); every rank still reads them back.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    boxes: tuple[Box, ...]
+    writes: bool = True
+
+    def like(self, tensors: Sequence[Tensor]) -> "GlobalTensor":
+        """Make the same part of the same tensor over other memory, one tensor a box."""
+        boxes = tuple(
+            Box(box.offsets, tensor) for box, tensor in zip(self.boxes, tensors, strict=True)
+        )
+        return GlobalTensor(self.shape, self.dtype, boxes, self.writes)
+
+
+State = dict[str, GlobalTensor]
+"""Entry name -> this rank's part: ``model/<fqn>``, ``buffer/<fqn>``, ``exp_avg/<fqn>``, ...
+
+The names, their order and the shapes are the same on every rank.
+"""
+
+
+def whole(tensor: Tensor, *, writes: bool) -> GlobalTensor:
+    """Show a tensor that this rank holds completely."""
+    view = tensor.detach().reshape(1) if tensor.ndim == 0 else tensor.detach()
+    box = Box((0,) * view.ndim, view)
+    return GlobalTensor(tuple(view.shape), view.dtype, (box,), writes)
+
+
+def from_flat_range(shape: Sequence[int], start: int, values: Tensor) -> GlobalTensor:
+    """Show a row-major range ``[start, start + len(values))`` of a global tensor, without a copy.
+
+    Args:
+        shape: Shape of the whole tensor.
+        start: Row-major index of the first element held.
+        values: The elements, shape (n,), contiguous; n may be 0.
+    """
+    shape = tuple(shape) or (1,)
+    boxes = tuple(
+        Box(offsets, values.narrow(0, first - start, math.prod(sizes)).view(sizes))
+        for offsets, sizes, first in range_boxes(shape, start, start + values.numel())
+    )
+    return GlobalTensor(shape, values.dtype, boxes)
+
+
+def range_boxes(
+    shape: tuple[int, ...], start: int, stop: int
+) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
+    """Cut the row-major range ``[start, stop)`` of ``shape`` into axis-aligned boxes.
+
+    Returns:
+        (offsets, sizes, row-major index of the first element) of each box, in row-major order.
+    """
+    if start >= stop:
+        return []
+    if len(shape) == 1:
+        return [((start,), (stop - start,), start)]
+    inner = math.prod(shape[1:])
+    first_row, head = divmod(start, inner)
+    last_row, tail = divmod(stop, inner)
+    boxes: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
+
+    def add_part_of_row(row: int, low: int, high: int) -> None:
+        for offsets, sizes, first in range_boxes(shape[1:], low, high):
+            boxes.append(((row, *offsets), (1, *sizes), row * inner + first))
+
+    if first_row == last_row:
+        add_part_of_row(first_row, head, tail)
+        return boxes
+    if head:
+        add_part_of_row(first_row, head, inner)
+        first_row += 1
+    if last_row > first_row:
+        offsets = (first_row,) + (0,) * (len(shape) - 1)
+        boxes.append((offsets, (last_row - first_row, *shape[1:]), first_row * inner))
+    if tail:
+        add_part_of_row(last_row, 0, tail)
+    return boxes

@@ -1,0 +1,67 @@
+"""Run a test body on several gloo ranks of this machine."""
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import start_processes
+
+# The fork server imports torch once, and never touches a device: a rank then starts in
+# 0.1 s, where a spawned one takes as long as ``import torch``.
+multiprocessing.set_forkserver_preload(
+    ["torch", "torch.distributed", "torch.distributed.checkpoint", "torch._dynamo"]
+)
+
+
+def run_ranks(
+    folder: Path, world_size: int, body: Callable[..., None], *args: object, timeout_s: float = 180
+) -> None:
+    """Call ``body(*args)`` on ``world_size`` ranks, one process each; fail if one fails.
+
+    The ranks meet through a file in ``folder``, not through a port, so that tests may run
+    in parallel. ``body`` is pickled: it must be a function of the test module. Changes of
+    ``os.environ`` do not reach the ranks; pass values in ``args``.
+
+    Raises:
+        TimeoutError: A rank still ran after ``timeout_s`` seconds; all were killed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    store = f"file://{folder / f'store-{time.monotonic_ns()}'}"
+    ranks = start_processes(
+        _rank_main,
+        (world_size, store, body, args),
+        nprocs=world_size,
+        join=False,
+        start_method="forkserver",
+    )
+    assert ranks is not None
+    deadline = time.monotonic() + timeout_s
+    while not ranks.join(timeout=1):
+        if time.monotonic() > deadline:
+            stuck = [rank for rank, process in enumerate(ranks.processes) if process.is_alive()]
+            for process in ranks.processes:
+                process.kill()
+            raise TimeoutError(f"ranks {stuck} of {world_size} still ran after {timeout_s} s")
+
+
+def _rank_main(
+    rank: int, world_size: int, store: str, body: Callable[..., None], args: tuple[object, ...]
+) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        LOCAL_WORLD_SIZE=str(world_size),
+    )
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+    body(*args)  # a failure leaves as an exception, and start_processes reports it
+    dist.barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # gloo aborts an ordinary exit at random
