@@ -1,0 +1,160 @@
+"""Recipe -> plan: which processes each stage gets, and the exact command that starts them.
+
+Pure: reads no file and no machine, so that what ``distrain plan`` prints is what is started.
+"""
+
+from dataclasses import dataclass
+
+from distrain.config.launch import LaunchConfig, SiteConfig
+from distrain.config.layout import Layout, microbatches_per_rank, resolve_layout, stage_order
+from distrain.config.recipe import DISTRIBUTED_KINDS, Recipe, TrainStage
+from distrain.config.run_folder import RunFolder
+from distrain.errors import RecipeError
+
+RANK_PREFIX = "[rank ${rank}] "
+"""Before each line that torchrun passes on; ``launcher.logs`` looks for it."""
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the torchrun agents of one start meet."""
+
+    endpoint: str
+    """``host:port`` of the node that keeps the store."""
+    id: str
+    """Fresh for every start, so that a straggler of the last one cannot join."""
+    local_addr: str | None = None
+    """Address of this node, where its host name does not resolve."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """The processes of one stage."""
+
+    name: str
+    kind: str
+    needs: tuple[str, ...]
+    nodes: int
+    processes_per_node: int
+    num_threads: int | None
+    """Intra-op threads per process; ``None``: the runtime chooses."""
+    layout: Layout | None
+    """How the ranks are cut; ``None`` for stages that run as one process."""
+    accumulation: int | None
+    """Microbatches per rank and optimizer step; ``None`` as for ``layout``."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self.nodes * self.processes_per_node
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All stages, each after those it needs."""
+
+    recipe: Recipe
+    run: RunFolder
+    stages: tuple[StagePlan, ...]
+
+
+def resolve_processes(launch: LaunchConfig, site: SiteConfig | None, local_gpus: int) -> int:
+    """Return the processes per node: as asked, else one a GPU of the site or machine, else 1."""
+    if launch.processes_per_node != "auto":
+        return launch.processes_per_node
+    if site is not None and site.gpus_per_node:
+        return site.gpus_per_node
+    if launch.backend == "slurm":
+        return 1  # this machine is the login node, its GPUs say nothing
+    return max(local_gpus, 1)
+
+
+def make_plan(recipe: Recipe, run: RunFolder, processes_per_node: int) -> Plan:
+    """Lay the stages of a recipe over processes.
+
+    Raises:
+        RecipeError: The degrees of a stage do not multiply to its processes, its global batch
+            cannot be cut that way, or the local backend is asked for several nodes.
+    """
+    launch = recipe.launch
+    if launch.backend == "local" and launch.nodes > 1:
+        raise RecipeError(
+            "launch.nodes",
+            f"{launch.nodes} nodes with launch.backend=local",
+            "1 node, or a backend that reaches other nodes",
+            "Set launch.backend=slurm or launch.backend=torchrun, or launch.nodes=1.",
+        )
+    stages = tuple(_plan_stage(recipe, name, processes_per_node) for name in stage_order(recipe))
+    return Plan(recipe, run, stages)
+
+
+def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan:
+    stage = recipe.stages[name]
+    if stage.kind not in DISTRIBUTED_KINDS or not isinstance(stage, TrainStage):
+        return StagePlan(name, stage.kind, stage.needs, 1, 1, None, None, None)
+    nodes = recipe.launch.nodes
+    world_size = nodes * processes_per_node
+    layout = resolve_layout(stage.parallelism, world_size)
+    return StagePlan(
+        name=name,
+        kind=stage.kind,
+        needs=stage.needs,
+        nodes=nodes,
+        processes_per_node=processes_per_node,
+        num_threads=stage.training.num_threads,
+        layout=layout,
+        accumulation=microbatches_per_rank(stage.training, world_size),
+    )
+
+
+def stage_argv(
+    stage: StagePlan, run: RunFolder, *, python: str, rendezvous: Rendezvous | None
+) -> list[str]:
+    """Return the command that one node runs for a stage; every node runs the same.
+
+    ``python`` is the interpreter that has the runtime; ``rendezvous`` may be ``None`` for a stage
+    of one process.
+
+    Raises:
+        ValueError: A stage of several processes without a rendezvous.
+    """
+    command = ["distrain", "stage", str(run.root), stage.name]
+    if stage.world_size == 1:
+        return [python, "-m", *command]
+    if rendezvous is None:
+        raise ValueError(f"stage {stage.name} has {stage.world_size} processes, no rendezvous")
+    local_addr = rendezvous.local_addr or ("localhost" if stage.nodes == 1 else None)
+    return [
+        python,
+        "-m",
+        "torch.distributed.run",
+        f"--nnodes={stage.nodes}",
+        f"--nproc-per-node={stage.processes_per_node}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={rendezvous.endpoint}",
+        f"--rdzv-id={rendezvous.id}",
+        *([f"--local-addr={local_addr}"] if local_addr else []),
+        "--max-restarts=0",  # a restart is a new torchrun with a new id: nothing stale to meet
+        f"--log-dir={run.stage(stage.name).logs / 'ranks'}",
+        "--tee=3",
+        "--module",
+        *command,
+    ]
+
+
+def local_rendezvous(start_id: str) -> Rendezvous:
+    """Return a rendezvous within this machine, on a free port."""
+    return Rendezvous("localhost:0", start_id)
+
+
+def stage_env(stage: StagePlan) -> dict[str, str]:
+    """Return the environment variables of a stage, to be added to the inherited ones."""
+    env = {
+        "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": RANK_PREFIX,
+        # Shared, the store of a dead start hands its addresses to the next one (pytorch#135712).
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if stage.num_threads is not None:
+        env["OMP_NUM_THREADS"] = str(stage.num_threads)
+    return env
