@@ -20,6 +20,8 @@ class StageFolder:
         self.error = self.path / "error.json"
         """``records.StageError`` of the last attempt, when it must not be repeated."""
         self.metrics = self.path / "metrics.jsonl"
+        self.sink_run_id = self.path / "sink_run_id"
+        """Under which W&B knows this stage, the same for all its attempts."""
         self.result = self.path / "result.json"
         """Final figures, written before the state becomes ``done``."""
         self.checkpoints = self.path / "checkpoints"

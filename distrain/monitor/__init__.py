@@ -1,0 +1,1 @@
+"""What a run shows of itself: step records, lines on the screen, events, speed and memory."""

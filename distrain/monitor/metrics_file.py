@@ -1,0 +1,68 @@
+"""``metrics.jsonl`` as it is written: one line a record, whole after any crash, no step twice."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from distrain.config.records import Record, read_records, write_text
+
+STEP = "train/global_step"
+
+
+class MetricsFile:
+    """Appends records to a file that stays open; one system call a record.
+
+    Opening drops a last line that a crash cut short: what follows must not be glued to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        truncate_after(path, None)
+        self._file: BinaryIO = path.open("ab")
+
+    def append(self, record: Record) -> None:
+        """Write one record; the kernel has it when this returns."""
+        self._file.write((json.dumps(record, allow_nan=False) + "\n").encode())
+        self._file.flush()
+
+    def truncate_after(self, step: int) -> int:
+        """As the function of this name; then go on appending."""
+        self._file.close()
+        dropped = truncate_after(self.path, step)
+        self._file = self.path.open("ab")
+        return dropped
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def truncate_after(path: Path, step: int | None) -> int:
+    """Drop the records after ``step``, and a line that a crash cut short, in one replacement.
+
+    Args:
+        path: A metrics file; it need not exist.
+        step: The last one to keep; ``None`` keeps all whole records.
+
+    Returns:
+        How many whole records were dropped.
+    """
+    if not path.exists():
+        return 0
+    content = path.read_bytes()
+    records = list(read_records(path))
+    kept = [record for record in records if step is None or record[STEP] <= step]
+    is_torn = bool(content) and not content.endswith(b"\n")
+    if is_torn or len(kept) < len(records):
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+    return len(records) - len(kept)
+
+
+def finite(fields: dict[str, Any]) -> dict[str, Any]:
+    """Replace NaN and infinity by null: neither is JSON, and strict readers refuse the line."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in fields.items()
+    }

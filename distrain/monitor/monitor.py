@@ -1,0 +1,222 @@
+"""What the loop tells the world, on rank 0: ``metrics.jsonl``, events, lines, copies for sinks.
+
+It watches and never changes a step. ``metrics.jsonl`` is the truth; the rest is made from it.
+"""
+
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+from distrain.config.records import append_event, utc_now, write_text
+from distrain.config.run_folder import RunFolder, StageFolder
+from distrain.config.training import LoggingConfig
+from distrain.monitor.lines import short_count, short_duration
+from distrain.monitor.metrics_file import STEP, MetricsFile, finite
+from distrain.monitor.sinks import SINKS
+from distrain.monitor.sinks.background import BackgroundSink, SinkRun, Writer
+from distrain.monitor.throughput import mfu
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What speed is measured against; constant during a stage."""
+
+    max_steps: int
+    tokens_per_step: int
+    """Input tokens of one global batch."""
+    num_ranks: int
+    flops_per_token: float
+    """Forward and backward, as the model declares it."""
+    peak_flops: float
+    """Of one device, in FLOP/s."""
+
+
+@dataclass(frozen=True)
+class StepMeasurement:
+    """One optimizer step as the loop saw it; figures of the global batch, not of rank 0."""
+
+    step: int
+    """1 for the first update."""
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    applied: bool
+    first_sample: int
+    num_samples: int
+    num_targets: int
+    batch_hash: int
+    step_time_s: float
+    """The whole step, ``data_time_s`` included."""
+    data_time_s: float
+    memory_gib: float
+    """Of the largest rank."""
+
+
+class Monitor:
+    """Records a stage; made on rank 0 only.
+
+    Args:
+        run: Folder of the run.
+        stage: Name of the stage.
+        attempt: Start of the stage that this process is part of, from 1.
+        workload: For tokens per second, MFU and the time left.
+        config: How often to show a line, and which sinks to feed.
+    """
+
+    def __init__(
+        self, run: RunFolder, stage: str, attempt: int, workload: Workload, config: LoggingConfig
+    ) -> None:
+        self.stage = stage
+        self.attempt = attempt
+        self.workload = workload
+        self._run = run
+        self._config = config
+        self._file = MetricsFile(run.stage(stage).metrics)
+        self._sinks = self._open_sinks()
+        self._started = time.monotonic()
+        self._steps_made = 0
+        self._shown = (self._started, 0)  # when the last line was shown, after how many steps
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def truncate_after(self, step: int) -> int:
+        """Drop what was recorded after ``step``, from which this attempt goes on.
+
+        Those steps were lost with the process and will be made again; so the file of a killed and
+        resumed run holds each step once. Call it before the first record, with 0 for a fresh start.
+
+        Returns:
+            How many records were dropped.
+        """
+        return self._file.truncate_after(step)
+
+    def record_step(self, measured: StepMeasurement) -> None:
+        """Write the record of a step; show a line every ``logging_steps`` and at the last step."""
+        tokens_per_sec = self.workload.tokens_per_step / measured.step_time_s
+        self._write(self._step_record(measured, tokens_per_sec))
+        self._steps_made += 1
+        is_last = measured.step == self.workload.max_steps
+        if measured.step % self._config.logging_steps == 0 or is_last or self._steps_made == 1:
+            self._show(measured, tokens_per_sec)
+
+    def record_scores(self, step: int, loss: float) -> None:
+        """Write the record of a validation after ``step`` updates, and show it."""
+        perplexity = math.exp(loss) if loss < 700 else math.inf
+        scores = {STEP: step, "eval/loss": loss, "eval/perplexity": perplexity}
+        self._write(scores)
+        logger.info(
+            "%s step %s | validation loss %.3f | perplexity %.1f",
+            self.stage,
+            self._position(step),
+            loss,
+            perplexity,
+        )
+
+    def event(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  (fields depend on the kind)
+        """Append an event of this stage and attempt; ``kind`` is one of ``EVENT_KINDS``."""
+        append_event(self._run.events, kind, self.stage, attempt=self.attempt, **fields)
+
+    def close(self) -> None:
+        """Close the file and let the sinks finish, each for at most ten seconds."""
+        self._file.close()
+        for sink in self._sinks:
+            sink.close()
+        self._sinks = []
+
+    def _step_record(self, measured: StepMeasurement, tokens_per_sec: float) -> dict[str, Any]:
+        load = self.workload
+        return {
+            STEP: measured.step,
+            "train/loss": measured.loss,
+            "train/learning_rate": measured.learning_rate,
+            "train/grad_norm": measured.grad_norm,
+            "train/tokens_seen": measured.step * load.tokens_per_step,
+            "train/applied": measured.applied,
+            "data/first_sample": measured.first_sample,
+            "data/num_samples": measured.num_samples,
+            "data/num_targets": measured.num_targets,
+            "data/batch_hash": measured.batch_hash,
+            "perf/step_time_s": measured.step_time_s,
+            "perf/data_time_s": measured.data_time_s,
+            "perf/tokens_per_sec": tokens_per_sec,
+            "perf/mfu": mfu(tokens_per_sec, load.flops_per_token, load.num_ranks, load.peak_flops),
+            "memory/max_gib": measured.memory_gib,
+        }
+
+    def _write(self, fields: dict[str, Any]) -> None:
+        record = {"time": utc_now(), "attempt": self.attempt} | finite(fields)
+        self._file.append(record)
+        for sink in self._sinks:
+            sink.write(record)
+
+    def _show(self, measured: StepMeasurement, tokens_per_sec: float) -> None:
+        now = time.monotonic()
+        since, steps_before = self._shown
+        self._shown = (now, self._steps_made)
+        steps = self._steps_made - steps_before
+        if steps > 1:  # the mean over the steps that no line has shown, pauses included
+            tokens_per_sec = steps * self.workload.tokens_per_step / (now - since)
+        load = self.workload
+        share = mfu(tokens_per_sec, load.flops_per_token, load.num_ranks, load.peak_flops)
+        logger.info(
+            "%s step %s | loss %.3f | lr %.1e | grad %.2f | %5s tok/s | mfu %.1f%% | "
+            "mem %.1f GiB | eta %s",
+            self.stage,
+            self._position(measured.step),
+            measured.loss,
+            measured.learning_rate,
+            measured.grad_norm,
+            short_count(tokens_per_sec),
+            100 * share,
+            measured.memory_gib,
+            short_duration(self._time_left_s(measured.step, now)),
+        )
+
+    def _time_left_s(self, step: int, now: float) -> float:
+        """Expect the coming steps to take as long as those of this attempt, pauses included."""
+        per_step = (now - self._started) / self._steps_made
+        return per_step * (self.workload.max_steps - step)
+
+    def _position(self, step: int) -> str:
+        total = f"{self.workload.max_steps:,}"
+        return f"{step:>{len(total)},}/{total}"
+
+    def _open_sinks(self) -> list[BackgroundSink]:
+        run = SinkRun(
+            name=self._run.root.name,
+            stage=self.stage,
+            root=self._run.root,
+            run_id=_sink_run_id(self._run.stage(self.stage)),
+        )
+        sinks = []
+        for name, open_writer in SINKS.items():
+            section = getattr(self._config, name)
+            if section is None:
+                continue
+            sinks.append(self._open_sink(name, partial(open_writer, run, section)))
+        return sinks
+
+    def _open_sink(self, name: str, open_writer: Callable[[], Writer]) -> BackgroundSink:
+        def failed(reason: str) -> None:
+            self.event("sink_failed", sink=name, reason=reason)
+
+        return BackgroundSink(name, open_writer, failed)
+
+
+def _sink_run_id(stage: StageFolder) -> str:
+    """Read the stage's run id, or draw one: all attempts share it."""
+    path = stage.sink_run_id
+    if not path.exists():
+        write_text(path, secrets.token_hex(4) + "\n")
+    return path.read_text().strip()
