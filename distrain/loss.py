@@ -1,0 +1,40 @@
+"""Layer 6, the loss.
+
+Shape legend: B = sequences in a microbatch, T = tokens in a sequence, V = vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE_INDEX = -100
+"""Target of a position that is not trained on."""
+
+
+def summed_cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """Sum next-token cross-entropy over the positions that are trained on.
+
+    The result is a sum, not a mean: only the caller knows how many targets the global batch
+    holds, and a mean of means weighs short microbatches too heavily.
+
+    Args:
+        logits_BTV: Unnormalised scores, shape (B, T, V), any float dtype.
+        targets_BT: Token ids in [0, V) or ``IGNORE_INDEX``, shape (B, T), int64; position t
+            holds the token that follows input t.
+
+    Returns:
+        Scalar in nats; 0 without targets. Taken in float32, or in float64 for float64 logits.
+
+    Raises:
+        ValueError: The first two axes of the arguments differ.
+    """
+    if logits_BTV.shape[:2] != targets_BT.shape:
+        raise ValueError(
+            f"logits {tuple(logits_BTV.shape)} and targets {tuple(targets_BT.shape)} "
+            "must agree in (B, T)"
+        )
+    # A copy only for 16-bit logits: bf16 holds 8 significant bits, too few for a sum.
+    exact_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
+    return F.cross_entropy(
+        exact_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+    )

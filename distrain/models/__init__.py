@@ -1,0 +1,17 @@
+"""Layers 4 and 5: single-device model code; ``parallel`` lays it over ranks."""
+
+from collections.abc import Callable
+
+from distrain.config.training import ModelConfig
+from distrain.models.causal_lm import CausalLM
+from distrain.models.llama import Llama
+
+MODELS: dict[str, Callable[[ModelConfig, int], CausalLM]] = {"llama": Llama}
+
+
+def build_model(config: ModelConfig, vocab_size: int) -> CausalLM:
+    """Build the model that a recipe names, on the current default device (``meta`` included).
+
+    The values of its parameters mean nothing until ``initialize`` or a checkpoint sets them.
+    """
+    return MODELS[config.name](config, vocab_size)

@@ -1,0 +1,66 @@
+"""What the rest of distrain may ask of a model, whatever its architecture.
+
+Shape legend: B = sequences in a microbatch, T = tokens in a sequence, V = vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from distrain.config.training import ModelConfig
+
+
+class CausalLM(nn.Module, ABC):
+    """A language model that predicts token t + 1 from tokens 0 to t.
+
+    The attribute is not called ``config``: peft would take it for a Hugging Face configuration.
+
+    Args:
+        model_config: Sizes and rates.
+        vocab_size: Rows of the embedding, V.
+    """
+
+    BLOCK: ClassVar[type[nn.Module]]
+    """The repeated unit: what engines shard, checkpoint and compile by."""
+
+    def __init__(self, model_config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.model_config = model_config
+        self.vocab_size = vocab_size
+
+    @abstractmethod
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        document_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the scores of the token that follows each position.
+
+        Args:
+            input_ids: Token ids, shape (B, T), int64.
+            document_ids: Shape (B, T), integer: position t attends to the positions s <= t with
+                an equal id. Padding has an id of its own, such as -1. ``None``: one document a row.
+            position_ids: Positions for the rotary embedding, shape (B, T); default 0 to T - 1.
+
+        Returns:
+            Unnormalised scores (logits), shape (B, T, V).
+        """
+
+    @abstractmethod
+    def tie_weights(self) -> None:
+        """Make the output layer share the embedding's parameter again, if the recipe ties them.
+
+        ``to_empty`` after a meta-device construction breaks the sharing.
+        """
+
+    @property
+    @abstractmethod
+    def num_parameters(self) -> int:
+        """Elements of all parameters, computed from the sizes, so also right when sharded."""
+
+    @abstractmethod
+    def flops_per_token(self, sequence_length: int) -> float:
+        """Floating-point operations of one trained token, forward and backward."""

@@ -1,0 +1,52 @@
+"""Starting values: a pure function of (seed, parameter name), whatever the ranks and the engine."""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from distrain.models.causal_lm import CausalLM
+
+RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight")
+"""Layers whose output is added to the residual stream."""
+
+
+def initialize(model: CausalLM, seed: int) -> None:
+    """Set every parameter to its starting value; ties shared weights first.
+
+    Works on a materialised model, sharded by FSDP2 (DTensor) or not, and needs no communication.
+    Matrices are normal with ``initializer_range``; those that write to the residual stream are
+    divided by ``sqrt(2 * layers)``, so that its variance does not grow with depth (GPT-2,
+    section 2.3). Norm weights are 1.
+    """
+    model.tie_weights()
+    config = model.model_config
+    residual_std = config.initializer_range / math.sqrt(2 * config.num_hidden_layers)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            full = torch.ones(parameter.shape)
+        else:
+            is_residual = name.endswith(RESIDUAL_PROJECTIONS)
+            std = residual_std if is_residual else config.initializer_range
+            full = torch.randn(parameter.shape, generator=named_generator(seed, name)).mul_(std)
+        fill(parameter, full)
+
+
+def named_generator(seed: int, name: str) -> torch.Generator:
+    """Make the generator of one parameter's values, on the CPU, where any machine repeats it."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def fill(parameter: Tensor, full: Tensor) -> None:
+    """Copy the whole tensor ``full`` into a parameter, or this rank's part of it into a DTensor."""
+    full = full.to(parameter.device, parameter.dtype)
+    with torch.no_grad():
+        if isinstance(parameter, DTensor):
+            # With no source rank, each rank cuts its part from its own copy: nothing is sent.
+            full = distribute_tensor(
+                full, parameter.device_mesh, parameter.placements, src_data_rank=None
+            )
+        parameter.copy_(full)

@@ -1,0 +1,194 @@
+"""Layers 4 and 5: the decoder of the Llama family (arXiv 2302.13971, section 2.2).
+
+Module names are those of Hugging Face's ``LlamaForCausalLM``, so that exported weights and PEFT
+adapters need no renaming. The code knows one device; engines lay it over ranks.
+
+Shape legend: B = sequences in a microbatch, T = tokens in a sequence (query positions), S = the
+same as keys, D = hidden size, N = heads, K = key and value heads, H = size of a head, F = size
+of the feed-forward layer, V = vocabulary.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distrain.config.training import ModelConfig
+from distrain.models.causal_lm import CausalLM
+from distrain.models.rope import rope_tables, rotate
+
+
+class LlamaAttention(nn.Module):
+    """Causal self-attention with grouped key and value heads (arXiv 2305.13245)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.num_heads = config.num_attention_heads
+        self.num_kv_heads = config.num_key_value_heads or config.num_attention_heads
+        kv_size = self.num_kv_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(
+        self, x_BTD: Tensor, cos_BTH: Tensor, sin_BTH: Tensor, mask_B1TS: Tensor | None
+    ) -> Tensor:
+        """Mix values over the positions that ``mask_B1TS`` allows; all earlier ones if ``None``."""
+        q_BNTH = self.q_proj(x_BTD).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        k_BKTH = self.k_proj(x_BTD).unflatten(-1, (self.num_kv_heads, -1)).transpose(1, 2)
+        v_BKTH = self.v_proj(x_BTD).unflatten(-1, (self.num_kv_heads, -1)).transpose(1, 2)
+        q_BNTH = rotate(q_BNTH, cos_BTH, sin_BTH)
+        k_BKTH = rotate(k_BKTH, cos_BTH, sin_BTH)
+        groups = self.num_heads // self.num_kv_heads
+        if groups > 1:
+            # SDPA's own enable_gqa has no fused kernel that also takes a mask.
+            k_BKTH = k_BKTH.repeat_interleave(groups, dim=1)
+            v_BKTH = v_BKTH.repeat_interleave(groups, dim=1)
+        mixed_BNTH = F.scaled_dot_product_attention(
+            q_BNTH, k_BKTH, v_BKTH, attn_mask=mask_B1TS, is_causal=mask_B1TS is None
+        )
+        output: Tensor = self.o_proj(mixed_BNTH.transpose(1, 2).flatten(-2))
+        return output
+
+
+class LlamaMLP(nn.Module):
+    """SwiGLU feed-forward layer (arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Transform each position by itself."""
+        output: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        return output
+
+
+class LlamaBlock(nn.Module):
+    """Attention, then feed-forward, each normalised before and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attn = LlamaAttention(config)
+        self.mlp = LlamaMLP(config)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x_BTD: Tensor, cos_BTH: Tensor, sin_BTH: Tensor, mask_B1TS: Tensor | None
+    ) -> Tensor:
+        """Add this block's two contributions to the residual stream."""
+        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), cos_BTH, sin_BTH, mask_B1TS)
+        x_BTD = x_BTD + self.dropout(attended_BTD)
+        output: Tensor = x_BTD + self.dropout(self.mlp(self.post_attention_layernorm(x_BTD)))
+        return output
+
+
+class LlamaDecoder(nn.Module):
+    """Embedding, blocks and the final norm (``model`` in Hugging Face's names)."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.rope_theta = config.rope_theta
+        self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(LlamaBlock(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(
+        self, input_ids_BT: Tensor, document_ids_BT: Tensor | None, position_ids_BT: Tensor | None
+    ) -> Tensor:
+        """Compute the last hidden state, shape (B, T, D)."""
+        if position_ids_BT is None:
+            positions_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
+            position_ids_BT = positions_T.unsqueeze(0)
+        x_BTD = self.embed_tokens(input_ids_BT)
+        # Computed in each forward pass (once, for all blocks) and never kept: a buffer would hold
+        # garbage after ``to_empty``, and be rounded when the model is cast to bf16.
+        cos_BTH, sin_BTH = rope_tables(
+            position_ids_BT, self.head_dim, theta=self.rope_theta, dtype=x_BTD.dtype
+        )
+        mask_B1TS = None if document_ids_BT is None else document_mask(document_ids_BT)
+        for block in self.layers:
+            x_BTD = block(x_BTD, cos_BTH, sin_BTH, mask_B1TS)
+        output: Tensor = self.norm(x_BTD)
+        return output
+
+
+class Llama(CausalLM):
+    """The decoder with its output layer; see ``CausalLM`` for what each method promises."""
+
+    BLOCK: ClassVar[type[nn.Module]] = LlamaBlock
+
+    def __init__(self, model_config: ModelConfig, vocab_size: int) -> None:
+        super().__init__(model_config, vocab_size)
+        self.model = LlamaDecoder(model_config, vocab_size)
+        self.lm_head = nn.Linear(model_config.hidden_size, vocab_size, bias=False)
+        self.tie_weights()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        document_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Compute logits, shape (B, T, V); the arguments are described in ``CausalLM``."""
+        logits_BTV: Tensor = self.lm_head(self.model(input_ids, document_ids, position_ids))
+        return logits_BTV
+
+    def tie_weights(self) -> None:
+        """Let ``lm_head`` and ``embed_tokens`` be one parameter, if the recipe ties them."""
+        if self.model_config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    @property
+    def num_parameters(self) -> int:
+        """Elements of all parameters; a tied embedding counts once."""
+        config = self.model_config
+        embedding = self.vocab_size * config.hidden_size
+        norms = (2 * config.num_hidden_layers + 1) * config.hidden_size
+        total = self._num_matmul_parameters + norms
+        return total if config.tie_word_embeddings else total + embedding
+
+    def flops_per_token(self, sequence_length: int) -> float:
+        """Count ``6 * N + 12 * layers * hidden_size * sequence_length`` operations.
+
+        PaLM's model FLOPs (arXiv 2204.02311, appendix B), where N counts the weights of matrix
+        products: blocks and output layer, but not the embedding, which is a look-up, nor norms.
+        Causality is not subtracted, as is usual. For full training: LoRA does less, because
+        frozen weights need no gradient.
+        """
+        config = self.model_config
+        attention = 12 * config.num_hidden_layers * config.hidden_size * sequence_length
+        return float(6 * self._num_matmul_parameters + attention)
+
+    @property
+    def _num_matmul_parameters(self) -> int:
+        config = self.model_config
+        kv_heads = config.num_key_value_heads or config.num_attention_heads
+        kv_size = config.hidden_size // config.num_attention_heads * kv_heads
+        attention = 2 * config.hidden_size * (config.hidden_size + kv_size)
+        feed_forward = 3 * config.hidden_size * config.intermediate_size
+        head = self.vocab_size * config.hidden_size
+        return config.num_hidden_layers * (attention + feed_forward) + head
+
+
+def document_mask(document_ids_BT: Tensor) -> Tensor:
+    """Tell which key each query may see: no later one, and only of its own document.
+
+    A position always sees itself, padding too, so no row of the softmax is empty.
+
+    Returns:
+        Shape (B, 1, T, S), bool.
+    """
+    length = document_ids_BT.shape[1]
+    causal_TS = torch.ones(length, length, dtype=torch.bool, device=document_ids_BT.device).tril()
+    same_BTS = document_ids_BT.unsqueeze(2) == document_ids_BT.unsqueeze(1)
+    return (same_BTS & causal_TS).unsqueeze(1)

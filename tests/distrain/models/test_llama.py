@@ -1,0 +1,169 @@
+from typing import get_args
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from distrain.config.training import ModelConfig
+from distrain.loss import summed_cross_entropy
+from distrain.models import MODELS, build_model
+from distrain.models.init import initialize
+
+VOCAB_SIZE = 97
+SMALL = ModelConfig(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+)
+GROUPED = SMALL.model_copy(update={"num_key_value_heads": 2})
+TIED = SMALL.model_copy(update={"tie_word_embeddings": True})
+
+
+def small_model(config=SMALL, dtype=torch.float32):
+    model = build_model(config, VOCAB_SIZE)
+    initialize(model, seed=3)
+    return model.to(dtype).eval()
+
+
+def random_ids(*shape, seed=0):
+    return torch.randint(VOCAB_SIZE, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("config", [SMALL, GROUPED])
+def test_later_tokens_do_not_change_earlier_logits(config):
+    model = small_model(config, torch.float64)
+    ids = random_ids(1, 20)
+    changed = ids.clone()
+    changed[0, 12:] = random_ids(8, seed=1)
+    before, after = model(ids), model(changed)
+    torch.testing.assert_close(after[:, :12], before[:, :12], rtol=0, atol=1e-12)
+    assert (after[:, 12:] - before[:, 12:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("config", [SMALL, GROUPED])
+def test_document_mask_isolates_documents(config):
+    model = small_model(config)
+    ids = random_ids(1, 20)
+    documents = torch.tensor([[0] * 8 + [1] * 12])
+    changed = ids.clone()
+    changed[0, :8] = random_ids(8, seed=1)
+    before, after = model(ids, document_ids=documents), model(changed, document_ids=documents)
+    assert torch.equal(after[:, 8:], before[:, 8:])
+    assert not torch.equal(model(changed)[:, 8:], model(ids)[:, 8:])
+
+
+@pytest.mark.parametrize("with_positions", [False, True])
+def test_packed_documents_get_the_logits_they_get_alone(with_positions):
+    model = small_model(dtype=torch.float64)
+    lengths = (5, 1, 9)
+    rows = [random_ids(1, length, seed=length) for length in lengths]
+    documents = torch.cat([torch.full((1, n), i) for i, n in enumerate(lengths)], dim=1)
+    positions = torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0)
+    packed = model(
+        torch.cat(rows, dim=1),
+        document_ids=documents,
+        position_ids=positions if with_positions else None,
+    )
+    # Without positions too: the rotary embedding only depends on distances.
+    alone = torch.cat([model(row) for row in rows], dim=1)
+    torch.testing.assert_close(packed, alone, rtol=0, atol=1e-12)
+
+
+def test_padding_changes_nothing_and_gives_finite_gradients():
+    model = small_model(dtype=torch.float64).train()
+    ids = random_ids(2, 10)
+    documents = torch.zeros(2, 10, dtype=torch.long)
+    documents[1, 6:] = -1
+    padded = model(ids, document_ids=documents)
+    torch.testing.assert_close(padded[1:, :6], model(ids[1:, :6]), rtol=0, atol=1e-12)
+    padded.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_one_document_a_row_is_plain_causal_attention():
+    model = small_model(dtype=torch.float64)
+    ids = random_ids(2, 16)
+    masked = model(ids, document_ids=torch.tensor([[4] * 16, [5] * 16]))
+    torch.testing.assert_close(masked, model(ids), rtol=0, atol=1e-12)
+
+
+def test_float64_stays_float64_to_the_loss():
+    model = small_model(dtype=torch.float64)
+    ids = random_ids(2, 16)
+    logits = model(ids, document_ids=torch.zeros(2, 16, dtype=torch.long))
+    assert logits.dtype == torch.float64
+    assert summed_cross_entropy(logits, ids).dtype == torch.float64
+    # The rotary angles are exact too: float32 angles would differ by about 1e-7.
+    shifted = model(ids, position_ids=torch.arange(500, 516).unsqueeze(0))
+    torch.testing.assert_close(shifted, logits, rtol=0, atol=1e-11)
+
+
+def test_bf16_is_close_to_fp32():
+    exact, rounded = small_model(), small_model(dtype=torch.bfloat16)
+    ids = random_ids(2, 64)
+    documents = (torch.arange(64) // 20).expand(2, 64)
+    logits = rounded(ids, document_ids=documents)
+    assert logits.dtype == torch.bfloat16
+    expected = exact(ids, document_ids=documents)
+    difference = (logits.float() - expected).norm() / expected.norm()
+    assert difference < 0.02
+    loss = summed_cross_entropy(logits, ids).detach() / ids.numel()
+    exact_loss = summed_cross_entropy(expected, ids).detach() / ids.numel()
+    assert abs(float(loss - exact_loss)) < 0.01
+
+
+def test_dropout_acts_in_training_only():
+    model = small_model(SMALL.model_copy(update={"dropout": 0.3}))
+    ids = random_ids(1, 16)
+    assert torch.equal(model(ids), model(ids))
+    assert torch.equal(model(ids), small_model()(ids))
+    model.train()
+    torch.manual_seed(0)
+    first, second = model(ids), model(ids)
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    assert torch.equal(model(ids), first)
+
+
+@pytest.mark.parametrize("config", [SMALL, GROUPED, TIED])
+def test_size_computed_from_the_recipe_is_the_size(config):
+    model = small_model(config)
+    assert model.num_parameters == sum(p.numel() for p in model.parameters())
+    matmuls = sum(p.numel() for p in model.model.layers.parameters() if p.ndim == 2)
+    matmuls += VOCAB_SIZE * config.hidden_size
+    assert model.flops_per_token(10) == 6 * matmuls + 12 * 2 * 32 * 10
+
+
+def test_flops_are_those_that_torch_counts():
+    model = small_model().train()
+    ids = random_ids(2, 32)
+    # Unfused attention, because torch does not count the fused one of the CPU.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        summed_cross_entropy(model(ids), ids).backward()
+    assert counter.get_total_flops() / 64 == pytest.approx(model.flops_per_token(32), rel=1e-9)
+
+
+def test_tied_embedding_is_one_parameter_and_gets_both_gradients():
+    model = small_model(TIED, torch.float64).train()
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    ids = random_ids(1, 8)
+    summed_cross_entropy(model(ids), ids).backward()
+    unused = [token for token in range(VOCAB_SIZE) if token not in ids]
+    assert model.lm_head.weight.grad[unused].abs().sum() > 0  # through the output layer only
+    assert model.lm_head.weight.grad[ids].abs().sum() > 0
+
+
+def test_learns_a_repeating_text():
+    model = small_model().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    ids = random_ids(1, 12).repeat(1, 3)
+    for _ in range(60):
+        loss = F.cross_entropy(model(ids)[0, :-1], ids[0, 1:])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(loss.detach()) < 0.5
+
+
+def test_every_name_of_the_recipe_has_a_model():
+    assert set(get_args(ModelConfig.model_fields["name"].annotation)) == set(MODELS)
