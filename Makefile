@@ -1,0 +1,61 @@
+# The two commands: `make quickstart` and `make test`. Both set up all they need, once.
+PYTHON ?= python3
+VENV ?= .venv
+# PyTorch's own wheels, such as https://download.pytorch.org/whl/cpu or .../whl/cu130; empty: pip's default.
+TORCH_INDEX ?=
+RECIPE ?= quickstart
+
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# On the CPU one thread a rank: more than the cores spin against each other, and other bits come out.
+export OMP_NUM_THREADS ?= 1
+
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: quickstart test test-slurm test-browser chaos bench lint clean
+
+quickstart: $(VENV)/.train
+	$(BIN)/distrain run $(RECIPE)
+
+test: $(VENV)/.dev lint
+	$(PYTEST)
+	@echo "left out: tests on a real four-node Slurm      make test-slurm    (root; installs Debian packages)"
+	@echo "left out: the report in headless Chromium      make test-browser  (root; installs Debian packages)"
+	@echo "left out: seeded random kills, 20 a stage      make chaos"
+	@echo "left out: tests that need a CUDA device        .venv/bin/python -m pytest -m gpu"
+
+test-slurm: $(VENV)/.dev
+	tests/cluster/install.sh slurmctld slurmd slurm-client munge iproute2 util-linux
+	$(PYTEST) -m slurm
+
+test-browser: $(VENV)/.dev
+	tests/cluster/install.sh chromium
+	$(PYTEST) -m browser
+
+chaos: $(VENV)/.dev
+	$(PYTEST) -m chaos
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	touch $@
+
+$(VENV)/.train: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install -q -e '.[train]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

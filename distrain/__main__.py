@@ -1,0 +1,156 @@
+"""The runtime's process entry: ``python -m distrain stage RUN NAME``, on every rank of a job.
+
+Here errors meet the process boundary: each becomes a message, a record and an exit code. What
+decides whether a stage is done is its ``state.json``, never the exit code.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from distrain.config.load import read_resolved
+from distrain.config.recipe import DISTRIBUTED_KINDS, Recipe
+from distrain.config.records import StageState, append_event, read_json, utc_now, write_json
+from distrain.config.run_folder import RunFolder, StageFolder
+from distrain.errors import DistrainError, ExitCode, PreflightError
+from distrain.fault.lock import hold
+from distrain.fault.parent import die_with_parent
+from distrain.monitor.logs import configure_logging
+from distrain.stages import stage_body
+from distrain.stages.context import Outcome, StageContext
+
+log = logging.getLogger("distrain")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command of the runtime; returns its exit code."""
+    arguments = _parse(argv)
+    rank = int(os.environ.get("RANK", "0"))
+    die_with_parent()
+    configure_logging(rank, os.environ.get("DISTRAIN_LOG_LEVEL", "INFO"))
+    try:
+        if arguments.command == "generate":
+            from distrain.stages.generate import run_command
+
+            return run_command(arguments)
+        run = RunFolder(arguments.run)
+        recipe = read_resolved(run.resolved)
+        return run_stage(recipe, run, arguments.stage, rank, again=arguments.again)
+    except DistrainError as error:
+        log.error("%s", error)  # noqa: TRY400  (a message for the user, not a traceback)
+        return error.exit_code
+    except Exception:
+        log.exception("a defect of distrain, or of something it uses")
+        return ExitCode.BUG
+
+
+def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bool = False) -> int:
+    """Run a stage on this rank; rank 0 keeps its state, events and result."""
+    folder = run.stage(name)
+    context = StageContext(recipe, run, name, _next_attempt(folder), again)
+    lock = _begin(run, folder, context.attempt) if rank == 0 else None
+    try:
+        outcome = stage_body(recipe.stages[name].kind)(context)
+    except DistrainError as error:
+        _record_permanent(folder, error)
+        raise
+    except OSError as error:
+        full = _disk_full(run, error)
+        if full is None:
+            raise
+        _record_permanent(folder, full)
+        raise full from error
+    if rank == 0:
+        _end(run, folder, context.attempt, outcome)
+    if recipe.stages[name].kind in DISTRIBUTED_KINDS:
+        from distrain.parallel.process_group import finish
+
+        finish(ExitCode.DONE)
+    if lock is not None:
+        os.close(lock)
+    return ExitCode.DONE
+
+
+def _next_attempt(folder: StageFolder) -> int:
+    state = read_json(folder.state)
+    return (int(state["attempt"]) if state else 0) + 1
+
+
+def _begin(run: RunFolder, folder: StageFolder, attempt: int) -> int:
+    lock = hold(folder.lock)
+    folder.error.unlink(missing_ok=True)
+    previous = read_json(folder.state)
+    step = int(previous["step"]) if previous else 0
+    state: StageState = {
+        "state": "running",
+        "attempt": attempt,
+        "step": step,
+        "requeue": False,
+        "time": utc_now(),
+    }
+    write_json(folder.state, state)
+    append_event(run.events, "started", folder.name, attempt=attempt, pid=os.getpid())
+    return lock
+
+
+def _end(run: RunFolder, folder: StageFolder, attempt: int, outcome: Outcome) -> None:
+    done = outcome.result is not None
+    if outcome.result is not None:
+        write_json(folder.result, outcome.result)
+    append_event(
+        run.events,
+        "finished" if done else "stopped",
+        folder.name,
+        attempt=attempt,
+        step=outcome.step,
+    )
+    state: StageState = {
+        "state": "done" if done else "stopped",
+        "attempt": attempt,
+        "step": outcome.step,
+        "requeue": outcome.requeue,
+        "time": utc_now(),
+    }
+    write_json(folder.state, state)
+
+
+def _record_permanent(folder: StageFolder, error: DistrainError) -> None:
+    """Write down an error that another attempt would meet again, so that nobody makes one."""
+    write_json(folder.error, {"exit_code": int(error.exit_code), "message": str(error)})
+
+
+def _disk_full(run: RunFolder, error: OSError) -> PreflightError | None:
+    import errno
+
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return PreflightError(
+        str(error.filename or run.root),
+        f"no space left ({error.strerror})",
+        "room for the stage's files",
+        "Free space or set DISTRAIN_RUNS_DIR to another disk, then run the same command again; "
+        "nothing that was finished is lost.",
+    )
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m distrain", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    stage = commands.add_parser("stage", help="run one stage of a run folder")
+    stage.add_argument("run", type=Path)
+    stage.add_argument("stage")
+    stage.add_argument("--again", action="store_true", help="of evaluate: use the test split again")
+    generate = commands.add_parser("generate", help="complete a prompt with an exported model")
+    generate.add_argument("folder", type=Path)
+    generate.add_argument("prompt")
+    generate.add_argument("--max-new-tokens", type=int, default=64)
+    generate.add_argument("--temperature", type=float, default=0.0)
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--chat", action="store_true", help="the prompt is a user's turn")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

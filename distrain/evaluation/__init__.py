@@ -1,0 +1,1 @@
+"""Layer 10: validation while training, early stopping, and the test set that is used once."""

@@ -1,0 +1,94 @@
+"""The ``pretrain`` stage: next-token training on the shards of a ``prepare`` stage."""
+
+import time
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from distrain.config.recipe import PretrainStage
+from distrain.data.loader import PretrainDataset
+from distrain.data.shards import ShardedTokens, open_split
+from distrain.data.tokenizer import Tokenizer
+from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
+from distrain.loss import IGNORE_INDEX
+from distrain.models import MODELS, build_model
+from distrain.models.init import initialize
+from distrain.optim import build_optimizer
+from distrain.parallel.apply import ModelSpec
+from distrain.parallel.model_spec import Precision
+from distrain.stages.context import Outcome, StageContext, lineage_of, typed
+from distrain.stages.training import close, train_to_outcome
+from distrain.train.build import TrainTask, build_host, build_run
+from distrain.train.run import Run
+
+
+def run_stage(context: StageContext) -> Outcome:
+    """Train until the end, early stopping or a wish. Collective."""
+    started = time.monotonic()
+    stage = typed(context.recipe, context.name, PretrainStage)
+    host = build_host(stage.training)
+    prepare = context.run.stage(str(lineage_of(context.recipe, context.name).prepare))
+    vocab_size = Tokenizer.load(prepare.tokenizer).vocab_size
+    length = stage.training.sequence_length
+    train = open_split(prepare.path, "train", stage_kind=stage.kind)
+    validation = open_split(prepare.path, "validation", stage_kind=stage.kind)
+    with torch.device("meta"):
+        model = build_model(stage.model, vocab_size)
+    task = TrainTask(
+        run=context.run,
+        name=context.name,
+        seed=context.recipe.seed,
+        stage=stage,
+        train=PretrainDataset(train, length),
+        validation=PretrainDataset(validation, length),
+        spec=partial(model_spec, stage, vocab_size, context.recipe.seed),
+        flops_per_token=model.flops_per_token(length),
+        attempt=context.attempt,
+    )
+    run = build_run(task, host)
+    outcome, _ = train_to_outcome(run)
+    unigram = unigram_figures(run, train) if outcome.result else {}
+    close(run)
+    if outcome.result is None:
+        return outcome
+    figures = outcome.result | {
+        "parameters": model.num_parameters,
+        "vocab_size": vocab_size,
+        **unigram,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return replace(outcome, result=figures)
+
+
+def model_spec(
+    stage: PretrainStage, vocab_size: int, seed: int, device: torch.device, precision: Precision
+) -> ModelSpec:
+    """Say how layer 4 and its optimizer are made."""
+    return ModelSpec(
+        build_model=partial(build_model, stage.model, vocab_size),
+        initialize=partial(initialize, seed=seed),
+        build_optimizer=partial(build_optimizer, config=stage.optimizer),
+        block_class=MODELS[stage.model.name].BLOCK,
+        device=device,
+        precision=precision,
+        reshard_after_forward=stage.parallelism.reshard_after_forward,
+    )
+
+
+def unigram_figures(run: Run, train: ShardedTokens) -> dict[str, float]:
+    """Compute what a model must beat, on the very targets that validation measures.
+
+    Both in nats per token: the targets' own entropy, and their cross-entropy under the token
+    frequencies of the train split.
+    """
+    counts = np.zeros_like(train.token_counts)
+    for microbatch in run.validation.microbatches():
+        targets = microbatch.target_ids[microbatch.target_ids != IGNORE_INDEX]
+        counts += np.bincount(targets.numpy(), minlength=len(counts)).astype(counts.dtype)
+    counts = np.array(run.host.sum(*counts.tolist()))
+    return {
+        "unigram_entropy": unigram_entropy(counts),
+        "unigram_cross_entropy": unigram_cross_entropy(counts, train.token_counts),
+    }

@@ -1,0 +1,39 @@
+"""What ``pretrain`` and ``sft`` share: run the loop, and say how it ended."""
+
+from typing import Any
+
+from distrain.fault.wishes import Wish
+from distrain.stages.context import Outcome
+from distrain.train.loop import train
+from distrain.train.progress import Progress
+from distrain.train.run import Run
+
+
+def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:
+    """Train until the end, early stopping or a wish. Collective.
+
+    Returns:
+        An outcome whose result holds the figures that every training stage has, or no result
+        when a wish ended it; and how far it came.
+    """
+    progress, wish = train(run)
+    if wish.ends:
+        return Outcome(None, progress.step, requeue=wish is Wish.YIELD), progress
+    figures: dict[str, Any] = {
+        "steps": progress.step,
+        "tokens": progress.tokens_seen,
+        "train_loss": progress.train_loss,
+        "eval_loss": progress.eval_loss,
+        "best_eval_loss": progress.best_eval_loss,
+        "stopped_early": progress.step < run.max_steps,
+        "ranks": run.host.world_size,
+    }
+    return Outcome(figures, progress.step), progress
+
+
+def close(run: Run) -> None:
+    """Flush the records and release the engine. Collective."""
+    run.host.barrier()
+    if run.monitor is not None:
+        run.monitor.close()
+    run.engine.close()

@@ -1,0 +1,1 @@
+"""Layer 11: what the loop is given, and the loop."""

@@ -1,0 +1,198 @@
+"""Layer by layer, what the training loop is given: one ``build_<layer>`` function each."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from distrain.checkpoint.manager import CheckpointManager
+from distrain.config.layout import resolve_layout
+from distrain.config.recipe import TrainStage
+from distrain.config.run_folder import RunFolder
+from distrain.config.training import TrainingConfig
+from distrain.data.loader import Dataset, Loader, Microbatch, evaluation_microbatches
+from distrain.errors import RecipeError
+from distrain.evaluation.validation import Validation
+from distrain.fault.wishes import Wishes
+from distrain.loss import summed_cross_entropy
+from distrain.monitor.monitor import Monitor, Workload
+from distrain.monitor.throughput import peak_flops
+from distrain.optim.schedules import lr_at
+from distrain.parallel.apply import ModelSpec, build_engine
+from distrain.parallel.collectives import HostGroup
+from distrain.parallel.device import resolve_device, resolve_precision
+from distrain.parallel.engine import Engine
+from distrain.parallel.process_group import start_process_group
+from distrain.train.run import Run
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """What a stage kind brings: its data and its model; all else is the same for every kind.
+
+    Args:
+        name: The stage's name.
+        seed: The recipe's.
+        train: Layer 3's train samples.
+        validation: Samples measured every ``eval.eval_steps``.
+        spec: Makes layer 4 from device and precision.
+        flops_per_token: Of forward and backward, for MFU.
+        attempt: For the records.
+    """
+
+    run: RunFolder
+    name: str
+    seed: int
+    stage: TrainStage
+    train: Dataset
+    validation: Dataset
+    spec: Callable[[torch.device, str], ModelSpec]
+    flops_per_token: float
+    attempt: int
+
+
+def build_run(task: TrainTask, host: HostGroup) -> Run:
+    """Build everything, in the order of the layers. Collective."""
+    stage, training = task.stage, task.stage.training
+    device = resolve_device(training.device)
+    engine = build_engine_of(task, host, device)
+    loader = build_loader(task, engine)  # 1-3
+    max_steps = count_steps(training, len(task.train))
+    monitor = build_monitor(task, host, device, max_steps)
+    wishes = Wishes(task.run, host)
+    wishes.listen()
+    return Run(
+        seed=task.seed,
+        max_steps=max_steps,
+        max_grad_norm=stage.optimizer.max_grad_norm,
+        save_steps=stage.checkpoint.save_steps,
+        training=training,
+        device=device,
+        host=host,
+        loader=loader,
+        engine=engine,  # 4, 5, 7, 8
+        loss=summed_cross_entropy,  # 6
+        lr_at=build_lr(stage, max_steps),  # 8
+        checkpoints=build_checkpoints(task, host, monitor),  # 9
+        validation=build_validation(task, task.validation, engine, host, device),  # 10
+        monitor=monitor,
+        wishes=wishes,
+    )
+
+
+def build_host(training: TrainingConfig) -> HostGroup:
+    """Join the other ranks, if torchrun started any."""
+    torch.set_num_threads(training.num_threads)
+    start_process_group(resolve_device(training.device))
+    return HostGroup()
+
+
+def build_loader(task: TrainTask, engine: Engine) -> Loader:
+    """Layers 1-3: this rank's microbatches of each step's global batch."""
+    return Loader(
+        task.train,
+        seed=task.seed,
+        global_batch_size=task.stage.training.global_batch_size,
+        micro_batch_size=task.stage.training.micro_batch_size,
+        dp_rank=engine.dp_rank,
+        dp_size=engine.dp_size,
+    )
+
+
+def build_engine_of(task: TrainTask, host: HostGroup, device: torch.device) -> Engine:
+    """Layers 4, 5 and 7: the model, wrapped for the ranks there are, with its optimizer."""
+    layout = resolve_layout(task.stage.parallelism, host.world_size)
+    precision = resolve_precision(task.stage.training.precision, device)
+    return build_engine(layout, task.spec(device, precision))
+
+
+def build_monitor(
+    task: TrainTask, host: HostGroup, device: torch.device, max_steps: int
+) -> Monitor | None:
+    """Layer 11: the records, on rank 0."""
+    if host.rank != 0:
+        return None
+    training = task.stage.training
+    workload = Workload(
+        max_steps=max_steps,
+        tokens_per_step=training.global_batch_size * training.sequence_length,
+        num_ranks=host.world_size,
+        flops_per_token=task.flops_per_token,
+        peak_flops=peak_flops(device, task.stage.logging.peak_tflops),
+    )
+    return Monitor(task.run, task.name, task.attempt, workload, task.stage.logging)
+
+
+def build_checkpoints(
+    task: TrainTask, host: HostGroup, monitor: Monitor | None
+) -> CheckpointManager:
+    """Layer 9."""
+    folder, config = task.run.stage(task.name), task.stage.checkpoint
+
+    def on_event(kind: str, fields: dict[str, Any]) -> None:
+        if monitor is not None:
+            monitor.event(kind, **fields)
+
+    return CheckpointManager(
+        folder.checkpoints,
+        folder.quarantine,
+        keep_last=config.keep_last,
+        async_save=config.async_save,
+        host=host,
+        on_event=on_event,
+    )
+
+
+def build_lr(stage: TrainStage, max_steps: int) -> Callable[[int], float]:
+    """Layer 8: learning rate of the update that follows ``step`` steps."""
+    return partial(
+        lr_at,
+        total_steps=max_steps,
+        optimizer_lr=stage.optimizer.learning_rate,
+        config=stage.lr_scheduler,
+    )
+
+
+def build_validation(
+    task: TrainTask, dataset: Dataset, engine: Engine, host: HostGroup, device: torch.device
+) -> Validation:
+    """Layer 10: the whole of ``dataset``, or its first ``eval.max_batches`` global batches."""
+    training, config = task.stage.training, task.stage.eval
+
+    def microbatches() -> Iterator[Microbatch]:
+        limit = config.max_batches and config.max_batches * training.global_batch_size
+        return evaluation_microbatches(
+            dataset,
+            micro_batch_size=training.micro_batch_size,
+            dp_rank=engine.dp_rank,
+            dp_size=engine.dp_size,
+            max_samples=limit,
+        )
+
+    return Validation(engine, host, summed_cross_entropy, microbatches, config.eval_steps, device)
+
+
+def count_steps(training: TrainingConfig, num_samples: int) -> int:
+    """Return the length of the stage in steps, however the recipe states it.
+
+    Raises:
+        RecipeError: It comes out as less than one step.
+    """
+    if training.max_steps is not None:
+        return training.max_steps
+    batch = training.global_batch_size
+    if training.max_tokens is not None:
+        steps, setting = training.max_tokens // (batch * training.sequence_length), "max_tokens"
+    else:
+        assert training.num_epochs is not None, "the schema asks for one of the three"
+        steps, setting = int(training.num_epochs * num_samples / batch), "num_epochs"
+    if steps < 1:
+        raise RecipeError(
+            f"training.{setting}",
+            f"{getattr(training, setting)}, less than one global batch of {batch} sequences",
+            "at least one step",
+            f"Raise training.{setting} or lower training.global_batch_size.",
+        )
+    return steps

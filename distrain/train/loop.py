@@ -1,0 +1,133 @@
+"""Layer 11, the training loop: the one place that says what happens in which order."""
+
+import hashlib
+import time
+
+import torch
+
+from distrain.data.loader import Batch
+from distrain.fault.wishes import Wish
+from distrain.monitor.memory import peak_memory_gib
+from distrain.monitor.monitor import StepMeasurement
+from distrain.train.progress import Progress, StepResult
+from distrain.train.run import Run
+
+
+class Clock:
+    """Seconds of one step."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self.data_s = 0.0
+
+    def data_arrived(self) -> None:
+        """Note that the batch is here."""
+        self.data_s = self.step_s
+
+    @property
+    def step_s(self) -> float:
+        """Seconds since the step began."""
+        return time.perf_counter() - self._started
+
+
+def train(run: Run) -> tuple[Progress, Wish]:
+    """Make optimizer steps until ``run.max_steps``, early stopping, or a wish to end.
+
+    Checkpoints are taken only between steps and name the step they follow, so a
+    restarted run repeats no update and skips no batch.
+
+    Returns:
+        How far it came, and the wish that ended it (``Wish.NONE``: the work is done).
+    """
+    progress = run.restore()  # 9 checkpointing
+    if progress.step == 0:
+        progress = validate(run, progress)
+    batches = run.loader.batches(start_step=progress.step)  # 1-3 collection to loader
+    wish = Wish.NONE
+    while progress.step < run.max_steps and not progress.is_stale(run.training.early_stopping):
+        # All ranks must leave together, or the first collective after the loop never returns.
+        wish = run.wishes.agreed()
+        if wish.ends:
+            break
+        clock = Clock()
+        batch = next(batches)
+        clock.data_arrived()
+        result = train_step(run, batch, progress.step)
+        progress = progress.after(result)
+        record(run, progress, result, batch, clock)
+        if run.validation.is_due(progress.step, run.max_steps):  # 10 evaluation
+            progress = validate(run, progress)
+        if progress.step % run.save_steps == 0 or wish is Wish.SAVE:
+            run.save(progress)
+        run.checkpoints.poll()
+    batches.close()
+    run.save_and_wait(progress)
+    return progress, wish
+
+
+def train_step(run: Run, batch: Batch, step: int) -> StepResult:
+    """Make one update from one global batch; the loss is its mean, in nats per target."""
+    (num_targets,) = run.host.sum(sum(m.num_targets for m in batch.microbatches))
+    # Every engine averages gradients over ranks. This factor undoes that, so the update
+    # does not depend on how the batch was cut into ranks and microbatches.
+    scale = run.engine.dp_size / num_targets
+    loss_sum = torch.zeros((), device=run.device, dtype=torch.float64)
+    for number, microbatch in enumerate(batch.microbatches, start=1):
+        part = microbatch.to(run.device)
+        seed_dropout(run, step, number)
+        with run.engine.accumulate(last=number == len(batch.microbatches)):
+            logits = run.engine.model(  # 4 architecture, 5 forward pass
+                part.input_ids, document_ids=part.document_ids, position_ids=part.position_ids
+            )
+            loss = run.loss(logits, part.target_ids)  # 6 loss
+            run.engine.backward(loss * scale)  # 7 backward pass
+        loss_sum += loss.detach()
+    lr = run.lr_at(step)
+    grad_norm = run.engine.update(lr=lr, max_grad_norm=run.max_grad_norm)  # 8 optimizer
+    # The same on every rank, so all ranks judge the step alike.
+    (total_loss,) = run.host.sum(loss_sum.item())
+    num_tokens = batch.num_samples * run.training.sequence_length
+    return StepResult(total_loss / num_targets, grad_norm, lr, num_tokens, int(num_targets))
+
+
+def seed_dropout(run: Run, step: int, microbatch: int) -> None:
+    """Make dropout a pure function of where it happens, so that no random state is ever saved."""
+    place = f"dropout {run.seed} {step} {run.engine.dp_rank} {microbatch}".encode()
+    torch.manual_seed(int.from_bytes(hashlib.blake2b(place, digest_size=7).digest()))
+
+
+def validate(run: Run, progress: Progress) -> Progress:
+    """Measure the validation split after ``progress.step`` steps. Collective."""
+    loss = run.validation.measure()
+    early = run.training.early_stopping
+    progress = progress.after_validation(loss, early.min_delta if early else 0.0)
+    if run.monitor is not None:
+        run.monitor.record_scores(progress.step, loss)
+        if progress.is_stale(early):
+            run.monitor.event("early_stop", step=progress.step, eval_loss=loss)
+    return progress
+
+
+def record(run: Run, progress: Progress, result: StepResult, batch: Batch, clock: Clock) -> None:
+    """Write the step's record, on rank 0. Collective."""
+    (batch_hash,) = run.host.sum(float(batch.crc))
+    (memory_gib,) = run.host.max(peak_memory_gib(run.device))
+    if run.monitor is None:
+        return
+    measurement = StepMeasurement(
+        step=progress.step,
+        loss=result.loss,
+        learning_rate=result.lr,
+        grad_norm=result.grad_norm,
+        applied=result.applied,
+        first_sample=batch.first_sample,
+        num_samples=batch.num_samples,
+        num_targets=result.num_targets,
+        batch_hash=int(batch_hash),
+        step_time_s=clock.step_s,
+        data_time_s=clock.data_s,
+        memory_gib=memory_gib,
+    )
+    run.monitor.record_step(measurement)
+    if not result.applied:
+        run.monitor.event("nonfinite", step=progress.step, loss=str(result.loss))

@@ -1,0 +1,23 @@
+"""What holds for every test: the environment of a newcomer, and no test that quietly does not run."""
+
+import os
+
+import pytest
+
+# A user's own settings must not reach the tests, nor may anything ask the network.
+for name in ("DISTRAIN_RUNS_DIR", "DISTRAIN_SITE", "WANDB_MODE", "SLURM_CONF"):
+    os.environ.pop(name, None)
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    if os.environ.get("DISTRAIN_FORBID_SKIPS") and terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line("skipped tests are failures here (DISTRAIN_FORBID_SKIPS)")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("DISTRAIN_FORBID_SKIPS") and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
