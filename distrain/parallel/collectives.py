@@ -20,6 +20,11 @@ class HostGroup:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self._group = dist.new_group(backend="gloo") if self.world_size > 1 else None
 
+    @property
+    def process_group(self) -> dist.ProcessGroup | None:
+        """The gloo group itself, for libraries; ``None`` with one process."""
+        return self._group
+
     def sum(self, *values: float) -> list[float]:
         """Sum each value over ranks, in float64: exact for integers below 2**53."""
         if self._group is None:

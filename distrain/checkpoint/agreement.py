@@ -1,0 +1,71 @@
+"""Doing something on all ranks so that a failure of one is known to all before the next thing."""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from torch.distributed.checkpoint.api import CheckpointException
+
+from distrain.checkpoint.entries import os_error_behind
+from distrain.errors import DistrainError
+from distrain.parallel.collectives import HostGroup
+
+T = TypeVar("T")
+
+
+class FailedError(Exception):
+    """What went wrong on some rank, in a form that travels between ranks.
+
+    Args:
+        reason: In words.
+        errno: Of the operating system's error behind it, if there is one.
+    """
+
+    def __init__(self, reason: str, errno: int | None) -> None:
+        super().__init__(reason, errno)  # args: the error survives pickling
+        self.reason = reason
+        self.errno = errno
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def describe(error: BaseException) -> FailedError:
+    """Reduce any error to its cause; DCP wraps those of other ranks with their tracebacks."""
+    if isinstance(error, FailedError):
+        return error
+    system = os_error_behind(error)
+    if system is not None:
+        place = f": {system.filename}" if system.filename else ""
+        return FailedError(f"{system.strerror or system}{place}", system.errno)
+    if isinstance(error, CheckpointException) and error.failures:
+        error, _ = next(iter(error.failures.values()))
+    return FailedError(f"{type(error).__name__}: {error}", None)
+
+
+def agree(host: HostGroup, act: Callable[[], T]) -> list[T]:
+    """Call ``act`` on every rank. Collective.
+
+    Returns:
+        The result of each rank, in rank order.
+
+    Raises:
+        DistrainError: On every rank, that of the lowest rank where ``act`` raised one.
+        FailedError: On every rank, for any other exception.
+    """
+    outcome: T | DistrainError | FailedError
+    try:
+        outcome = act()
+    except DistrainError as error:
+        outcome = error
+    except (Exception, CheckpointException) as error:  # noqa: BLE001  (else the others wait for ever)
+        outcome = describe(error)
+    outcomes = host.gather(outcome)
+    for other in outcomes:
+        if isinstance(other, (DistrainError, FailedError)):
+            raise other
+    return cast(list[T], outcomes)
+
+
+def on_first(host: HostGroup, act: Callable[[], T]) -> T:
+    """Call ``act`` on rank 0 alone and give every rank its result; else as ``agree``."""
+    return cast(T, agree(host, lambda: act() if host.rank == 0 else None)[0])

@@ -1,0 +1,154 @@
+"""The commit record: what a checkpoint consists of, to the byte.
+
+``commit.json`` holds size and SHA-256 of every other file, the step, the number of ranks that
+wrote, and a digest of itself. It has one possible spelling (canonical JSON), so a flipped byte
+anywhere in it is found like one anywhere else.
+"""
+
+import errno
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from distrain.checkpoint import durable
+from distrain.checkpoint.layout import COMMIT, Name
+from distrain.errors import CheckpointError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of a checkpoint."""
+
+    size: int
+    """In bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What ``commit.json`` says."""
+
+    step: int
+    world_size: int
+    """Ranks that wrote; any number may read."""
+    files: Mapping[str, FileRecord]
+    format_version: int = FORMAT_VERSION
+
+
+class DamagedError(Exception):
+    """A checkpoint is not what was committed; the message is the reason."""
+
+
+def digest_file(path: Path) -> FileRecord:
+    """Read a file once: its size and digest."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+        return FileRecord(stream.tell(), digest.hexdigest())
+
+
+def write_commit(folder: Path, commit: Commit) -> None:
+    """Write the record; from now on ``verify`` finds every change."""
+    durable.write_file(folder / COMMIT, _encode(commit))
+
+
+def _encode(commit: Commit) -> bytes:
+    body = asdict(commit)
+    digest = hashlib.sha256(_canonical(body)).hexdigest()
+    return _canonical({"commit": body, "sha256": digest})
+
+
+def _canonical(value: object) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return (text + "\n").encode("ascii")
+
+
+def read_commit(folder: Path) -> Commit:
+    """Read the record and check it against itself and the folder's name.
+
+    Raises:
+        DamagedError: It is missing, changed, or that of another step.
+        CheckpointError: It is whole but of a later format.
+    """
+    try:
+        content = (folder / COMMIT).read_bytes()
+    except FileNotFoundError:
+        raise DamagedError(f"{COMMIT} is missing") from None
+    try:
+        record: Any = json.loads(content)
+        body = record["commit"]
+        stated = record["sha256"]
+        same_spelling = content == _canonical(record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{COMMIT} cannot be read: {error}") from error
+    if not same_spelling or stated != hashlib.sha256(_canonical(body)).hexdigest():
+        raise DamagedError(f"{COMMIT} does not match its own digest")
+    if body["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(
+            str(folder),
+            f"format version {body['format_version']}",
+            f"format version {FORMAT_VERSION}",
+            "Use the version of distrain that wrote it.",
+        )
+    name = Name.parse(folder.name)
+    if name is not None and name.step != body["step"]:
+        raise DamagedError(f"{COMMIT} is that of step {body['step']}")
+    files = {path: FileRecord(**record) for path, record in body["files"].items()}
+    return Commit(body["step"], body["world_size"], files)
+
+
+def verify(folder: Path, *, part: int = 0, num_parts: int = 1) -> str | None:
+    """Compare a checkpoint with its commit record.
+
+    Args:
+        folder: The checkpoint.
+        part: Digest only this share of the files; names and sizes are always compared.
+        num_parts: Number of shares.
+
+    Returns:
+        What is wrong, in words for the user; ``None`` when it is whole.
+
+    Raises:
+        CheckpointError: It cannot be judged: unreadable here, or of a later format.
+    """
+    try:
+        commit = read_commit(folder)
+        _compare_names(folder, commit)
+        # Largest first and in turn: the shares are about equally large.
+        ordered = sorted(commit.files.items(), key=lambda item: (-item[1].size, item[0]))
+        for name, record in ordered[part::num_parts]:
+            if digest_file(folder / name) != record:
+                raise DamagedError(f"{name} does not match its digest")  # noqa: TRY301
+    except DamagedError as damage:
+        return str(damage)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return f"{error.filename} cannot be read: {error.strerror}"
+        # A share that is away or a wrong owner says nothing about the bytes.
+        raise CheckpointError(
+            str(folder),
+            f"{error.strerror or error} while reading {error.filename or 'it'}",
+            "a readable checkpoint",
+            "Make the folder readable for this user on every node, then run the same command.",
+        ) from error
+    return None
+
+
+def _compare_names(folder: Path, commit: Commit) -> None:
+    # An NFS client shows a removed file that is still open as .nfs*; it is not ours.
+    sizes = {
+        path.name: path.stat().st_size if path.is_file() else -1
+        for path in folder.iterdir()
+        if path.name != COMMIT and not path.name.startswith(".nfs")
+    }
+    if missing := sorted(commit.files.keys() - sizes.keys()):
+        raise DamagedError(f"{missing[0]} is missing")
+    if unexpected := sorted(sizes.keys() - commit.files.keys()):
+        raise DamagedError(f"{unexpected[0]} does not belong to it")
+    for name, record in commit.files.items():
+        if sizes[name] != record.size:
+            raise DamagedError(f"{name} has {sizes[name]} bytes, not {record.size}")

@@ -1,0 +1,81 @@
+"""Writing one checkpoint: a fresh hidden folder, the bytes, the commit record, one rename."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distrain.checkpoint import durable
+from distrain.checkpoint.agreement import agree, on_first
+from distrain.checkpoint.commit import Commit, FileRecord, digest_file, write_commit
+from distrain.checkpoint.dcp import save_entries
+from distrain.checkpoint.layout import EXTRA, METADATA, Name, free_name
+from distrain.parallel.collectives import HostGroup
+from distrain.parallel.global_tensor import State
+
+
+@dataclass(frozen=True)
+class Written:
+    """A committed checkpoint."""
+
+    name: Name
+    size_bytes: int
+    """Of all files of all ranks, the commit record aside."""
+
+
+def write_checkpoint(
+    folder: Path, step: int, state: State, extra: Mapping[str, object], host: HostGroup
+) -> Written:
+    """Write and commit one checkpoint. Collective.
+
+    Args:
+        folder: The stage's ``checkpoints``.
+        step: The optimizer step that it follows.
+        state: This rank's part; must not change before the return.
+        extra: JSON values, the same on every rank.
+        host: A group that nothing else uses meanwhile.
+
+    Raises:
+        FailedError: On every rank; nothing is left behind.
+    """
+    name, saving = on_first(host, lambda: _begin(folder, step, extra))
+    try:
+        parts = agree(host, lambda: _write_part(saving, state, host))
+        files = {file: record for part in parts for file, record in part.items()}
+        commit = Commit(step, host.world_size, files)
+        on_first(host, lambda: _commit(saving, folder / str(name), commit))
+    except BaseException:
+        if host.rank == 0:
+            shutil.rmtree(saving, ignore_errors=True)  # on a full disk this is what helps
+        raise
+    return Written(name, sum(record.size for record in files.values()))
+
+
+def _begin(folder: Path, step: int, extra: Mapping[str, object]) -> tuple[Name, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = free_name(folder, step)
+    saving = folder / name.hidden_for_saving()
+    content = (json.dumps(extra, indent=1) + "\n").encode()
+    saving.mkdir()
+    try:
+        durable.write_file(saving / EXTRA, content)
+    except OSError:
+        shutil.rmtree(saving, ignore_errors=True)
+        raise
+    return name, saving
+
+
+def _write_part(saving: Path, state: State, host: HostGroup) -> dict[str, FileRecord]:
+    """Write this rank's file, then digest it; rank 0 also answers for what it alone wrote."""
+    save_entries(saving, state, host.process_group)
+    own = [path.name for path in saving.glob(f"__{host.rank}_*")]
+    if host.rank == 0:
+        own += [METADATA, EXTRA]
+    return {file: digest_file(saving / file) for file in own}
+
+
+def _commit(saving: Path, target: Path, commit: Commit) -> None:
+    write_commit(saving, commit)
+    durable.sync_folder(saving)
+    durable.move_folder(saving, target)
