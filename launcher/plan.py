@@ -9,7 +9,7 @@ from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.layout import Layout, microbatches_per_rank, resolve_layout, stage_order
 from distrain.config.recipe import DISTRIBUTED_KINDS, Recipe, TrainStage
 from distrain.config.run_folder import RunFolder
-from distrain.errors import RecipeError
+from distrain.errors import NotFoundError, RecipeError
 
 RANK_PREFIX = "[rank ${rank}] "
 """Before each line that torchrun passes on; ``launcher.logs`` looks for it."""
@@ -105,6 +105,28 @@ def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan
         layout=layout,
         accumulation=microbatches_per_rank(stage.training, world_size),
     )
+
+
+def select_stages(
+    plan: Plan, only: tuple[str, ...] = (), start: str | None = None
+) -> tuple[StagePlan, ...]:
+    """Return the stages named by ``only``, or those from ``start`` on; all by default.
+
+    Raises:
+        NotFoundError: The recipe has no stage of that name.
+    """
+    names = [stage.name for stage in plan.stages]
+    for name in (*only, *([start] if start else [])):
+        if name not in names:
+            raise NotFoundError(
+                f"stage {name}",
+                "no such stage in the recipe",
+                "one of: " + ", ".join(names),
+                "Name a stage of the recipe.",
+            )
+    if only:
+        return tuple(stage for stage in plan.stages if stage.name in only)
+    return plan.stages[names.index(start) if start else 0 :]
 
 
 def stage_argv(

@@ -1,0 +1,68 @@
+"""Sizes that follow from a recipe alone: parameters, tokens, bytes of checkpoints. Pure."""
+
+from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
+from distrain.config.training import ModelConfig
+from launcher.progress import total_steps
+
+STATE_BYTES = 12
+"""Per trained parameter in a checkpoint: fp32 weight and AdamW's two moments."""
+FROZEN_BYTES = 4
+
+
+def stage_parameters(recipe: Recipe, name: str) -> int | None:
+    """Return the parameters of the model that a stage trains; ``None`` where a file decides."""
+    stage = recipe.stages[name]
+    if not isinstance(stage, TrainStage):
+        return None
+    if isinstance(stage, SftStage):  # its base model is that of the stage it needs
+        needed = [stage_parameters(recipe, need) for need in stage.needs]
+        return next((count for count in needed if count is not None), None)
+    vocab_size = _vocab_size(recipe, name)
+    if stage.model.from_pretrained is not None or vocab_size is None:
+        return None
+    return model_parameters(stage.model, vocab_size)
+
+
+def model_parameters(model: ModelConfig, vocab_size: int) -> int:
+    """Count the parameters of a Llama-style decoder."""
+    hidden = model.hidden_size
+    kv_heads = model.num_key_value_heads or model.num_attention_heads
+    kv_width = hidden // model.num_attention_heads * kv_heads
+    attention = 2 * hidden * hidden + 2 * hidden * kv_width
+    layer = attention + 3 * hidden * model.intermediate_size + 2 * hidden
+    embeddings = (1 if model.tie_word_embeddings else 2) * vocab_size * hidden
+    return embeddings + model.num_hidden_layers * layer + hidden
+
+
+def stage_tokens(recipe: Recipe, name: str) -> int | None:
+    """Return the input tokens that a stage trains on, if the recipe alone says so."""
+    stage, steps = recipe.stages[name], total_steps(recipe, name)
+    if not isinstance(stage, TrainStage) or steps is None:
+        return None
+    return steps * stage.training.global_batch_size * stage.training.sequence_length
+
+
+def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
+    """Return the size of one checkpoint of a stage, if the recipe alone says so."""
+    parameters = stage_parameters(recipe, name)
+    if parameters is None:
+        return None
+    is_frozen = isinstance(recipe.stages[name], SftStage)
+    return parameters * (FROZEN_BYTES if is_frozen else STATE_BYTES)
+
+
+def kept_checkpoint_bytes(recipe: Recipe) -> int:
+    """Return the disk space of all checkpoints at their most: those kept, and one being written."""
+    total = 0
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, TrainStage):
+            total += (checkpoint_bytes(recipe, name) or 0) * (stage.checkpoint.keep_last + 1)
+    return total
+
+
+def _vocab_size(recipe: Recipe, name: str) -> int | None:
+    stage = recipe.stages[name]
+    if isinstance(stage, PrepareStage):
+        return None if stage.tokenizer.path is not None else stage.tokenizer.vocab_size
+    sizes = [_vocab_size(recipe, need) for need in stage.needs]
+    return next((size for size in sizes if size is not None), None)

@@ -1,0 +1,186 @@
+"""What can be checked about a machine before anything is started or queued, all at once."""
+
+import glob
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from distrain.config.data import DatasetsSource, FilesSource
+from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
+from distrain.errors import DistrainError, PreflightError
+from launcher.environment import available_cpus, gpu_names
+from launcher.estimate import kept_checkpoint_bytes
+from launcher.plan import Plan
+from launcher.text import plural, short_bytes
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "train": ("torch", "numpy", "tokenizers", "safetensors", "fsspec"),
+    "deepspeed": ("deepspeed",),
+    "wandb": ("wandb",),
+}
+"""Modules that each extra brings; the few heavy ones of ``train`` come with their stage below."""
+
+
+class UnfitMachineError(PreflightError):
+    """Everything that is not fit, at once.
+
+    Args:
+        problems: At least one.
+    """
+
+    def __init__(self, problems: tuple[DistrainError, ...]) -> None:
+        first = problems[0]
+        super().__init__(first.where, first.found, first.expected, first.remedy)
+        self.args = (problems,)  # what pickle hands to __init__
+        self.problems = problems
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        lines = [f"error: {problem}" for problem in self.problems]
+        return "\n".join([*lines, f"{plural(count, 'error')}. Nothing was started."])
+
+
+def check_machine(plan: Plan) -> list[str]:
+    """Check all that a run on this machine needs, and return notes that need no action.
+
+    Raises:
+        UnfitMachineError: What is missing, each with its remedy.
+    """
+    recipe = plan.recipe
+    problems = [
+        *missing_modules(recipe),
+        *missing_paths(recipe),
+        *missing_space(recipe, plan.run.root),
+        *missing_gpus(plan),
+    ]
+    if problems:
+        raise UnfitMachineError(tuple(problems))
+    return crowded(plan)
+
+
+def check_submission(recipe: Recipe, root: Path) -> None:
+    """Check what a submitting machine can know: paths and space on the shared file system.
+
+    Raises:
+        UnfitMachineError: What is missing, each with its remedy.
+    """
+    problems = [*missing_paths(recipe), *missing_space(recipe, root)]
+    if problems:
+        raise UnfitMachineError(tuple(problems))
+
+
+def missing_modules(
+    recipe: Recipe, find: Callable[[str], object | None] = importlib.util.find_spec
+) -> Iterator[PreflightError]:
+    """Yield an error for each extra of which a needed module cannot be imported."""
+    needed: dict[str, set[str]] = {}
+    for extra, module in _needed_modules(recipe):
+        if find(module) is None:
+            needed.setdefault(extra, set()).add(module)
+    for extra, modules in sorted(needed.items()):
+        yield PreflightError(
+            "this Python environment",
+            f"no {', '.join(sorted(modules))}",
+            f"the packages of the extra '{extra}'",
+            f'Install them: pip install "distrain[{extra}]".',
+        )
+
+
+def missing_paths(recipe: Recipe) -> Iterator[PreflightError]:
+    """Yield an error for each file or folder of the recipe that does not exist."""
+    for setting, pattern, kind in _paths(recipe):
+        if not _exists(pattern, kind):
+            where = Path(pattern)
+            yield PreflightError(
+                setting,
+                f"'{pattern}', where there is {'something else' if where.exists() else 'nothing'}",
+                {"glob": "an existing file, folder or pattern", "file": "a file"}.get(kind, kind),
+                f"Correct {setting}; a relative path counts from {Path.cwd()}.",
+            )
+
+
+def missing_space(recipe: Recipe, root: Path) -> Iterator[PreflightError]:
+    """Yield an error if the checkpoints would not fit on the disk of the run."""
+    needed = kept_checkpoint_bytes(recipe)
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        yield PreflightError(
+            str(root),
+            f"{short_bytes(free)} free",
+            f"{short_bytes(needed)} for the checkpoints that are kept",
+            "Free space, lower checkpoint.keep_last, or set DISTRAIN_RUNS_DIR to another disk.",
+        )
+
+
+def missing_gpus(plan: Plan) -> Iterator[PreflightError]:
+    """Yield an error for each stage that asks for more GPUs than this machine has."""
+    gpus = -1
+    for stage in plan.stages:
+        section = plan.recipe.stages[stage.name]
+        if not isinstance(section, TrainStage) or section.training.device != "cuda":
+            continue
+        gpus = len(gpu_names()) if gpus < 0 else gpus
+        if stage.processes_per_node > gpus:
+            yield PreflightError(
+                f"{stage.name}.training.device",
+                f"cuda for {plural(stage.processes_per_node, 'process')} and {plural(gpus, 'GPU')}",
+                "a GPU for each process of this machine",
+                f"Set launch.processes_per_node={gpus}."
+                if gpus
+                else f"Set {stage.name}.training.device=cpu, or run where there is a GPU.",
+            )
+
+
+def crowded(plan: Plan) -> list[str]:
+    """Return a note if CPU ranks have to share processors."""
+    cpus = available_cpus()
+    wanted = max(stage.processes_per_node * (stage.num_threads or 1) for stage in plan.stages)
+    if wanted <= cpus or gpu_names():
+        return []
+    return [f"{wanted} threads share {plural(cpus, 'processor')}: the run will be slow"]
+
+
+def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    yield from (("train", module) for module in EXTRAS["train"])
+    for stage in recipe.stages.values():
+        if isinstance(stage, PrepareStage) and isinstance(stage.data.source, DatasetsSource):
+            yield "train", "datasets"
+        if stage.kind == "export":
+            yield "train", "transformers"
+        if not isinstance(stage, TrainStage):
+            continue
+        if isinstance(stage, SftStage):
+            yield from (("train", module) for module in ("peft", "transformers"))
+        for extra, is_used in (
+            ("deepspeed", stage.parallelism.strategy == "deepspeed"),
+            ("wandb", stage.logging.wandb is not None),
+        ):
+            if is_used:
+                yield from ((extra, module) for module in EXTRAS[extra])
+
+
+def _paths(recipe: Recipe) -> Iterable[tuple[str, str, str]]:
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, PrepareStage):
+            if isinstance(stage.data.source, FilesSource | DatasetsSource):
+                for path in stage.data.source.paths:
+                    yield f"{name}.data.source.paths", path, "glob"
+            if stage.tokenizer.path is not None:
+                yield f"{name}.tokenizer.path", stage.tokenizer.path, "file"
+        if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
+            yield (
+                f"{name}.model.from_pretrained",
+                stage.model.from_pretrained,
+                "a Hugging Face folder",
+            )
+        if isinstance(stage, SftStage) and stage.data.path is not None:
+            yield f"{name}.data.path", stage.data.path, "file"
+
+
+def _exists(pattern: str, kind: str) -> bool:
+    if kind == "glob":
+        return next(glob.iglob(pattern, recursive=True), None) is not None  # noqa: PTH207  (absolute patterns too)
+    path = Path(pattern)
+    return path.is_file() if kind == "file" else (path / "config.json").is_file()

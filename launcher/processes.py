@@ -1,0 +1,81 @@
+"""Child processes that die with the launcher, and waiting for them without polling the process."""
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Child:
+    """One process of a stage: torchrun's agent, or the stage itself.
+
+    It gets a session of its own, so that Ctrl-C in the terminal reaches the launcher only, and a
+    parent-death signal, so that a killed launcher leaves no orphan. Start it from the main
+    thread: the kernel counts the death of the starting *thread*.
+    """
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                argv,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_dying_with(os.getpid()),
+            )
+        self._descriptor = os.pidfd_open(self._process.pid)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also that of its process group."""
+        return self._process.pid
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until the process ends or ``timeout_s`` passes; tell whether it ended.
+
+        Signal handlers of the launcher run in between.
+        """
+        if not self._poll.poll(timeout_s * 1000):
+            return False
+        self._process.wait()
+        return True
+
+    def kill(self) -> None:
+        """Kill the process group at once; torchrun's workers die with their agent."""
+        if self._process.returncode is None:
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Leave no process behind, however the launcher got here."""
+        self.kill()
+        self._process.wait()
+        os.close(self._descriptor)
+
+    @property
+    def end(self) -> str:
+        """How the process ended, in words."""
+        code = self._process.returncode
+        if code is not None and code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        return f"exit code {code}"
+
+
+def _dying_with(parent: int) -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: after the fork, only the call is made
+
+    def ask_kernel() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # the launcher ended just before the call: nobody will tell
+            os._exit(1)
+
+    return ask_kernel

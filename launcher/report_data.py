@@ -1,0 +1,201 @@
+"""What the report knows of a run: everything its folder holds, read without trusting any of it.
+
+A report is asked for when something went wrong, so a missing or damaged file costs its own part of
+the page and is named there, never the page.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from distrain.config.records import read_json
+from distrain.config.run_folder import RunFolder
+
+Fields = dict[str, Any]
+Value = TypeVar("Value")
+Outcome = Literal["done", "stopped", "failed", "lost", "running"]
+
+STEP = "train/global_step"
+TRAINING_KINDS = ("pretrain", "sft")
+ENDS: dict[str, Outcome] = {"finished": "done", "stopped": "stopped", "failed": "failed"}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a stage; ``start_s`` and ``end_s`` in seconds since the epoch."""
+
+    stage: str
+    number: int
+    start_s: float
+    end_s: float
+    outcome: Outcome
+    """``lost``: it left no word of its end, as a killed process does."""
+
+
+@dataclass
+class StageData:
+    """One stage, as far as it came."""
+
+    name: str
+    kind: str = "unknown"
+    state: str = "waiting"
+    settings: Fields = field(default_factory=dict)
+    """Its part of the resolved recipe."""
+    last_step: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+    steps: list[Fields] = field(default_factory=list)
+    """Step records, in order."""
+    scores: list[Fields] = field(default_factory=list)
+    """Validation records, in order."""
+    result: Fields = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass
+class RunData:
+    """A run, as far as it came."""
+
+    name: str
+    stages: list[StageData] = field(default_factory=list)
+    events: list[Fields] = field(default_factory=list)
+    recipe: str = ""
+    environment: Fields = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
+    """Files that could not be read, and why."""
+
+
+def read_run(run: RunFolder) -> RunData:
+    """Read all that the report shows; a run that has not begun gives an empty one."""
+    data = RunData(run.root.resolve().name)
+    data.events = [record for record in _lines(run.events, data) if _is_event(record)]
+    for path in (run.resolved, run.recipe):
+        data.recipe = data.recipe or _guarded(path, data, _read_text) or ""
+    data.environment = _guarded(run.environment, data, read_json) or {}
+    stages = _recipe_stages(data)
+    for name in _stage_names(run, data, stages):
+        data.stages.append(_read_stage(run, name, stages.get(name, {}), data))
+    return data
+
+
+def seconds(record: Fields) -> float | None:
+    """Read the time of a record, in seconds since the epoch."""
+    try:
+        return datetime.fromisoformat(record["time"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def number(value: object) -> float | None:
+    """Pass a finite number on; anything else is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
+
+
+def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> StageData:
+    folder = run.stage(name)
+    state = _guarded(folder.state, data, read_json) or {}
+    error = _guarded(folder.error, data, read_json) or {}
+    stage = StageData(
+        name,
+        kind=str(settings.get("kind", "unknown")),
+        state=str(state.get("state", "waiting")),
+        settings=settings,
+        last_step=int(number(state.get("step")) or 0),
+        result=_guarded(folder.result, data, read_json) or {},
+        error=str(error.get("message", "")),
+    )
+    for record in _lines(folder.metrics, data):
+        if number(record.get(STEP)) is None:
+            continue
+        (stage.scores if "eval/loss" in record else stage.steps).append(record)
+    if stage.kind == "unknown" and stage.steps:
+        stage.kind = "sft" if "eval_loss_base" in stage.result else "pretrain"
+    if stage.steps:
+        stage.last_step = max(stage.last_step, int(stage.steps[-1][STEP]))
+    stage.attempts = _attempts(stage, data.events)
+    return stage
+
+
+def _attempts(stage: StageData, events: list[Fields]) -> list[Attempt]:
+    """Tell the starts of a stage apart, and how each of them ended."""
+    own = [event for event in events if event["stage"] == stage.name]
+    signs = [*own, *stage.steps, *stage.scores]  # every record is a sign of life
+    times: dict[int, list[float]] = {}
+    outcomes: dict[int, Outcome] = {}
+    for record in signs:
+        attempt, time_s = number(record.get("attempt")), seconds(record)
+        if attempt is None or time_s is None:
+            continue
+        times.setdefault(int(attempt), []).append(time_s)
+        if record.get("event") in ENDS:
+            outcomes[int(attempt)] = ENDS[record["event"]]
+    last = max(times, default=0)
+    if stage.state == "running":
+        outcomes.setdefault(last, "running")
+    return [
+        Attempt(stage.name, attempt, min(span), max(span), outcomes.get(attempt, "lost"))
+        for attempt, span in sorted(times.items())
+    ]
+
+
+def _recipe_stages(data: RunData) -> dict[str, Fields]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        recipe = YAML(typ="safe", pure=True).load(data.recipe)
+    except YAMLError as error:
+        data.damage.append(f"recipe: {str(error).splitlines()[0]}")
+        return {}
+    stages = recipe.get("stages") if isinstance(recipe, dict) else None
+    if not isinstance(stages, dict):
+        return {}
+    return {str(name): stage for name, stage in stages.items() if isinstance(stage, dict)}
+
+
+def _stage_names(run: RunFolder, data: RunData, stages: dict[str, Fields]) -> list[str]:
+    """Order stages as the recipe does; then those that only left traces."""
+    names = list(stages)
+    traces = [event["stage"] for event in data.events]
+    traces += [path.parent.name for path in sorted(run.root.glob("*/state.json"))]
+    return list(dict.fromkeys(names + traces))
+
+
+def _is_event(record: Fields) -> bool:
+    return isinstance(record.get("event"), str) and isinstance(record.get("stage"), str)
+
+
+def _lines(path: Path, data: RunData) -> list[Fields]:
+    """Read a JSONL file; a line still being written is left out, a broken one is counted."""
+    text = _guarded(path, data, _read_text) or ""
+    records, broken = [], 0
+    for line in text.split("\n")[:-1]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            broken += 1
+    if broken:
+        data.damage.append(f"{path.parent.name}/{path.name}: {broken} lines are no JSON objects")
+    return records
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _guarded(path: Path, data: RunData, read: Callable[[Path], Value]) -> Value | None:
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        data.damage.append(f"{path.parent.name}/{path.name}: {error}")
+        return None

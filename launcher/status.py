@@ -1,0 +1,126 @@
+"""Where a run stands, from its files alone: works during the run, after it, and elsewhere."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from distrain.config.recipe import Recipe
+from distrain.config.run_folder import RunFolder
+from launcher.local import read_state
+from launcher.lock import is_held
+from launcher.progress import STEP, total_steps
+from launcher.text import short_count, short_duration, table
+
+TAIL_BYTES = 65536
+"""Of ``metrics.jsonl``: room for more than a hundred records."""
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One line of ``distrain status``."""
+
+    run: str
+    stage: str
+    kind: str
+    state: str
+    """As in ``state.json``, or ``waiting`` before the first start, or ``interrupted``: it says
+    running, but no process of this machine holds the stage."""
+    step: int
+    total_steps: int | None
+    loss: float | None
+    tokens_per_sec: float | None
+    eta_s: float | None
+    restarts: int
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Form of ``status --json``."""
+        return asdict(self)
+
+
+def run_status(run: RunFolder, recipe: Recipe) -> list[StageStatus]:
+    """Return the status of every stage, in the order of the recipe."""
+    return [_stage_status(run, recipe, name) for name in recipe.stages]
+
+
+def status_table(rows: list[StageStatus]) -> str:
+    """Write the status as a table."""
+    header = ("RUN", "STAGE", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "RESTARTS", "NOTE")
+    return table(header, [_cells(row) for row in rows])
+
+
+def _stage_status(run: RunFolder, recipe: Recipe, name: str) -> StageStatus:
+    folder = run.stage(name)
+    state = read_state(folder)
+    records = last_records(folder.metrics)
+    steps = [record for record in records if "train/loss" in record]
+    last = steps[-1] if steps else {}
+    total = total_steps(recipe, name)
+    word, note = _word(run, recipe, name)
+    step = int(last.get(STEP, state["step"] if state else 0))
+    durations = [float(record["perf/step_time_s"]) for record in steps]
+    is_running = word == "running"
+    has_eta = is_running and total is not None and bool(durations)
+    return StageStatus(
+        run=run.root.name,
+        stage=name,
+        kind=recipe.stages[name].kind,
+        state=word,
+        step=step,
+        total_steps=total,
+        loss=last.get("train/loss"),
+        tokens_per_sec=last.get("perf/tokens_per_sec") if is_running else None,
+        eta_s=sum(durations) / len(durations) * ((total or 0) - step) if has_eta else None,
+        restarts=state["attempt"] - 1 if state else 0,
+        note=note,
+    )
+
+
+def _word(run: RunFolder, recipe: Recipe, name: str) -> tuple[str, str]:
+    folder = run.stage(name)
+    state = read_state(folder)
+    if state is None:
+        return "waiting", ""
+    if folder.error.exists():
+        message = json.loads(folder.error.read_text(encoding="utf-8"))["message"]
+        return "failed", message.splitlines()[0]
+    word = state["state"]
+    # A lock says something about this machine only; under Slurm the holder lives on another.
+    if word == "running" and recipe.launch.backend == "local" and not is_held(folder.lock):
+        if is_held(run.lock):
+            return "running", "starts again"
+        return "interrupted", f"no process; distrain resume {run.root.name}"
+    if word == "stopped":
+        return word, f"work is left; distrain resume {run.root.name}"
+    return word, ""
+
+
+def last_records(path: Path) -> list[dict[str, Any]]:
+    """Return the last whole records of a JSONL file, without reading all of it."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(size - TAIL_BYTES, 0)
+            file.seek(start)
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    lines = data[: data.rfind(b"\n") + 1].splitlines()
+    return [json.loads(line) for line in (lines[1:] if start else lines)]
+
+
+def _cells(row: StageStatus) -> tuple[str, ...]:
+    position = f"{row.step:,}/{row.total_steps:,}" if row.total_steps else f"{row.step or '-'}"
+    return (
+        row.run,
+        row.stage,
+        row.state,
+        position,
+        "-" if row.loss is None else f"{row.loss:.3f}",
+        "-" if row.tokens_per_sec is None else short_count(row.tokens_per_sec),
+        "-" if row.eta_s is None else short_duration(row.eta_s),
+        str(row.restarts),
+        row.note,
+    )
