@@ -107,12 +107,17 @@ RESERVED_STAGE_NAMES = frozenset(
 )
 
 
-class Recipe(Section):
-    """A resolved recipe: every value stated, nothing left to merge."""
+class RecipeHead(Section):
+    """What is said once for the whole recipe."""
 
     version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Also the name of the run folder."""
     seed: Annotated[int, Field(ge=0)] = 0
-    stages: Annotated[dict[str, Stage], Field(min_length=1)]
     launch: LaunchConfig = LaunchConfig()
+
+
+class Recipe(RecipeHead):
+    """A resolved recipe: every value stated, nothing left to merge."""
+
+    stages: Annotated[dict[str, Stage], Field(min_length=1)]

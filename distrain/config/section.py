@@ -1,9 +1,10 @@
 """The base of every recipe section, and the number types that accept units (``2.5B``, ``24h``)."""
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
 COUNT_UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -12,7 +13,9 @@ DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class Section(BaseModel):
     """One mapping of the recipe: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 def parse_count(value: Any) -> Any:  # noqa: ANN401  (pydantic hands over whatever the YAML held)
@@ -28,8 +31,8 @@ def parse_count(value: Any) -> Any:  # noqa: ANN401  (pydantic hands over whatev
     match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kMBT]?)", value.strip())
     if match is None:
         raise ValueError(f"'{value}' is not a count; write a number such as 500, 512k, 10M or 2.5B")
-    count = float(match[1].replace("_", "")) * COUNT_UNITS[match[2]]
-    if not count.is_integer():
+    count = Decimal(match[1].replace("_", "")) * COUNT_UNITS[match[2]]  # float would round 1.1B
+    if count != int(count):
         raise ValueError(f"'{value}' is not a whole number")
     return int(count)
 
@@ -65,6 +68,27 @@ def format_duration(seconds: int) -> str:
     return "".join(parts) or "0s"
 
 
-Count = Annotated[int, BeforeValidator(parse_count)]
-Duration = Annotated[int, BeforeValidator(parse_duration)]
-"""Seconds."""
+Count = Annotated[
+    int,
+    BeforeValidator(parse_count),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number"},
+                {"type": "string", "pattern": r"^[0-9][0-9_]*(\.[0-9]+)?\s*[kMBT]?$"},
+            ]
+        }
+    ),
+]
+Duration = Annotated[
+    int,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, when_used="json-unless-none"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^((\d+[smhd])+|(\d+-)?\d+:[0-5]\d:[0-5]\d)$",
+        }
+    ),
+]
+"""Seconds. Written to a file with units, as it must be read."""

@@ -8,6 +8,9 @@ from distrain.config.section import Count, Section
 
 Positive = Annotated[int, Field(ge=1)]
 
+RUN_LENGTHS = ("max_steps", "max_tokens", "num_epochs")
+"""The three ways to say how long a run is; a stage gives exactly one."""
+
 
 class ModelConfig(Section):
     """Layer 4: a decoder of the Llama family (the vocabulary comes from the tokenizer)."""
@@ -36,6 +39,12 @@ class ModelConfig(Section):
                 f"hidden_size {self.hidden_size} is not a multiple of "
                 f"num_attention_heads {self.num_attention_heads}"
             )
+        head_dim = self.hidden_size // self.num_attention_heads
+        if head_dim % 2:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} / num_attention_heads {self.num_attention_heads} "
+                f"= {head_dim} is odd; rotary embedding turns pairs of dimensions"
+            )
         kv_heads = self.num_key_value_heads or self.num_attention_heads
         if self.num_attention_heads % kv_heads:
             raise ValueError(
@@ -43,6 +52,14 @@ class ModelConfig(Section):
                 f"num_key_value_heads {kv_heads}"
             )
         return self
+
+
+SIZE_FIELDS = frozenset(ModelConfig.model_fields) - {
+    "dropout",
+    "initializer_range",
+    "from_pretrained",
+}
+"""What a checkpoint's tensors depend on: fine-tuning takes these from the model it starts from."""
 
 
 class EarlyStopping(Section):
@@ -74,10 +91,12 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        lengths = ("max_steps", "max_tokens", "num_epochs")
-        given = [name for name in lengths if getattr(self, name) is not None]
+        given = [name for name in RUN_LENGTHS if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(lengths)}; found {given or 'none'}")
+            raise ValueError(
+                f"give exactly one of {', '.join(RUN_LENGTHS)}; "
+                f"found {' and '.join(given) or 'none of them'}"
+            )
         return self
 
 

@@ -1,0 +1,165 @@
+"""What must hold between sections and between stages. Pure: no file, no machine is looked at."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from distrain.config.check_needs import check_needs, check_source_of_model
+from distrain.config.data import PairsConfig
+from distrain.config.launch import LaunchConfig
+from distrain.config.layout import microbatches_per_rank, resolve_layout
+from distrain.config.recipe import DISTRIBUTED_KINDS
+from distrain.config.section import format_duration
+from distrain.config.stage_parts import Finding, StageParts
+from distrain.config.training import (
+    EvalConfig,
+    LrSchedulerConfig,
+    ModelConfig,
+    ParallelismConfig,
+    TrainingConfig,
+)
+from distrain.errors import RecipeError
+
+
+def check_recipe(
+    parts: Sequence[StageParts], launch: LaunchConfig | None, *, left_out: Collection[str] = ()
+) -> list[Finding]:
+    """Return everything that does not fit together.
+
+    Args:
+        parts: The stages; a section with a mistake of its own is judged no further.
+        launch: ``None`` when it has a mistake of its own.
+        left_out: Stages that were skipped on request.
+    """
+    stages = {stage.name: stage for stage in parts}
+    findings = [*check_needs(stages, left_out)]
+    for stage in parts:
+        findings += _check_stage(stage, launch)
+        findings += check_source_of_model(stage, stages)
+    if launch is not None:
+        findings += _check_launch(launch)
+    return findings
+
+
+def _check_stage(stage: StageParts, launch: LaunchConfig | None) -> Iterator[Finding]:
+    pairs = stage.get("pairs", PairsConfig)
+    if pairs is not None and pairs.min_answer_characters > pairs.max_answer_characters:
+        yield Finding(
+            stage.name,
+            ("pairs", "min_answer_characters"),
+            f"pairs.min_answer_characters: found {pairs.min_answer_characters}; expected at most "
+            f"pairs.max_answer_characters, {pairs.max_answer_characters}",
+        )
+    training = stage.get("training", TrainingConfig)
+    if training is None:
+        return
+    yield from _check_sequence(stage, training)
+    yield from _check_schedule(stage, training)
+    yield from _check_parallelism(stage, training, launch)
+
+
+def _check_sequence(stage: StageParts, training: TrainingConfig) -> Iterator[Finding]:
+    model = stage.get("model", ModelConfig)
+    if model is None or model.from_pretrained is not None:
+        return
+    if training.sequence_length > model.max_position_embeddings:
+        yield Finding(
+            stage.name,
+            ("training", "sequence_length"),
+            f"training.sequence_length: found {training.sequence_length}; expected at most "
+            f"model.max_position_embeddings, {model.max_position_embeddings}; raise that or "
+            "lower this",
+        )
+
+
+def known_steps(training: TrainingConfig) -> int | None:
+    """Return the steps of a run; ``None`` when that depends on the data (``num_epochs``)."""
+    if training.max_steps is not None:
+        return training.max_steps
+    if training.max_tokens is not None:
+        return -(-training.max_tokens // (training.sequence_length * training.global_batch_size))
+    return None
+
+
+def _check_schedule(stage: StageParts, training: TrainingConfig) -> Iterator[Finding]:
+    schedule, steps = stage.get("lr_scheduler", LrSchedulerConfig), known_steps(training)
+    if schedule is None:
+        return
+    decay = schedule.decay_steps
+    if decay is not None and schedule.name != "wsd":
+        message = f"lr_scheduler.decay_steps has no effect with lr_scheduler.name={schedule.name}"
+        yield Finding(stage.name, ("lr_scheduler", "decay_steps"), message, is_note=True)
+    if steps is None:
+        return
+    if schedule.warmup_steps > steps:
+        yield Finding(
+            stage.name,
+            ("lr_scheduler", "warmup_steps"),
+            f"lr_scheduler.warmup_steps: found {schedule.warmup_steps}; expected at most the "
+            f"{steps} steps of the run",
+        )
+    elif schedule.name == "wsd" and decay is not None and schedule.warmup_steps + decay > steps:
+        yield Finding(
+            stage.name,
+            ("lr_scheduler", "decay_steps"),
+            f"lr_scheduler.decay_steps: found {decay}; expected at most "
+            f"{steps - schedule.warmup_steps}: {steps} steps less {schedule.warmup_steps} of "
+            "warm-up",
+        )
+    validation = stage.get("eval", EvalConfig)
+    if validation is not None and validation.eval_steps > steps:
+        message = (
+            f"no validation within the run: eval.eval_steps is {validation.eval_steps} "
+            f"of {steps} steps"
+        )
+        yield Finding(stage.name, ("eval", "eval_steps"), message, is_note=True)
+
+
+def _check_parallelism(
+    stage: StageParts, training: TrainingConfig, launch: LaunchConfig | None
+) -> Iterator[Finding]:
+    parallelism = stage.get("parallelism", ParallelismConfig)
+    if parallelism is None:
+        return
+    if parallelism.strategy == "deepspeed" and training.precision == "fp64":
+        yield Finding(
+            stage.name,
+            ("training", "precision"),
+            "training.precision: found fp64 with parallelism.strategy deepspeed, whose master "
+            "weights are fp32; set precision to fp32, or strategy to fsdp",
+        )
+    if launch is None or launch.processes_per_node == "auto":
+        return  # known only where the run starts; checked there
+    if stage.kind in DISTRIBUTED_KINDS:
+        world_size = launch.nodes * launch.processes_per_node
+        yield from _raised(stage.name, lambda: resolve_layout(parallelism, world_size))
+        yield from _raised(stage.name, lambda: microbatches_per_rank(training, world_size))
+
+
+def _raised(stage: str, call: Callable[[], object]) -> Iterator[Finding]:
+    try:
+        call()
+    except RecipeError as error:
+        yield Finding(stage, tuple(error.where.split(".")), str(error))
+
+
+def _check_launch(launch: LaunchConfig) -> Iterator[Finding]:
+    if launch.backend == "local" and launch.nodes > 1:
+        yield Finding(
+            None,
+            ("launch", "nodes"),
+            f"launch.nodes: found {launch.nodes} with launch.backend local; expected 1; set "
+            "launch.backend to slurm or torchrun, or launch.nodes to 1",
+        )
+    if launch.backend == "torchrun" and launch.nodes > 1 and launch.rendezvous is None:
+        yield Finding(
+            None,
+            ("launch", "nodes"),
+            f"launch.nodes: found {launch.nodes} with launch.backend torchrun, but no "
+            "launch.rendezvous; set it to host:port of the first node, such as node01:29500",
+        )
+    if launch.time_limit is not None and launch.grace_period >= launch.time_limit:
+        grace, limit = format_duration(launch.grace_period), format_duration(launch.time_limit)
+        yield Finding(
+            None,
+            ("launch", "grace_period"),
+            f"launch.grace_period: found {grace}; expected less than launch.time_limit, {limit}",
+        )

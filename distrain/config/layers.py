@@ -1,0 +1,206 @@
+"""The layers of a recipe as written: the head, the defaults, each stage's own values."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from distrain.config.merge import merge
+from distrain.config.messages import validate
+from distrain.config.problems import ProblemList
+from distrain.config.recipe import RecipeHead
+from distrain.config.section import Section
+from distrain.config.sections import (
+    RESERVED,
+    SECTIONS,
+    STAGE_KINDS,
+    TOP_LEVEL,
+    keys_of,
+    places_of,
+    sections_of,
+)
+from distrain.config.suggest import nearest, unknown_key, unknown_word
+from distrain.config.training import SIZE_FIELDS
+from distrain.config.yaml_source import Tree
+
+STAGE_NAME = r"[A-Za-z][A-Za-z0-9_-]*"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A recipe cut into its layers; parents are merged already.
+
+    Args:
+        head: ``version``, ``name``, ``seed``, ``launch``.
+        defaults: Section name -> its values for every stage.
+        own: Stage name -> its own values.
+        kinds: Stage name -> kind; a guess where a mistake was made.
+    """
+
+    head: Tree
+    defaults: Mapping[str, Tree]
+    own: Mapping[str, Tree]
+    kinds: Mapping[str, str]
+
+    @property
+    def models(self) -> dict[str, type[Section]]:
+        """The schema of each stage."""
+        return {name: STAGE_KINDS[kind] for name, kind in self.kinds.items()}
+
+    def without(self, names: Collection[str]) -> "Layers":
+        """Leave stages out."""
+        own = {name: tree for name, tree in self.own.items() if name not in names}
+        return replace(self, own=own, kinds={name: self.kinds[name] for name in own})
+
+    def merged(self) -> dict[str, Tree]:
+        """Lay each stage over those defaults that its kind has."""
+        stages = {}
+        for name, own in self.own.items():
+            below = {}
+            for section, model in sections_of(self.models[name]).items():
+                default = self.defaults.get(section)
+                fitting = _fitting(default, model) if default is not None else None
+                if fitting is not None:
+                    below[section] = fitting
+            stages[name] = merge(Tree(below, own.place, own.key), own)
+        return stages
+
+    def with_inherited_sizes(self, stages: Mapping[str, Tree]) -> dict[str, Tree]:
+        """Give an sft stage the sizes of the model that it starts from, where it states none."""
+        result = dict(stages)
+        for name, tree in stages.items():
+            if self.kinds[name] != "sft" or "from_pretrained" in _model(tree).mapping:
+                continue
+            for parent in _needed(tree):
+                if self.kinds.get(parent) == "pretrain":
+                    result[name] = _with_sizes(tree, _model(stages[parent]))
+        return result
+
+
+def _model(stage: Tree) -> Tree:
+    return stage.mapping.get("model", Tree({}, stage.place, stage.key))
+
+
+def _needed(stage: Tree) -> list[str]:
+    needs = stage.mapping.get("needs")
+    if needs is None:
+        return []
+    items = needs.value if isinstance(needs.value, list) else [needs]
+    return [item.value for item in items if isinstance(item.value, str)]
+
+
+def _with_sizes(stage: Tree, parent_model: Tree) -> Tree:
+    sizes = {key: item for key, item in parent_model.mapping.items() if key in SIZE_FIELDS}
+    own = _model(stage)
+    if not sizes or not isinstance(own.value, dict):
+        return stage
+    model = replace(own, value={**sizes, **own.value})
+    return replace(stage, value={**stage.mapping, "model": model})
+
+
+def _fitting(section: Tree, model: type[Section]) -> Tree | None:
+    """Return what this form of a section knows of the defaults; ``None`` when that is nothing."""
+    if not isinstance(section.value, dict):
+        return None
+    kept = {key: item for key, item in section.value.items() if key in model.model_fields}
+    return replace(section, value=kept) if kept else None
+
+
+def read_layers(tree: Tree, problems: ProblemList) -> Layers:
+    """Cut a merged file into layers; what has no place in any is a mistake."""
+    for key, item in tree.mapping.items():
+        if key not in TOP_LEVEL:
+            problems.add(item.key, _unknown_at_top(key))
+    head = {key: item for key, item in tree.mapping.items() if key in RecipeHead.model_fields}
+    defaults = _read_defaults(tree, problems)
+    own, kinds = _read_stages(tree, problems)
+    return Layers(replace(tree, value=head), defaults, own, kinds)
+
+
+def _unknown_at_top(key: str) -> str:
+    if key in SECTIONS:
+        return (
+            f"'{key}' is a section of a stage; put it under defaults (for every stage) "
+            "or under one stage"
+        )
+    return unknown_key(key, "the recipe", TOP_LEVEL, places_of(key))
+
+
+def _read_defaults(tree: Tree, problems: ProblemList) -> dict[str, Tree]:
+    defaults = tree.mapping.get("defaults")
+    if defaults is None:
+        return {}
+    if not isinstance(defaults.value, dict):
+        problems.add(defaults.key, "defaults: expected a mapping of sections; indent them below it")
+        return {}
+    known = {}
+    for name, section in defaults.mapping.items():
+        if name not in SECTIONS:
+            elsewhere = places_of(name)
+            problems.add(section.key, unknown_key(name, "defaults", tuple(SECTIONS), elsewhere))
+        elif not isinstance(section.value, dict):
+            problems.add(section.key, f"{name}: expected a mapping; indent its keys below it")
+        else:
+            check_section(name, section, problems)
+            known[name] = section
+    return known
+
+
+def check_section(name: str, section: Tree, problems: ProblemList) -> None:
+    """Check one layer of a section against all its forms, although no stage may use it."""
+    for key, item in section.mapping.items():
+        if key not in keys_of(name):
+            message = unknown_key(key, name, keys_of(name), places_of(key))
+            problems.add(item.key, message)
+    for model in SECTIONS[name]:
+        fitting = _fitting(section, model)
+        if fitting is not None:
+            validate(model, fitting, name, problems, partial=True)
+
+
+def _read_stages(tree: Tree, problems: ProblemList) -> tuple[dict[str, Tree], dict[str, str]]:
+    stages = tree.mapping.get("stages")
+    if stages is None or not stages.mapping:
+        place = tree.place if stages is None else stages.key
+        problems.add(
+            place,
+            "missing key 'stages' in the recipe; add named stages, each with a kind: "
+            + ", ".join(STAGE_KINDS),
+        )
+        return {}, {}
+    own, kinds = {}, {}
+    for name, stage in stages.mapping.items():
+        _check_name(name, stage, problems)
+        if not isinstance(stage.value, dict):
+            problems.add(stage.key, f"stage '{name}': expected a mapping with a kind")
+            continue
+        kind = _read_kind(name, stage, problems)
+        if kind is not None:
+            written = stage.mapping.get("kind", stage)
+            stands = replace(written, value=kind, raw=kind)
+            own[name] = replace(stage, value={**stage.mapping, "kind": stands})
+            kinds[name] = kind
+    return own, kinds
+
+
+def _check_name(name: str, stage: Tree, problems: ProblemList) -> None:
+    if name in RESERVED:
+        problems.add(stage.key, f"'{name}' is a reserved word; give the stage another name")
+    elif re.fullmatch(STAGE_NAME, name) is None:
+        message = (
+            f"'{name}' cannot be a stage's name; expected a letter, "
+            "then letters, digits, '_' or '-'"
+        )
+        problems.add(stage.key, message)
+
+
+def _read_kind(name: str, stage: Tree, problems: ProblemList) -> str | None:
+    """Return the kind, or after a mistake the one that was probably meant."""
+    kind = stage.mapping.get("kind")
+    if kind is None:
+        choices = ", ".join(STAGE_KINDS)
+        problems.add(stage.key, f"missing key 'kind' in stage '{name}'; add one of: {choices}")
+        return name if name in STAGE_KINDS else None
+    if isinstance(kind.value, str) and kind.value in STAGE_KINDS:
+        return kind.value
+    problems.add(kind.place, unknown_word(str(kind.raw), "kind", tuple(STAGE_KINDS)))
+    return nearest(str(kind.raw), tuple(STAGE_KINDS))

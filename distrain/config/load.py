@@ -1,0 +1,197 @@
+"""A recipe file and its overrides -> the checked, resolved recipe, or all its mistakes at once.
+
+Layers, each over the one before: the schema's defaults, ``extends``, ``defaults``, the stage,
+overrides without a stage, overrides with a stage.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from distrain.config.checks import check_recipe
+from distrain.config.extends import read_file, with_parents
+from distrain.config.json_schema import json_schema
+from distrain.config.launch import LaunchConfig, SiteConfig
+from distrain.config.layers import read_layers
+from distrain.config.messages import validate
+from distrain.config.overrides import (
+    Overrides,
+    apply_to_recipe,
+    apply_to_stages,
+    replaced_values,
+)
+from distrain.config.problems import Place, ProblemList, RecipeErrors
+from distrain.config.recipe import Recipe, RecipeHead
+from distrain.config.resolved import dump_resolved, recipe_fingerprint
+from distrain.config.section import Section
+from distrain.config.sections import STAGE_KINDS, sections_of
+from distrain.config.stage_parts import Finding, StageParts
+from distrain.config.yaml_source import Tree, find, plain
+
+__all__ = [
+    "LoadedRecipe",
+    "RecipeErrors",
+    "dump_resolved",
+    "json_schema",
+    "load_recipe",
+    "load_site",
+    "read_resolved",
+    "recipe_fingerprint",
+]
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A valid recipe and how it came about."""
+
+    recipe: Recipe
+    text: str
+    """The file as written."""
+    path: Path
+    notes: tuple[str, ...]
+    """What is legal but may surprise, one sentence each."""
+    origins: dict[str, str]
+    """Dotted path of each value -> ``file:line``, ``default`` or ``override``."""
+
+
+def load_recipe(
+    path: Path, overrides: Sequence[str] = (), *, skip: Collection[str] = ()
+) -> LoadedRecipe:
+    """Read a recipe, lay its layers over each other and check the result.
+
+    Args:
+        path: The recipe.
+        overrides: ``key=value``, as on the command line.
+        skip: Stages to leave out.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RecipeErrors: All mistakes, each with its place.
+    """
+    problems = ProblemList()
+    text, tree = read_file(path, problems)
+    written = with_parents(tree, path, problems) if tree is not None else None
+    if written is None:
+        problems.raise_if_any()
+        raise AssertionError("a file without a tree has a problem")
+    layers = read_layers(written, problems)
+    changes = Overrides(
+        [*overrides, *(f"stages.{name}=skip" for name in skip)], layers.own.keys(), problems
+    )
+    layers = layers.without(changes.skip)
+    stages = apply_to_stages(changes, layers.merged(), layers.models)
+    stages = layers.with_inherited_sizes(stages)
+    head_tree = apply_to_recipe(changes, layers.head)
+    head, _ = validate(RecipeHead, head_tree, "", problems)
+    parts = [
+        _stage_parts(name, layers.kinds[name], stage, problems) for name, stage in stages.items()
+    ]
+    launch = head.launch if isinstance(head, RecipeHead) else _launch(head_tree)
+    findings = check_recipe(parts, launch, left_out=changes.skip)
+    notes = replaced_values(changes, layers.own, layers.models)
+    for finding in findings:
+        if finding.is_note:
+            notes.append(finding.sentence)
+        else:
+            problems.add(_place(finding, stages, head_tree), finding.message)
+    problems.raise_if_any()
+    resolved = _whole(head_tree, stages)
+    recipe = Recipe.model_validate(plain(resolved), strict=True)
+    return LoadedRecipe(recipe, text, path, tuple(notes), _origins(recipe, resolved))
+
+
+def read_resolved(path: Path) -> Recipe:
+    """Read ``resolved.yaml`` of a run folder: nothing to merge, checked before it was written.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RecipeErrors: It was changed into something invalid.
+    """
+    problems = ProblemList()
+    _, tree = read_file(path, problems)
+    problems.raise_if_any()
+    assert tree is not None
+    try:
+        return Recipe.model_validate(plain(tree), strict=True)
+    except ValidationError:
+        return load_recipe(path).recipe  # the same mistakes, with their places
+
+
+def load_site(path: Path) -> SiteConfig:
+    """Read a site file.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RecipeErrors: All mistakes, each with its place.
+    """
+    problems = ProblemList()
+    _, tree = read_file(path, problems)
+    problems.raise_if_any()
+    assert tree is not None
+    site, _ = validate(SiteConfig, tree, "", problems)
+    problems.raise_if_any()
+    assert isinstance(site, SiteConfig)
+    return site
+
+
+def _stage_parts(name: str, kind: str, tree: Tree, problems: ProblemList) -> StageParts:
+    model = STAGE_KINDS[kind]
+    stage, broken = validate(model, tree, "", problems)
+    sections: dict[str, Section] = {}
+    for section, section_model in sections_of(model).items():
+        if stage is not None:
+            sections[section] = getattr(stage, section)
+        elif section not in broken:
+            below = tree.mapping.get(section, Tree({}, tree.place, tree.key))
+            sections[section] = section_model.model_validate(plain(below), strict=True)
+    return StageParts(name, kind, _needs(tree, stage, broken), sections)
+
+
+def _needs(tree: Tree, stage: Section | None, broken: set[str]) -> tuple[str, ...] | None:
+    if stage is not None:
+        needs: tuple[str, ...] = getattr(stage, "needs", ())
+        return needs
+    if "needs" in broken:
+        return None
+    value = plain(tree.mapping["needs"]) if "needs" in tree.mapping else ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _launch(head: Tree) -> LaunchConfig | None:
+    """Read ``launch`` although something else at the top is wrong."""
+    tree = head.mapping.get("launch")
+    try:
+        return LaunchConfig.model_validate(plain(tree) if tree else {}, strict=True)
+    except ValidationError:
+        return None
+
+
+def _place(finding: Finding, stages: Mapping[str, Tree], head: Tree) -> Place:
+    """Return where a finding points: the value, or the nearest mapping around it."""
+    tree = head if finding.stage is None else stages[finding.stage]
+    at, depth = find(tree, finding.path)
+    is_value = depth == len(finding.path) and not at.mapping
+    return at.place if is_value and not finding.at_key else at.key
+
+
+def _whole(head: Tree, stages: Mapping[str, Tree]) -> Tree:
+    return Tree(
+        {**head.mapping, "stages": Tree(dict(stages), head.place, head.key)}, head.place, head.key
+    )
+
+
+def _origins(recipe: Recipe, tree: Tree) -> dict[str, str]:
+    origins: dict[str, str] = {}
+
+    def walk(value: object, path: tuple[str, ...]) -> None:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                walk(item, (*path, key))
+            return
+        at, depth = find(tree, path)
+        origins[".".join(path)] = at.key.origin if depth == len(path) else "default"
+
+    walk(recipe.model_dump(), ())
+    return origins

@@ -1,0 +1,252 @@
+"""pydantic's findings in plain words, each at the place where the value was written."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from distrain.config.problems import Place, ProblemList
+from distrain.config.section import Section, parse_count
+from distrain.config.sections import Path, choices_at, is_section, places_of, types_at
+from distrain.config.suggest import unknown_key, unknown_word
+from distrain.config.yaml_source import Tree, find, plain
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "too_short": "at least {min_length} entries",
+    "too_long": "at most {max_length} entries",
+    "string_pattern_mismatch": "text of the form {pattern}",
+}
+"""pydantic's error types -> what was expected, in the words of its context."""
+
+
+def validate(
+    model: type[Section], tree: Tree, prefix: str, problems: ProblemList, *, partial: bool = False
+) -> tuple[Section | None, set[str]]:
+    """Check a mapping against its model.
+
+    Args:
+        model: The schema of the mapping.
+        tree: The mapping.
+        prefix: Dotted path of the mapping within its stage; empty for a stage itself.
+        problems: Where mistakes go.
+        partial: The mapping is only one layer: what is missing may be in another one.
+
+    Returns:
+        The section, ``None`` if it has a mistake; the keys at or under which mistakes lie.
+    """
+    try:
+        return model.model_validate(plain(tree), strict=True), set()
+    except ValidationError as error:
+        broken = set()
+        for path, errors in _by_path(tree, error).items():
+            # What another layer brings, and rules over several keys, are judged after merging.
+            if not (partial and all(_needs_all_layers(tree, path, item) for item in errors)):
+                _report(_Finding(model, tree, path, prefix, errors), problems)
+            broken.add(str(path[0]) if path else "")
+        return None, broken
+
+
+class _Finding:
+    """All that pydantic says about one value: a union has a say for each of its members."""
+
+    def __init__(
+        self,
+        model: type[Section],
+        tree: Tree,
+        path: Path,
+        prefix: str,
+        errors: list["ErrorDetails"],
+    ) -> None:
+        self.model = model
+        self.path = path
+        self.prefix = prefix
+        self.errors = errors
+        self.at, self.depth = find(tree, path)
+
+    @property
+    def error(self) -> "ErrorDetails":
+        return self.errors[0]
+
+    @property
+    def name(self) -> str:
+        """Dotted path within the stage."""
+        return dotted((*self.prefix.split("."), *self.path) if self.prefix else self.path)
+
+    @property
+    def parent(self) -> str:
+        """Dotted path of the mapping around the value."""
+        name = self.name.rpartition(".")[0]
+        return name or "this stage"
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """Write a path as overrides spell it."""
+    return ".".join(str(step) for step in path)
+
+
+def _by_path(tree: Tree, error: ValidationError) -> dict[Path, list["ErrorDetails"]]:
+    grouped: dict[Path, list[ErrorDetails]] = {}
+    for item in error.errors(include_url=False):
+        grouped.setdefault(_written_path(tree, item), []).append(item)
+    return grouped
+
+
+def _written_path(tree: Tree, error: "ErrorDetails") -> Path:
+    """Return pydantic's path without the names of union members that it puts in between."""
+    path: list[str | int] = []
+    missing = error["type"] in ("missing", "union_tag_not_found")
+    for number, step in enumerate(error["loc"]):
+        last = number == len(error["loc"]) - 1
+        walked = find(tree, (*path, step))[1] == len(path) + 1
+        if walked or (missing and last and error["type"] == "missing"):
+            path.append(step)
+    return tuple(path)
+
+
+def _needs_all_layers(tree: Tree, path: Path, error: "ErrorDetails") -> bool:
+    if error["type"] in ("missing", "union_tag_not_found"):
+        return True
+    return error["type"] == "value_error" and isinstance(find(tree, path)[0].value, dict)
+
+
+def _report(finding: _Finding, problems: ProblemList) -> None:
+    kind = finding.error["type"]
+    if kind == "missing":
+        _report_missing(finding, problems)
+    elif kind == "extra_forbidden":
+        _report_unknown_key(finding, problems)
+    elif kind == "union_tag_not_found":
+        choices = ", ".join(choices_at(finding.model, (*finding.path, "kind")))
+        message = f"missing key 'kind' in {finding.name}; add one of: {choices}"
+        problems.add(finding.at.key, message)
+    elif kind == "union_tag_invalid":
+        tag = finding.at.mapping["kind"]
+        choices_ = choices_at(finding.model, (*finding.path, "kind"))
+        problems.add(tag.place, unknown_word(str(tag.value), f"{finding.name}.kind", choices_))
+    elif kind == "value_error":
+        place = finding.at.key if finding.at.mapping else finding.at.place
+        reason = finding.error["msg"].removeprefix("Value error, ")
+        problems.add(place, f"{finding.name}: {reason}" if finding.name else reason)
+    else:
+        _report_value(finding, problems)
+
+
+def _report_missing(finding: _Finding, problems: ProblemList) -> None:
+    last = finding.path[-1]
+    if isinstance(last, int):
+        count = len(finding.at.value) if isinstance(finding.at.value, list) else 0
+        message = f"{finding.parent}: found {count} entries; expected {_entries(finding)}"
+        problems.add(finding.at.place, message)
+        return
+    what = "section" if any(map(is_section, types_at(finding.model, finding.path))) else "key"
+    hint = "add it here or under defaults" if not finding.prefix and what == "section" else "add it"
+    problems.add(finding.at.key, f"missing {what} '{last}' in {finding.parent}; {hint}")
+
+
+def _entries(finding: _Finding) -> int:
+    """Return the number of entries of the tuple around a missing one."""
+    number = int(finding.path[-1])
+    while types_at(finding.model, (*finding.path[:-1], number)):
+        number += 1
+    return number
+
+
+def _report_unknown_key(finding: _Finding, problems: ProblemList) -> None:
+    key = str(finding.path[-1])
+    around = [member for member in types_at(finding.model, finding.path[:-1]) if is_section(member)]
+    allowed = list(dict.fromkeys(name for member in around for name in member.model_fields))
+    elsewhere = [name for name in places_of(key) if name != finding.name]
+    problems.add(finding.at.key, unknown_key(key, finding.parent, allowed, elsewhere))
+
+
+def _report_value(finding: _Finding, problems: ProblemList) -> None:
+    value = finding.at.value
+    words = choices_at(finding.model, finding.path)
+    if isinstance(value, str) and words and not _takes_text(finding):
+        other = [text for text in _expectations(finding.errors) if text]
+        problems.add(finding.at.place, unknown_word(value, finding.name, (*words, *other)))
+        return
+    expected = " or ".join(dict.fromkeys([*_expectations(finding.errors), *words]))
+    message = f"{finding.name}: found {describe(finding.at)}; expected {expected}"
+    problems.add(finding.at.place, message + _value_hint(finding))
+
+
+def _takes_text(finding: _Finding) -> bool:
+    return str in types_at(finding.model, finding.path)
+
+
+def _expectations(errors: list["ErrorDetails"]) -> list[str]:
+    texts = []
+    for error in errors:
+        if error["type"] == "literal_error":
+            # Words are listed by the caller; what is left are numbers such as 1, 2, 3.
+            expected = str(error.get("ctx", {}).get("expected", ""))
+            texts += [] if "'" in expected else [expected]
+        else:
+            form = EXPECTED.get(error["type"])
+            context = error.get("ctx", {})
+            texts.append(error["msg"] if form is None else form.format(**context))
+    return texts
+
+
+def describe(tree: Tree) -> str:
+    """Say what was written, in plain words."""
+    value: Any = tree.value
+    if value is None:
+        return "nothing" if not tree.raw else "null"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    return f"the text '{value}'" if isinstance(value, str) else tree.raw or str(value)
+
+
+def _value_hint(finding: _Finding) -> str:
+    value = finding.at.value
+    kinds = {error["type"] for error in finding.errors}
+    if "string_type" in kinds and isinstance(value, bool | int | float):
+        return f'; write it in quotes: "{finding.at.raw}"'
+    if not isinstance(value, str):
+        return ""
+    if "bool_type" in kinds:
+        meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(value.lower())
+        return f"; write {meant}" if meant else ""
+    if "tuple_type" in kinds:
+        return f"; write [{value}]"
+    if kinds & {"int_type", "float_type"}:
+        return _number_hint(value)
+    return ""
+
+
+def _number_hint(value: str) -> str:
+    try:
+        float(value)
+    except ValueError:
+        try:
+            return f"; write {parse_count(value)}"
+        except ValueError:
+            return ""
+    return "; remove the quotes"
+
+
+def override_place(text: str) -> Place:
+    """Return the place of something typed on the command line."""
+    return Place(f"override '{text}'")

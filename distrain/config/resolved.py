@@ -1,0 +1,37 @@
+"""The resolved recipe as text: every value stated, and the same run when it is read again."""
+
+import hashlib
+import io
+import json
+
+from distrain.config.recipe import Recipe
+
+FIRST_KEYS = ("version", "name", "seed", "kind", "needs")
+
+
+def dump_resolved(recipe: Recipe) -> str:
+    """Write a recipe with every value as YAML that ``load_recipe`` reads back unchanged."""
+    from ruamel.yaml import YAML  # only who writes a run folder needs it
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None  # lists of plain values in one line
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 4096
+    yaml.allow_unicode = True
+    content = recipe.model_dump(mode="json")
+    content["stages"] = {name: _ordered(stage) for name, stage in content["stages"].items()}
+    text = io.StringIO()
+    yaml.dump(_ordered(content), text)
+    return text.getvalue()
+
+
+def _ordered(mapping: dict[str, object]) -> dict[str, object]:
+    first = {key: mapping[key] for key in FIRST_KEYS if key in mapping}
+    return first | mapping
+
+
+def recipe_fingerprint(recipe: Recipe) -> str:
+    """Return a hash of everything but ``launch``: what makes a run folder this recipe's."""
+    content = recipe.model_dump(mode="json", exclude={"launch"})
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

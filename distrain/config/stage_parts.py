@@ -1,0 +1,55 @@
+"""A stage while it is checked: a mistake in one section does not hide those of the others."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from distrain.config.section import Section
+from distrain.config.sections import Path
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+@dataclass(frozen=True, slots=True)
+class StageParts:
+    """What is known of a stage.
+
+    Args:
+        name: Of the stage.
+        kind: Of the stage.
+        needs: ``None`` when they could not be read.
+        sections: Those without a mistake.
+    """
+
+    name: str
+    kind: str
+    needs: tuple[str, ...] | None
+    sections: dict[str, Section]
+
+    def get(self, name: str, model: type[AnySection]) -> AnySection | None:
+        """Return a section; ``None`` when the stage has none, or one with a mistake."""
+        section = self.sections.get(name)
+        return section if isinstance(section, model) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not fit, or (a note) that is legal but may surprise.
+
+    Args:
+        stage: ``None`` for ``launch``.
+        path: Of the setting to show, below the stage.
+        message: What was found, what was expected, what to do.
+        is_note: Whether the recipe is valid all the same.
+        at_key: Show the key, not the value.
+    """
+
+    stage: str | None
+    path: Path
+    message: str
+    is_note: bool = False
+    at_key: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """The message with the stage that it is about."""
+        return self.message if self.stage is None else f"{self.stage}: {self.message}"
