@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -120,3 +121,24 @@ def range_boxes(
     if tail:
         add_part_of_row(last_row, 0, tail)
     return boxes
+
+
+def gather_full(state: State) -> dict[str, Tensor]:
+    """Put the whole tensors together, bit by bit as they are, in host memory. Collective.
+
+    Every rank receives all of them, so this is for models that fit one host: exports and tests.
+    """
+    distributed = dist.is_initialized() and dist.get_world_size() > 1
+    on_gpu = distributed and dist.get_backend() == "nccl"
+    device = torch.device("cuda") if on_gpu else torch.device("cpu")
+    full: dict[str, Tensor] = {}
+    for name, entry in state.items():
+        tensor = torch.zeros(entry.shape, dtype=entry.dtype, device=device)
+        for box in entry.boxes if entry.writes else ():
+            place = tuple(slice(o, o + n) for o, n in zip(box.offsets, box.sizes, strict=True))
+            tensor[place] = box.tensor
+        if distributed:
+            # Each byte is set on one rank and zero on the others: the sum moves bits unchanged.
+            dist.all_reduce(tensor.view(torch.uint8))
+        full[name] = tensor.cpu()
+    return full

@@ -1,0 +1,42 @@
+"""Lay a model over the ranks: the one place that states in which order.
+
+1. build: single-device code, on the meta device where the engine cuts it before it has memory;
+2. precision: the type of the master weights; bf16 is what the forward pass makes of them;
+3. wrap: FSDP2 block by block, then the root; DDP the whole; DeepSpeed the whole, after 4 and 5;
+4. values: the same global ones under every engine;
+5. optimizer: over the parameters as they then are.
+"""
+
+import torch.distributed as dist
+
+from distrain.config.layout import Layout
+from distrain.errors import RecipeError
+from distrain.parallel.engine import Engine
+from distrain.parallel.engines import ENGINES
+from distrain.parallel.model_spec import ModelSpec
+
+__all__ = ["ModelSpec", "build_engine"]
+
+
+def build_engine(layout: Layout, spec: ModelSpec) -> Engine:
+    """Make the engine that ``layout`` names, over all ranks of the run. Collective.
+
+    Raises:
+        RecipeError: The layout is for another number of ranks, or the engine cannot do what
+            the model needs.
+    """
+    world_size = dist.get_world_size() if dist.is_initialized() else 1
+    if layout.world_size != world_size:
+        raise RecipeError(
+            "parallelism",
+            f"data_parallel_replicate {layout.dp_replicate} * data_parallel_shard "
+            f"{layout.dp_shard} = {layout.world_size} ranks",
+            f"{world_size}, the number of processes started",
+            f"Set parallelism.data_parallel_shard to auto, or start {layout.world_size} processes.",
+        )
+    if layout.strategy != "single" and not dist.is_initialized():
+        # One process, started without torchrun, under an engine that speaks to a group.
+        backend = "nccl" if spec.device.type == "cuda" else "gloo"
+        store = dist.HashStore()  # type: ignore[attr-defined]  # it is there, unannounced
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    return ENGINES[layout.strategy](layout, spec)

@@ -1,0 +1,16 @@
+"""Engines by the recipe's name of them; a new one is a file beside these and a line here."""
+
+from collections.abc import Callable
+
+from distrain.config.layout import Layout
+from distrain.parallel.engine import Engine
+from distrain.parallel.engines.ddp import build_ddp
+from distrain.parallel.engines.fsdp import build_fsdp
+from distrain.parallel.engines.single import build_single
+from distrain.parallel.model_spec import ModelSpec
+
+ENGINES: dict[str, Callable[[Layout, ModelSpec], Engine]] = {
+    "single": build_single,
+    "ddp": build_ddp,
+    "fsdp": build_fsdp,
+}

@@ -1,0 +1,43 @@
+"""A copy of the model on every rank; gradients are averaged (torch DistributedDataParallel)."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distrain.config.layout import Layout
+from distrain.parallel.engines.single import SingleEngine
+from distrain.parallel.model_spec import ModelSpec, build_whole, cast_forward
+
+
+def build_ddp(layout: Layout, spec: ModelSpec) -> "DdpEngine":
+    """Make the engine that replicates. Collective."""
+    del layout
+    module = build_whole(spec)
+    cast_forward(module, spec)
+    replica = DistributedDataParallel(
+        module,
+        forward_sync_buffers=False,  # as under FSDP2 and ZeRO, which leave buffers alone
+        gradient_as_bucket_view=True,
+    )
+    return DdpEngine(spec, replica)
+
+
+class DdpEngine(SingleEngine):
+    """Parameters are the model's own, the same on every rank; rank 0 writes them."""
+
+    def __init__(self, spec: ModelSpec, replica: DistributedDataParallel) -> None:
+        super().__init__(spec, replica.module)
+        self.dp_rank = dist.get_rank()
+        self.dp_size = dist.get_world_size()
+        self._replica = replica
+
+    @property
+    def model(self) -> nn.Module:
+        """What the forward pass calls."""
+        return self._replica
+
+    def accumulate(self, last: bool) -> AbstractContextManager[None]:
+        """Surround one microbatch; gradients are reduced in the last one."""
+        return nullcontext() if last else self._replica.no_sync()

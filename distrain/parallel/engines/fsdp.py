@@ -1,0 +1,99 @@
+"""Parameters, gradients and moments cut over ranks, gathered block by block (torch FSDP2).
+
+With ``dp_replicate > 1`` the shards are replicated in turn (HSDP): cut within a group of
+``dp_shard`` ranks, averaged over the groups.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from distrain.config.layout import Layout
+from distrain.parallel.engines.single import SingleEngine
+from distrain.parallel.global_tensor import Box, GlobalTensor
+from distrain.parallel.model_spec import ModelSpec, build_on_meta, materialize
+
+
+def build_fsdp(layout: Layout, spec: ModelSpec) -> "FsdpEngine":
+    """Make the engine that shards. Collective."""
+    mesh = build_mesh(layout, spec.device)
+    policy = MixedPrecisionPolicy()
+    if spec.precision == "bf16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    module = build_on_meta(spec)
+    for block in [child for child in module.modules() if isinstance(child, spec.block_class)]:
+        fully_shard(
+            block,
+            mesh=mesh,
+            mp_policy=policy,
+            reshard_after_forward=spec.reshard_after_forward,
+        )
+    fully_shard(module, mesh=mesh, mp_policy=policy)
+    materialize(module, spec)
+    return FsdpEngine(spec, module, mesh)
+
+
+def build_mesh(layout: Layout, device: torch.device) -> DeviceMesh:
+    """Arrange the ranks: (shard,) or (replicate, shard)."""
+    if layout.dp_replicate == 1:
+        return init_device_mesh(device.type, (layout.dp_shard,), mesh_dim_names=("shard",))
+    return init_device_mesh(
+        device.type,
+        (layout.dp_replicate, layout.dp_shard),
+        mesh_dim_names=("replicate", "shard"),
+    )
+
+
+class FsdpEngine(SingleEngine):
+    """Parameters are DTensors, cut along their first axis."""
+
+    def __init__(self, spec: ModelSpec, module: nn.Module, mesh: DeviceMesh) -> None:
+        super().__init__(spec, module)
+        self.dp_rank = dist.get_rank()
+        self.dp_size = dist.get_world_size()
+        self._wrapped = [child for child in module.modules() if isinstance(child, FSDPModule)]
+        self._shard_group = mesh.get_group("shard")
+        self._is_first_replica = mesh.ndim == 1 or mesh.get_local_rank("replicate") == 0
+
+    def accumulate(self, last: bool) -> AbstractContextManager[None]:
+        """Surround one microbatch; gradients are reduced in the last one."""
+        self._wrapped[0].set_requires_gradient_sync(last)  # the root, which tells the blocks
+        return nullcontext()
+
+    def loaded(self, optimizer_steps: dict[str, int] | None) -> None:
+        """Take over what was written into the boxes."""
+        super().loaded(optimizer_steps)
+        # A forward pass without a backward leaves the root gathered, now out of date.
+        for module in self._wrapped:
+            module.reshard()
+
+    def _show(self, tensor: Tensor) -> GlobalTensor:
+        assert isinstance(tensor, DTensor)
+        _, offsets = compute_local_shape_and_global_offset(
+            tensor.shape, tensor.device_mesh, tensor.placements
+        )
+        local = _local(tensor)
+        boxes = (Box(tuple(offsets), local),) if local.numel() else ()
+        return GlobalTensor(tuple(tensor.shape), tensor.dtype, boxes, self._is_first_replica)
+
+    def _clip(self, max_grad_norm: float) -> float:
+        # Over the local shards: the same figures as through DTensor, which dispatches every
+        # operation on every parameter in Python.
+        gradients = [_local(p.grad) for p in self._parameters.values() if p.grad is not None]
+        square = torch.nn.utils.get_total_norm(gradients).square()
+        dist.all_reduce(square, group=self._shard_group)
+        norm = square.sqrt()
+        torch._foreach_mul_(gradients, torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0))
+        return norm.item()
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Return this rank's shard, without a copy."""
+    assert isinstance(tensor, DTensor)
+    return tensor.to_local().detach()

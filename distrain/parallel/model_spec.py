@@ -1,0 +1,110 @@
+"""What an engine is given: how to make the model and its optimizer, on which device, how precise.
+
+The model is single-device code. It is made here, either at once or on the meta device, where it
+costs no memory until the engine has cut it into shards.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+Precision = Literal["fp32", "bf16", "fp64"]
+
+
+def same_name(name: str) -> str:
+    """Keep a parameter's name."""
+    return name
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Layers 4 and 8 before they are laid over ranks.
+
+    Args:
+        build_model: Makes the single-device model; must run on the meta device too. Its values
+            do not matter, those of its buffers do.
+        initialize: Fills every parameter (not the buffers) in place, with the same global values
+            whatever the engine; a parameter may be a DTensor.
+        build_optimizer: Makes the optimizer from (name, parameter) pairs, frozen ones included.
+            The names are the model's own.
+        block_class: What FSDP2 gathers at a time.
+        device: Of this rank.
+        precision: Of forward and backward. Master weights are fp32, or fp64 under ``"fp64"``.
+        reshard_after_forward: Of FSDP2: free a block's gathered parameters after its forward pass.
+        plain_name: The model's own name of a parameter or buffer -> its name in checkpoints.
+    """
+
+    build_model: Callable[[], nn.Module]
+    initialize: Callable[[nn.Module], None]
+    build_optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
+    block_class: type[nn.Module]
+    device: torch.device
+    precision: Precision = "fp32"
+    reshard_after_forward: bool = True
+    plain_name: Callable[[str], str] = same_name
+
+    @property
+    def master_dtype(self) -> torch.dtype:
+        """Type of parameters and moments between steps."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
+
+
+def build_whole(spec: ModelSpec) -> nn.Module:
+    """Make the initialised model, complete on this rank."""
+    module = spec.build_model().to(device=spec.device, dtype=spec.master_dtype)
+    with torch.no_grad():
+        spec.initialize(module)
+    return module
+
+
+def build_on_meta(spec: ModelSpec) -> nn.Module:
+    """Make the model without memory for its parameters; buffers are real."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        module = spec.build_model()
+    # accelerate makes each parameter anew and thereby unties what the model has tied.
+    with init_empty_weights(include_buffers=True):
+        tied = spec.build_model()
+    names: dict[int, str] = {}
+    for name, parameter in tied.named_parameters(remove_duplicate=False):
+        first = names.setdefault(id(parameter), name)
+        if first != name:
+            path, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(path), attribute, module.get_parameter(first))
+    return module.to(dtype=spec.master_dtype)
+
+
+def materialize(module: nn.Module, spec: ModelSpec) -> None:
+    """Give a model from ``build_on_meta``, cut into shards by now, its memory and its values."""
+    # `to_empty` would also throw away the values of the buffers, which are real already.
+    module._apply(
+        lambda tensor: (
+            torch.empty_like(tensor, device=spec.device)
+            if tensor.is_meta
+            else tensor.to(spec.device)
+        )
+    )
+    with torch.no_grad():
+        spec.initialize(module)
+
+
+def cast_forward(module: nn.Module, spec: ModelSpec) -> None:
+    """Under bf16, let the forward pass choose bf16 where that is safe; parameters stay fp32."""
+    if spec.precision == "bf16":
+        autocast = torch.autocast(spec.device.type, dtype=torch.bfloat16)
+        module.forward = autocast(module.forward)
+
+
+def named_persistent_buffers(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """List the buffers that belong in a checkpoint, in the order of the modules."""
+    return [
+        (f"{path}.{name}" if path else name, buffer)
+        for path, child in module.named_modules()
+        for name, buffer in child.named_buffers(recurse=False)
+        if name not in child._non_persistent_buffers_set
+    ]
