@@ -1,12 +1,10 @@
 """Layers 4 and 5: single-device model code; ``parallel`` lays it over ranks."""
 
-from collections.abc import Callable
-
 from distrain.config.training import ModelConfig
 from distrain.models.causal_lm import CausalLM
 from distrain.models.llama import Llama
 
-MODELS: dict[str, Callable[[ModelConfig, int], CausalLM]] = {"llama": Llama}
+MODELS: dict[str, type[CausalLM]] = {"llama": Llama}
 
 
 def build_model(config: ModelConfig, vocab_size: int) -> CausalLM:

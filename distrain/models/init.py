@@ -4,7 +4,7 @@ import hashlib
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from distrain.models.causal_lm import CausalLM
@@ -13,7 +13,7 @@ RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight")
 """Layers whose output is added to the residual stream."""
 
 
-def initialize(model: CausalLM, seed: int) -> None:
+def initialize(model: nn.Module, seed: int) -> None:
     """Set every parameter to its starting value; ties shared weights first.
 
     Works on a materialised model, sharded by FSDP2 (DTensor) or not, and needs no communication.
@@ -21,6 +21,7 @@ def initialize(model: CausalLM, seed: int) -> None:
     divided by ``sqrt(2 * layers)``, so that its variance does not grow with depth (GPT-2,
     section 2.3). Norm weights are 1.
     """
+    assert isinstance(model, CausalLM), f"{type(model).__name__} is not one of MODELS"
     model.tie_weights()
     config = model.model_config
     residual_std = config.initializer_range / math.sqrt(2 * config.num_hidden_layers)

@@ -25,7 +25,11 @@ def rope_tables(
 
 
 def rotate(x_BNTH: Tensor, cos_BTH: Tensor, sin_BTH: Tensor) -> Tensor:
-    """Rotate each pair of a head's dimensions by its position's angle."""
+    """Rotate each pair of a head's dimensions by its position's angle; keeps the dtype of ``x``.
+
+    Under autocast ``x`` is bf16 and the tables are float32: the product is then taken in float32.
+    """
     first, second = x_BNTH.chunk(2, dim=-1)
     half_turned_BNTH = torch.cat((-second, first), dim=-1)
-    return x_BNTH * cos_BTH.unsqueeze(1) + half_turned_BNTH * sin_BTH.unsqueeze(1)
+    rotated_BNTH = x_BNTH * cos_BTH.unsqueeze(1) + half_turned_BNTH * sin_BTH.unsqueeze(1)
+    return rotated_BNTH.to(x_BNTH.dtype)

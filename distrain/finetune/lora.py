@@ -1,0 +1,195 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685): put into a model by peft, then saved or merged.
+
+Names in checkpoints are those of pretraining for the frozen weights
+(``model.layers.0.mlp.up_proj.weight``) and PEFT's file names without their prefix for adapters
+(``model.layers.0.mlp.up_proj.lora_A.weight``). ``plain_name`` maps what the model calls them.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distrain.config.records import write_json
+from distrain.config.training import LoraConfig
+from distrain.errors import RecipeError
+from distrain.models.causal_lm import CausalLM
+from distrain.models.init import fill, named_generator
+from distrain.models.whole_folder import whole_folder
+
+PEFT_PREFIX = "base_model.model."
+"""Of every name in an adapter file: ``PeftModel``, its tuner, then the model itself."""
+ADAPTER_NAME = "default"
+OUTPUT_LAYER = "lm_head"
+A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
+
+
+def inject_lora(model: CausalLM, config: LoraConfig, seed: int) -> CausalLM:
+    """Freeze the model and put trainable adapters beside its linear layers, in place.
+
+    It stays the same object with the same ``forward``, and computes the same as before until the
+    adapters are trained. On the meta device adapters are made there too; call ``initialize_lora``
+    when they have memory.
+
+    Raises:
+        RecipeError: ``lora.target_modules`` names something that cannot be adapted.
+    """
+    import peft
+
+    targets = target_modules(model, config)
+    on_meta = next(model.parameters()).is_meta
+    peft_config = peft.LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(targets),
+        task_type="CAUSAL_LM",
+    )
+    peft.inject_adapter_in_model(
+        peft_config, model, adapter_name=ADAPTER_NAME, low_cpu_mem_usage=on_meta
+    )
+    initialize_lora(model, seed)
+    return model
+
+
+def initialize_lora(model: nn.Module, seed: int) -> None:
+    """Set the adapters to their starting values, a pure function of (seed, name); B is zero.
+
+    A is uniform with the bound that peft uses, ``1 / sqrt(inputs)``. Other parameters are left
+    alone. DTensors are filled without communication.
+    """
+    for name, parameter in model.named_parameters():
+        plain = plain_name(name)
+        if plain.endswith(A_SUFFIX):
+            bound = 1 / math.sqrt(parameter.shape[1])
+            generator = named_generator(seed, plain)
+            full = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+            fill(parameter, full)
+        elif plain.endswith(B_SUFFIX):
+            fill(parameter, torch.zeros(parameter.shape))
+
+
+def plain_name(name: str) -> str:
+    """Turn the name of a parameter in a model with adapters into its name in checkpoints."""
+    name = name.removeprefix(PEFT_PREFIX).replace(".base_layer.", ".")
+    for matrix in ("lora_A", "lora_B"):
+        name = name.replace(f".{matrix}.{ADAPTER_NAME}.", f".{matrix}.")
+    return name
+
+
+def is_adapter(name: str) -> bool:
+    """Tell whether a name from ``plain_name`` is that of an adapter."""
+    return name.endswith((A_SUFFIX, B_SUFFIX))
+
+
+def target_modules(model: nn.Module, config: LoraConfig) -> tuple[str, ...]:
+    """List the last parts of the names of the layers to adapt, sorted.
+
+    Raises:
+        RecipeError: The recipe names a layer that is not there or cannot be adapted.
+    """
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    # The head is as large as the vocabulary, and may be the embedding itself.
+    allowed = sorted(linear - {OUTPUT_LAYER})
+    if config.target_modules == "all-linear":
+        return tuple(allowed)
+    for name in config.target_modules:
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, n=1)
+            raise RecipeError(
+                "lora.target_modules",
+                f"'{name}'",
+                f"some of {', '.join(allowed)}",
+                f"Write {near[0]}." if near else "Write all-linear, or choose from the list.",
+            )
+    return tuple(sorted(set(config.target_modules)))
+
+
+def save_adapter(
+    state: Mapping[str, Tensor], config: LoraConfig, base_folder_name: str, folder: Path
+) -> None:
+    """Write a folder that ``PeftModel.from_pretrained(model, folder)`` loads.
+
+    Args:
+        state: The adapters under the names of ``plain_name``.
+        config: With which they were made.
+        base_folder_name: What the folder gives as its base model: a path, or a folder beside it.
+        folder: Appears when it is complete; one that is there is replaced.
+
+    Raises:
+        ValueError: An adapter has only one of its two matrices, or there is none.
+    """
+    from safetensors.torch import save_file
+
+    layers = adapted_layers(state)
+    stored = {PEFT_PREFIX + name: tensor.detach().cpu() for name, tensor in state.items()}
+    with whole_folder(folder) as partial:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in stored.items()},
+            partial / "adapter_model.safetensors",
+            metadata={"format": "pt"},
+        )
+        # The file that peft writes also states its defaults; written by hand, because importing
+        # peft takes seconds.
+        write_json(
+            partial / "adapter_config.json",
+            {
+                "peft_type": "LORA",
+                "task_type": "CAUSAL_LM",
+                "base_model_name_or_path": base_folder_name,
+                "r": config.r,
+                "lora_alpha": config.alpha,
+                "lora_dropout": config.dropout,
+                "target_modules": sorted({layer.rpartition(".")[2] for layer in layers}),
+                "bias": "none",
+                "fan_in_fan_out": False,
+                "use_rslora": False,
+                "inference_mode": True,
+            },
+        )
+
+
+def merge(
+    base_state: Mapping[str, Tensor], adapter_state: Mapping[str, Tensor], config: LoraConfig
+) -> dict[str, Tensor]:
+    """Add ``alpha / r * B @ A`` to each adapted weight; the arguments stay as they are.
+
+    Taken in float32 at least, then rounded to the dtype of the weight.
+
+    Raises:
+        ValueError: The adapters are not of this base model.
+    """
+    merged = dict(base_state)
+    for layer in adapted_layers(adapter_state):
+        name = f"{layer}.weight"
+        matrix_a, matrix_b = adapter_state[layer + A_SUFFIX], adapter_state[layer + B_SUFFIX]
+        shape = (matrix_b.shape[0], matrix_a.shape[1])
+        if name not in merged or tuple(merged[name].shape) != shape:
+            found = f"of shape {tuple(merged[name].shape)}" if name in merged else "missing"
+            raise ValueError(f"{name} is {found} in the base model; the adapter expects {shape}")
+        weight = merged[name]
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        update = matrix_b.to(exact) @ matrix_a.to(exact)
+        merged[name] = (weight.to(exact) + config.alpha / config.r * update).to(weight.dtype)
+    return merged
+
+
+def adapted_layers(adapter_state: Mapping[str, Tensor]) -> list[str]:
+    """List the layers that have an adapter, in the order of the state.
+
+    Raises:
+        ValueError: There is none, a name is no adapter's, or one of a pair is missing.
+    """
+    layers = list(dict.fromkeys(name.rpartition(".lora_")[0] for name in adapter_state))
+    expected = {layer + suffix for layer in layers for suffix in (A_SUFFIX, B_SUFFIX)}
+    different = sorted(expected ^ adapter_state.keys())
+    if different or not layers:
+        raise ValueError(f"found {different[:4] or 'no adapter'}; expected pairs of lora_A, lora_B")
+    return layers

@@ -1,0 +1,272 @@
+"""Models in Hugging Face's form: ``config.json`` and safetensors, for ``LlamaForCausalLM``.
+
+Parameter names are the same on both sides; what is translated is the configuration.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from distrain.config.records import write_json
+from distrain.config.training import ModelConfig
+from distrain.errors import PreflightError
+from distrain.models import build_model
+from distrain.models.whole_folder import whole_folder
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+"""Of a folder whose weights are spread over several files."""
+TIED_NAME = "lm_head.weight"
+"""Not stored when it is the embedding."""
+SIZE_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "initializer_range",
+)
+"""Fields with the same name and meaning in ``ModelConfig`` and ``LlamaConfig``."""
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids that generation needs; ``None`` where the tokenizer has no such token."""
+
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    """One id, or all that end a text."""
+    pad_token_id: int | None = None
+
+
+def save_huggingface(
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    vocab_size: int,
+    folder: Path,
+    special: SpecialTokens,
+) -> None:
+    """Write a folder that ``LlamaForCausalLM.from_pretrained`` loads.
+
+    It appears when it is complete, and replaces what is there under that name. The arguments are
+    those of ``write_huggingface``.
+    """
+    with whole_folder(folder) as partial:
+        write_huggingface(state, config, vocab_size, partial, special)
+
+
+def write_huggingface(
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    vocab_size: int,
+    folder: Path,
+    special: SpecialTokens,
+) -> None:
+    """Write the files of the model into a folder that is there.
+
+    Args:
+        state: Every parameter by name, of one dtype, which is the dtype of the folder. A tied
+            ``lm_head.weight`` may be there or not.
+        config: Sizes of the model.
+        vocab_size: Rows of the embedding.
+        folder: Other files in it are left alone.
+        special: For ``generate`` of transformers.
+
+    Raises:
+        ValueError: The state is not that of such a model.
+    """
+    from safetensors.torch import save_file
+
+    stored = {name: tensor for name, tensor in state.items() if not _is_tied(name, config)}
+    problem = _mismatch(stored, config, vocab_size)
+    if problem is not None:
+        raise ValueError(f"the state is not that of the model: {problem}")
+    dtypes = {tensor.dtype for tensor in stored.values()}
+    if len(dtypes) != 1:
+        raise ValueError(f"found dtypes {sorted(map(str, dtypes))}; expected a single one")
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in stored.items()}
+    # transformers refuses a file without this mark.
+    save_file(contiguous, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_json(folder / CONFIG_FILE, _to_json(config, vocab_size, dtypes.pop(), special))
+    write_json(folder / "generation_config.json", asdict(special))
+
+
+def load_huggingface(folder: Path) -> tuple[ModelConfig, int, dict[str, Tensor]]:
+    """Read a folder of the Llama architecture: sizes, rows of the vocabulary, parameters.
+
+    The parameters are float32 (float64 if stored so), under the names of ``build_model``'s model;
+    a tied ``lm_head.weight`` is left out. What the folder does not say, such as dropout, has the
+    default of ``ModelConfig``.
+
+    Raises:
+        PreflightError: Something is missing, damaged, or of another architecture.
+    """
+    config, vocab_size = load_config(folder)
+    state = {}
+    for path in _weight_files(folder):
+        for name, tensor in _read_safetensors(path).items():
+            # Old conversions stored the rotary frequencies too.
+            if not _is_tied(name, config) and not name.endswith("rotary_emb.inv_freq"):
+                state[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    problem = _mismatch(state, config, vocab_size)
+    if problem is not None:
+        raise PreflightError(
+            str(folder),
+            problem,
+            f"the parameters that {CONFIG_FILE} describes",
+            "Point at a complete folder, as save_pretrained of transformers writes it.",
+        )
+    return config, vocab_size, state
+
+
+def load_config(folder: Path) -> tuple[ModelConfig, int]:
+    """Read the sizes and the rows of the vocabulary only.
+
+    Raises:
+        PreflightError: As of ``load_huggingface``.
+    """
+    path = folder / CONFIG_FILE
+    fields = _read_json(path)
+    _check_supported(fields, path)
+    values = {name: fields[name] for name in SIZE_FIELDS if fields.get(name) is not None}
+    rope = fields.get("rope_parameters") or {}  # transformers 5; a plain field before
+    theta = rope.get("rope_theta") or fields.get("rope_theta")
+    if theta is not None:
+        values["rope_theta"] = theta
+    missing = [name for name in ("vocab_size", *SIZE_FIELDS[:3]) if name not in fields]
+    try:
+        if not missing:
+            return ModelConfig(**values), int(fields["vocab_size"])
+        problem = f"no {', '.join(missing)}"
+    except ValidationError as error:
+        problem = "; ".join(item["msg"] for item in error.errors())
+    raise PreflightError(
+        str(path), problem, "the sizes of a Llama model", "Check where the folder comes from."
+    )
+
+
+def _to_json(
+    config: ModelConfig, vocab_size: int, dtype: torch.dtype, special: SpecialTokens
+) -> dict[str, Any]:
+    name = str(dtype).removeprefix("torch.")
+    sizes = {field: getattr(config, field) for field in SIZE_FIELDS}
+    sizes["num_key_value_heads"] = config.num_key_value_heads or config.num_attention_heads
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": name,
+        "torch_dtype": name,  # until transformers 4.55
+        "vocab_size": vocab_size,
+        **sizes,
+        "head_dim": config.hidden_size // config.num_attention_heads,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "attention_dropout": 0.0,
+        "rope_theta": config.rope_theta,  # transformers 4
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        # Written even where there is none: LlamaConfig's own defaults are 1 and 2.
+        **asdict(special),
+    }
+
+
+def _check_supported(fields: Mapping[str, Any], path: Path) -> None:
+    """Refuse what ``Llama`` would compute differently."""
+    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    heads = fields.get("num_attention_heads") or 1
+    head_dim = int(fields.get("hidden_size") or 0) // heads
+    expected: dict[str, tuple[object, object]] = {
+        "model_type": (fields.get("model_type"), "llama"),
+        "hidden_act": (fields.get("hidden_act", "silu"), "silu"),
+        "attention_bias": (fields.get("attention_bias", False), False),
+        "mlp_bias": (fields.get("mlp_bias", False), False),
+        "rope type": (rope.get("rope_type", rope.get("type", "default")), "default"),
+        "head_dim": (fields.get("head_dim") or head_dim, head_dim),
+    }
+    for name, (found, wanted) in expected.items():
+        if found != wanted:
+            raise PreflightError(
+                str(path),
+                f"{name} {found!r}",
+                f"{name} {wanted!r}",
+                "Choose a model of the Llama architecture, without biases or scaled positions.",
+            )
+
+
+def _mismatch(state: Mapping[str, Tensor], config: ModelConfig, vocab_size: int) -> str | None:
+    """Describe how names and shapes differ from those of the model; ``None`` if they do not."""
+    with torch.device("meta"):
+        model = build_model(config, vocab_size)
+    expected = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    missing = sorted(expected.keys() - state.keys())
+    surplus = sorted(state.keys() - expected.keys())
+    if missing or surplus:
+        return (
+            f"{len(missing)} parameters missing {missing[:3]}, "
+            f"{len(surplus)} not of the model {surplus[:3]}"
+        )
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            return f"{name} of shape {tuple(state[name].shape)} where the sizes say {shape}"
+    return None
+
+
+def _is_tied(name: str, config: ModelConfig) -> bool:
+    return config.tie_word_embeddings and name == TIED_NAME
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / INDEX_FILE).exists():
+        weight_map = _read_json(folder / INDEX_FILE).get("weight_map", {})
+        return [folder / name for name in sorted(set(weight_map.values()))]
+    return [folder / WEIGHTS_FILE]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(value, dict):
+        raise _damaged(path, f"a {type(value).__name__}")
+    return value
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _missing(path: Path) -> PreflightError:
+    there = sorted(entry.name for entry in path.parent.glob("*"))[:8]
+    return PreflightError(
+        str(path),
+        f"no such file; the folder holds {', '.join(there)}" if there else "no such folder",
+        f"a Hugging Face folder with {CONFIG_FILE} and {WEIGHTS_FILE}",
+        "Give the path of such a folder (weights in .bin must be saved as safetensors first).",
+    )
+
+
+def _damaged(path: Path, problem: str) -> PreflightError:
+    return PreflightError(
+        str(path), problem, "a file as transformers writes it", "Copy or download the folder again."
+    )

@@ -1,0 +1,222 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from distrain.config.training import LoraConfig, ModelConfig
+from distrain.errors import RecipeError
+from distrain.finetune.lora import (
+    adapted_layers,
+    initialize_lora,
+    inject_lora,
+    is_adapter,
+    merge,
+    plain_name,
+    save_adapter,
+)
+from distrain.models.huggingface import SpecialTokens, save_huggingface
+from distrain.models.init import initialize
+from distrain.models.llama import Llama
+from tests.ranks import run_ranks
+
+VOCAB_SIZE = 61
+MODEL = ModelConfig(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=44,
+    max_position_embeddings=48,
+    initializer_range=0.2,
+)
+TIED = MODEL.model_copy(update={"tie_word_embeddings": True})
+LORA = LoraConfig(r=4, alpha=12)
+IDS = torch.randint(VOCAB_SIZE, (2, 48), generator=torch.Generator().manual_seed(0))
+
+FOREIGN = """
+import sys, torch, transformers, peft
+torch.set_num_threads(1)
+for folder in sys.argv[1:]:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder + "/base")
+    model = peft.PeftModel.from_pretrained(model, folder + "/adapter").eval()
+    with torch.no_grad():
+        torch.save(model(torch.load(folder + "/ids.pt")).logits, folder + "/logits.pt")
+assert "distrain" not in sys.modules
+"""
+
+
+def base_model(config=MODEL):
+    model = Llama(config, VOCAB_SIZE)
+    initialize(model, seed=1)
+    return model.eval()
+
+
+def trained_adapter(model):
+    """Give the adapters values, B included."""
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if is_adapter(plain_name(name)):
+            torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    return {
+        plain_name(name): parameter.detach()
+        for name, parameter in model.named_parameters()
+        if is_adapter(plain_name(name))
+    }
+
+
+def with_adapter(config=MODEL, lora=LORA, seed=7):
+    return inject_lora(base_model(config), lora, seed).eval()
+
+
+def test_fresh_adapter_changes_nothing_and_only_it_is_trainable():
+    model = with_adapter()
+    documents = (torch.arange(48) // 20).expand(2, 48)
+    expected = base_model()(IDS, document_ids=documents)
+    assert torch.equal(model(IDS, document_ids=documents), expected)
+    trainable = {plain_name(name) for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable == {name for name in map(plain_name, model.state_dict()) if is_adapter(name)}
+    assert len(trainable) == 2 * 7 * MODEL.num_hidden_layers
+    assert not any("lm_head" in name for name in trainable)
+
+
+@pytest.mark.parametrize("config", [MODEL, TIED])
+def test_frozen_weights_keep_their_pretraining_names(config):
+    model = with_adapter(config)
+    frozen = {plain_name(n): p for n, p in model.named_parameters() if not p.requires_grad}
+    expected = dict(base_model(config).named_parameters())
+    assert list(frozen) == list(expected)
+    assert all(torch.equal(frozen[name], expected[name]) for name in expected)
+
+
+def test_plain_name_also_reads_the_names_of_a_peft_model():
+    layer = "model.layers.0.mlp.up_proj"
+    assert plain_name(f"base_model.model.{layer}.base_layer.weight") == f"{layer}.weight"
+    assert plain_name(f"base_model.model.{layer}.lora_A.default.weight") == f"{layer}.lora_A.weight"
+    assert plain_name("model.norm.weight") == "model.norm.weight"
+
+
+def test_starting_values_depend_on_seed_and_name_alone():
+    torch.manual_seed(0)
+    first = {plain_name(n): p for n, p in with_adapter().named_parameters()}
+    torch.manual_seed(1)
+    again = {plain_name(n): p for n, p in with_adapter().named_parameters()}
+    other = {plain_name(n): p for n, p in with_adapter(seed=8).named_parameters()}
+    name = "model.layers.1.mlp.up_proj.lora_A.weight"
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first[name], other[name])
+    assert not torch.equal(first[name], first[name.replace("up", "gate")])
+    assert float(first[name].detach().abs().max()) <= 32**-0.5
+
+
+@pytest.mark.parametrize("config", [MODEL, TIED])
+def test_merged_model_computes_what_the_adapted_one_does(config):
+    model = with_adapter(config)
+    adapter = trained_adapter(model)
+    base = dict(base_model(config).named_parameters())
+    plain = base_model(config)
+    plain.load_state_dict(merge(base, adapter, LORA), strict=False)
+    with torch.no_grad():
+        merged, adapted, unchanged = plain(IDS), model(IDS), base_model(config)(IDS)
+    torch.testing.assert_close(merged, adapted, rtol=0, atol=1e-4)
+    assert float((adapted - unchanged).abs().max()) > 0.1
+
+
+def test_peft_alone_computes_what_the_merged_model_does(tmp_path):
+    expected = {}
+    recipes = {
+        "plain": (MODEL, LORA),
+        "tied": (TIED, LORA),
+        "two_layers_only": (
+            MODEL,
+            LORA.model_copy(update={"target_modules": ("v_proj", "q_proj")}),
+        ),
+    }
+    for name, (config, lora) in recipes.items():
+        model = with_adapter(config, lora)
+        adapter = trained_adapter(model)
+        folder = tmp_path / name
+        base = {n: p.detach() for n, p in base_model(config).named_parameters()}
+        save_huggingface(base, config, VOCAB_SIZE, folder / "base", SpecialTokens())
+        save_adapter(adapter, lora, "base", folder / "adapter")
+        torch.save(IDS, folder / "ids.pt")
+        merged = base_model(config)
+        merged.load_state_dict(merge(base, adapter, lora), strict=False)
+        expected[name] = merged(IDS).detach()
+    command = [sys.executable, "-I", "-c", FOREIGN, *(str(tmp_path / name) for name in recipes)]
+    subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
+    for name, ours in expected.items():
+        theirs = torch.load(tmp_path / name / "logits.pt")
+        assert float((ours - theirs).abs().max()) < 1e-4, name
+
+
+def test_dropout_acts_on_adapters_in_training_only():
+    model = with_adapter(lora=LORA.model_copy(update={"dropout": 0.5}))
+    trained_adapter(model)
+    assert torch.equal(model(IDS), model(IDS))
+    model.train()
+    assert not torch.equal(model(IDS), model(IDS))
+
+
+def test_float64_model_gets_float64_adapters():
+    model = inject_lora(base_model().double(), LORA, seed=0)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert model(IDS).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [("q_prj", "Write q_proj."), ("lm_head", "choose from the list."), ("embed_tokens", "list.")],
+)
+def test_layers_that_cannot_be_adapted_are_refused(target, remedy):
+    lora = LORA.model_copy(update={"target_modules": (target,)})
+    with pytest.raises(RecipeError) as refused:
+        inject_lora(base_model(), lora, seed=0)
+    assert f"found '{target}'; expected some of down_proj, gate_proj, k_proj" in str(refused.value)
+    assert remedy in refused.value.remedy
+
+
+def test_adapter_of_another_model_is_refused():
+    adapter = trained_adapter(with_adapter())
+    other = Llama(MODEL.model_copy(update={"intermediate_size": 40}), VOCAB_SIZE)
+    with pytest.raises(ValueError, match=r"gate_proj.weight is of shape \(40, 32\)"):
+        merge(dict(other.named_parameters()), adapter, LORA)
+
+
+def test_half_an_adapter_is_refused():
+    adapter = trained_adapter(with_adapter())
+    adapter.popitem()
+    with pytest.raises(ValueError, match="expected pairs of lora_A, lora_B"):
+        adapted_layers(adapter)
+    with pytest.raises(ValueError, match="no adapter"):
+        adapted_layers({})
+
+
+def test_sharded_after_meta_construction_equals_single_process(tmp_path):
+    run_ranks(tmp_path, 2, _compare_sharded)
+
+
+def _compare_sharded():
+    with torch.device("meta"):
+        model = Llama(TIED, VOCAB_SIZE)
+    inject_lora(model, LORA, seed=7)
+    mesh = init_device_mesh("cpu", (2,))
+    for block in model.model.layers:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    model.to_empty(device="cpu")
+    initialize(model, seed=1)
+    initialize_lora(model, seed=7)
+    expected = dict(with_adapter(TIED).named_parameters())
+    found = dict(model.named_parameters())
+    assert list(found) == list(expected)
+    for name, parameter in found.items():
+        assert isinstance(parameter, DTensor)
+        if is_adapter(plain_name(name)):
+            assert parameter.requires_grad
+            assert torch.equal(parameter.full_tensor(), expected[name]), name
+    model(IDS).square().mean().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
