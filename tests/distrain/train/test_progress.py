@@ -1,0 +1,41 @@
+import json
+import math
+
+from distrain.config.training import EarlyStopping
+from distrain.train.progress import Progress, StepResult
+
+
+def step(loss=2.0, norm=1.0):
+    return StepResult(loss=loss, grad_norm=norm, lr=1e-3, num_tokens=512, num_targets=500)
+
+
+def test_a_step_that_was_not_applied_still_uses_up_its_samples():
+    result = step(loss=math.nan)
+    assert not result.applied
+    assert Progress(step=3).after(result).step == 4
+
+
+def test_an_infinite_norm_is_not_applied():
+    assert not step(norm=math.inf).applied
+
+
+def test_early_stopping_waits_for_patience_measurements():
+    early, progress = EarlyStopping(patience=2), Progress()
+    for loss, stale in ((3.0, False), (2.0, False), (2.5, False), (2.1, True)):
+        progress = progress.after_validation(loss)
+        assert progress.is_stale(early) is stale
+    assert progress.best_eval_loss == 2.0
+
+
+def test_an_improvement_below_min_delta_does_not_count():
+    progress = Progress().after_validation(2.0, 0.1).after_validation(1.95, 0.1)
+    assert progress.evals_since_best == 1
+
+
+def test_no_early_stopping_never_stops():
+    assert not Progress(evals_since_best=99).is_stale(None)
+
+
+def test_it_survives_a_checkpoint():
+    progress = Progress().after(step()).after_validation(1.5)
+    assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress

@@ -1,0 +1,164 @@
+"""A run that was killed, anywhere, ends bit for bit as its twin that never was."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.tiny import (
+    command,
+    distrain,
+    environment,
+    events,
+    exact_records,
+    tensor_digests,
+    write_recipe,
+)
+
+STAGES = ("prepare", "pretrain", "sft", "evaluate", "export")
+ORPHAN_LIMIT_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory):
+    """A run that nothing disturbed, and the recipe it came from."""
+    folder = tmp_path_factory.mktemp("twin")
+    recipe = write_recipe(folder)
+    finished = distrain(folder / "runs", "run", str(recipe))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return recipe, folder / "runs" / "tiny"
+
+
+def start(runs: Path, recipe: Path) -> subprocess.Popen[bytes]:
+    log = (runs.parent / "launcher.log").open("ab")
+    return subprocess.Popen(
+        command("run", str(recipe)),
+        env=environment(runs),
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def wait_for_stage(run: Path, stage: str, launcher: subprocess.Popen[bytes]) -> bool:
+    """Wait until the stage has begun; False if the whole run ended before."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if (run / "events.jsonl").exists() and any(
+            event["event"] == "started" and event["stage"] == stage for event in events(run)
+        ):
+            return True
+        if launcher.poll() is not None:
+            return False
+        time.sleep(0.02)
+    raise TimeoutError(f"{stage} did not begin")
+
+
+def family(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(launcher.pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(victims: list[psutil.Process]) -> None:
+    for victim in victims:
+        try:
+            victim.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+
+
+def assert_no_orphans(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=ORPHAN_LIMIT_S)
+    alive = [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not alive, [p.cmdline() for p in alive]
+
+
+def assert_equal_to_twin(run: Path, twin_run: Path) -> None:
+    for stage in ("pretrain", "sft"):
+        assert exact_records(run, stage) == exact_records(twin_run, stage), stage
+        assert tensor_digests(run, stage) == tensor_digests(twin_run, stage), stage
+    for name in ("prepare/tokenizer.json", "export/huggingface/model.safetensors"):
+        assert (run / name).read_bytes() == (twin_run / name).read_bytes(), name
+
+
+def kill_once(run: Path, recipe: Path, stage: str, dice: random.Random) -> bool:
+    """Start the run, let the stage begin, and kill; False if the run ended before the blow."""
+    launcher = start(run.parent, recipe)
+    if not wait_for_stage(run, stage, launcher):
+        return False
+    time.sleep(dice.uniform(0, 6 if stage in ("pretrain", "sft") else 2))
+    processes = family(launcher)
+    if not processes:
+        return False
+    whole_job = dice.random() < 0.5
+    kill(processes[:1] if whole_job else [dice.choice(processes)])
+    if whole_job or launcher.poll() is not None:
+        launcher.wait(timeout=10)
+        assert_no_orphans(processes)
+    else:
+        # One process of many: the launcher starts the stage again by itself.
+        launcher.send_signal(signal.SIGKILL) if dice.random() < 0.5 else None
+        launcher.wait(timeout=300)
+    return True
+
+
+def test_a_kill_in_each_stage_changes_nothing(twin, tmp_path):
+    recipe, twin_run = twin
+    run = tmp_path / "runs" / "tiny"
+    for stage in STAGES:
+        launcher = start(run.parent, recipe)
+        assert wait_for_stage(run, stage, launcher), stage
+        time.sleep(random.Random(stage).uniform(0.2, 1.5))
+        processes = family(launcher)
+        os.kill(launcher.pid, signal.SIGKILL)
+        launcher.wait()
+        assert_no_orphans(processes)
+    finished = distrain(run.parent, "run", str(recipe))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert_equal_to_twin(run, twin_run)
+
+
+def test_a_killed_rank_is_replaced_without_a_word_from_the_user(twin, tmp_path):
+    recipe, twin_run = twin
+    run = tmp_path / "runs" / "tiny"
+    launcher = start(run.parent, recipe)
+    assert wait_for_stage(run, "pretrain", launcher)
+    while not (run / "pretrain" / "checkpoints" / "step_000005").exists():
+        time.sleep(0.05)
+    ranks = [p for p in family(launcher) if "RANK" in p.environ()]
+    kill(ranks[-1:])
+    assert launcher.wait(timeout=300) == 0
+    assert events(run, "restarted")
+    assert events(run, "resumed")
+    assert_equal_to_twin(run, twin_run)
+
+
+def test_a_second_run_of_a_finished_recipe_does_nothing(twin):
+    recipe, twin_run = twin
+    before = (twin_run / "pretrain" / "metrics.jsonl").read_bytes()
+    finished = distrain(twin_run.parent, "run", str(recipe))
+    assert finished.returncode == 0
+    assert (twin_run / "pretrain" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("stage", STAGES)
+def test_twenty_random_kills_change_nothing(stage, twin, tmp_path):
+    recipe, twin_run = twin
+    run = tmp_path / "runs" / "tiny"
+    dice = random.Random(f"chaos {stage}")
+    blows = 0
+    while blows < 20 and kill_once(run, recipe, stage, dice):
+        blows += 1
+    finished = distrain(run.parent, "run", str(recipe))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert_equal_to_twin(run, twin_run)
+    assert blows >= 5, "too few blows to mean anything"
