@@ -1,0 +1,265 @@
+"""What distrain asks of Slurm: queue a script, look at jobs, cancel jobs.
+
+All of it goes through one replaceable function that runs a command. No accounting is needed: a
+stage's own record says how it ended, Slurm only says what it is waiting for.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distrain.errors import SchedulerError
+
+COMMAND_TIMEOUT_S = 60.0
+LIVE_STATES = frozenset({
+    "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING",
+    "STAGE_OUT", "RESIZING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "PREEMPTED",
+})  # fmt: skip
+"""A job in one of these may still run."""
+
+UNKNOWN_JOB = re.compile(r"invalid job id|not found", re.IGNORECASE)
+
+REASONS: Mapping[str, str] = {
+    "Priority": "jobs with a higher priority go first",
+    "Resources": "no free nodes yet; it is at the head of the queue",
+    "Dependency": "for an earlier stage",
+    "DependencyNeverSatisfied": "never: an earlier stage did not finish",
+    "BeginTime": "for its start time, shortly after a requeue",
+    "Cleaning": "for its last start to be cleaned up",
+    "JobHeldUser": "held by a user; release it with `scontrol release`",
+    "JobHeldAdmin": "held by an administrator",
+    "JobHoldMaxRequeue": "held: it was requeued too often",
+    "ReqNodeNotAvail": "for a node that is down, drained or reserved",
+    "Nodes_required_for_job_are_DOWN,_DRAINED_or_reserved_for_jobs_in_higher_priority_partitions": (
+        "for nodes that are down, drained or reserved"
+    ),
+    "NodeDown": "for a node that is down",
+    "PartitionDown": "for the partition, which is down",
+    "PartitionInactive": "for the partition, which is inactive",
+    "PartitionNodeLimit": "never: more nodes than the partition allows",
+    "PartitionTimeLimit": "never: a longer time limit than the partition allows",
+    "Reservation": "for its reservation",
+    "Licenses": "for a licence",
+    "QOSGrpGRES": "for your group's GPU limit",
+    "QOSGrpCpuLimit": "for your group's CPU limit",
+    "QOSGrpNodeLimit": "for your group's node limit",
+    "QOSMaxGRESPerUser": "for your own GPU limit",
+    "QOSMaxJobsPerUserLimit": "for your own limit of running jobs",
+    "QOSMaxNodePerUserLimit": "for your own node limit",
+    "QOSMaxWallDurationPerJobLimit": "never: a longer time limit than the QOS allows",
+    "AssocGrpGRES": "for your account's GPU limit",
+    "AssocGrpCpuLimit": "for your account's CPU limit",
+    "AssocMaxJobsLimit": "for your account's limit of running jobs",
+    "InvalidAccount": "never: the account is not valid",
+    "InvalidQOS": "never: the QOS is not valid",
+}
+"""Slurm's reasons in plain words, to be read after "waits"."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[[Sequence[str]], Answer]
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """A job as Slurm sees it."""
+
+    state: str
+    """Slurm's word, such as ``PENDING``."""
+    reason: str
+    """Slurm's word for what a job waits for or ended of; empty if there is none."""
+    restarts: int
+    nodes: str
+    """Node list in Slurm's short form; empty while it waits."""
+    script: str
+    """Path of the submitted script."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it may still run."""
+        return self.state in LIVE_STATES
+
+    @property
+    def note(self) -> str:
+        """What it waits for, in plain words with Slurm's own; empty if it does not wait."""
+        if self.state != "PENDING" or not self.reason:
+            return ""
+        words = REASONS.get(self.reason)
+        return f"waits {words} ({self.reason})" if words else f"waits ({self.reason})"
+
+
+def run_command(argv: Sequence[str]) -> Answer:
+    """Run a Slurm command.
+
+    Raises:
+        SchedulerError: The command is not there, or does not answer in time.
+    """
+    # Within another job, its SLURM_NNODES and the like would be taken for wishes of the new one.
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM_", "SBATCH_")) or name == "SLURM_CONF"
+    }
+    try:
+        done = subprocess.run(
+            argv, env=env, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError as error:
+        raise SchedulerError(
+            "launch.backend=slurm",
+            f"no command {argv[0]} on PATH",
+            "Slurm's commands sbatch, squeue, scontrol and scancel",
+            "Run this on a login node of the cluster (`module load slurm` on some), or set "
+            "launch.backend=local.",
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise SchedulerError(
+            argv[0],
+            f"no answer within {COMMAND_TIMEOUT_S:.0f} s",
+            "an answer of the Slurm controller",
+            "Try `scontrol ping`, and again when it answers; jobs in the queue are not affected.",
+        ) from error
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+class Slurm:
+    """Slurm's commands.
+
+    Args:
+        run: Runs one; replaced in tests.
+    """
+
+    def __init__(self, run: Run = run_command) -> None:
+        self._run = run
+
+    def submit(self, script: Path, after: Sequence[str] = ()) -> str:
+        """Queue a script behind the jobs ``after`` and return its id.
+
+        It starts when all of them succeeded, and is cancelled when one did not.
+
+        Raises:
+            SchedulerError: Slurm refused, or is not there.
+        """
+        argv = ["sbatch", "--parsable"]
+        if after:
+            argv += [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"]
+        answer = self._run([*argv, str(script)])
+        job = answer.out.strip().partition(";")[0]  # "id;cluster" in a federation
+        if answer.code != 0 or not job.isdigit():
+            raise SchedulerError(
+                str(script),
+                f"that sbatch refused it: {_words(answer)}",
+                "a job id",
+                _remedy(answer),
+            )
+        return job
+
+    def job_states(self, ids: Iterable[str]) -> dict[str, JobInfo]:
+        """Return what Slurm knows of jobs; one that it has forgotten is left out.
+
+        Raises:
+            SchedulerError: Slurm did not answer; that says nothing about the jobs.
+        """
+        found: dict[str, JobInfo] = {}
+        for job in ids:
+            answer = self._run(["scontrol", "show", "job", "--oneliner", job])
+            if answer.code == 0:
+                found[job] = parse_job(answer.out)
+            elif not UNKNOWN_JOB.search(answer.err):
+                raise _no_answer("scontrol show job", answer)
+        return found
+
+    def live_jobs(self, name: str) -> list[str]:
+        """Return the ids of this user's queued and running jobs of that name.
+
+        Raises:
+            SchedulerError: Slurm did not answer.
+        """
+        argv = ["squeue", "--noheader", "--me", f"--name={name}", "--format=%A"]
+        answer = self._run(argv)
+        if answer.code != 0:
+            raise _no_answer("squeue", answer)
+        return answer.out.split()
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """Cancel jobs; those that have ended already are left as they are.
+
+        Raises:
+            SchedulerError: Slurm did not do it.
+        """
+        if not ids:
+            return
+        answer = self._run(["scancel", *ids])
+        if answer.code != 0 and not UNKNOWN_JOB.search(answer.err):
+            raise SchedulerError(
+                f"jobs {', '.join(ids)}",
+                f"that scancel failed: {_words(answer)}",
+                "cancelled jobs",
+                f"Cancel them by hand: scancel {' '.join(ids)}.",
+            )
+
+
+def parse_job(line: str) -> JobInfo:
+    """Read one line of ``scontrol show job --oneliner``."""
+    reason = _field(line, "Reason").replace(" ", "_")
+    nodes = _field(line, "NodeList")
+    script = re.search(r" Command=(.*?) WorkDir=", line)  # a path may hold spaces
+    return JobInfo(
+        state=_field(line, "JobState"),
+        reason="" if reason == "None" else reason,
+        restarts=int(_field(line, "Restarts") or 0),
+        nodes="" if nodes == "(null)" else nodes,
+        script=script[1] if script else "",
+    )
+
+
+def _field(line: str, name: str) -> str:
+    match = re.search(rf"(?:^|\s){name}=(\S*)", line)
+    return match[1] if match else ""
+
+
+def _words(answer: Answer) -> str:
+    return " ".join((answer.err or answer.out).split()) or f"exit code {answer.code}, no message"
+
+
+def _no_answer(command: str, answer: Answer) -> SchedulerError:
+    return SchedulerError(
+        command,
+        _words(answer),
+        "an answer of the Slurm controller",
+        "Try `scontrol ping`, and again when it answers; jobs in the queue are not affected.",
+    )
+
+
+def _remedy(answer: Answer) -> str:
+    words = answer.err.lower()
+    for needle, remedy in _REFUSALS.items():
+        if needle in words:
+            return remedy
+    return "Change what it names in the site file or in launch.*, then submit again."
+
+
+_REFUSALS = {
+    "partition": "Set the site file's partition to one that `sinfo` lists.",
+    "account": "Set account, partition and qos of the site file to a combination that "
+    "`sacctmgr show associations user=$USER` lists.",
+    "qos": "Set the site file's qos to one that `sacctmgr show qos` lists.",
+    "node configuration": "Ask for what a node has: compare launch.nodes, and gpus_per_node and "
+    "cpus_per_task of the site file, with `sinfo -o '%P %D %c %G'`.",
+    "node count": "Set launch.nodes to at most what `sinfo` lists for the partition.",
+    "time limit": "Set launch.time_limit to at most what `sinfo -o '%P %l'` lists.",
+    "unable to contact": "Try `scontrol ping`, and again when it answers.",
+    "dns srv": "Set SLURM_CONF to the cluster's slurm.conf, or run this on a login node.",
+}
+"""Part of sbatch's message -> what to do about it."""

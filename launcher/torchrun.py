@@ -1,0 +1,90 @@
+"""The backend ``torchrun``: nodes that share the run folder, but no scheduler.
+
+Every node runs one text of its own. They meet at ``launch.rendezvous``, and wait for each other's
+stages by the records in the run folder.
+"""
+
+import shlex
+import socket
+import subprocess
+import sys
+
+from distrain.errors import ExitCode, RecipeError
+from launcher.plan import Plan, Rendezvous, StagePlan, local_rendezvous, stage_argv, stage_env
+
+POLL_S = 2
+"""Between two looks of a node at a stage that runs on another one."""
+
+
+def commands_per_node(plan: Plan, python: str = sys.executable) -> list[str]:
+    """Return what to type on each node, the first of which is ``launch.rendezvous``.
+
+    Stages of one process run on the first node. A stage that is done is passed over.
+
+    Raises:
+        RecipeError: Several nodes without a rendezvous, or one that is not ``host:port``.
+    """
+    _rendezvous(plan, plan.stages[0])
+    return [_text(plan, node, python) for node in range(plan.recipe.launch.nodes)]
+
+
+def node_here(plan: Plan) -> int | None:
+    """Return 0 if this machine is the first node, ``None`` if it is another one or none of them."""
+    if plan.recipe.launch.nodes == 1:
+        return 0
+    host, _ = _address(plan)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)  # only an address of this machine can be bound
+    except OSError:
+        return None
+    return 0
+
+
+def run_node(plan: Plan, node: int, python: str = sys.executable) -> ExitCode:
+    """Run the text of a node here; returns when all stages are done or one is not."""
+    done = subprocess.run(["bash", "-c", commands_per_node(plan, python)[node]], check=False)
+    return ExitCode.DONE if done.returncode == 0 else ExitCode.TRAINING
+
+
+def _text(plan: Plan, node: int, python: str) -> str:
+    lines = ["(", "is_done() { grep -qsE '\"state\": *\"done\"' \"$1\"; }"]
+    for stage in plan.stages:
+        if node == 0 or stage.nodes > 1:
+            lines += _stage_lines(plan, stage, node, python)
+    return "\n".join([*lines, ")"])
+
+
+def _stage_lines(plan: Plan, stage: StagePlan, node: int, python: str) -> list[str]:
+    def is_done(name: str) -> str:
+        return f"is_done {shlex.quote(str(plan.run.stage(name).state))}"
+
+    waits = [f"until {is_done(need)}; do sleep {POLL_S}; done" for need in stage.needs if node > 0]
+    env = [f"{name}={shlex.quote(value)}" for name, value in stage_env(stage).items()]
+    argv = stage_argv(stage, plan.run, python=python, rendezvous=_rendezvous(plan, stage))
+    command = f"{is_done(stage.name)} || {' '.join([*env, *map(shlex.quote, argv)])}"
+    end = f"exit {ExitCode.TRAINING:d}"
+    if node > 0:  # the record is the first node's, and may be seen here a little late
+        return [*waits, f"{command} || {end}"]
+    return [command, f"{is_done(stage.name)} || {end}"]
+
+
+def _rendezvous(plan: Plan, stage: StagePlan) -> Rendezvous:
+    start_id = f"{plan.run.root.name}-{stage.name}"
+    if plan.recipe.launch.nodes == 1:
+        return local_rendezvous(start_id)
+    host, port = _address(plan)
+    return Rendezvous(f"{host}:{port}", start_id)
+
+
+def _address(plan: Plan) -> tuple[str, int]:
+    host, _, port = (plan.recipe.launch.rendezvous or "").rpartition(":")
+    if host and port.isdigit() and 0 < int(port) < 65536:
+        return host, int(port)
+    raise RecipeError(
+        "launch.rendezvous",
+        plan.recipe.launch.rendezvous or "nothing",
+        f"host:port of the first of {plan.recipe.launch.nodes} nodes, reachable from all of them",
+        f"Set launch.rendezvous={socket.gethostname()}:29400 if this is the first node.",
+    )
