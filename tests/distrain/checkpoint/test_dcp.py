@@ -65,9 +65,7 @@ def test_one_process_without_a_group_loads_the_same_bits(saved_by_four):
     load_every_cut(saved_by_four)
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 9), st.sampled_from(SAVED_AS))
 def test_every_part_of_any_cut_is_loaded(saved_by_four, seed, world_size, saved_as):
     how = f"ranges:{seed}"
