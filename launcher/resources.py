@@ -4,7 +4,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from distrain.errors import NotFoundError
+from distrain.errors import NotFoundError, PreflightError
 
 RECIPE_SUFFIX = ".yaml"
 
@@ -62,3 +62,25 @@ def find_recipe(target: str) -> Path:
         "the path of a recipe, or one of: " + ", ".join(recipes),
         f"Did you mean '{close[0]}'?" if close else "See `distrain recipes` for what is shipped.",
     )
+
+
+def copy_recipe(name: str, folder: Path) -> Path:
+    """Copy a shipped recipe into a folder and return the copy.
+
+    Raises:
+        NotFoundError: There is no such recipe.
+        PreflightError: A file of that name is there already.
+    """
+    source = find_recipe(name)
+    target = folder / source.name
+    try:
+        with target.open("x", encoding="utf-8") as copy:
+            copy.write(source.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise PreflightError(
+            str(target),
+            "a file of that name",
+            "none, so that nothing is overwritten",
+            "Rename that file, or copy the recipe from another folder.",
+        ) from None
+    return target

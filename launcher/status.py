@@ -2,12 +2,13 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from distrain.config.recipe import Recipe
 from distrain.config.run_folder import RunFolder
+from distrain.errors import SchedulerError
 from launcher.local import read_state
 from launcher.lock import is_held
 from launcher.progress import STEP, total_steps
@@ -43,6 +44,22 @@ class StageStatus:
 def run_status(run: RunFolder, recipe: Recipe) -> list[StageStatus]:
     """Return the status of every stage, in the order of the recipe."""
     return [_stage_status(run, recipe, name) for name in recipe.stages]
+
+
+def with_queue_notes(run: RunFolder, rows: list[StageStatus]) -> list[StageStatus]:
+    """Add what Slurm says about the jobs of a run, if it was ever submitted."""
+    from launcher.scheduler import Slurm
+    from launcher.submit import recorded_jobs
+
+    jobs = recorded_jobs(run)
+    if not jobs:
+        return rows
+    try:
+        states = Slurm().job_states(jobs.values())
+    except SchedulerError as error:
+        return [replace(row, note=row.note or f"Slurm: {error.found}") for row in rows]
+    notes = {stage: states[job].note for stage, job in jobs.items() if job in states}
+    return [replace(row, note=notes.get(row.stage) or row.note) for row in rows]
 
 
 def status_table(rows: list[StageStatus]) -> str:

@@ -1,0 +1,255 @@
+"""What the commands that act do: run, resume, stop, and stages that are started by their kind."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distrain.config.launch import SiteConfig
+from distrain.config.load import LoadedRecipe, load_recipe, read_resolved
+from distrain.config.recipe import Recipe
+from distrain.config.records import append_event
+from distrain.config.run_folder import RunFolder
+from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError
+from launcher.display import display_factory
+from launcher.interrupt import Interruptions, clear_wishes
+from launcher.local import Surroundings, check_needs, read_state, run_stages
+from launcher.lock import hold, is_held
+from launcher.plan import Plan, select_stages
+from launcher.planning import plan_recipe, site_of
+from launcher.preflight import check_machine, check_submission, missing_modules
+from launcher.run_files import change_run, find_run, make_folder, open_run, run_of
+
+if TYPE_CHECKING:
+    from launcher.submit import SubmittedJob
+
+STOP_POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which stages a command is for; all of them by default."""
+
+    only: tuple[str, ...] = ()
+    start: str | None = None
+    """``--from``: this stage and those after it."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What came of a wish to stop."""
+
+    asked: bool
+    """False: nothing was running."""
+    ended: bool
+    seconds: float
+    steps: dict[str, int]
+    """Last committed step of each stage that was running."""
+
+
+def say(line: str) -> None:
+    """Show progress: on stderr, so that stdout holds results only."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def run_recipe(loaded: LoadedRecipe, selection: Selection) -> tuple[RunFolder, ExitCode]:
+    """Run a recipe here, in a new folder or in the one that an earlier start left."""
+    run = run_of(loaded.recipe)
+    plan = plan_recipe(loaded.recipe, run)
+    _require_backend(loaded.recipe, ("local", "torchrun"), "submit")
+    _say_notes([*loaded.notes, *check_machine(plan)])
+    make_folder(run)
+    with hold(run.lock, run.root.name):
+        is_new = open_run(run, loaded)
+        say(f"run {run.root.name} in {run.root}" + ("" if is_new else ": goes on"))
+        return run, _start(plan, selection)
+
+
+def submit_recipe(
+    loaded: LoadedRecipe, selection: Selection
+) -> tuple[RunFolder, "list[SubmittedJob]"]:
+    """Queue a recipe with Slurm, in a new folder or in the one that an earlier start left."""
+    run = run_of(loaded.recipe)
+    _require_backend(loaded.recipe, ("slurm",), "run")
+    plan = plan_recipe(loaded.recipe, run)
+    _say_notes(loaded.notes)
+    check_submission(loaded.recipe, run.root)
+    make_folder(run)
+    with hold(run.lock, run.root.name):
+        open_run(run, loaded)
+        return run, _queue(plan, selection)
+
+
+def resume_run(
+    target: str | None, overrides: Sequence[str], selection: Selection
+) -> tuple[RunFolder, "ExitCode | list[SubmittedJob]"]:
+    """Go on with a run from its last good checkpoint, with new values where that is possible.
+
+    Returns:
+        The run, and how it ended here, or what was queued.
+    """
+    run = find_run(target)
+    loaded = load_recipe(run.resolved, overrides)
+    plan = plan_recipe(loaded.recipe, run)
+    is_queued = loaded.recipe.launch.backend == "slurm"
+    if is_queued:
+        check_submission(loaded.recipe, run.root)
+    else:
+        _say_notes(check_machine(plan))
+    with hold(run.lock, run.root.name):
+        for change in change_run(run, loaded.recipe):
+            say(f"changed {change}")
+        if is_queued:
+            return run, _queue(plan, selection)
+        say(f"run {run.root.name} in {run.root}: goes on")
+        return run, _start(plan, selection)
+
+
+def run_kind(
+    target: str | None, kind: str, arguments: tuple[str, ...] = ()
+) -> tuple[RunFolder, tuple[str, ...], ExitCode]:
+    """Run the stages of one kind of an existing run, such as ``evaluate``, as one process here.
+
+    Returns:
+        The run, the names of those stages, and how they ended.
+    """
+    run = find_run(target)
+    recipe = read_resolved(run.resolved)
+    names = tuple(name for name, stage in recipe.stages.items() if stage.kind == kind)
+    if not names:
+        raise NotFoundError(
+            f"a stage of kind {kind} in run {run.root.name}",
+            "none",
+            f"a recipe with a stage of kind {kind}",
+            f"Add `{kind}: {{kind: {kind}, needs: STAGE}}` to the recipe's stages.",
+        )
+    plan = plan_recipe(recipe, run)
+    with hold(run.lock, run.root.name):
+        return run, names, _start(plan, Selection(only=names), arguments)
+
+
+def generate(target: str, arguments: Sequence[str]) -> int:
+    """Complete a prompt with the exported model of a run, or with a Hugging Face folder.
+
+    Returns:
+        The exit code of the runtime's process, which writes to this terminal.
+    """
+    folder = Path(target)
+    if not (folder / "config.json").is_file():
+        run = find_run(target)
+        folder = _exported_folder(run, read_resolved(run.resolved))
+    command = [sys.executable, "-m", "distrain", "generate", str(folder), *arguments]
+    return subprocess.run(command, check=False).returncode
+
+
+def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]:
+    """Ask a run to save and end, and wait until it has."""
+    run = find_run(target)
+    recipe = read_resolved(run.resolved)
+    running = _running(run, recipe)
+    is_here = recipe.launch.backend == "local"
+    if is_here and not running and not is_held(run.lock):
+        return run, Stopped(asked=False, ended=True, seconds=0.0, steps={})
+    run.control.mkdir(parents=True, exist_ok=True)
+    run.stop.touch()
+    for name, attempt in running.items():
+        append_event(run.events, "stop_requested", name, attempt=attempt)
+    started = time.monotonic()
+    ended = False
+    while not ended and time.monotonic() - started < patience_s:
+        time.sleep(STOP_POLL_S)
+        ended = not is_held(run.lock) and not _running(run, recipe)
+    steps = {name: _committed_step(run, name) for name in running}
+    return run, Stopped(True, ended, time.monotonic() - started, steps)
+
+
+def running_stages(run: RunFolder) -> dict[str, int]:
+    """Return the stages that run now, with their attempt."""
+    return _running(run, read_resolved(run.resolved))
+
+
+def _start(plan: Plan, selection: Selection, arguments: tuple[str, ...] = ()) -> ExitCode:
+    stages = select_stages(plan, selection.only, selection.start)
+    clear_wishes(plan.run)
+    if any(stage.nodes > 1 for stage in stages):
+        return _start_nodes(replace(plan, stages=stages))
+    return run_stages(plan, stages, Surroundings(say, display_factory(), arguments=arguments))
+
+
+def _start_nodes(plan: Plan) -> ExitCode:
+    """Show each node's command; run that of the first node if this is it."""
+    from launcher.torchrun import commands_per_node, node_here, run_node
+
+    here = node_here(plan)
+    for node, text in enumerate(commands_per_node(plan)):
+        if node != here:
+            sys.stdout.write(f"# type this on node {node}\n{text}\n")
+    sys.stdout.flush()
+    if here is None:
+        return ExitCode.DONE
+    with Interruptions(plan.run):
+        return run_node(plan, here)
+
+
+def _queue(plan: Plan, selection: Selection) -> "list[SubmittedJob]":
+    from launcher.submit import submit_run
+
+    stages = select_stages(plan, selection.only, selection.start)
+    check_needs(plan, stages)
+    launch = plan.recipe.launch
+    site = site_of(launch) or SiteConfig()
+    return submit_run(replace(plan, stages=stages), launch, site, dry_run=False)
+
+
+def _say_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        say(f"note: {note}")
+
+
+def _require_backend(recipe: Recipe, backends: tuple[str, ...], other: str) -> None:
+    backend = recipe.launch.backend
+    if backend not in backends:
+        raise RecipeError(
+            "launch.backend",
+            backend,
+            f"{' or '.join(backends)} for this command",
+            f"Use `distrain {other}`, or add launch.backend={backends[0]}.",
+        )
+
+
+def _running(run: RunFolder, recipe: Recipe) -> dict[str, int]:
+    """Return the stages that run now, with their attempt."""
+    is_here = recipe.launch.backend == "local"
+    found = {}
+    for name in recipe.stages:
+        folder = run.stage(name)
+        state = read_state(folder)
+        if state is None or state["state"] != "running":
+            continue
+        if is_held(folder.lock) or not is_here:  # elsewhere, a lock need not be seen from here
+            found[name] = state["attempt"]
+    return found
+
+
+def _committed_step(run: RunFolder, stage: str) -> int:
+    state = read_state(run.stage(stage))
+    return state["step"] if state else 0
+
+
+def _exported_folder(run: RunFolder, recipe: Recipe) -> Path:
+    for problem in missing_modules(recipe):
+        raise problem
+    for name, stage in reversed(recipe.stages.items()):
+        folder = run.stage(name).huggingface
+        if stage.kind == "export" and folder.is_dir():
+            return folder
+    raise PreflightError(
+        f"run {run.root.name}",
+        "no exported model",
+        "a stage of kind export that is done",
+        f"Run `distrain export {run.root.name}` first.",
+    )

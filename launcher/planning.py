@@ -1,0 +1,71 @@
+"""From the command line to a plan: which recipe, which site, how many processes here."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from distrain.config.launch import LaunchConfig, SiteConfig
+from distrain.config.load import LoadedRecipe, load_recipe, load_site
+from distrain.config.recipe import Recipe
+from distrain.config.run_folder import RunFolder
+from launcher.environment import gpu_names
+from launcher.plan import (
+    Plan,
+    local_rendezvous,
+    make_plan,
+    resolve_processes,
+    stage_argv,
+    stage_env,
+)
+from launcher.resources import find_recipe
+
+SITE_VARIABLE = "DISTRAIN_SITE"
+
+
+def load(target: str, overrides: Sequence[str]) -> LoadedRecipe:
+    """Load a recipe by its path or by the name of a shipped one."""
+    return load_recipe(find_recipe(target), overrides)
+
+
+def site_of(launch: LaunchConfig) -> SiteConfig | None:
+    """Return the site file that a recipe names, or that ``$DISTRAIN_SITE`` does."""
+    path = launch.site or os.environ.get(SITE_VARIABLE)
+    return load_site(Path(path)) if path else None
+
+
+def plan_recipe(recipe: Recipe, run: RunFolder) -> Plan:
+    """Plan a recipe for where its ``launch`` section sends it."""
+    launch = recipe.launch
+    site = site_of(launch) if launch.backend == "slurm" else None
+    asks_machine = launch.processes_per_node == "auto" and launch.backend != "slurm"
+    gpus = len(gpu_names()) if asks_machine else 0
+    return make_plan(recipe, run, resolve_processes(launch, site, gpus))
+
+
+def script_text(plan: Plan) -> str:
+    """Write what would be started, exactly: commands, commands per node, or sbatch scripts."""
+    launch = plan.recipe.launch
+    if launch.backend == "slurm":
+        from launcher.submit import submit_run
+
+        jobs = submit_run(plan, launch, site_of(launch) or SiteConfig(), dry_run=True)
+        return "\n".join(f"# {job.script}\n{job.text}" for job in jobs)
+    if launch.backend == "torchrun" and launch.nodes > 1:
+        from launcher.torchrun import commands_per_node
+
+        texts = commands_per_node(plan)
+        return "\n\n".join(f"# node {node}\n{text}" for node, text in enumerate(texts))
+    return local_script(plan, sys.executable)
+
+
+def local_script(plan: Plan, python: str) -> str:
+    """Write the commands that a local run starts, as a shell would take them."""
+    lines = []
+    for stage in plan.stages:
+        rendezvous = local_rendezvous(f"{plan.run.root.name}-{stage.name}")
+        argv = stage_argv(stage, plan.run, python=python, rendezvous=rendezvous)
+        env = [f"{key}={shlex.quote(value)}" for key, value in stage_env(stage).items()]
+        lines += [f"# {stage.name}", " ".join([*env, shlex.join(argv)])]
+    return "\n".join(lines)
