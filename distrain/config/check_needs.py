@@ -23,25 +23,30 @@ NEEDS_OF_KIND: dict[str, tuple[str, ...]] = {
 
 def check_needs(stages: Stages, left_out: Collection[str]) -> Iterator[Finding]:
     """Check that needs name stages of the right kinds, without a circle."""
-    known = True
+    unknown = [
+        Finding(stage.name, _need_path(stage, name), _unknown_need(stage, name, stages, left_out))
+        for stage in stages.values()
+        for name in stage.needs or ()
+        if name not in stages or name == stage.name
+    ]
+    yield from unknown
+    circle = () if unknown else _circle(stages)
+    if circle:
+        first = min(circle[:-1], key=list(stages).index)
+        message = f"the stages need each other in a circle: {' -> '.join(circle)}; remove one need"
+        yield Finding(first, ("needs",), message)
     for stage in stages.values():
-        for name in stage.needs or ():
-            if name in stages and name != stage.name:
-                continue
-            known = False
-            yield Finding(
-                stage.name, _need_path(stage, name), _unknown_need(stage, name, stages, left_out)
-            )
-        if known:
+        if stage.name not in circle:
             yield from _check_kinds(stage, stages)
-    if not known:
-        return
+
+
+def _circle(stages: Stages) -> tuple[str, ...]:
+    """Return stages that need each other, the first one again at the end; else nothing."""
     try:
         order_of({name: stage.needs or () for name, stage in stages.items()})
     except CycleError as error:
-        circle = error.args[1][::-1]
-        message = f"the stages need each other in a circle: {' -> '.join(circle)}; remove one need"
-        yield Finding(min(circle[:-1], key=list(stages).index), ("needs",), message)
+        return tuple(reversed(error.args[1]))
+    return ()
 
 
 def _need_path(stage: StageParts, name: str) -> Path:
@@ -64,12 +69,13 @@ def _check_kinds(stage: StageParts, stages: Stages) -> Iterator[Finding]:
         return
     allowed = NEEDS_OF_KIND.get(stage.kind, ())
     fitting = [name for name, other in stages.items() if other.kind in allowed]
-    for name in stage.needs:
+    known = [name for name in stage.needs if name in stages and name != stage.name]
+    for name in known:
         kind = stages[name].kind
         if kind not in allowed:
-            message = f"'{name}' is a {kind} stage; {_expected_needs(stage.kind, fitting)}"
+            message = f"'{name}' is of kind {kind}; {_expected_needs(stage.kind, fitting)}"
             yield Finding(stage.name, _need_path(stage, name), message)
-    wanted = [name for name in stage.needs if stages[name].kind in allowed]
+    wanted = [name for name in known if stages[name].kind in allowed]
     if len(wanted) > 1:
         message = f"found {len(wanted)} needs; {_expected_needs(stage.kind, fitting)}"
         yield Finding(stage.name, ("needs",), message)

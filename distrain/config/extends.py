@@ -68,7 +68,7 @@ def read_named(path: Path, place: Place, what: str, problems: ProblemList) -> Tr
     """Read a file that another one, or an override, names at ``place``."""
     if not path.is_file():
         near = _near(path)
-        hint = f"; did you mean '{near}'?" if near else ""
+        hint = f"; did you mean '{near.name}'?" if near else ""
         problems.add(place, f"{what}: the file '{path}' does not exist{hint}")
         return None
     text = _decode(path, problems)
@@ -89,10 +89,10 @@ def _decode(path: Path, problems: ProblemList) -> str | None:
         return None
 
 
-def _near(path: Path) -> str | None:
+def _near(path: Path) -> Path | None:
     folder = path.parent
     if path.is_dir() or not folder.is_dir():
         return None
     names = [file.name for file in folder.iterdir() if file.suffix in RECIPE_SUFFIXES]
     near = nearest(path.name, names)
-    return None if near is None else str(folder / near)
+    return None if near is None else folder / near

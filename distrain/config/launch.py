@@ -6,6 +6,8 @@ from pydantic import Field
 
 from distrain.config.section import Duration, Section
 
+ENDPOINT = r"^[^\s/]+:[0-9]{1,5}$"
+
 
 class LaunchConfig(Section):
     """What to start and where; may differ between two starts of the same run."""
@@ -16,13 +18,13 @@ class LaunchConfig(Section):
     """``auto``: the site's GPUs per node, else the GPUs of this machine, else 1."""
     site: str | None = None
     """Path of the site file; default ``$DISTRAIN_SITE``."""
-    time_limit: Duration | None = None
+    time_limit: Annotated[Duration | None, Field(ge=1)] = None
     """Of one job; default: the site's. The run goes on in the next job."""
     grace_period: Annotated[Duration, Field(ge=1)] = 120
     """Save and ask for requeue this long before the limit."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
     """In a row without a new committed step."""
-    rendezvous: str | None = None
+    rendezvous: Annotated[str | None, Field(pattern=ENDPOINT)] = None
     """Of ``torchrun`` with several nodes: ``host:port`` of the first node."""
 
 
@@ -32,7 +34,7 @@ class SiteConfig(Section):
     account: str | None = None
     partition: str | None = None
     qos: str | None = None
-    time_limit: Duration = 3600
+    time_limit: Annotated[Duration, Field(ge=1)] = 3600
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
     cpus_per_task: Annotated[int | None, Field(ge=1)] = None
     exclusive: bool = False

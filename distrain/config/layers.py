@@ -93,7 +93,9 @@ def _with_sizes(stage: Tree, parent_model: Tree) -> Tree:
     own = _model(stage)
     if not sizes or not isinstance(own.value, dict):
         return stage
-    model = replace(own, value={**sizes, **own.value})
+    # What is wrong with inherited sizes is shown where they were written, once.
+    shown = own if own.mapping.keys() & SIZE_FIELDS else parent_model
+    model = replace(shown, value={**sizes, **own.value})
     return replace(stage, value={**stage.mapping, "model": model})
 
 

@@ -84,7 +84,7 @@ def load_recipe(
     stages = apply_to_stages(changes, layers.merged(), layers.models)
     stages = layers.with_inherited_sizes(stages)
     head_tree = apply_to_recipe(changes, layers.head)
-    head, _ = validate(RecipeHead, head_tree, "", problems)
+    head, _ = validate(RecipeHead, head_tree, "", problems, whole="the recipe")
     parts = [
         _stage_parts(name, layers.kinds[name], stage, problems) for name, stage in stages.items()
     ]
@@ -95,7 +95,8 @@ def load_recipe(
         if finding.is_note:
             notes.append(finding.sentence)
         else:
-            problems.add(_place(finding, stages, head_tree), finding.message)
+            place = _place(finding, stages, head_tree)
+            problems.add(place, finding.message, beside_others=finding.at_key)
     problems.raise_if_any()
     resolved = _whole(head_tree, stages)
     recipe = Recipe.model_validate(plain(resolved), strict=True)
@@ -130,7 +131,7 @@ def load_site(path: Path) -> SiteConfig:
     _, tree = read_file(path, problems)
     problems.raise_if_any()
     assert tree is not None
-    site, _ = validate(SiteConfig, tree, "", problems)
+    site, _ = validate(SiteConfig, tree, "", problems, whole="the site file")
     problems.raise_if_any()
     assert isinstance(site, SiteConfig)
     return site
@@ -172,7 +173,7 @@ def _place(finding: Finding, stages: Mapping[str, Tree], head: Tree) -> Place:
     """Return where a finding points: the value, or the nearest mapping around it."""
     tree = head if finding.stage is None else stages[finding.stage]
     at, depth = find(tree, finding.path)
-    is_value = depth == len(finding.path) and not at.mapping
+    is_value = depth > 0 and not isinstance(at.value, dict)
     return at.place if is_value and not finding.at_key else at.key
 
 

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from distrain.config.problems import Place, ProblemList
+from distrain.config.recipe import PATTERNS
 from distrain.config.section import Section, parse_count
-from distrain.config.sections import Path, choices_at, is_section, places_of, types_at
+from distrain.config.sections import (
+    SECTIONS,
+    STAGE_KINDS,
+    Path,
+    choices_at,
+    is_section,
+    places_of,
+    sections_of,
+    types_at,
+)
 from distrain.config.suggest import unknown_key, unknown_word
 from distrain.config.yaml_source import Tree, find, plain
 
@@ -26,10 +36,10 @@ EXPECTED = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
-    "greater_than": "a number greater than {gt}",
-    "greater_than_equal": "a number of at least {ge}",
-    "less_than": "a number less than {lt}",
-    "less_than_equal": "a number of at most {le}",
+    "greater_than": "a number greater than {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "less_than": "a number less than {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
     "too_short": "at least {min_length} entries",
     "too_long": "at most {max_length} entries",
     "string_pattern_mismatch": "text of the form {pattern}",
@@ -38,7 +48,13 @@ EXPECTED = {
 
 
 def validate(
-    model: type[Section], tree: Tree, prefix: str, problems: ProblemList, *, partial: bool = False
+    model: type[Section],
+    tree: Tree,
+    prefix: str,
+    problems: ProblemList,
+    *,
+    partial: bool = False,
+    whole: str = "this stage",
 ) -> tuple[Section | None, set[str]]:
     """Check a mapping against its model.
 
@@ -48,6 +64,7 @@ def validate(
         prefix: Dotted path of the mapping within its stage; empty for a stage itself.
         problems: Where mistakes go.
         partial: The mapping is only one layer: what is missing may be in another one.
+        whole: What the mapping is called where ``prefix`` is empty.
 
     Returns:
         The section, ``None`` if it has a mistake; the keys at or under which mistakes lie.
@@ -59,7 +76,7 @@ def validate(
         for path, errors in _by_path(tree, error).items():
             # What another layer brings, and rules over several keys, are judged after merging.
             if not (partial and all(_needs_all_layers(tree, path, item) for item in errors)):
-                _report(_Finding(model, tree, path, prefix, errors), problems)
+                _report(_Finding(model, tree, path, (prefix, whole), errors), problems)
             broken.add(str(path[0]) if path else "")
         return None, broken
 
@@ -72,12 +89,12 @@ class _Finding:
         model: type[Section],
         tree: Tree,
         path: Path,
-        prefix: str,
+        names: tuple[str, str],
         errors: list["ErrorDetails"],
     ) -> None:
         self.model = model
         self.path = path
-        self.prefix = prefix
+        self.prefix, self.whole = names
         self.errors = errors
         self.at, self.depth = find(tree, path)
 
@@ -93,8 +110,7 @@ class _Finding:
     @property
     def parent(self) -> str:
         """Dotted path of the mapping around the value."""
-        name = self.name.rpartition(".")[0]
-        return name or "this stage"
+        return self.name.rpartition(".")[0] or self.whole
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -153,12 +169,13 @@ def _report_missing(finding: _Finding, problems: ProblemList) -> None:
     last = finding.path[-1]
     if isinstance(last, int):
         count = len(finding.at.value) if isinstance(finding.at.value, list) else 0
-        message = f"{finding.parent}: found {count} entries; expected {_entries(finding)}"
+        message = f"{finding.parent}: found a list of {count}; expected {_entries(finding)} entries"
         problems.add(finding.at.place, message)
         return
     what = "section" if any(map(is_section, types_at(finding.model, finding.path))) else "key"
     hint = "add it here or under defaults" if not finding.prefix and what == "section" else "add it"
-    problems.add(finding.at.key, f"missing {what} '{last}' in {finding.parent}; {hint}")
+    message = f"missing {what} '{last}' in {finding.parent}; {hint}"
+    problems.add(finding.at.key, message, beside_others=True)
 
 
 def _entries(finding: _Finding) -> int:
@@ -171,6 +188,11 @@ def _entries(finding: _Finding) -> int:
 
 def _report_unknown_key(finding: _Finding, problems: ProblemList) -> None:
     key = str(finding.path[-1])
+    if finding.name in SECTIONS:
+        kinds = [kind for kind, model in STAGE_KINDS.items() if key in sections_of(model)]
+        message = f"this stage has no section '{key}'; it is of {' and '.join(kinds)} stages"
+        problems.add(finding.at.key, message)
+        return
     around = [member for member in types_at(finding.model, finding.path[:-1]) if is_section(member)]
     allowed = list(dict.fromkeys(name for member in around for name in member.model_fields))
     elsewhere = [name for name in places_of(key) if name != finding.name]
@@ -185,7 +207,7 @@ def _report_value(finding: _Finding, problems: ProblemList) -> None:
         problems.add(finding.at.place, unknown_word(value, finding.name, (*words, *other)))
         return
     expected = " or ".join(dict.fromkeys([*_expectations(finding.errors), *words]))
-    message = f"{finding.name}: found {describe(finding.at)}; expected {expected}"
+    message = f"{finding.name or finding.whole}: found {describe(finding.at)}; expected {expected}"
     problems.add(finding.at.place, message + _value_hint(finding))
 
 
@@ -203,7 +225,11 @@ def _expectations(errors: list["ErrorDetails"]) -> list[str]:
         else:
             form = EXPECTED.get(error["type"])
             context = error.get("ctx", {})
-            texts.append(error["msg"] if form is None else form.format(**context))
+            pattern = context.get("pattern")
+            if pattern in PATTERNS:
+                texts.append(PATTERNS[pattern])
+            else:
+                texts.append(error["msg"] if form is None else form.format(**context))
     return texts
 
 
@@ -222,10 +248,16 @@ def describe(tree: Tree) -> str:
 def _value_hint(finding: _Finding) -> str:
     value = finding.at.value
     kinds = {error["type"] for error in finding.errors}
+    if isinstance(value, str):
+        return _text_hint(value, kinds)
     if "string_type" in kinds and isinstance(value, bool | int | float):
         return f'; write it in quotes: "{finding.at.raw}"'
-    if not isinstance(value, str):
-        return ""
+    if value is None and not finding.at.raw and kinds & {"model_type", "model_attributes_type"}:
+        return "; indent its keys below it, or remove it"
+    return ""
+
+
+def _text_hint(value: str, kinds: set[str]) -> str:
     if "bool_type" in kinds:
         meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(value.lower())
         return f"; write {meant}" if meant else ""

@@ -85,6 +85,7 @@ class Overrides:
         self.of_all: list[Override] = []
         self.of_stage: dict[str, list[Override]] = {}
         for text in texts:
+            problems.add_file(override_place(text).file)  # shown in the order typed
             override = parse_override(text, problems)
             if override is not None:
                 self._sort_in(override)

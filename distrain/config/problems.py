@@ -86,18 +86,27 @@ class RecipeErrors(RecipeError):  # noqa: N818  (it is several)
 
 
 class ProblemList:
-    """Collects mistakes while a recipe is read; the same one at the same place counts once."""
+    """Collects mistakes while a recipe is read."""
 
     def __init__(self) -> None:
-        self._problems: dict[Problem, None] = {}
+        self._problems: list[Problem] = []
+        self._places: set[Place] = set()
         self._files: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._problems)
 
-    def add(self, place: Place, message: str) -> None:
-        """Note a mistake."""
-        self._problems[Problem(place, message)] = None
+    def add(self, place: Place, message: str, *, beside_others: bool = False) -> None:
+        """Note a mistake.
+
+        A value that reaches several stages is judged in each of them, so only the first message
+        at a place counts, unless it says that it is about something else (``beside_others``).
+        """
+        problem = Problem(place, message)
+        if problem not in self._problems and (beside_others or place not in self._places):
+            self._problems.append(problem)
+        if not beside_others:
+            self._places.add(place)
 
     def add_file(self, file: str) -> None:
         """Note that a file is read now: mistakes are shown in the order of the files."""

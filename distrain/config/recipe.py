@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
-from distrain.config.launch import LaunchConfig
+from distrain.config.launch import ENDPOINT, LaunchConfig
 from distrain.config.section import Section
 from distrain.config.training import (
     CheckpointConfig,
@@ -107,11 +107,19 @@ RESERVED_STAGE_NAMES = frozenset(
 )
 
 
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+PATTERNS = {
+    RUN_NAME: "letters, digits, '.', '_' and '-', with a letter or digit first",
+    ENDPOINT: "host:port, such as node01:29500",
+}
+"""What a pattern of the schema asks for, in words."""
+
+
 class RecipeHead(Section):
     """What is said once for the whole recipe."""
 
     version: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=RUN_NAME)]
     """Also the name of the run folder."""
     seed: Annotated[int, Field(ge=0)] = 0
     launch: LaunchConfig = LaunchConfig()

@@ -118,7 +118,6 @@ EXPLANATIONS: dict[str, str] = {
     "auto_resume_from_checkpoints": "a run resumes by itself; run the same command again",
     "overwrite_output_dir": "a run is never overwritten; give it another name",
     "world_size": "it is derived: launch.nodes * launch.processes_per_node",
-    "vocab_size": "the model takes it from the tokenizer; set tokenizer.vocab_size of prepare",
 }
 
 

@@ -34,10 +34,13 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
-        if self.hidden_size % self.num_attention_heads:
+        heads = self.num_attention_heads
+        if self.hidden_size % heads:
+            unit = 2 * heads  # an even number for each head
+            below = max(self.hidden_size - self.hidden_size % unit, unit)
             raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of "
-                f"num_attention_heads {self.num_attention_heads}"
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {heads}; "
+                f"set hidden_size to {below} or {below + unit}"
             )
         head_dim = self.hidden_size // self.num_attention_heads
         if head_dim % 2:
@@ -45,11 +48,12 @@ class ModelConfig(Section):
                 f"hidden_size {self.hidden_size} / num_attention_heads {self.num_attention_heads} "
                 f"= {head_dim} is odd; rotary embedding turns pairs of dimensions"
             )
-        kv_heads = self.num_key_value_heads or self.num_attention_heads
-        if self.num_attention_heads % kv_heads:
+        kv_heads = self.num_key_value_heads or heads
+        if heads % kv_heads:
             raise ValueError(
-                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
-                f"num_key_value_heads {kv_heads}"
+                f"num_attention_heads {heads} is not a multiple of "
+                f"num_key_value_heads {kv_heads}; set the latter to one of "
+                + ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
             )
         return self
 

@@ -1,0 +1,139 @@
+"""The kept set of seeded mistakes: each is caught at its place, with its remedy."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from distrain.config.load import load_recipe, load_site
+from distrain.config.problems import RecipeErrors
+
+MISTAKES = Path(__file__).parents[2] / "recipes" / "mistakes"
+FILES = sorted(MISTAKES.glob("*.yaml"))
+
+
+def expectations(text):
+    """Read the header lines ``# expect [FILE:]LINE:COLUMN PHRASE OF THE REMEDY``."""
+    return [
+        (match[1], match[2]) for match in re.finditer(r"^# expect (\S+) (.*)$", text, re.MULTILINE)
+    ]
+
+
+def test_the_set_holds_at_least_forty_mistakes_and_three_in_one_file():
+    assert len(FILES) >= 40
+    assert len(expectations((MISTAKES / "three_at_once.yaml").read_text())) == 3
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_mistake_is_shown_at_its_place_with_its_remedy(file):
+    expected = expectations(file.read_text())
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe(file)
+    found = caught.value.problems
+    assert len(found) == len(expected)
+    for problem, (place, phrase) in zip(found, expected, strict=True):
+        name = place if place.count(":") == 2 else f"{file.name}:{place}"
+        assert str(problem.place) == str(MISTAKES / name)
+        assert phrase in problem.message
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_caret_line_underlines_what_stands_at_the_column(file):
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe(file)
+    for problem in caught.value.problems:
+        _, source, carets = str(problem).split("\n")
+        start, end = carets.index("^"), len(carets)
+        line = Path(problem.place.file).read_text().splitlines()[problem.place.line - 1]
+        column = problem.place.column - 1
+        shown = line[column : column + end - start].replace("\t", " ")
+        assert source[start:end] == shown or not shown.strip()
+
+
+def test_the_text_has_the_documented_form(tmp_path):
+    recipe = tmp_path / "pretrain_lora.yaml"
+    text = (MISTAKES / "typo_in_key.yaml").read_text()
+    recipe.write_text(text)
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe(recipe)
+    assert str(caught.value) == (
+        f"error: {recipe}:9:32: unknown key 'warmup_step' in lr_scheduler; "
+        "did you mean 'warmup_steps'?\n"
+        "    lr_scheduler: {name: cosine, warmup_step: 2, min_lr_ratio: 0.1}\n"
+        "                                 ^^^^^^^^^^^\n"
+        "1 error. Nothing was started."
+    )
+
+
+OVERRIDE_MISTAKES = [
+    ("optimizer.learing_rate=1e-3", "did you mean 'learning_rate'?"),
+    ("pretrain.optimizer.learing_rate=1e-3", "did you mean 'learning_rate'?"),
+    ("optimiser.learning_rate=1e-3", "did you mean 'optimizer'?"),
+    ("pretrian.optimizer.learning_rate=1e-3", "did you mean 'pretrain'?"),
+    ("lr=1e-3", "'lr' is torch's name; here it is optimizer.learning_rate"),
+    ("learning_rate=1e-3", "it belongs elsewhere: optimizer.learning_rate"),
+    ("optimizer.learning_rate=fast", "found the text 'fast'; expected a number"),
+    ("optimizer.learning_rate=-1", "expected a number greater than 0"),
+    ("optimizer.learning_rate", "expected key=value"),
+    ("optimizer.learning_rate=", "the value is missing"),
+    ("optimizer..learning_rate=1", "expected key=value"),
+    ("optimizer.betas.2=0.5", "'optimizer.betas' has 2 entries; expected an index from 0 to 1"),
+    ("optimizer.learning_rate.0=0.5", "is not a list"),
+    ("launch.nods=2", "did you mean 'nodes'?"),
+    ("launch.nodes=2", "set launch.backend to slurm or torchrun"),
+    ("launch.time_limit=24", "write one with its unit"),
+    ("training.max_steps=many", "write a number such as"),
+    ("training.sequence_length=4096", "expected at most model.max_position_embeddings, 2048"),
+    ("lr_scheduler.warmup_steps=500", "expected at most the 10 steps of the run"),
+    ("sft.pairs.kind=none", "this stage has no section 'pairs'; it is of prepare stages"),
+    ("stages.stf=skip", "no stage is called 'stf'; did you mean 'sft'?"),
+    ("stages.sft=drop", "stages.sft=skip to leave it out"),
+    ("stages.sft=skip", "stage 'evaluate' needs 'sft', which is left out"),
+    ("defaults.optimizer.learning_rate=1e-3", "write section.key=value"),
+    ("data=@nowhere.yaml", "the file 'nowhere.yaml' does not exist"),
+    ("name=a/b", "with a letter or digit first"),
+]
+
+
+@pytest.mark.parametrize(("override", "phrase"), OVERRIDE_MISTAKES)
+def test_a_mistake_in_an_override_names_the_override(override, phrase, recipe):
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe(recipe, [override])
+    shown = str(caught.value)
+    assert phrase in shown
+    if "skip" not in override:
+        assert shown.startswith(f"error: override '{override}': ")
+    assert len(caught.value.problems) == 1
+
+
+def test_mistakes_of_file_and_overrides_are_shown_together():
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe(MISTAKES / "typo_in_key.yaml", ["launch.nods=2", "seed=x"])
+    places = [str(problem.place) for problem in caught.value.problems]
+    assert places == [
+        f"{MISTAKES / 'typo_in_key.yaml'}:9:32",
+        "override 'launch.nods=2'",
+        "override 'seed=x'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "phrase"),
+    [
+        ("acount: mine\n", "1:1", "did you mean 'account'?"),
+        ("partition: gpu\ntime_limit: 24\n", "2:13", "write one with its unit"),
+        ("env: {OMP_NUM_THREADS: 8}\n", "1:24", 'write it in quotes: "8"'),
+        ("setup: module load cuda\n", "1:8", "write [module load cuda]"),
+        ("gpus_per_node: -1\n", "1:16", "expected a number of at least 0"),
+        ("python: &a [*a]\n", "1:9", "an alias inside the value"),
+        ("", "1:1", "the file is empty"),
+        ("- partition\n", "1:1", "the site file: found a list of 1; expected a mapping"),
+    ],
+)
+def test_a_site_file_is_checked_with_the_same_care(text, place, phrase, tmp_path):
+    site = tmp_path / "site.yaml"
+    site.write_text(text)
+    with pytest.raises(RecipeErrors) as caught:
+        load_site(site)
+    assert f"error: {site}:{place}: " in str(caught.value)
+    assert phrase in str(caught.value)
