@@ -1,0 +1,61 @@
+"""A small recipe, and a run folder of it whose stages are played by ``fake_runtime``."""
+
+import json
+import sys
+from pathlib import Path
+
+from distrain.config.load import LoadedRecipe, load_recipe
+from distrain.config.run_folder import RunFolder
+from launcher.plan import Plan, make_plan
+from launcher.run_files import make_folder, open_run
+
+ROOT = Path(__file__).parents[2]
+
+RECIPE = """\
+# A small recipe. For tests.
+version: 1
+name: small
+defaults:
+  training: {sequence_length: 16, global_batch_size: 2, micro_batch_size: 2}
+stages:
+  prepare:
+    kind: prepare
+    data: {source: {kind: python_stdlib}}
+  pretrain:
+    kind: pretrain
+    needs: prepare
+    training: {max_steps: 25}
+  export: {kind: export, needs: pretrain}
+launch: {max_restarts: 1}
+"""
+
+
+def write_recipe(folder: Path, text: str = RECIPE) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(text)
+    return path
+
+
+def load_small(folder: Path, *overrides: str) -> LoadedRecipe:
+    return load_recipe(write_recipe(folder), overrides)
+
+
+def new_run(folder: Path, *overrides: str, processes: int = 1) -> Plan:
+    """Make a run folder in ``folder/runs``, which need not be where runs usually are."""
+    loaded = load_small(folder, *overrides)
+    run = RunFolder(folder / "runs" / loaded.recipe.name)
+    make_folder(run)
+    open_run(run, loaded)
+    return make_plan(loaded.recipe, run, processes)
+
+
+def fake_python(folder: Path, **behaviours: list[str]) -> str:
+    """Write what each attempt of each stage does, and return the interpreter that does it."""
+    every = {"prepare": ["done"], "pretrain": ["done"], "export": ["done"]} | behaviours
+    (folder / "runs").mkdir(exist_ok=True)
+    (folder / "runs" / "behaviour.json").write_text(json.dumps(every))
+    script = folder / "fake-python"
+    runtime = ROOT / "tests" / "launcher" / "fake_runtime.py"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} {runtime} "$@"\n')
+    script.chmod(0o755)
+    return str(script)

@@ -1,0 +1,275 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from distrain.config.records import read_json, read_records, write_json
+from distrain.errors import ExitCode, PreflightError, TrainingError
+from launcher.display import LineDisplay
+from launcher.local import StageFailedError, Surroundings, judge, run_stages
+from launcher.lock import hold
+from launcher.plan import Plan, select_stages
+from tests.launcher.small_run import ROOT, fake_python, new_run
+
+
+class Screen:
+    """Collects what a run shows."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.lines += text.splitlines()
+
+    def flush(self) -> None:
+        pass
+
+    def surroundings(self, python: str, arguments: tuple[str, ...] = ()) -> Surroundings:
+        def display(stage, total_steps, logging_steps):
+            return LineDisplay(stage, total_steps, logging_steps, self)
+
+        return Surroundings(self.write, display, python, arguments)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+def state_of(plan: Plan, stage: str) -> dict:
+    state = read_json(plan.run.stage(stage).state)
+    assert state is not None
+    return state
+
+
+def events_of(plan: Plan, stage: str) -> list[str]:
+    return [e["event"] for e in read_records(plan.run.events) if e["stage"] == stage]
+
+
+def test_stages_run_in_order_and_a_done_one_is_never_repeated(tmp_path):
+    plan = new_run(tmp_path)
+    python = fake_python(tmp_path)
+
+    assert run_stages(plan, plan.stages, Screen().surroundings(python)) is ExitCode.DONE
+    started = [e["stage"] for e in read_records(plan.run.events) if e["event"] == "started"]
+    assert started == ["prepare", "pretrain", "export"]
+
+    screen = Screen()
+    assert run_stages(plan, plan.stages, screen.surroundings(python)) is ExitCode.DONE
+    assert state_of(plan, "pretrain")["attempt"] == 1
+    assert screen.text.count("done before, skipped") == 3
+
+
+def test_a_stage_that_is_done_runs_again_when_it_is_given_arguments(tmp_path):
+    plan = new_run(tmp_path)
+    python = fake_python(tmp_path)
+    run_stages(plan, plan.stages, Screen().surroundings(python))
+
+    run_stages(plan, plan.stages[-1:], Screen().surroundings(python, ("--again",)))
+
+    assert state_of(plan, "export")["attempt"] == 2
+
+
+def test_a_crashed_stage_is_started_again_and_shows_its_last_lines(tmp_path):
+    plan = new_run(tmp_path)
+    python = fake_python(tmp_path, pretrain=["crash", "done"])
+    screen = Screen()
+
+    assert run_stages(plan, plan.stages, screen.surroundings(python)) is ExitCode.DONE
+
+    assert state_of(plan, "pretrain")["attempt"] == 2
+    assert events_of(plan, "pretrain") == ["started", "restarted", "started"]
+    assert "the reason is here" in screen.text
+
+
+def test_attempts_without_a_new_committed_step_end_the_run(tmp_path):
+    plan = new_run(tmp_path)
+    python = fake_python(tmp_path, pretrain=["crash"])
+
+    with pytest.raises(TrainingError, match=r"2 attempts in a row without a new committed step"):
+        run_stages(plan, plan.stages, Screen().surroundings(python))
+
+    assert state_of(plan, "pretrain")["attempt"] == 2
+    assert events_of(plan, "pretrain")[-1] == "failed"
+    assert not plan.run.stage("export").state.exists()
+
+
+def test_a_committed_step_earns_new_attempts(tmp_path):
+    plan = new_run(tmp_path)
+    python = fake_python(
+        tmp_path, pretrain=["crash", "commit-then-crash", "crash", "commit-then-crash", "done"]
+    )
+
+    assert run_stages(plan, plan.stages, Screen().surroundings(python)) is ExitCode.DONE
+    assert state_of(plan, "pretrain")["attempt"] == 5
+
+
+def test_a_recorded_error_is_not_met_a_second_time(tmp_path):
+    plan = new_run(tmp_path)
+    python = fake_python(tmp_path, prepare=["refuse"])
+
+    with pytest.raises(StageFailedError, match=r"^corpus: found nothing$") as caught:
+        run_stages(plan, plan.stages, Screen().surroundings(python))
+
+    assert caught.value.exit_code is ExitCode.PREFLIGHT
+    assert state_of(plan, "prepare")["attempt"] == 1
+
+
+def test_a_state_left_by_an_earlier_attempt_does_not_count(tmp_path):
+    plan = new_run(tmp_path, "launch.max_restarts=0")
+    left = {"state": "stopped", "attempt": 1, "step": 7, "requeue": True, "time": ""}
+    write_json(plan.run.stage("prepare").state, left)
+    python = fake_python(tmp_path, prepare=["die-at-once"])
+
+    with pytest.raises(TrainingError, match="exit code 9"):
+        run_stages(plan, plan.stages, Screen().surroundings(python))
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "ending"),
+    [
+        (None, None, "crashed"),
+        ({"state": "running", "attempt": 2}, None, "crashed"),
+        ({"state": "done", "attempt": 2}, None, "done"),
+        ({"state": "done", "attempt": 1}, None, "crashed"),
+        ({"state": "stopped", "attempt": 2}, None, "stopped"),
+        ({"state": "failed", "attempt": 2}, None, "crashed"),
+        ({"state": "running", "attempt": 2}, {"exit_code": 4, "message": "no"}, "refused"),
+    ],
+)
+def test_an_attempt_is_judged_by_its_own_records(state, error, ending):
+    assert judge(2, state, error) == ending
+
+
+def test_a_needed_stage_that_is_left_out_and_not_done_is_named(tmp_path):
+    plan = new_run(tmp_path)
+    stages = select_stages(plan, only=("export",))
+
+    with pytest.raises(PreflightError, match="needs stage pretrain, which is not done"):
+        run_stages(plan, stages, Screen().surroundings(fake_python(tmp_path)))
+
+
+def test_a_signal_asks_the_run_to_save_and_stop(tmp_path):
+    plan = new_run(tmp_path)
+    python = fake_python(tmp_path, pretrain=["wait"])
+    interrupt = _when_running(plan, "pretrain", signal.SIGTERM)
+
+    code = run_stages(plan, plan.stages, Screen().surroundings(python))
+
+    interrupt.join()
+    assert code is ExitCode.STOPPED
+    assert state_of(plan, "pretrain") | {"time": ""} == {
+        "state": "stopped", "attempt": 1, "step": 1, "requeue": True, "time": "",
+    }  # fmt: skip
+    assert plan.run.yield_.exists()
+    assert not plan.run.stage("export").state.exists()
+
+
+def test_a_second_signal_kills_a_stage_that_does_not_listen(tmp_path):
+    plan = new_run(tmp_path)
+    python = fake_python(tmp_path, prepare=["hang"])
+    interrupt = _when_running(plan, "prepare", signal.SIGINT, signal.SIGINT)
+
+    code = run_stages(plan, plan.stages, Screen().surroundings(python))
+
+    interrupt.join()
+    assert code is ExitCode.INTERRUPTED
+    assert not _is_alive(_pid_of(plan, "prepare"))
+
+
+def test_a_killed_launcher_leaves_no_orphan(tmp_path):
+    plan = new_run(tmp_path)
+    python = fake_python(tmp_path, prepare=["hang"])
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(f"""
+            from pathlib import Path
+            from distrain.config.load import read_resolved
+            from distrain.config.run_folder import RunFolder
+            from launcher.local import Surroundings, run_stages
+            from launcher.display import display_factory
+            from launcher.plan import make_plan
+            run = RunFolder(Path({str(plan.run.root)!r}))
+            plan = make_plan(read_resolved(run.resolved), run, 1)
+            run_stages(plan, plan.stages, Surroundings(print, display_factory(), {python!r}))
+        """)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        _wait_for(lambda: plan.run.stage("prepare").state.exists())
+        pid = _pid_of(plan, "prepare")
+        assert _is_alive(pid)
+    finally:
+        launcher.kill()
+        launcher.wait()
+
+    _wait_for(lambda: not _is_alive(pid))
+
+
+def test_a_second_process_on_the_same_run_is_refused(tmp_path):
+    plan = new_run(tmp_path)
+
+    with (
+        hold(plan.run.lock, "small"),
+        pytest.raises(PreflightError, match="another living process that works on run 'small'"),
+        hold(plan.run.lock, "small", patience_s=0.2),
+    ):
+        pass
+
+
+def test_a_lock_file_without_a_holder_is_no_obstacle(tmp_path):
+    plan = new_run(tmp_path)
+    with hold(plan.run.lock, "small"):
+        pass
+    with hold(plan.run.lock, "small", patience_s=0):
+        pass
+
+
+def test_every_validation_event_and_due_step_is_shown_although_the_stage_ended_at_once(tmp_path):
+    plan = new_run(tmp_path, "logging.logging_steps=10")
+    screen = Screen()
+
+    run_stages(plan, plan.stages, screen.surroundings(fake_python(tmp_path, pretrain=["metrics"])))
+
+    shown = [line.split(" | ")[0].split("step ")[1] for line in screen.lines if " | loss" in line]
+    assert shown == [" 1/25", "10/25", "20/25", "25/25"]
+    assert "checkpoint of step 25" in screen.text
+
+
+def _when_running(plan: Plan, stage: str, *signals: int) -> threading.Thread:
+    def send() -> None:
+        _wait_for(lambda: plan.run.stage(stage).state.exists())
+        for number in signals:
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def _wait_for(condition, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def _pid_of(plan: Plan, stage: str) -> int:
+    def started() -> list[dict]:
+        return [e for e in read_records(plan.run.events) if e["stage"] == stage]
+
+    _wait_for(lambda: bool(started()))
+    return int(started()[0]["pid"])
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
