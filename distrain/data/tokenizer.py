@@ -1,0 +1,207 @@
+"""Layer 2: text <-> token ids, byte-level BPE (arXiv 1909.03341, section 2.2) by ``tokenizers``.
+
+Control tokens are ids that no text can produce: a document that contains the characters
+``<|endoftext|>`` is encoded as ordinary text.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from distrain.errors import DataError
+
+END_OF_TEXT = "<|endoftext|>"
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+PAD = "<|pad|>"
+CONTROL_TOKENS = (END_OF_TEXT, USER, ASSISTANT, PAD)
+"""They get the ids 0 to 3 of a tokenizer trained here."""
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
+"""Hugging Face's files beside ``tokenizer.json`` that may name its end-of-text token."""
+
+
+class Tokenizer:
+    """A ``tokenizer.json``, with the ids that training needs to know.
+
+    Args:
+        raw: The tokenizer itself; its settings are changed.
+        eos_id: Id that ends a document or an answer.
+        pad_id: Fills up rows; never a target.
+        fingerprint: Equal for tokenizers that encode alike.
+    """
+
+    def __init__(
+        self, raw: tokenizers.Tokenizer, *, eos_id: int, pad_id: int, fingerprint: str
+    ) -> None:
+        raw.encode_special_tokens = True  # control tokens in raw text stay ordinary text
+        raw.no_truncation()
+        raw.no_padding()
+        self._raw = raw
+        self.eos_id = eos_id
+        self.pad_id = pad_id
+        self.fingerprint = fingerprint
+        self.user_id: int | None = raw.token_to_id(USER)
+        self.assistant_id: int | None = raw.token_to_id(ASSISTANT)
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Read a ``tokenizer.json``, or a Hugging Face folder that holds one.
+
+        The end-of-text token is ``<|endoftext|>`` if the vocabulary has it as a control token,
+        else what a Hugging Face file beside ``tokenizer.json`` names.
+
+        Raises:
+            DataError: There is no such file, it is no tokenizer, or it has no end-of-text token.
+        """
+        file = path / TOKENIZER_FILE if path.is_dir() else path
+        text, raw = _read(file)
+        eos_id = _find_id(raw, END_OF_TEXT, file.parent, "eos_token")
+        if eos_id is None:
+            raise DataError(
+                str(file),
+                "a tokenizer without an end-of-text token",
+                f"the control token {END_OF_TEXT}, or a tokenizer_config.json that names one",
+                'Put a tokenizer_config.json with {"eos_token": "..."} beside it.',
+            )
+        pad_id = _find_id(raw, PAD, file.parent, "pad_token")
+        return cls(
+            raw,
+            eos_id=eos_id,
+            pad_id=eos_id if pad_id is None else pad_id,
+            fingerprint=fingerprint(text, eos_id),
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below it, those of control tokens included."""
+        return int(max(self._raw.get_vocab(with_added_tokens=True).values())) + 1
+
+    def name_of(self, token_id: int) -> str:
+        """Return the vocabulary's own name of an id, such as ``<|endoftext|>``."""
+        return str(self._raw.id_to_token(token_id))
+
+    @property
+    def has_chat_tokens(self) -> bool:
+        """Whether ``<|user|>`` and ``<|assistant|>`` are there to mark turns."""
+        return self.user_id is not None and self.assistant_id is not None
+
+    @cached_property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """What the tokenizer's own template puts before a text, such as a BOS; empty for ours."""
+        ids = self._raw.encode("", add_special_tokens=True).ids
+        return tuple(token for token in ids if token != self.eos_id)
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text as it stands: nothing is added, and nothing in it is a control token."""
+        ids: list[int] = self._raw.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Do as ``encode`` for many texts, on all cores."""
+        encodings = self._raw.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int], *, skip_control: bool = False) -> str:
+        """Return the text of ``ids``; control tokens are shown by name unless skipped."""
+        text: str = self._raw.decode(list(ids), skip_special_tokens=skip_control)
+        return text
+
+    def token_bytes(self) -> NDArray[np.int64]:
+        """Count the UTF-8 bytes of text behind each id, shape (vocab_size,); 0 for control tokens.
+
+        Exact for byte-level BPE. In SentencePiece-like vocabularies, a space that the tokenizer
+        adds before a text counts as one byte of it.
+        """
+        content = json.loads(self._raw.to_str())
+        is_byte_level = "ByteLevel" in json.dumps([content["pre_tokenizer"], content["decoder"]])
+        sizes = np.zeros(self.vocab_size, np.int64)
+        for token, token_id in self._raw.get_vocab(with_added_tokens=False).items():
+            sizes[token_id] = len(token) if is_byte_level else _piece_bytes(token)
+        for token_id, added in self._raw.get_added_tokens_decoder().items():
+            sizes[token_id] = 0 if added.special else len(added.content.encode())
+        return sizes
+
+
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_frequency: int) -> str:
+    """Train a byte-level BPE; equal texts in equal order give equal results.
+
+    Returns:
+        The content of a ``tokenizer.json``. The vocabulary is smaller than ``vocab_size`` if the
+        texts hold too few pairs of ``min_frequency``.
+    """
+    raw = tokenizers.Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=list(CONTROL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    raw.train_from_iterator(iter(texts), trainer)
+    content: str = raw.to_str(pretty=True)
+    return content
+
+
+def fingerprint(tokenizer_json: str, eos_id: int) -> str:
+    """Hash a tokenizer's content, whatever its white space."""
+    canonical = json.dumps([json.loads(tokenizer_json), eos_id], sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _read(file: Path) -> tuple[str, tokenizers.Tokenizer]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(
+            str(file),
+            "no such file",
+            "a tokenizer.json of the tokenizers library",
+            "Correct the path; a model that has a SentencePiece file only needs converting first.",
+        ) from None
+    try:
+        return text, tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises nothing narrower
+        raise DataError(
+            str(file),
+            f"a file that is no tokenizer ({error})",
+            "a tokenizer.json of the tokenizers library",
+            "Save it again with `tokenizer.save` or `save_pretrained`.",
+        ) from error
+
+
+def _find_id(raw: tokenizers.Tokenizer, control: str, folder: Path, key: str) -> int | None:
+    """Return the id of our control token, else of what a file of ``folder`` names under ``key``."""
+    added = {token.content: number for number, token in raw.get_added_tokens_decoder().items()}
+    if control in added:
+        return added[control]
+    for name in CONFIG_FILES:
+        try:
+            content: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        token = content.get(key)
+        if isinstance(token, dict):
+            token = token.get("content")
+        token_id = raw.token_to_id(token) if token else content.get(f"{key}_id")
+        if isinstance(token_id, list):
+            token_id = token_id[0]
+        if isinstance(token_id, int):
+            return token_id
+    return None
+
+
+def _piece_bytes(token: str) -> int:
+    is_byte = len(token) == len("<0x00>") and token.startswith("<0x") and token.endswith(">")
+    return 1 if is_byte else len(token.replace("▁", " ").encode())

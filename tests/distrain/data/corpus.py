@@ -1,0 +1,37 @@
+"""Small made splits for the tests of layers 2 and 3."""
+
+import random
+
+from distrain.data.shard_writer import Origin, ShardWriter
+from distrain.data.tokenizer import Tokenizer, train_tokenizer
+
+WORDS = ["def", "return", "self", "value", "import", "class", "name", "list", "for", "in", "0", "1"]
+
+
+def make_texts(count, seed=0):
+    choose = random.Random(seed)
+    return [
+        f"# {seed}.{number}\n" + " ".join(choose.choices(WORDS, k=choose.randint(3, 120)))
+        for number in range(count)
+    ]
+
+
+def make_tokenizer(folder, vocab_size=320):
+    file = folder / "tokenizer.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(train_tokenizer(make_texts(50), vocab_size=vocab_size, min_frequency=2))
+    return Tokenizer.load(file)
+
+
+def write_split(folder, split, texts, *, shard_tokens=1000, pairs=None):
+    tokenizer = make_tokenizer(folder)
+    origin = Origin(tokenizer, corpus="made")
+    with ShardWriter(
+        folder / split, origin, shard_tokens=shard_tokens, has_pairs=pairs is not None
+    ) as writer:
+        for text in texts:
+            writer.add(tokenizer.encode(text), len(text.encode()))
+        for pair in pairs or ():
+            writer.add_pair(pair)
+        writer.commit()
+    return tokenizer
