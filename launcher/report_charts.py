@@ -144,9 +144,7 @@ def build_chart(spec: ChartSpec) -> Chart | None:
             for level in sorted(spec.levels, key=lambda level: level.value)
         ),
         x_ticks=tuple(
-            Label(x_percent(tick), tick_text(tick, step))
-            for tick, step in nice_ticks(first, last, 6)
-            if step >= 1 and first <= tick <= last
+            Label(x_percent(tick), tick_text(tick, 1)) for tick in _whole_ticks(first, last)
         ),
         y_ticks=tuple(Label(round(100 * scale(tick), 2), text) for tick, text in y_ticks),
         marks=tuple(
@@ -161,7 +159,7 @@ def build_chart(spec: ChartSpec) -> Chart | None:
 
 
 def nice_ticks(low: float, high: float, most: int) -> list[tuple[float, float]]:
-    """Choose round values from ``low`` to ``high`` or just beyond, with the distance between them."""
+    """Choose round values from ``low`` to ``high`` or just beyond, with their distance."""
     span = high - low
     if span <= 0:
         span = abs(high) or 1.0
@@ -170,6 +168,13 @@ def nice_ticks(low: float, high: float, most: int) -> list[tuple[float, float]]:
     step = next(power * nice for nice in NICE if power * nice >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [(number * step, step) for number in range(first, max(last, first + 1) + 1)]
+
+
+def _whole_ticks(first: int, last: int) -> list[float]:
+    if first == last:
+        return [first]
+    ticks = [tick for tick, _ in nice_ticks(first, last, 6)]
+    return [tick for tick in ticks if tick == round(tick) and first <= tick <= last]
 
 
 def path_data(points: Sequence[Point], first: int, scale: Scale) -> tuple[str, int]:

@@ -191,7 +191,7 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _guarded(path: Path, data: RunData, read: Callable[[Path], Value]) -> Value | None:
+def _guarded(path: Path, data: RunData, read: Callable[[Path], Value | None]) -> Value | None:
     if not path.exists():
         return None
     try:

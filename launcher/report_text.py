@@ -4,27 +4,32 @@ from datetime import UTC, datetime
 
 from launcher.text import short_bytes, short_count, short_duration
 
+UNKNOWN = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
 __all__ = [
+    "MINUS",
+    "UNKNOWN",
     "count",
     "date_text",
     "integer",
     "nats",
-    "significant",
     "short_bytes",
     "short_count",
     "short_duration",
+    "significant",
     "tick_text",
 ]
 
 
 def nats(value: float | None) -> str:
     """Write a loss: three decimals."""
-    return "–" if value is None else f"{value:.3f}"
+    return UNKNOWN if value is None else f"{value:.3f}"
 
 
 def integer(value: float | None) -> str:
     """Write a count in full: ``1,234,567``."""
-    return "–" if value is None else f"{value:,.0f}"
+    return UNKNOWN if value is None else f"{value:,.0f}"
 
 
 def count(value: int, noun: str) -> str:
@@ -35,7 +40,7 @@ def count(value: int, noun: str) -> str:
 def significant(value: float | None, digits: int = 3) -> str:
     """Write a number with so many significant digits, small ones as ``3.0e-4``."""
     if value is None:
-        return "–"
+        return UNKNOWN
     if value == 0:
         return "0"
     if abs(value) < 1e-3:
@@ -66,5 +71,5 @@ def tick_text(value: float, step: float) -> str:
 def date_text(time_s: float | None) -> str:
     """Write a moment: ``2026-01-31 12:30:59`` UTC."""
     if time_s is None:
-        return "–"
+        return UNKNOWN
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")

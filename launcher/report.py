@@ -1,0 +1,209 @@
+"""``distrain report``: one offline HTML page of a run, made from its plain files.
+
+The page asks nothing of the network and is small enough to be mailed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distrain import __version__
+from distrain.config.records import utc_now, write_text
+from distrain.config.run_folder import RunFolder
+from distrain.errors import NotFoundError
+from launcher.report_charts import GRID, Chart, ChartSpec, Level, Series, build_chart
+from launcher.report_data import (
+    STEP,
+    TRAINING_KINDS,
+    Fields,
+    RunData,
+    StageData,
+    number,
+    read_run,
+)
+from launcher.report_results import TABLES, Figure, Table, summary, training_figures, values
+from launcher.report_text import UNKNOWN, significant
+from launcher.report_timeline import build_timeline, event_rows
+
+MAX_BYTES = 300_000
+RECORDS_DRAWN = 5000
+"""Of one stage; more are thinned out, and the page says so."""
+TEXT_SHOWN = 30_000
+"""Characters of the recipe."""
+TEMPLATES = Path(__file__).parent / "templates"
+UNIGRAMS = (
+    ("unigram_entropy", "unigram entropy"),
+    ("unigram_cross_entropy", "train unigram"),
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One stage on the page."""
+
+    stage: StageData
+    figures: list[Figure]
+    main_chart: Chart | None
+    charts: list[Chart]
+    tables: list[Table]
+    note: str
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write ``report.html`` into the run folder; works at any moment of a run.
+
+    Raises:
+        NotFoundError: There is no such run folder.
+    """
+    if not run.root.is_dir():
+        raise NotFoundError(
+            str(run.root), "no folder of that name", "a run folder", "See `distrain status`."
+        )
+    write_text(run.report, render(read_run(run)))
+    return run.report
+
+
+def render(run: RunData) -> str:
+    """Render the page; draws fewer records when it would grow beyond ``MAX_BYTES``."""
+    records_drawn = RECORDS_DRAWN
+    while True:
+        page = _render(run, records_drawn)
+        if len(page.encode()) < MAX_BYTES or records_drawn < 100:
+            return page
+        records_drawn = records_drawn * 3 // 4
+
+
+def thinned(records: list[Fields], most: int) -> list[Fields]:
+    """Keep every n-th record and the last one, so that about ``most`` remain."""
+    if len(records) <= most:
+        return records
+    every = -(-len(records) // most)
+    kept = records[::every]
+    return kept if kept[-1] is records[-1] else [*kept, records[-1]]
+
+
+def _render(run: RunData, records_drawn: int) -> str:
+    import jinja2  # not needed by any other command
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    events, events_note = event_rows(run.events)
+    timeline = build_timeline(run)
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        summary=summary(run),
+        sections=[_section(stage, records_drawn) for stage in run.stages],
+        timeline=timeline,
+        outcomes={attempt.outcome for stage in run.stages for attempt in stage.attempts},
+        has_marks=timeline is not None and any(row.marks for row in timeline.rows),
+        events=events,
+        events_note=events_note,
+        environment=flatten(run.environment),
+        recipe=shortened(run.recipe),
+        written=utc_now(),
+        version=__version__,
+        grid=GRID,
+    )
+
+
+def _section(stage: StageData, records_drawn: int) -> Section:
+    tables = TABLES[stage.kind](stage) if stage.kind in TABLES else []
+    if stage.kind not in TRAINING_KINDS:
+        return Section(stage, [], None, [], tables, "")
+    records = thinned(stage.steps, records_drawn)
+    note = ""
+    if len(records) < len(stage.steps):
+        note = (
+            f"Drawn: {len(records):,} of {len(stage.steps):,} step records, evenly chosen; "
+            "metrics.jsonl has them all."
+        )
+    marks = restart_marks(stage)
+    charts = [build_chart(spec) for spec in _chart_specs(records, marks)]
+    return Section(
+        stage,
+        training_figures(stage),
+        build_chart(_loss_spec(stage, records, thinned(stage.scores, records_drawn), marks)),
+        [chart for chart in charts if chart is not None],
+        tables,
+        note,
+    )
+
+
+def restart_marks(stage: StageData) -> tuple[tuple[int, str], ...]:
+    """Find the first step of every attempt but the first."""
+    marks = []
+    previous = None
+    for record in stage.steps:
+        attempt = record.get("attempt")
+        if previous is not None and attempt != previous:
+            marks.append((int(record[STEP]), f"attempt {attempt}"))
+        previous = attempt
+    return tuple(marks)
+
+
+def _loss_spec(
+    stage: StageData,
+    records: list[Fields],
+    scores: list[Fields],
+    marks: tuple[tuple[int, str], ...],
+) -> ChartSpec:
+    levels = [(label, number(stage.result.get(name))) for name, label in UNIGRAMS]
+    if stage.kind == "sft":
+        levels = [
+            ("tuned, shuffled prompts", number(stage.result.get("eval_loss_shuffled_prompts")))
+        ]
+    return ChartSpec(
+        title="Loss",
+        unit="nats per target token",
+        series=(
+            Series("train", "train", _points(records, "train/loss")),
+            Series("validation", "validation", _points(scores, "eval/loss"), is_dotted=True),
+        ),
+        levels=tuple(Level(label, value) for label, value in levels if value is not None),
+        marks=marks,
+    )
+
+
+def _chart_specs(records: list[Fields], marks: tuple[tuple[int, str], ...]) -> list[ChartSpec]:
+    def spec(title: str, unit: str, field: str, **options: Any) -> ChartSpec:  # noqa: ANN401
+        series = Series(title.lower(), "single", _points(records, field))
+        found = values(records, field)
+        headline = f"last {significant(found[-1])}" if found else ""
+        return ChartSpec(title, unit, (series,), headline, (), marks, **options)
+
+    return [
+        spec("Learning rate", "", "train/learning_rate", from_zero=True),
+        spec("Gradient norm", "L2, before clipping", "train/grad_norm", may_be_log=True),
+        spec("Throughput", "tokens per second", "perf/tokens_per_sec", from_zero=True),
+        spec("Memory", "GiB, peak of the largest rank", "memory/max_gib", from_zero=True),
+    ]
+
+
+def _points(records: list[Fields], field: str) -> list[tuple[int, float | None]]:
+    return [(int(record[STEP]), number(record.get(field))) for record in records]
+
+
+def flatten(value: Fields, prefix: str = "") -> list[tuple[str, str]]:
+    """Write nested settings as dotted keys, for a table of two columns."""
+    rows: list[tuple[str, str]] = []
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict):
+            rows += flatten(item, f"{name}.")
+        elif isinstance(item, list):
+            rows.append((name, ", ".join(map(str, item))))
+        else:
+            rows.append((name, UNKNOWN if item is None else str(item)))
+    return rows
+
+
+def shortened(text: str) -> str:
+    """Cut a text that would fill the page."""
+    if len(text) <= TEXT_SHOWN:
+        return text
+    return text[:TEXT_SHOWN] + "\n# ... cut here; resolved.yaml in the run folder has the rest"

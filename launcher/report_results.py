@@ -1,0 +1,285 @@
+"""Figures and tables of the report, one function a stage kind. Pure; says what the numbers say."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from launcher.report_data import Fields, RunData, StageData, number
+from launcher.report_text import (
+    MINUS,
+    UNKNOWN,
+    count,
+    integer,
+    nats,
+    short_bytes,
+    short_count,
+    short_duration,
+)
+from launcher.report_text import significant as digits
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number that stands large."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a header; the first column is text, the others are numbers."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def values(records: Sequence[Fields], field: str) -> list[float]:
+    """Collect the finite values of a field."""
+    found = (number(record.get(field)) for record in records)
+    return [value for value in found if value is not None]
+
+
+def training_figures(stage: StageData) -> list[Figure]:
+    """Key figures of a training stage, as far as it came."""
+    figures = [Figure("steps", integer(stage.last_step), _of_total(stage))]
+    tokens = values(stage.steps, "train/tokens_seen")
+    if tokens:
+        figures.append(Figure("tokens", short_count(tokens[-1])))
+    parameters = number(stage.result.get("parameters"))
+    if parameters is not None:
+        trained = number(stage.result.get("trainable_parameters"))
+        note = "" if trained is None else f"{short_count(trained)} trained"
+        figures.append(Figure("parameters", short_count(parameters), note))
+    losses = values(stage.steps, "train/loss")
+    if losses:
+        figures.append(Figure("train loss", nats(losses[-1]), "last step, nats"))
+    scores = values(stage.scores, "eval/loss")
+    if scores:
+        note = f"last; best {nats(min(scores))}"
+        figures.append(Figure("validation loss", nats(scores[-1]), note))
+    speeds = values(stage.steps, "perf/tokens_per_sec")
+    if speeds:
+        figures.append(Figure("tokens/s", short_count(median(speeds)), "median"))
+    shares = values(stage.steps, "perf/mfu")
+    if shares:
+        figures.append(Figure("MFU", f"{100 * median(shares):.1f}%", "median"))
+    memory = values(stage.steps, "memory/max_gib")
+    if memory:
+        figures.append(Figure("memory", f"{max(memory):.2f} GiB", "largest rank"))
+    return figures
+
+
+def pretrain_tables(stage: StageData) -> list[Table]:
+    """Validation loss beside the two unigram figures."""
+    scores = values(stage.scores, "eval/loss")
+    last = number(stage.result.get("eval_loss")) or (scores[-1] if scores else None)
+    rows = _loss_rows(
+        stage.result,
+        (
+            ("unigram_entropy", "unigram entropy of the validation text itself"),
+            ("unigram_cross_entropy", "validation text under the train unigram"),
+        ),
+        last,
+    )
+    if not rows or last is None:
+        return []
+    rows.insert(0, ("model, last validation", nats(last), digits(perplexity(last)), UNKNOWN))
+    header = ("validation split", "nats/token", "perplexity", "model is lower by")
+    return [Table("Against token frequencies alone", header, tuple(rows))]
+
+
+def sft_tables(stage: StageData) -> list[Table]:
+    """Held-out answers: base and tuned model, with their own and with shuffled prompts."""
+    rows: list[tuple[str, ...]] = []
+    for name, own, shuffled in (
+        ("base model", "eval_loss_base", "eval_loss_base_shuffled_prompts"),
+        ("tuned model", "eval_loss", "eval_loss_shuffled_prompts"),
+    ):
+        first, second = number(stage.result.get(own)), number(stage.result.get(shuffled))
+        if first is not None or second is not None:
+            rows.append((name, nats(first), nats(second), nats(_difference(second, first))))
+    if not rows:
+        return []
+    if len(rows) == 2:
+        changes = [
+            _difference(number(stage.result.get(tuned)), number(stage.result.get(base)))
+            for base, tuned in (
+                ("eval_loss_base", "eval_loss"),
+                ("eval_loss_base_shuffled_prompts", "eval_loss_shuffled_prompts"),
+            )
+        ]
+        rows.append(("change by tuning", *(_signed(change) for change in changes), ""))
+    return [
+        Table(
+            "Held-out answers, nats per answer token",
+            ("", "own prompt", "shuffled prompts", f"shuffled {MINUS} own"),
+            tuple(rows),
+            "Shuffled prompts give each answer the prompt of another pair.",
+        )
+    ]
+
+
+def prepare_tables(stage: StageData) -> list[Table]:
+    """Documents, what was dropped and why, tokens of each split."""
+    result, tables = stage.result, []
+    splits = result.get("splits")
+    pairs = result.get("pairs") if isinstance(result.get("pairs"), dict) else {}
+    if isinstance(splits, dict):
+        rows = []
+        for name in [*(s for s in SPLITS if s in splits), *(s for s in splits if s not in SPLITS)]:
+            split = splits[name] if isinstance(splits[name], dict) else {}
+            size = number(split.get("bytes"))
+            rows.append((
+                str(name),
+                integer(number(split.get("documents"))),
+                integer(number(split.get("tokens"))),
+                UNKNOWN if size is None else short_bytes(size),
+                integer(number((pairs or {}).get(name))),
+            ))  # fmt: skip
+        header = ("split", "documents", "tokens", "text", "pairs")
+        vocabulary = number(result.get("vocab_size"))
+        note = "" if vocabulary is None else f"Vocabulary of {integer(vocabulary)} tokens."
+        tables.append(Table("Splits", header, tuple(rows), note))
+    dropped = result.get("dropped")
+    if isinstance(dropped, dict):
+        rows_dropped = [
+            (str(reason).replace("_", " "), integer(number(amount)))
+            for reason, amount in dropped.items()
+        ]
+        kept = number(result.get("documents"))
+        rows_dropped.insert(0, ("kept", integer(kept)))
+        tables.append(
+            Table("Documents", ("kept or dropped, why", "documents"), tuple(rows_dropped))
+        )
+    return tables
+
+
+def evaluate_tables(stage: StageData) -> list[Table]:
+    """The test split."""
+    tables = []
+    documents = stage.result.get("documents")
+    if isinstance(documents, dict):
+        row = (
+            "test documents",
+            nats(number(documents.get("loss"))),
+            digits(number(documents.get("perplexity"))),
+            nats(number(documents.get("bits_per_byte"))),
+            integer(number(documents.get("targets"))),
+        )
+        header = ("", "nats/token", "perplexity", "bits per byte", "target tokens")
+        tables.append(Table("Test split, documents", header, (row,)))
+    answers = stage.result.get("answers")
+    if isinstance(answers, dict):
+        as_sft = {f"eval_{name}": value for name, value in answers.items()}
+        for table in sft_tables(StageData(stage.name, result=as_sft)):
+            targets = number(answers.get("targets"))
+            note = table.note if targets is None else f"{table.note} {integer(targets)} tokens."
+            title = "Test split, answers, nats per answer token"
+            tables.append(Table(title, table.header, table.rows, note))
+    return tables
+
+
+def export_tables(stage: StageData) -> list[Table]:
+    """What was written."""
+    files = stage.result.get("files")
+    if not isinstance(files, dict):
+        return []
+    rows = tuple((str(name), short_bytes(number(size) or 0)) for name, size in files.items())
+    return [Table("Exported files", ("file", "size"), rows, str(stage.result.get("folder", "")))]
+
+
+TABLES: dict[str, Callable[[StageData], list[Table]]] = {
+    "prepare": prepare_tables,
+    "pretrain": pretrain_tables,
+    "sft": sft_tables,
+    "evaluate": evaluate_tables,
+    "export": export_tables,
+}
+
+
+def summary(run: RunData) -> str:
+    """Say in a few words how the run stands and what came out."""
+    parts = [_standing(run)]
+    for stage in run.stages:
+        scores = values(stage.scores, "eval/loss")
+        if stage.kind == "pretrain" and scores:
+            parts.append(_pretrain_sentence(stage, scores))
+        base, tuned = (number(stage.result.get(k)) for k in ("eval_loss_base", "eval_loss"))
+        if stage.kind == "sft" and base is not None and tuned is not None:
+            shuffled = number(stage.result.get("eval_loss_shuffled_prompts"))
+            beside = "" if shuffled is None else f" ({nats(shuffled)} with shuffled prompts)"
+            parts.append(
+                f"Held-out answers: {nats(base)} before and {nats(tuned)} nats after "
+                f"{stage.name}{beside}."
+            )
+    return " ".join(parts)
+
+
+def perplexity(loss: float) -> float:
+    """Turn nats into perplexity."""
+    return math.exp(min(loss, 700.0))
+
+
+def _pretrain_sentence(stage: StageData, scores: list[float]) -> str:
+    text = f"Validation loss {nats(scores[-1])} nats after {count(stage.last_step, 'step')}"
+    unigrams = values([stage.result], "unigram_entropy")
+    unigrams += values([stage.result], "unigram_cross_entropy")
+    if unigrams:
+        gap = min(unigrams) - scores[-1]
+        side = "under" if gap >= 0 else "over"
+        text += f", {abs(gap):.2f} {side} the lower unigram figure of {nats(min(unigrams))}"
+    return text + "."
+
+
+def _standing(run: RunData) -> str:
+    restarts = sum(max(len(stage.attempts) - 1, 0) for stage in run.stages)
+    again = f", {count(restarts, 'restart')}" if restarts else ""
+    begun = [stage for stage in run.stages if stage.state != "waiting" or stage.attempts]
+    if not begun:
+        return "Not started yet."
+    spans = [(a.start_s, a.end_s) for stage in run.stages for a in stage.attempts]
+    worked_s = sum(end - start for start, end in spans)
+    took = f" in {short_duration(worked_s)} of work" if spans else ""
+    failed = next((stage for stage in run.stages if stage.state == "failed"), None)
+    if failed:
+        return f"Failed in stage {failed.name} after {count(failed.last_step, 'step')}{again}."
+    if all(stage.state == "done" for stage in run.stages):
+        return f"All {count(len(run.stages), 'stage')} done{took}{again}."
+    now = next(stage for stage in reversed(begun))
+    verb = {"running": "Running", "stopped": "Stopped in", "done": "Done with"}
+    done = sum(stage.state == "done" for stage in run.stages)
+    where = f"{verb.get(now.state, 'Broke off in')} stage {now.name}"
+    step = f" at step {integer(now.last_step)}{_of_total(now, ' ')}" if now.steps else ""
+    return f"{where}{step}; {done} of {count(len(run.stages), 'stage')} done{again}."
+
+
+def _of_total(stage: StageData, before: str = "") -> str:
+    total = number((stage.settings.get("training") or {}).get("max_steps"))
+    return "" if total is None else f"{before}of {integer(total)}"
+
+
+def _loss_rows(
+    result: Fields, names: tuple[tuple[str, str], ...], model: float | None
+) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, label in names:
+        value = number(result.get(name))
+        if value is not None:
+            lower = nats(_difference(value, model))
+            rows.append((label, nats(value), digits(perplexity(value)), lower))
+    return rows
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _signed(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:+.3f}".replace("-", MINUS)

@@ -1,0 +1,227 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from distrain.config.records import write_json
+from distrain.config.run_folder import RunFolder
+from distrain.errors import NotFoundError
+from launcher.report import MAX_BYTES, write_report
+from tests.launcher.report_runs import RunWriter, finished_run, pretrain_result
+
+PATH = re.compile(r'data-label="([^"]*)" data-points="(\d+)"')
+
+
+def page_of(run):
+    path = write_report(run)
+    assert path == run.report
+    assert path.stat().st_size < MAX_BYTES
+    return path.read_text()
+
+
+def text_of(page):
+    """What a reader sees, roughly."""
+    body = page.split("</header>")[0] + page.split("</header>")[1].split("<script>")[0]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return page_of(finished_run(tmp_path_factory.mktemp("runs") / "quickstart"))
+
+
+def test_summary_says_how_the_run_ended_and_what_came_out(finished):
+    (sentence,) = re.findall(r'class="summary">([^<]*)<', finished)
+    assert sentence.startswith("All 5 stages done in ")
+    assert ", 1 restart." in sentence
+    assert "1.60 under the lower unigram figure of 6.312" in sentence
+    assert "4.402 before and 3.214 nats after sft (3.871 with shuffled prompts)" in sentence
+
+
+def test_every_record_is_a_point_of_its_chart(finished):
+    counts = [(label, int(number)) for label, number in PATH.findall(finished)]
+    single = ["learning rate", "gradient norm", "throughput", "memory"]
+    assert counts == [
+        ("train", 430),
+        ("validation", 11),  # every 40 steps and the last one
+        *((label, 430) for label in single),
+        ("train", 120),
+        ("validation", 3),
+        *((label, 120) for label in single),
+    ]
+
+
+def test_both_unigram_figures_stand_beside_the_validation_loss(finished):
+    assert "unigram entropy 6.312" in finished
+    assert "train unigram 6.641" in finished
+    assert "1.602" in text_of(finished)
+    assert "1.931" in text_of(finished)
+
+
+def test_sft_table_shows_base_tuned_and_shuffled(finished):
+    text = text_of(finished)
+    assert "base model 4.402 4.655 0.253" in text
+    assert "tuned model 3.214 3.871 0.657" in text
+    assert "change by tuning \N{MINUS SIGN}1.188 \N{MINUS SIGN}0.784" in text
+
+
+def test_prepare_and_evaluate_tables(finished):
+    text = text_of(finished)
+    assert "train 646 3,154,022 10.5 MiB 5,120" in text
+    assert "duplicate 4" in text
+    assert "test documents 4.688 109 1.945 101,202" in text
+
+
+def test_restart_and_quarantine_are_on_the_page(finished):
+    text = text_of(finished)
+    assert "digest differs" in text
+    assert "no word of its end (signal 9)" in text
+    assert 'title="pretrain, attempt 1: lost' in finished
+    assert finished.count('class="mark"') == 5  # attempt 2, in each chart of pretrain
+
+
+def test_recipe_and_environment_are_on_the_page(finished):
+    text = text_of(finished)
+    assert "name: quickstart" in text
+    assert "packages.torch 2.13.0" in text
+
+
+def test_page_names_no_address(finished):
+    assert "http" not in finished.replace("http-equiv", "")
+    assert "src=" not in finished
+    assert "@import" not in finished
+    assert "url(" not in finished
+
+
+def test_run_that_has_not_begun(tmp_path):
+    run = RunFolder(tmp_path / "new")
+    run.root.mkdir()
+    assert "Not started yet." in page_of(run)
+
+
+def test_recipe_alone_shows_its_stages_as_not_started(tmp_path):
+    writer = RunWriter(tmp_path / "fresh")
+    page = page_of(writer.run)
+    assert "Not started yet." in page
+    assert page.count("not started") == 5
+
+
+def test_run_in_the_middle(tmp_path):
+    writer = RunWriter(tmp_path / "running")
+    writer.event("started", "pretrain", attempt=1)
+    writer.state("pretrain", "running", 1)
+    writer.steps("pretrain", 1, 1, 210, total=430)
+    with writer.run.stage("pretrain").metrics.open("a") as stream:
+        stream.write('{"train/global_step": 211, "train/lo')  # being written
+    page = page_of(writer.run)
+    assert "Running stage pretrain at step 210 of 430; 0 of 5 stages done." in page
+    assert ("train", "210") in PATH.findall(page)
+    assert "Could not be read" not in page
+
+
+def test_failed_run_says_why(tmp_path):
+    writer = RunWriter(tmp_path / "failed")
+    writer.event("started", "pretrain", attempt=1)
+    writer.steps("pretrain", 1, 1, 30, total=430)
+    writer.event("failed", "pretrain", attempt=1, reason="loss is not finite")
+    writer.state("pretrain", "failed", 1, 20)
+    message = "pretrain: found <nan>; expected a finite loss. Lower the learning rate."
+    write_json(writer.run.stage("pretrain").error, {"exit_code": 6, "message": message})
+    page = page_of(writer.run)
+    assert "Failed in stage pretrain after 30 steps." in page
+    assert "found &lt;nan&gt;; expected a finite loss" in page
+
+
+def test_values_that_are_not_finite_leave_gaps(tmp_path):
+    writer = RunWriter(tmp_path / "gaps")
+    writer.steps("pretrain", 1, 1, 20)
+    metrics = writer.run.stage("pretrain").metrics
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    records[9]["train/loss"] = None
+    records[9]["train/grad_norm"] = float("inf")
+    metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    counts = dict(PATH.findall(page_of(writer.run)))
+    assert counts == {
+        "train": "19",
+        "validation": "1",
+        "learning rate": "20",
+        "gradient norm": "19",
+        "throughput": "20",
+        "memory": "20",
+    }
+
+
+def test_damaged_files_cost_only_their_part_and_are_named(tmp_path):
+    run = finished_run(tmp_path / "damaged")
+    run.environment.write_text("{ torn")
+    run.stage("sft").result.write_bytes(b"\xff\xfe\x00")
+    with run.stage("pretrain").metrics.open("a") as stream:
+        stream.write("no json\n17\n")
+    page = page_of(run)
+    damage = re.findall(r'class="damage">Could not be read: ([^<:]*):', page)
+    assert damage == ["damaged/environment.json", "pretrain/metrics.jsonl", "sft/result.json"]
+    assert ("train", "430") in PATH.findall(page)
+
+
+def test_what_runs_write_cannot_become_markup(tmp_path):
+    evil = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'"
+    writer = RunWriter(tmp_path / "evil")
+    writer.run.resolved.write_text(
+        f"name: x # {evil}\nstages:\n  {json.dumps(evil)}: {{kind: sft}}\n"
+    )
+    writer.event("failed", evil, attempt=1, reason=evil)
+    writer.event(evil, "pretrain", attempt=1)
+    write_json(writer.run.environment, {evil: evil})
+    write_json(writer.run.stage("pretrain").result, pretrain_result() | {"folder": evil})
+    writer.done("prepare", {"documents": 1, "dropped": {evil: 3}, "splits": {evil: {}}})
+    page = page_of(writer.run)
+    assert page.count("<script>") == 1
+    assert "<img" not in page
+    assert page.count("&lt;script&gt;alert(1)") >= 6
+
+
+def test_results_of_another_shape_do_not_break_the_page(tmp_path):
+    writer = RunWriter(tmp_path / "odd")
+    for stage in ("prepare", "evaluate", "export", "pretrain", "sft"):
+        odd = {"splits": [1], "dropped": "none", "documents": [], "answers": 3, "files": [],
+               "eval_loss": "low", "eval_loss_base": True, "pairs": 7}  # fmt: skip
+        write_json(writer.run.stage(stage).result, odd)
+        writer.state(stage, "done", 1)
+    assert "All 5 stages done" in page_of(writer.run)
+
+
+def test_five_thousand_records_are_all_drawn(tmp_path):
+    writer = RunWriter(tmp_path / "long", max_steps=5000)
+    writer.steps("pretrain", 1, 1, 5000)
+    page = page_of(writer.run)
+    assert set(PATH.findall(page)) >= {("train", "5000"), ("memory", "5000"), ("validation", "125")}
+    assert "Drawn:" not in page
+
+
+def test_more_records_are_thinned_and_the_page_says_so(tmp_path):
+    writer = RunWriter(tmp_path / "longer", max_steps=12_001)
+    writer.steps("pretrain", 1, 1, 12_001)
+    writer.steps("sft", 1, 1, 7000)
+    page = page_of(writer.run)
+    (note, _) = re.findall(r"Drawn: ([\d,]+) of ([\d,]+) step records", page)
+    assert note[1] == "12,001"
+    drawn = int(note[0].replace(",", ""))
+    assert ("train", str(drawn)) in PATH.findall(page)
+    assert 1000 < drawn <= 5000
+
+
+def test_missing_run_is_an_error_with_a_remedy(tmp_path):
+    with pytest.raises(NotFoundError, match="distrain status"):
+        write_report(RunFolder(tmp_path / "nowhere"))
+
+
+def test_report_needs_no_torch(tmp_path):
+    run = finished_run(tmp_path / "quickstart")
+    script = (
+        "import sys; from pathlib import Path; from launcher.report import write_report;"
+        "from distrain.config.run_folder import RunFolder;"
+        f"write_report(RunFolder(Path({str(run.root)!r}))); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -1,0 +1,116 @@
+"""The report in a real browser: what its console says, what it asks for, what it draws."""
+
+import json
+
+import pytest
+
+from launcher.report import write_report
+from tests.launcher.chromium import Chromium
+from tests.launcher.report_runs import RunWriter, finished_run
+
+pytestmark = pytest.mark.browser
+
+MEANT_TO_FAIL = """<!doctype html><script src='http://example.test/a.js'></script>
+<script>console.error('said aloud'); nothing.here;</script>"""
+SERIES = """
+[...document.querySelectorAll("path[data-points]")].map((path) => {
+  const lines = path.getAttribute("d").replaceAll("h0", "").match(/-?\\d+/g).length / 2;
+  const box = path.getBBox();
+  return [path.dataset.label, Number(path.dataset.points), lines, box.width];
+})
+"""
+SMALL_CHARTS = ("learning rate", "gradient norm", "throughput", "memory")
+FIRST_PLOT = """
+(() => { const plot = document.querySelector(".plot");
+         plot.scrollIntoView({block: "center", behavior: "instant"});
+         const box = plot.getBoundingClientRect();
+         return [box.left, box.top, box.width, box.height]; })()
+"""
+OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
+CLIPPED_LABELS = """
+[...document.querySelectorAll(".x, .y span, .level span")].filter((label) => {
+  const box = label.getBoundingClientRect();
+  return box.left < 0 || box.right > window.innerWidth;
+}).map((label) => label.textContent)
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with Chromium(tmp_path_factory.mktemp("profile")) as opened:
+        opened.resize(1280, 900)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return finished_run(tmp_path_factory.mktemp("runs") / "quickstart")
+
+
+def test_errors_and_requests_would_be_noticed(browser, tmp_path):
+    """Without this, the silence asserted below would prove nothing."""
+    page = tmp_path / "page.html"
+    page.write_text(MEANT_TO_FAIL)
+    browser.open(page)
+    assert browser.requests == ["http://example.test/a.js"]
+    assert any("said aloud" in text for text in browser.complaints)
+    assert any("nothing is not defined" in text for text in browser.complaints)
+
+
+def test_report_draws_every_record_without_an_error_or_a_request(browser, run):
+    browser.open(write_report(run))
+    assert (browser.complaints, browser.requests) == ([], [])
+    series = browser.run(SERIES)
+    pretrain, sft = 430, 120
+    expected = [
+        ("train", pretrain),
+        ("validation", 11),
+        *(
+            (label, pretrain)
+            for label in ("learning rate", "gradient norm", "throughput", "memory")
+        ),
+        ("train", sft),
+        ("validation", 3),
+        *((label, sft) for label in ("learning rate", "gradient norm", "throughput", "memory")),
+    ]
+    assert [(label, claimed) for label, claimed, _, _ in series] == expected
+    assert [drawn for _, _, drawn, _ in series] == [number for _, number in expected]
+    assert all(width > 0 for _, _, _, width in series)
+
+
+def test_pointer_shows_the_recorded_value(browser, run):
+    browser.open(write_report(run))
+    left, top, width, height = browser.run(FIRST_PLOT)
+    browser.point_at(left + width / 2, top + height / 2)
+    step = int(browser.run("document.querySelector('.tip b').textContent").split()[1])
+    label, loss = browser.run("document.querySelector('.tip div').textContent").split()
+    records = map(json.loads, run.stage("pretrain").metrics.read_text().splitlines())
+    losses = {r["train/global_step"]: r["train/loss"] for r in records if "train/loss" in r}
+    assert abs(step - 215.5) <= 1
+    assert label == "train"
+    assert float(loss) == pytest.approx(losses[step], abs=2e-3)
+    browser.point_at(1, 1)
+    assert browser.run("document.querySelector('.tip')") is None
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_page_fits_every_screen(browser, run, width):
+    browser.resize(width, 800)
+    browser.open(write_report(run))
+    assert browser.run(OVERFLOW) <= 0
+    assert browser.run(CLIPPED_LABELS) == []
+    browser.resize(1280, 900)
+
+
+@pytest.mark.parametrize(("state", "steps"), [("empty", 0), ("begun", 1), ("long", 5000)])
+def test_report_opens_cleanly_at_any_moment_of_a_run(browser, tmp_path, state, steps):
+    writer = RunWriter(tmp_path / state, max_steps=5000)
+    if steps:
+        writer.event("started", "pretrain", attempt=1)
+        writer.state("pretrain", "running", 1)
+        writer.steps("pretrain", 1, 1, steps, total=5000)
+    browser.open(write_report(writer.run))
+    assert (browser.complaints, browser.requests) == ([], [])
+    drawn = {label: number for label, _, number, _ in browser.run(SERIES)}
+    assert drawn.get("train", 0) == steps
