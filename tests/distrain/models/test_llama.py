@@ -112,6 +112,20 @@ def test_bf16_is_close_to_fp32():
     assert abs(float(loss - exact_loss)) < 0.01
 
 
+@pytest.mark.parametrize("config", [SMALL, GROUPED])
+def test_autocast_to_bf16_is_close_to_fp32_and_gives_fp32_gradients(config):
+    model = small_model(config).train()
+    ids = random_ids(2, 64)
+    documents = (torch.arange(64) // 20).expand(2, 64)
+    expected = model(ids, document_ids=documents).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(ids, document_ids=documents)
+    assert logits.dtype == torch.bfloat16
+    assert (logits.detach().float() - expected).norm() / expected.norm() < 0.02
+    summed_cross_entropy(logits, ids).backward()
+    assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
+
+
 def test_dropout_acts_in_training_only():
     model = small_model(SMALL.model_copy(update={"dropout": 0.3}))
     ids = random_ids(1, 16)

@@ -1,7 +1,7 @@
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.config.training import LrSchedulerConfig
@@ -22,6 +22,7 @@ def rates(total_steps, config):
     return [lr_at(step, total_steps, PEAK, config) for step in range(total_steps)]
 
 
+@settings(deadline=None)
 @given(configs, st.integers(1, 120))
 def test_rises_to_the_peak_then_never_rises_again_nor_leaves_its_bounds(config, total_steps):
     values = rates(total_steps, config)
@@ -33,6 +34,7 @@ def test_rises_to_the_peak_then_never_rises_again_nor_leaves_its_bounds(config, 
     assert all(low * (1 - 1e-9) <= rate <= PEAK * (1 + 1e-9) for rate in rest)
 
 
+@settings(deadline=None)
 @given(configs, st.integers(42, 120))
 def test_last_update_has_the_minimum(config, total_steps):
     expected = 1.0 if config.name == "constant" else config.min_lr_ratio
@@ -40,6 +42,7 @@ def test_last_update_has_the_minimum(config, total_steps):
     assert last == pytest.approx(PEAK * expected, rel=1e-9, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(configs, st.integers(1, 120), st.integers(0, 50))
 def test_steps_past_the_end_keep_the_last_rate(config, total_steps, extra):
     if config.warmup_steps >= total_steps:
