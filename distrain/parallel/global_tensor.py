@@ -7,7 +7,7 @@ reading or writing the box reads or writes the engine's own memory.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -142,3 +142,15 @@ def gather_full(state: State) -> dict[str, Tensor]:
             dist.all_reduce(tensor.view(torch.uint8))
         full[name] = tensor.cpu()
     return full
+
+
+def write_full(state: State, tensors: Mapping[str, Tensor]) -> None:
+    """Cut whole tensors into this rank's boxes: the inverse of ``gather_full``. Not collective."""
+    for name, entry in state.items():
+        full = tensors[name].reshape(entry.shape)
+        for box in entry.boxes:
+            place = tuple(
+                slice(start, start + size)
+                for start, size in zip(box.offsets, box.sizes, strict=True)
+            )
+            box.tensor.copy_(full[place])

@@ -10,6 +10,7 @@ import torch
 from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.layout import resolve_layout
 from distrain.config.recipe import TrainStage
+from distrain.config.records import read_json, utc_now, write_json
 from distrain.config.run_folder import RunFolder
 from distrain.config.training import TrainingConfig
 from distrain.data.loader import Dataset, Loader, Microbatch, evaluation_microbatches
@@ -132,8 +133,12 @@ def build_checkpoints(
     folder, config = task.run.stage(task.name), task.stage.checkpoint
 
     def on_event(kind: str, fields: dict[str, Any]) -> None:
-        if monitor is not None:
-            monitor.event(kind, **fields)
+        if monitor is None:
+            return
+        monitor.event(kind, **fields)
+        if kind == "checkpoint":  # whoever restarts the stage asks whether it got further
+            state = read_json(folder.state) or {}
+            write_json(folder.state, state | {"step": fields["step"], "time": utc_now()})
 
     return CheckpointManager(
         folder.checkpoints,

@@ -1,0 +1,145 @@
+"""The ``evaluate`` stage: the test split, used once, in one process.
+
+Documents are measured with the pretrained model; answers, after fine-tuning, with and without
+the adapters.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distrain.config.recipe import EvaluateStage, PretrainStage
+from distrain.data.loader import (
+    IGNORE_INDEX,
+    Dataset,
+    Microbatch,
+    PretrainDataset,
+    evaluation_microbatches,
+)
+from distrain.data.shards import open_split
+from distrain.data.tokenizer import Tokenizer
+from distrain.evaluation import test_set
+from distrain.finetune.lora import merge
+from distrain.loss import summed_cross_entropy
+from distrain.models import build_model
+from distrain.models.causal_lm import CausalLM
+from distrain.parallel.device import resolve_device
+from distrain.stages.base_model import find_base
+from distrain.stages.context import Outcome, StageContext, lineage_of, typed
+from distrain.stages.export import read_trained
+from distrain.stages.pairs import open_pairs
+
+
+def run_stage(context: StageContext) -> Outcome:
+    """Measure the test split and use it up."""
+    test_set.claim(context.run, context.name, again=context.again)
+    trained, tokenizer_path = read_trained(context)
+    tokenizer = Tokenizer.load(tokenizer_path)
+    with torch.device("meta"):
+        model = build_model(trained.model, trained.vocab_size)
+    meter = Meter(model, typed(context.recipe, context.name, EvaluateStage).micro_batch_size)
+    result: dict[str, Any] = {}
+    lineage = lineage_of(context.recipe, context.name)
+    meter.load(dict(trained.base_state))
+    if lineage.pretrain is not None:
+        folder = context.run.stage(str(lineage.prepare)).path
+        tokens = open_split(folder, "test", stage_kind="evaluate")
+        length = sequence_length(context, lineage.pretrain)
+        result["documents"] = meter.documents(
+            PretrainDataset(tokens, length, keep_tail=True), tokenizer
+        )
+    if lineage.sft is not None:
+        assert trained.adapter_state is not None, "a fine-tuned line has adapters"
+        assert trained.lora is not None, "and their settings"
+        base = find_base(context.recipe, context.run, context.name)
+        pairs = open_pairs(context, base, "test")
+        before = meter.loss(pairs.dataset()), meter.loss(pairs.shuffled())
+        meter.load(merge(trained.base_state, trained.adapter_state, trained.lora))
+        after = meter.loss(pairs.dataset()), meter.loss(pairs.shuffled())
+        result["answers"] = {
+            "pairs": len(pairs.dataset()),
+            "loss_base": before[0],
+            "loss_base_shuffled_prompts": before[1],
+            "loss": after[0],
+            "loss_shuffled_prompts": after[1],
+        }
+    test_set.finish(context.run, context.name)
+    return Outcome(result)
+
+
+def sequence_length(context: StageContext, name: str) -> int:
+    """Return the length in which the pretraining stage read its text."""
+    return typed(context.recipe, name, PretrainStage).training.sequence_length
+
+
+@dataclass(frozen=True)
+class Summed:
+    """Losses over a set of samples, in nats, and what they are to be divided by."""
+
+    loss: float
+    num_targets: int
+    target_bytes: int
+
+
+class Meter:
+    """Measures samples with one model in this process.
+
+    Args:
+        model: On the meta device; gets its weights from ``load``.
+        micro_batch_size: Samples of one forward pass.
+    """
+
+    def __init__(self, model: CausalLM, micro_batch_size: int) -> None:
+        self.model = model
+        self.micro_batch_size = micro_batch_size
+        self.device = resolve_device("auto")
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take whole parameters; a tied output layer may be missing."""
+        self.model.load_state_dict(state, strict=False, assign=True)
+        self.model.tie_weights()
+        self.model.to(self.device).eval()
+
+    def documents(self, dataset: Dataset, tokenizer: Tokenizer) -> dict[str, float]:
+        """Return loss, perplexity, bits per byte and the number of targets."""
+        summed = self.measure(dataset, tokenizer.token_bytes())
+        loss = summed.loss / summed.num_targets
+        return {
+            "loss": loss,
+            "perplexity": math.exp(loss),
+            # The bytes of the targets themselves: a document's first token is no target.
+            "bits_per_byte": summed.loss / math.log(2) / summed.target_bytes,
+            "targets": summed.num_targets,
+        }
+
+    def loss(self, dataset: Dataset) -> float:
+        """Return the mean loss in nats per target token."""
+        summed = self.measure(dataset)
+        return summed.loss / summed.num_targets
+
+    @torch.no_grad()
+    def measure(self, dataset: Dataset, token_bytes: NDArray[np.int64] | None = None) -> Summed:
+        """Sum over all samples, each once."""
+        loss, num_targets, target_bytes = 0.0, 0, 0
+        for microbatch in self._microbatches(dataset):
+            logits = self.model(
+                microbatch.input_ids,
+                document_ids=microbatch.document_ids,
+                position_ids=microbatch.position_ids,
+            )
+            loss += summed_cross_entropy(logits, microbatch.target_ids).item()
+            num_targets += microbatch.num_targets
+            if token_bytes is not None:
+                targets = microbatch.target_ids[microbatch.target_ids != IGNORE_INDEX].cpu()
+                target_bytes += int(token_bytes[targets.numpy()].sum())
+        return Summed(loss, num_targets, target_bytes)
+
+    def _microbatches(self, dataset: Dataset) -> Iterator[Microbatch]:
+        for microbatch in evaluation_microbatches(dataset, micro_batch_size=self.micro_batch_size):
+            yield microbatch.to(self.device)

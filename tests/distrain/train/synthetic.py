@@ -1,0 +1,107 @@
+"""Samples made up on the spot, and a training run over them: for tests of the loop itself."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distrain.config.recipe import PretrainStage
+from distrain.config.run_folder import RunFolder
+from distrain.data.loader import IGNORE_INDEX
+from distrain.data.samples import Ids, Rows
+from distrain.parallel.collectives import HostGroup
+from distrain.stages.pretrain import model_spec
+from distrain.train.build import TrainTask, build_run
+from distrain.train.run import Run
+
+VOCAB_SIZE = 61
+SEQUENCE_LENGTH = 24
+GLOBAL_BATCH_SIZE = 8
+
+
+class SyntheticDataset:
+    """Two documents a row, of unequal lengths, and unequal numbers of targets per row."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def gather(self, indices: Ids) -> Rows:
+        shape = (len(indices), SEQUENCE_LENGTH)
+        inputs, targets = np.empty(shape, np.int64), np.empty(shape, np.int64)
+        documents, positions = np.zeros(shape, np.int64), np.empty(shape, np.int64)
+        for row, index in enumerate(indices):
+            dice = np.random.default_rng(int(index))
+            start, stride = dice.integers(0, VOCAB_SIZE), dice.integers(1, 4)
+            stream = (start + stride * np.arange(SEQUENCE_LENGTH + 1)) % VOCAB_SIZE
+            inputs[row], targets[row] = stream[:-1], stream[1:]
+            cut = int(dice.integers(1, SEQUENCE_LENGTH))
+            documents[row, cut:] = 1
+            positions[row] = np.r_[np.arange(cut), np.arange(SEQUENCE_LENGTH - cut)]
+            targets[row, dice.random(SEQUENCE_LENGTH) < dice.random()] = IGNORE_INDEX
+        targets[:, 0] = 3  # no row is without a target
+        return Rows(inputs, targets, documents, positions)
+
+
+def make_stage(
+    strategy: str = "auto",
+    *,
+    precision: str = "fp64",
+    micro_batch_size: int = 2,
+    max_steps: int = 40,
+    dropout: float = 0.0,
+    **sections: dict[str, object],
+) -> PretrainStage:
+    """A stage small enough for forty steps a second."""
+    values: dict[str, object] = {
+        "kind": "pretrain",
+        "needs": ["prepare"],
+        "model": {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 40,
+            "dropout": dropout,
+        },
+        "training": {
+            "sequence_length": SEQUENCE_LENGTH,
+            "global_batch_size": GLOBAL_BATCH_SIZE,
+            "micro_batch_size": micro_batch_size,
+            "max_steps": max_steps,
+            "precision": precision,
+        },
+        "optimizer": {"learning_rate": 3e-3, "max_grad_norm": 0.5},
+        "lr_scheduler": {"warmup_steps": 4},
+        "parallelism": {"strategy": strategy},
+        "checkpoint": {"save_steps": 10},
+        "eval": {"eval_steps": 10},
+    }
+    for name, section in sections.items():
+        values[name] = {**values.get(name, {}), **section}  # type: ignore[dict-item]
+    return PretrainStage.model_validate(values)
+
+
+def make_run(folder: Path, stage: PretrainStage, seed: int = 5) -> Run:
+    """Build everything as the pretrain stage does. Collective."""
+    torch.set_num_threads(1)
+    task = TrainTask(
+        run=RunFolder(folder),
+        name="pretrain",
+        seed=seed,
+        stage=stage,
+        train=SyntheticDataset(500),
+        validation=SyntheticDataset(11),
+        spec=partial(model_spec, stage, VOCAB_SIZE, seed),
+        flops_per_token=1e6,
+        attempt=1,
+    )
+    return build_run(task, HostGroup())
+
+
+def is_first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,66 @@
+"""The loss of a step does not depend on how its batch was cut into ranks and microbatches."""
+
+import json
+
+import pytest
+
+from distrain.train.loop import train
+from tests.distrain.train.synthetic import is_first_rank, make_run, make_stage
+from tests.ranks import run_ranks
+
+
+def train_cases(folder, cases):
+    """Run each (name, stage) and leave its losses behind; a body for ranks and for one process."""
+    for name, stage in cases:
+        run = make_run(folder / name, stage)
+        train(run)
+        if is_first_rank():
+            run.monitor.close()
+            lines = (folder / name / "pretrain" / "metrics.jsonl").read_text().splitlines()
+            records = [json.loads(line) for line in lines]
+            figures = {
+                "loss": [r["train/loss"] for r in records if "train/loss" in r],
+                "norm": [r["train/grad_norm"] for r in records if "train/loss" in r],
+                "eval": [r["eval/loss"] for r in records if "eval/loss" in r],
+            }
+            (folder / f"{name}.json").write_text(json.dumps(figures))
+
+
+def figures(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def fp64(tmp_path_factory):
+    """Forty steps in float64 under every way of cutting the batch."""
+    folder = tmp_path_factory.mktemp("fp64")
+    for world_size, cuts in ((1, (1, 2, 8)), (2, (1, 4)), (4, (2,))):
+        cases = [
+            (f"{strategy}-{world_size}-{cut}", make_stage(strategy, micro_batch_size=cut))
+            for cut in cuts
+            for strategy in (("single",) if world_size == 1 else ("ddp", "fsdp"))
+        ]
+        run_ranks(folder / f"ranks-{world_size}", world_size, train_cases, folder, cases)
+    return folder
+
+
+NAMES = (
+    "single-1-1", "single-1-2", "ddp-2-1", "fsdp-2-1", "ddp-2-4", "fsdp-2-4", "ddp-4-2", "fsdp-4-2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_do_not_depend_on_the_cut(fp64, name):
+    reference, found = figures(fp64, "single-1-8"), figures(fp64, name)
+    assert len(found["loss"]) == 40
+    for key in ("loss", "norm", "eval"):
+        assert found[key] == pytest.approx(reference[key], rel=0, abs=1e-9), key
+
+
+def test_the_run_learns(fp64):
+    losses = figures(fp64, "single-1-8")["loss"]
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_clipping_was_at_work(fp64):
+    assert max(figures(fp64, "single-1-8")["norm"]) > 0.5

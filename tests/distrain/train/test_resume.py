@@ -1,0 +1,118 @@
+"""A run that ended early and went on repeats, bit for bit, the run that never ended."""
+
+import json
+
+import pytest
+
+from distrain.checkpoint.dcp import read_full
+from distrain.fault.wishes import Wish
+from distrain.train.loop import train
+from tests.distrain.train.synthetic import make_run, make_stage
+from tests.ranks import run_ranks
+
+ENGINES = {
+    "ddp": {"strategy": "ddp"},
+    "fsdp": {"strategy": "fsdp"},
+    "zero1": {"strategy": "deepspeed", "zero_stage": 1},
+    "zero2": {"strategy": "deepspeed", "zero_stage": 2},
+    "zero3": {"strategy": "deepspeed", "zero_stage": 3},
+}
+EXACT = ("train/global_step", "train/loss", "train/grad_norm", "data/batch_hash", "eval/loss")
+
+
+def stage_of(engine):
+    return make_stage(
+        precision="fp32",
+        max_steps=16,
+        dropout=0.1,
+        parallelism=ENGINES[engine],
+        checkpoint={"save_steps": 5},
+        eval={"eval_steps": 4},
+    )
+
+
+def whole_then_cut(folder, engine):
+    """Train once without a break, and once with two: after a wish, and after lost steps."""
+    whole = make_run(folder / "whole", stage_of(engine))
+    assert train(whole)[1] is Wish.NONE
+    close(whole)
+    first = make_run(folder / "cut", stage_of(engine))
+    yield_at(first, folder / "cut", 7)
+    close(first)
+    (folder / "cut" / "control" / "yield").unlink(missing_ok=True)
+    last = make_run(folder / "cut", stage_of(engine))
+    assert train(last)[1] is Wish.NONE
+    close(last)
+
+
+def yield_at(run, folder, step):
+    """Let a yield be wished while step ``step`` runs."""
+    agreed = run.wishes.agreed
+    calls = []
+
+    def counted():
+        calls.append(None)
+        if len(calls) == step + 1 and run.host.rank == 0:
+            (folder / "control").mkdir(exist_ok=True)
+            (folder / "control" / "yield").touch()
+        return agreed()
+
+    run.wishes.agreed = counted
+    progress, wish = train(run)
+    assert wish is Wish.YIELD
+    assert progress.step == step
+
+
+def close(run):
+    run.host.barrier()
+    if run.monitor is not None:
+        run.monitor.close()
+    run.engine.close()
+
+
+def records(folder):
+    lines = (folder / "pretrain" / "metrics.jsonl").read_text().splitlines()
+    return [{key: json.loads(line).get(key) for key in EXACT} for line in lines]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_yield_in_between_changes_no_bit(engine, tmp_path):
+    run_ranks(tmp_path / "ranks", 2, whole_then_cut, tmp_path, engine)
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+    tensors = [
+        read_full(tmp_path / name / "pretrain" / "checkpoints" / "step_000016", prefix="")
+        for name in ("whole", "cut")
+    ]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert any(name.startswith("exp_avg_sq/") for name in tensors[0])
+    for name, tensor in tensors[0].items():
+        assert tensor.equal(tensors[1][name]), name
+    events = (tmp_path / "cut" / "events.jsonl").read_text()
+    assert '"resumed"' in events
+
+
+def poison_one_step(folder):
+    """Make the loss of rank 1 not a number at step 3, and train on."""
+    run = make_run(folder, make_stage("fsdp", precision="fp32", max_steps=6))
+    honest, calls = run.loss, []
+
+    def poisoned(logits, targets):
+        calls.append(None)
+        loss = honest(logits, targets)
+        # two microbatches a step: the seventh call is in the fourth step
+        return loss * float("nan") if run.host.rank == 1 and len(calls) == 7 else loss
+
+    poisoned_run = type(run)(**{**vars(run), "loss": poisoned})
+    train(poisoned_run)
+    close(run)
+
+
+def test_a_step_whose_loss_is_not_a_number_is_applied_on_no_rank(tmp_path):
+    run_ranks(tmp_path / "ranks", 2, poison_one_step, tmp_path)
+    lines = (tmp_path / "pretrain" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines if "train/loss" in line]
+    assert [step["train/applied"] for step in steps] == [True, True, True, False, True, True]
+    assert all(step["train/loss"] is not None for step in steps[4:])
+    assert '"nonfinite"' in (tmp_path / "events.jsonl").read_text()
+
+
