@@ -5,6 +5,7 @@ from collections.abc import Callable
 from distrain.config.layout import Layout
 from distrain.parallel.engine import Engine
 from distrain.parallel.engines.ddp import build_ddp
+from distrain.parallel.engines.deepspeed import build_deepspeed
 from distrain.parallel.engines.fsdp import build_fsdp
 from distrain.parallel.engines.single import build_single
 from distrain.parallel.model_spec import ModelSpec
@@ -13,4 +14,5 @@ ENGINES: dict[str, Callable[[Layout, ModelSpec], Engine]] = {
     "single": build_single,
     "ddp": build_ddp,
     "fsdp": build_fsdp,
+    "deepspeed": build_deepspeed,
 }

@@ -1,0 +1,241 @@
+"""DeepSpeed ZeRO: moments (stage 1), gradients (2) and parameters (3) cut over the ranks.
+
+The optimizer is torch's, given to DeepSpeed, so that moments mean the same under every engine.
+bf16 is autocast over fp32 parameters: DeepSpeed's own bf16 mode would round frozen weights.
+"""
+
+import logging
+import math
+import os
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from distrain.config.layout import Layout
+from distrain.errors import CheckpointError, RecipeError
+from distrain.parallel.adam_state import MOMENTS, adam_steps, create_state, set_step
+from distrain.parallel.engines.zero_partition import FlatPartition, Partition, ShardedPartition
+from distrain.parallel.global_tensor import State, whole
+from distrain.parallel.model_spec import ModelSpec, build_whole, named_persistent_buffers
+
+PERSISTENT_NUMEL = 4096
+"""Stage 3 keeps parameters of at most this size gathered: norms and biases."""
+BUCKET_NUMEL = 2**25
+"""Gradients reduced at a time, at most; DeepSpeed takes this memory at once, as fp32."""
+
+
+def build_deepspeed(layout: Layout, spec: ModelSpec) -> "DeepSpeedEngine":
+    """Make the engine of ZeRO stage ``layout.zero_stage``. Collective.
+
+    Raises:
+        RecipeError: fp64, which ZeRO's gradient norm does not keep.
+    """
+    if spec.precision == "fp64":
+        raise RecipeError(
+            "training.precision",
+            "fp64 with parallelism.strategy deepspeed, which computes gradient norms in fp32",
+            "fp32 or bf16",
+            "Set parallelism.strategy to fsdp, or training.precision to fp32.",
+        )
+    deepspeed = _import_deepspeed(spec.device)
+    module = build_whole(spec)
+    parameters = dict(module.named_parameters())
+    wrapped, zero, _, _ = deepspeed.initialize(
+        model=module,
+        optimizer=spec.build_optimizer(parameters.items()),
+        config=_config(layout, spec, parameters),
+        dist_init_required=False,
+    )
+    partition = FlatPartition(zero) if layout.zero_stage < 3 else ShardedPartition(zero)
+    return DeepSpeedEngine(wrapped, partition, parameters, spec)
+
+
+class DeepSpeedEngine:
+    """See ``distrain.parallel.engine.Engine``.
+
+    Args:
+        wrapped: DeepSpeed's engine.
+        partition: Where its optimizer keeps the parameters.
+        parameters: The model's own, by the model's own names; ZeRO changes what they hold, not
+            which they are.
+        spec: Names them plainly.
+    """
+
+    def __init__(
+        self,
+        wrapped: "_Wrapped",
+        partition: Partition,
+        parameters: dict[str, nn.Parameter],
+        spec: ModelSpec,
+    ) -> None:
+        self.dp_rank = dist.get_rank()
+        self.dp_size = dist.get_world_size()
+        self._engine = wrapped
+        self._partition = partition
+        self._parameters = {spec.plain_name(name): p for name, p in parameters.items()}
+        self._fragments = {
+            name: partition.fragment(p) for name, p in self._parameters.items() if p.requires_grad
+        }
+        self._plain_name = spec.plain_name
+
+    @property
+    def model(self) -> nn.Module:
+        """What the forward pass calls."""
+        return cast(nn.Module, self._engine)
+
+    def accumulate(self, last: bool) -> AbstractContextManager[None]:
+        """Surround one microbatch. Stages 2 and 3 reduce gradients in each, as they must."""
+        self._engine.set_gradient_accumulation_boundary(last)
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Layer 7."""
+        # DeepSpeed would divide by its own idea of the number of microbatches.
+        self._engine.backward(loss, scale_wrt_gas=False)
+
+    def update(self, lr: float, max_grad_norm: float) -> float:
+        """Layer 8. DeepSpeed takes no step by itself when the norm, a global one, is not finite."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        self._engine.optimizer.clip_grad = max_grad_norm
+        self._engine.step()
+        norm = float(self._engine.optimizer._global_grad_norm)
+        assert math.isfinite(norm) != self._engine.optimizer.overflow
+        return norm
+
+    def state(self, *, optimizer: bool = True) -> State:
+        """Show parameters, persistent buffers and moments."""
+        state: State = {}
+        for name, parameter in self._parameters.items():
+            fragment = self._fragments.get(name)
+            state[f"model/{name}"] = (
+                self._partition.frozen(parameter)
+                if fragment is None
+                else fragment.of(self._partition.masters[fragment.group])
+            )
+        for name, buffer in named_persistent_buffers(self._engine.module):
+            state[f"buffer/{self._plain_name(name)}"] = whole(buffer, writes=self.dp_rank == 0)
+        if optimizer:
+            for master in self._partition.masters:
+                create_state(self._adam, master)
+            for name, fragment in self._fragments.items():
+                group_state = self._adam.state[self._partition.masters[fragment.group]]
+                for moment in MOMENTS:
+                    state[f"{moment}/{name}"] = fragment.of(group_state[moment])
+        return state
+
+    def optimizer_steps(self) -> dict[str, int]:
+        """Adam's step of each trained parameter: that of its group."""
+        steps = adam_steps(self._adam, self._partition.masters)
+        return {name: steps[fragment.group] for name, fragment in self._fragments.items()}
+
+    def loaded(self, optimizer_steps: dict[str, int] | None) -> None:
+        """Take over what was written into the boxes."""
+        if optimizer_steps is not None:
+            for group, master in enumerate(self._partition.masters):
+                names = [name for name, f in self._fragments.items() if f.group == group]
+                set_step(self._adam, master, _common_step(names, optimizer_steps))
+        self._partition.publish()
+
+    def close(self) -> None:
+        """Free the buffers and hooks."""
+        self._engine.destroy()
+
+    @property
+    def _adam(self) -> torch.optim.Optimizer:
+        return self._engine.optimizer.optimizer
+
+
+def _common_step(names: list[str], optimizer_steps: dict[str, int]) -> int:
+    steps = {name: optimizer_steps[name] for name in names}
+    first = names[0]
+    other = next((name for name in names if steps[name] != steps[first]), None)
+    if other is not None:
+        raise CheckpointError(
+            "optimizer steps of the checkpoint",
+            f"{steps[first]} for {first} and {steps[other]} for {other}",
+            "one step for all parameters of a group, which is all that DeepSpeed keeps",
+            "Set parallelism.strategy to fsdp to continue from this checkpoint.",
+        )
+    return steps[first]
+
+
+def _import_deepspeed(device: torch.device) -> ModuleType:
+    """Import DeepSpeed, told which device to use and to compile nothing."""
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    try:
+        import deepspeed
+        from deepspeed import ops
+        from deepspeed.utils import logger
+    except ImportError as error:
+        raise RecipeError(
+            "parallelism.strategy",
+            f"deepspeed, which cannot be imported here ({error})",
+            "an installed strategy: single, ddp, fsdp",
+            "Install distrain[deepspeed], or set parallelism.strategy to fsdp.",
+        ) from error
+    logger.setLevel(logging.WARNING)
+    # It calls collectives by names that torch has replaced; users can do nothing about that.
+    warnings.filterwarnings(
+        "ignore", r"`torch\.distributed\.\w+_tensor` is deprecated", FutureWarning
+    )
+    # Otherwise it compiles a shared-memory collective with g++ for most of a minute.
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    module: ModuleType = deepspeed
+    return module
+
+
+def _config(layout: Layout, spec: ModelSpec, parameters: dict[str, nn.Parameter]) -> dict[str, Any]:
+    numel = sum(parameter.numel() for parameter in parameters.values())
+    bucket = min(numel, BUCKET_NUMEL)
+    return {
+        # Microbatches and their number are the loop's affair; see `accumulate` and `backward`.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 1.0,  # replaced in every update
+        "steps_per_print": None,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {
+            "stage": layout.zero_stage,
+            "overlap_comm": spec.device.type == "cuda",
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": BUCKET_NUMEL,  # of what is gathered anyway: takes no memory
+            "stage3_prefetch_bucket_size": bucket,
+            "stage3_param_persistence_threshold": PERSISTENT_NUMEL,
+        },
+        "torch_autocast": {
+            "enabled": spec.precision == "bf16",
+            "dtype": "bfloat16",
+            # Parameters of these modules would have their gradients reduced in bf16.
+            "lower_precision_safe_modules": [],
+        },
+    }
+
+
+class _Zero(Protocol):
+    """What is used of DeepSpeed's ZeRO optimizers."""
+
+    param_groups: list[dict[str, Any]]
+    optimizer: torch.optim.Optimizer
+    clip_grad: float
+    overflow: bool
+    _global_grad_norm: float | Tensor
+
+
+class _Wrapped(Protocol):
+    """What is used of DeepSpeed's engine."""
+
+    module: nn.Module
+    optimizer: _Zero
+
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None: ...
+    def backward(self, loss: Tensor, *, scale_wrt_gas: bool) -> None: ...
+    def step(self) -> None: ...
+    def destroy(self) -> None: ...
