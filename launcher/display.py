@@ -64,21 +64,25 @@ class Pace:
         return float(per_step) * (self.total_steps - last)
 
 
-def step_line(stage: str, record: dict[str, Any], pace: Pace) -> str:
-    """Write a step in fixed columns."""
+def step_columns(stage: str, record: dict[str, Any], pace: Pace) -> dict[str, str]:
+    """Write the figures of a step, by column."""
     eta_s = pace.eta_s(record)
     mfu = record.get("perf/mfu")
-    columns = [
-        f"{clock(record)} {stage} step {_position(record[STEP], pace.total_steps)}",
-        f"loss {_number(record['train/loss'], '.3f')}",
-        f"lr {record['train/learning_rate']:.1e}",
-        f"grad {_number(record['train/grad_norm'], '.2f')}",
-        f"{short_count(pace.tokens_per_s(record))} tok/s",
-        f"mfu {'?' if mfu is None else f'{100 * mfu:.1f}%'}",
-        f"mem {_number(record['memory/max_gib'], '.1f')} GiB",
-        f"eta {'?' if eta_s is None else short_duration(eta_s)}",
-    ]
-    return " | ".join(columns)
+    return {
+        "step": f"{clock(record)} {stage} step {_position(record[STEP], pace.total_steps)}",
+        "loss": f"loss {_number(record['train/loss'], '.3f')}",
+        "lr": f"lr {record['train/learning_rate']:.1e}",
+        "grad": f"grad {_number(record['train/grad_norm'], '.2f')}",
+        "speed": f"{short_count(pace.tokens_per_s(record))} tok/s",
+        "mfu": f"mfu {'?' if mfu is None else f'{100 * mfu:.1f}%'}",
+        "mem": f"mem {_number(record['memory/max_gib'], '.1f')} GiB",
+        "eta": f"eta {'?' if eta_s is None else short_duration(eta_s)}",
+    }
+
+
+def step_line(stage: str, record: dict[str, Any], pace: Pace) -> str:
+    """Write a step in fixed columns."""
+    return " | ".join(step_columns(stage, record, pace).values())
 
 
 def validation_line(stage: str, record: dict[str, Any], total_steps: int | None) -> str:
@@ -168,8 +172,9 @@ class BarDisplay:
     def step(self, record: dict[str, Any]) -> None:
         """Move the bar."""
         self._pace.add(record)
-        columns = step_line(self._stage, record, self._pace).split(" | ")[1:]
-        self._progress.update(self._task, completed=record[STEP], figures=" | ".join(columns))
+        columns = step_columns(self._stage, record, self._pace)
+        figures = " | ".join(columns[name] for name in ("loss", "lr", "speed", "eta"))
+        self._progress.update(self._task, completed=record[STEP], figures=figures)
 
     def validation(self, record: dict[str, Any]) -> None:
         """Show a validation above the bar."""
@@ -203,12 +208,14 @@ def display_factory(stream: TextIO = sys.stderr) -> Callable[[str, int | None, i
 def _make_bar() -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
 
+    whole = Column(no_wrap=True)
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.description}", table_column=whole),
+        BarColumn(bar_width=12),  # the rest of 80 columns is for figures
+        MofNCompleteColumn(table_column=whole),
+        TextColumn("{task.fields[figures]}", table_column=whole),
         console=Console(stderr=True, highlight=False),  # NO_COLOR is honoured by rich itself
         refresh_per_second=4,
     )

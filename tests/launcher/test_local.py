@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 import subprocess
@@ -18,27 +19,17 @@ from launcher.plan import Plan, select_stages
 from tests.launcher.small_run import ROOT, fake_python, new_run
 
 
-class Screen:
+class Screen(io.StringIO):
     """Collects what a run shows."""
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def write(self, text: str) -> None:
-        self.lines += text.splitlines()
-
-    def flush(self) -> None:
-        pass
+    def say(self, line: str) -> None:
+        self.write(line + "\n")
 
     def surroundings(self, python: str, arguments: tuple[str, ...] = ()) -> Surroundings:
         def display(stage, total_steps, logging_steps):
             return LineDisplay(stage, total_steps, logging_steps, self)
 
-        return Surroundings(self.write, display, python, arguments)
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
+        return Surroundings(self.say, display, python, arguments)
 
 
 def state_of(plan: Plan, stage: str) -> dict:
@@ -62,7 +53,7 @@ def test_stages_run_in_order_and_a_done_one_is_never_repeated(tmp_path):
     screen = Screen()
     assert run_stages(plan, plan.stages, screen.surroundings(python)) is ExitCode.DONE
     assert state_of(plan, "pretrain")["attempt"] == 1
-    assert screen.text.count("done before, skipped") == 3
+    assert screen.getvalue().count("done before, skipped") == 3
 
 
 def test_a_stage_that_is_done_runs_again_when_it_is_given_arguments(tmp_path):
@@ -84,7 +75,7 @@ def test_a_crashed_stage_is_started_again_and_shows_its_last_lines(tmp_path):
 
     assert state_of(plan, "pretrain")["attempt"] == 2
     assert events_of(plan, "pretrain") == ["started", "restarted", "started"]
-    assert "the reason is here" in screen.text
+    assert "the reason is here" in screen.getvalue()
 
 
 def test_attempts_without_a_new_committed_step_end_the_run(tmp_path):
@@ -236,9 +227,13 @@ def test_every_validation_event_and_due_step_is_shown_although_the_stage_ended_a
 
     run_stages(plan, plan.stages, screen.surroundings(fake_python(tmp_path, pretrain=["metrics"])))
 
-    shown = [line.split(" | ")[0].split("step ")[1] for line in screen.lines if " | loss" in line]
+    shown = [
+        line.split(" | ")[0].split("step ")[1]
+        for line in screen.getvalue().splitlines()
+        if " | loss" in line
+    ]
     assert shown == [" 1/25", "10/25", "20/25", "25/25"]
-    assert "checkpoint of step 25" in screen.text
+    assert "checkpoint of step 25" in screen.getvalue()
 
 
 def _when_running(plan: Plan, stage: str, *signals: int) -> threading.Thread:

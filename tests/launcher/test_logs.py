@@ -1,0 +1,69 @@
+import os
+
+import pytest
+
+from distrain.config.run_folder import RunFolder
+from distrain.errors import NotFoundError
+from launcher.logs import attempt_logs, failure_excerpt, find_log
+
+TORCHRUN_SUMMARY = """\
+============================================================
+distrain FAILED
+------------------------------------------------------------
+Failures:
+[1]:
+  time      : 2026-01-01_00:00:02
+  host      : node1
+  rank      : 0 (local_rank: 0)
+  exitcode  : -15 (pid: 11)
+------------------------------------------------------------
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-01-01_00:00:01
+  host      : node1
+  rank      : 12 (local_rank: 1)
+  exitcode  : 1 (pid: 12)
+  error_file: <N/A>
+============================================================
+"""
+
+
+def write_log(folder, name, text, age_s):
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    path = folder.logs / name
+    path.write_text(text)
+    os.utime(path, (1e9 - age_s, 1e9 - age_s))
+    return path
+
+
+def test_the_excerpt_is_that_of_the_rank_that_failed_first():
+    noise = "".join(f"[rank 0] waits {n}\n[rank 1] waits {n}\n" for n in range(50))
+    text = f"{noise}[rank 12] Traceback\n[rank 0] peer is gone\n[rank 12] the cause\n"
+    excerpt = failure_excerpt(text + TORCHRUN_SUMMARY)
+    assert excerpt == "[rank 12] Traceback\n[rank 12] the cause"
+
+
+def test_the_excerpt_of_a_single_process_is_its_last_lines():
+    text = "\n".join(f"line {n}" for n in range(100))
+    assert failure_excerpt(text, count=2) == "line 98\nline 99"
+
+
+def test_the_latest_attempt_of_the_latest_stage_is_shown_by_default(tmp_path):
+    run = RunFolder(tmp_path)
+    old = write_log(run.stage("prepare"), "attempt_1.log", "p", age_s=30)
+    first = write_log(run.stage("pretrain"), "attempt_1.log", "1", age_s=20)
+    second = write_log(run.stage("pretrain"), "attempt_2.log", "2", age_s=10)
+    job = write_log(run.stage("pretrain"), "slurm-7.log", "job", age_s=5)
+    stages = ["prepare", "pretrain"]
+
+    assert attempt_logs(run.stage("pretrain")) == [first, second, job]
+    assert find_log(run, stages, None, None) == job
+    assert find_log(run, stages, "prepare", None) == old
+    assert find_log(run, stages, "pretrain", 1) == first
+    with pytest.raises(NotFoundError, match="attempt 3 of pretrain"):
+        find_log(run, stages, "pretrain", 3)
+
+
+def test_a_run_that_never_started_has_no_logs(tmp_path):
+    with pytest.raises(NotFoundError, match="a stage that was started: prepare"):
+        find_log(RunFolder(tmp_path), ["prepare"], None, None)

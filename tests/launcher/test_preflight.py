@@ -1,0 +1,122 @@
+import shutil
+
+import pytest
+
+from distrain.config.load import load_recipe
+from launcher import preflight
+from launcher.estimate import checkpoint_bytes, kept_checkpoint_bytes, stage_parameters
+from launcher.preflight import (
+    UnfitMachineError,
+    check_machine,
+    missing_gpus,
+    missing_modules,
+    missing_paths,
+    missing_space,
+)
+from tests.launcher.small_run import load_small, new_run, write_recipe
+
+SFT = """\
+name: own
+stages:
+  sft:
+    kind: sft
+    model: {from_pretrained: no/such/model}
+    data: {path: no/pairs.jsonl}
+    training: {max_steps: 1}
+    parallelism: {strategy: deepspeed}
+    logging: {wandb: {project: p}}
+"""
+
+
+def test_missing_packages_name_the_extra_that_brings_them(tmp_path):
+    recipe = load_recipe(write_recipe(tmp_path, SFT)).recipe
+    errors = list(missing_modules(recipe, find=lambda module: None))
+    assert [error.expected for error in errors] == [
+        "the packages of the extra 'deepspeed'",
+        "the packages of the extra 'train'",
+        "the packages of the extra 'wandb'",
+    ]
+    assert "torch" in errors[1].found
+    assert "peft" in errors[1].found
+    assert 'pip install "distrain[train]"' in str(errors[1])
+
+
+def test_only_what_the_stages_use_is_asked_for(tmp_path):
+    errors = list(missing_modules(load_small(tmp_path).recipe, find=lambda module: None))
+    assert len(errors) == 1
+    assert "peft" not in errors[0].found
+    assert not list(missing_modules(load_small(tmp_path).recipe, find=lambda module: module))
+
+
+def test_paths_that_do_not_exist_are_all_named(tmp_path):
+    recipe = load_recipe(write_recipe(tmp_path, SFT)).recipe
+    assert [error.where for error in missing_paths(recipe)] == [
+        "sft.model.from_pretrained",
+        "sft.data.path",
+    ]
+
+
+def test_a_pattern_is_good_when_something_matches(tmp_path):
+    (tmp_path / "one.txt").write_text("text")
+    for pattern, count in (("*.txt", 0), ("*.md", 1), ("one.txt", 0), ("", 0)):
+        recipe = load_small(
+            tmp_path, f"prepare.data.source={{kind: files, paths: ['{tmp_path}/{pattern}']}}"
+        ).recipe
+        assert len(list(missing_paths(recipe))) == count, pattern
+
+
+def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(tmp_path, monkeypatch):
+    recipe = load_small(tmp_path).recipe
+    needed = kept_checkpoint_bytes(recipe)
+    for free, count in ((needed, 0), (needed - 1, 1)):
+        usage = type("Usage", (), {"free": free})
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
+        assert len(list(missing_space(recipe, tmp_path / "not" / "yet"))) == count
+
+
+def test_gpus_that_are_not_there_are_refused_before_anything_starts(tmp_path, monkeypatch):
+    plan = new_run(tmp_path, "pretrain.training.device=cuda", processes=2)
+    monkeypatch.setattr(preflight, "gpu_names", lambda: ["A"])
+    assert [str(e) for e in missing_gpus(plan)] == [
+        "pretrain.training.device: found cuda for 2 processes and 1 GPU; expected a GPU for each "
+        "process of this machine. Set launch.processes_per_node=1."
+    ]
+    monkeypatch.setattr(preflight, "gpu_names", lambda: ["A", "B"])
+    assert not list(missing_gpus(plan))
+
+
+def test_everything_that_is_missing_is_said_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "gpu_names", list)
+    plan = new_run(
+        tmp_path,
+        "pretrain.training.device=cuda",
+        "prepare.tokenizer.path=no/tokenizer.json",
+    )
+    with pytest.raises(UnfitMachineError) as caught:
+        check_machine(plan)
+    assert len(caught.value.problems) == 2
+    assert str(caught.value).splitlines()[-1] == "2 errors. Nothing was started."
+
+
+def test_threads_that_must_share_processors_are_only_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "gpu_names", list)
+    monkeypatch.setattr(preflight, "available_cpus", lambda: 2)
+    assert not check_machine(new_run(tmp_path))
+    notes = check_machine(new_run(tmp_path, "name=other", "pretrain.training.num_threads=8"))
+    assert notes == ["8 threads share 2 processors: the run will be slow"]
+
+
+def test_parameters_are_those_of_the_model(tmp_path):
+    recipe = load_small(
+        tmp_path,
+        "pretrain.model.hidden_size=8",
+        "pretrain.model.num_attention_heads=2",
+        "pretrain.model.num_key_value_heads=1",
+        "pretrain.model.num_hidden_layers=3",
+        "pretrain.model.intermediate_size=16",
+        "prepare.tokenizer.vocab_size=300",
+    ).recipe
+    attention = 8 * 8 * 2 + 8 * 4 * 2
+    layer = attention + 3 * 8 * 16 + 2 * 8
+    assert stage_parameters(recipe, "pretrain") == 2 * 300 * 8 + 3 * layer + 8
+    assert checkpoint_bytes(recipe, "pretrain") == 12 * (2 * 300 * 8 + 3 * layer + 8)

@@ -1,0 +1,156 @@
+import io
+import json
+
+from distrain.config.load import load_recipe
+from distrain.config.records import append_event, append_record, write_text
+from distrain.config.run_folder import RunFolder
+from launcher.display import BarDisplay, LineDisplay, Pace, event_line, step_line, validation_line
+from launcher.progress import RecordTail, StageFollower, total_steps
+from tests.launcher.fake_runtime import step_record
+from tests.launcher.small_run import load_small
+
+
+class Recorder:
+    """A display that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def step(self, record):
+        self.shown.append(f"step {record['train/global_step']}")
+
+    def validation(self, record):
+        self.shown.append(f"validation {record['train/global_step']}")
+
+    def event(self, record):
+        self.shown.append(record["event"])
+
+    def close(self):
+        pass
+
+
+def at(second, record):
+    return {**record, "time": f"2026-01-01T00:00:{second:02}.000Z"}
+
+
+def test_a_line_being_written_is_left_for_later(tmp_path):
+    path = tmp_path / "records"
+    tail = RecordTail(path)
+    assert tail.poll() == []
+    path.write_bytes(b'{"a": 1}\n{"a":')
+    assert tail.poll() == [{"a": 1}]
+    assert tail.poll() == []
+    with path.open("ab") as file:
+        file.write(b" 2}\n")
+    assert tail.poll() == [{"a": 2}]
+
+
+def test_records_of_a_replaced_file_are_not_missed(tmp_path):
+    path = tmp_path / "records"
+    tail = RecordTail(path)
+    path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": 3}\n')
+    tail.poll()
+    write_text(path, '{"a": 1}\n')
+    append_record(path, {"a": 9})
+    assert tail.poll() == [{"a": 1}, {"a": 9}]
+
+
+def test_only_this_attempt_of_this_stage_is_shown_in_the_order_of_time(tmp_path):
+    run = RunFolder(tmp_path)
+    metrics = run.stage("pretrain").metrics
+    display = Recorder()
+    append_record(metrics, step_record(1, attempt=1))
+    append_event(run.events, "checkpoint", "pretrain", attempt=1, step=1)
+    append_record(metrics, at(3, step_record(2, attempt=2)))
+    append_record(metrics, at(5, {"attempt": 2, "train/global_step": 2, "eval/loss": 3.0}))
+    append_record(run.events, at(2, {"event": "resumed", "stage": "pretrain", "attempt": 2}))
+    append_record(run.events, at(4, {"event": "checkpoint", "stage": "pretrain", "attempt": 2}))
+    append_record(run.events, at(4, {"event": "checkpoint", "stage": "sft", "attempt": 2}))
+
+    StageFollower(run, "pretrain", 2, display).poll()
+
+    assert display.shown == ["resumed", "step 2", "checkpoint", "validation 2"]
+
+
+def test_a_step_line_has_the_columns_of_the_field():
+    pace = Pace(9537)
+    record = at(10, step_record(1230, attempt=1)) | {
+        "train/loss": 3.2141,
+        "train/learning_rate": 5.9e-4,
+        "train/grad_norm": 0.4199,
+        "perf/tokens_per_sec": 412_000.0,
+        "perf/step_time_s": 1.387,
+        "perf/mfu": 0.026,
+        "memory/max_gib": 61.24,
+    }
+    pace.add(record)
+    line = step_line("pretrain", record, pace)
+    assert line[8:] == (
+        " pretrain step 1,230/9,537 | loss 3.214 | lr 5.9e-04 | grad 0.42 | 412k tok/s | mfu 2.6% "
+        "| mem 61.2 GiB | eta 3h12m"
+    )
+
+
+def test_speed_and_time_left_are_means_over_the_last_steps():
+    pace = Pace(10)
+    for number in range(1, 5):
+        pace.add(at(2 * number, step_record(number, attempt=1)))
+    last = step_record(4, attempt=1)
+    assert pace.tokens_per_s(last) == 16.0
+    assert pace.eta_s(last) == 12.0
+
+
+def test_a_loss_that_is_not_finite_is_written_as_such():
+    record = at(1, step_record(3, attempt=1)) | {"train/loss": None, "train/grad_norm": None}
+    pace = Pace(None)
+    pace.add(record)
+    assert "| loss not finite |" in step_line("pretrain", record, pace)
+    assert step_line("pretrain", record, pace).endswith("eta ?")
+
+
+def test_validations_and_events_are_lines_of_their_own():
+    validation = at(1, {"train/global_step": 40, "eval/loss": 5.25, "eval/perplexity": 190.566})
+    assert validation_line("pretrain", validation, 430)[8:] == (
+        " pretrain step  40/430 | validation loss 5.250 | perplexity 190.6"
+    )
+    damaged = at(1, {"event": "quarantined", "reason": "digest of a.distcp"})
+    assert event_line("sft", damaged) == event_line("sft", damaged | {"step": 3})
+    assert "set aside: digest of a.distcp" in str(event_line("sft", damaged))
+    assert event_line("sft", at(1, {"event": "started"})) is None
+
+
+def test_plain_lines_show_the_first_step_and_every_due_one():
+    stream = io.StringIO()
+    display = LineDisplay("pretrain", 12, 5, stream)
+    for number in range(3, 13):
+        display.step(step_record(number, attempt=2))
+    steps = [line.split("step ")[1].split("/")[0] for line in stream.getvalue().splitlines()]
+    assert [int(step) for step in steps] == [3, 5, 10, 12]
+
+
+def test_the_bar_ends_at_the_last_step_and_events_scroll_above(capsys):
+    display = BarDisplay("pretrain", 4)
+    for number in (1, 2, 3, 4):
+        display.step(step_record(number, attempt=1))
+    display.event(at(1, {"event": "checkpoint", "step": 4}))
+    display.close()
+    shown = capsys.readouterr().err
+    assert "checkpoint of step 4" in shown
+    assert "4/4" in shown
+    assert "loss 7.600" in shown
+
+
+def test_the_number_of_steps_comes_from_steps_or_tokens(tmp_path):
+    assert total_steps(load_small(tmp_path).recipe, "pretrain") == 25
+    assert total_steps(load_small(tmp_path).recipe, "prepare") is None
+    text = load_small(tmp_path).text
+    for written, steps in (("max_tokens: 1000", 32), ("num_epochs: 2", None)):
+        path = tmp_path / "other.yaml"
+        path.write_text(text.replace("max_steps: 25", written))
+        assert total_steps(load_recipe(path).recipe, "pretrain") == steps
+
+
+def test_a_metrics_file_with_a_torn_last_line_still_gives_its_records(tmp_path):
+    path = tmp_path / "records"
+    path.write_text(json.dumps({"a": 1}) + "\n" + '{"a": 2')
+    assert RecordTail(path).poll() == [{"a": 1}]

@@ -1,0 +1,146 @@
+import pytest
+
+from distrain.config.load import load_recipe, read_resolved
+from distrain.config.records import read_json, write_json
+from distrain.config.run_folder import RunFolder
+from distrain.errors import NotFoundError, PreflightError
+from launcher.run_files import change_run, compare_recipes, find_run, make_folder, open_run, run_of
+from tests.launcher.small_run import load_small, new_run
+
+
+@pytest.fixture(autouse=True)
+def runs_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTRAIN_RUNS_DIR", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def test_a_new_run_keeps_the_recipe_as_written_and_resolved(tmp_path):
+    loaded = load_small(tmp_path, "seed=9")
+    run = run_of(loaded.recipe)
+    make_folder(run)
+
+    assert open_run(run, loaded)
+
+    assert run.recipe.read_text() == loaded.text
+    assert read_resolved(run.resolved) == loaded.recipe
+    environment = read_json(run.environment)
+    assert environment is not None
+    assert environment["packages"]["pydantic"]
+    assert environment["hostname"]
+
+
+def test_the_resolved_recipe_gives_the_same_run_again(tmp_path):
+    plan = new_run(tmp_path)
+    again = load_recipe(plan.run.resolved)
+    assert not open_run(plan.run, again)
+
+
+def test_another_launch_is_taken_over(tmp_path):
+    plan = new_run(tmp_path)
+    assert not open_run(plan.run, load_small(tmp_path, "launch.max_restarts=9"))
+    assert read_resolved(plan.run.resolved).launch.max_restarts == 9
+
+
+def test_a_folder_of_another_recipe_is_refused_with_what_differs_and_left_alone(tmp_path):
+    plan = new_run(tmp_path)
+    before = plan.run.resolved.read_bytes()
+
+    with pytest.raises(PreflightError) as caught:
+        open_run(plan.run, load_small(tmp_path, "pretrain.training.max_steps=99"))
+
+    assert "pretrain.training.max_steps 25 -> 99" in str(caught.value)
+    assert "name=OTHER" in str(caught.value)
+    assert "distrain resume small pretrain.training.max_steps=99" in str(caught.value)
+    assert plan.run.resolved.read_bytes() == before
+
+
+def test_a_folder_with_foreign_files_is_refused(tmp_path):
+    run = RunFolder(tmp_path / "runs" / "small")
+    run.root.mkdir(parents=True)
+    (run.root / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(PreflightError, match=r"thesis\.tex"):
+        make_folder(run)
+
+
+def test_a_folder_whose_creation_was_cut_short_is_taken(tmp_path):
+    run = RunFolder(tmp_path / "runs" / "small")
+    run.root.mkdir(parents=True)
+    run.lock.touch()
+    run.recipe.touch()
+    make_folder(run)
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "runs").write_text("a file, not a folder")
+    with pytest.raises(PreflightError, match="DISTRAIN_RUNS_DIR"):
+        make_folder(RunFolder(tmp_path / "runs" / "small"))
+
+
+def test_a_run_is_found_by_name_prefix_path_or_as_the_latest(tmp_path):
+    first = new_run(tmp_path, "name=alpha-one").run
+    second = new_run(tmp_path, "name=alpha-two").run
+    second.events.write_text("")
+
+    assert find_run("alpha-one").root == first.root
+    assert find_run("alpha-t").root == second.root
+    assert find_run(str(first.root)).root == first.root
+    assert find_run(None).root == second.root
+    with pytest.raises(NotFoundError, match=r"2 that start so.*alpha-one, alpha-two"):
+        find_run("alpha")
+    with pytest.raises(NotFoundError, match="none of that name"):
+        find_run("beta")
+
+
+def test_no_run_at_all_says_how_to_start_one():
+    with pytest.raises(NotFoundError, match="distrain run RECIPE"):
+        find_run(None)
+
+
+def mark(run, stage, state):
+    record = {"state": state, "attempt": 1, "step": 3, "requeue": False, "time": ""}
+    write_json(run.stage(stage).state, record)
+
+
+@pytest.mark.parametrize(
+    ("override", "is_allowed"),
+    [
+        ("pretrain.training.max_steps=99", True),
+        ("pretrain.optimizer.learning_rate=1e-5", True),
+        ("launch.max_restarts=7", True),
+        ("pretrain.model.hidden_size=64", False),
+        ("pretrain.training.global_batch_size=4", False),
+        ("prepare.data.min_characters=5", False),
+        ("seed=3", False),
+    ],
+)
+def test_resume_changes_only_what_nothing_was_built_on(tmp_path, override, is_allowed):
+    run = new_run(tmp_path).run
+    mark(run, "prepare", "done")
+    mark(run, "pretrain", "stopped")
+    before = read_resolved(run.resolved)
+    changed = load_recipe(run.resolved, [override]).recipe
+
+    if is_allowed:
+        changes = change_run(run, changed)
+        assert [c.key for c in changes] == [override.partition("=")[0]]
+        assert read_resolved(run.resolved) == changed
+    else:
+        with pytest.raises(PreflightError, match=override.partition("=")[0]):
+            change_run(run, changed)
+        assert read_resolved(run.resolved) == before
+
+
+def test_a_stage_that_has_not_started_may_change_altogether(tmp_path):
+    run = new_run(tmp_path).run
+    mark(run, "prepare", "done")
+    change_run(run, load_recipe(run.resolved, ["pretrain.model.hidden_size=64"]).recipe)
+
+
+def test_recipes_are_compared_value_by_value(tmp_path):
+    old = load_small(tmp_path).recipe
+    new = load_small(tmp_path, "seed=1", "optimizer.betas.1=0.99").recipe
+    assert [str(change) for change in compare_recipes(old, new)] == [
+        "seed 0 -> 1",
+        "pretrain.optimizer.betas [0.9,0.95] -> [0.9,0.99]",
+    ]
