@@ -95,14 +95,19 @@ class Recorder:
 
 
 def manager(
-    stage: Path, recorder: Recorder | None = None, *, keep_last: int = 2, async_save: bool = True
+    stage: Path,
+    recorder: Recorder | None = None,
+    *,
+    keep_last: int = 2,
+    async_save: bool = True,
+    host: HostGroup | None = None,
 ) -> CheckpointManager:
     return CheckpointManager(
         stage / "checkpoints",
         stage / "quarantine",
         keep_last=keep_last,
         async_save=async_save,
-        host=HostGroup(),
+        host=host or HostGroup(),
         on_event=recorder or Recorder(),
     )
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
+from distrain.checkpoint.commit import verify
+from distrain.checkpoint.layout import committed
 from distrain.errors import CheckpointError
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State, whole
@@ -64,6 +66,8 @@ def kill_at_every_call(folder: Path, async_save: bool) -> None:
         stage = folder / str(kill_at)
         manager(stage).save_and_wait(1, small(1), {"step": 1})
         code = in_a_fork(save_and_die, stage, kill_at, async_save)
+        visible = [stage / "checkpoints" / str(name) for name in committed(stage / "checkpoints")]
+        assert [verify(path) for path in visible] == [None] * len(visible), kill_at
         recorder = Recorder()
         state = small(0)
         restored = manager(stage, recorder).restore(state)

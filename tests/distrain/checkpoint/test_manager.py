@@ -205,7 +205,7 @@ def test_a_full_disk_on_one_rank_fails_the_save_on_all_and_nothing_else(tmp_path
 def save_between_collectives(stage: Path) -> None:
     """The loop talks on its group while the background talks on another."""
     host = HostGroup()
-    checkpoints = manager(stage)
+    checkpoints = manager(stage, host=host)
     for step in range(1, 5):
         state = state_of(step, host.rank, host.world_size)
         checkpoints.save(step, state, {"step": step})
