@@ -1,0 +1,109 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from distrain.config.training import ModelConfig
+from distrain.data.tokenizer import Tokenizer, train_tokenizer
+from distrain.errors import DataError, PreflightError
+from distrain.loss import summed_cross_entropy
+from distrain.models.init import initialize
+from distrain.models.llama import Llama
+from distrain.stages.export import TrainedModel, export_huggingface
+from distrain.stages.generate import generate
+
+TEXT = "def area(side):\n    return side * side\n"
+QUESTION, ANSWER = "What is two?", "A number after one."
+FOREIGN = """
+import sys, transformers
+folder, prompt = sys.argv[1:]
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+ids = tokenizer(prompt, return_tensors="pt")
+new = model.generate(**ids, do_sample=False, max_new_tokens=60)[0, ids["input_ids"].shape[1]:]
+sys.stdout.write(tokenizer.decode(new, skip_special_tokens=True))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Export a model that knows one text and one answer by heart."""
+    root = tmp_path_factory.mktemp("generate")
+    tokenizer_json = root / "tokenizer.json"
+    tokenizer_json.write_text(train_tokenizer([TEXT] * 4, vocab_size=280, min_frequency=2))
+    tokenizer = Tokenizer.load(tokenizer_json)
+    config = ModelConfig(
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96
+    )
+    model = Llama(config, tokenizer.vocab_size)
+    initialize(model, seed=0)
+    end = tokenizer.eos_id
+    chat = [tokenizer.user_id, *tokenizer.encode(QUESTION), tokenizer.assistant_id]
+    rows = [
+        torch.tensor([[end, *tokenizer.encode(TEXT), end]]),
+        torch.tensor([[*chat, *tokenizer.encode(ANSWER), end]]),
+    ]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    for _ in range(120):
+        for row in rows:
+            loss = summed_cross_entropy(model(row[:, :-1]), row[:, 1:]) / row.numel()
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = TrainedModel(model.state_dict(), config, tokenizer.vocab_size)
+    export_huggingface(trained, tokenizer_json, root / "model")
+    return root / "model"
+
+
+def test_continues_a_text_to_its_end(folder):
+    assert generate(folder, "def area(") == TEXT.removeprefix("def area(")
+
+
+def test_empty_prompt_starts_a_document(folder):
+    assert generate(folder, "") == TEXT
+
+
+def test_answers_a_prompt_laid_out_as_in_fine_tuning(folder):
+    assert generate(folder, QUESTION, chat=True) == ANSWER
+
+
+def test_length_is_limited(folder):
+    limited = generate(folder, "def area(", max_new_tokens=2)
+    assert limited
+    assert TEXT.removeprefix("def area(").startswith(limited)
+    assert len(limited) < len(TEXT) / 2
+
+
+def test_sampling_repeats_with_its_seed(folder):
+    hot = [generate(folder, "def", temperature=3.0, seed=seed) for seed in (0, 0, 1)]
+    assert hot[0] == hot[1]
+    assert hot[0] != hot[2]
+
+
+def test_transformers_generates_the_same(folder, tmp_path):
+    command = [sys.executable, "-I", "-c", FOREIGN, str(folder), "def area("]
+    found = subprocess.run(
+        command, check=True, timeout=120, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert found.stdout == generate(folder, "def area(")
+
+
+def test_command_prints_the_text_alone(folder):
+    command = [sys.executable, "-m", "distrain", "generate", str(folder), QUESTION, "--chat"]
+    found = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
+    assert found.stdout == ANSWER + "\n"
+
+
+def test_folder_without_a_model_is_refused(tmp_path, folder):
+    with pytest.raises(DataError, match=r"nothing.*: found no such file"):
+        generate(tmp_path / "nothing", "a")
+    (tmp_path / "tokenizer.json").write_text((folder / "tokenizer.json").read_text())
+    with pytest.raises(PreflightError, match=r"config\.json: found no such file"):
+        generate(tmp_path, "a")
+
+
+@pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}])
+def test_wrong_settings_are_refused(folder, wrong):
+    with pytest.raises(ValueError, match="expected at least 1 and at least 0"):
+        generate(folder, "a", **wrong)
