@@ -38,6 +38,7 @@ def check_needs(stages: Stages, left_out: Collection[str]) -> Iterator[Finding]:
     for stage in stages.values():
         if stage.name not in circle:
             yield from _check_kinds(stage, stages)
+            yield from _check_test_split(stage, stages)
 
 
 def _circle(stages: Stages) -> tuple[str, ...]:
@@ -82,6 +83,18 @@ def _check_kinds(stage: StageParts, stages: Stages) -> Iterator[Finding]:
     if not stage.needs and allowed and not _brings_its_own(stage):
         message = f"stage '{stage.name}' needs nothing; {_expected_needs(stage.kind, fitting)}"
         yield Finding(stage.name, ("needs",), message, at_key=True)
+
+
+def _check_test_split(stage: StageParts, stages: Stages) -> Iterator[Finding]:
+    """Check that the model to evaluate was trained on data that has a test split."""
+    for name in stage.needs or () if stage.kind == "evaluate" else ():
+        model = stages[name].get("model", ModelConfig) if name in stages else None
+        if model is not None and model.from_pretrained is not None:
+            message = (
+                f"'{name}' starts from a folder, so no prepare stage holds a test split back; "
+                "remove this stage"
+            )
+            yield Finding(stage.name, ("needs",), message)
 
 
 def _expected_needs(kind: str, fitting: Sequence[str]) -> str:

@@ -10,7 +10,6 @@ from distrain.config.recipe import DISTRIBUTED_KINDS
 from distrain.config.section import format_duration
 from distrain.config.stage_parts import Finding, StageParts
 from distrain.config.training import (
-    EvalConfig,
     LrSchedulerConfig,
     ModelConfig,
     ParallelismConfig,
@@ -104,13 +103,6 @@ def _check_schedule(stage: StageParts, training: TrainingConfig) -> Iterator[Fin
             f"{steps - schedule.warmup_steps}: {steps} steps less {schedule.warmup_steps} of "
             "warm-up",
         )
-    validation = stage.get("eval", EvalConfig)
-    if validation is not None and validation.eval_steps > steps:
-        message = (
-            f"no validation within the run: eval.eval_steps is {validation.eval_steps} "
-            f"of {steps} steps"
-        )
-        yield Finding(stage.name, ("eval", "eval_steps"), message, is_note=True)
 
 
 def _check_parallelism(

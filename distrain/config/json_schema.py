@@ -1,12 +1,14 @@
 """The JSON Schema of a recipe as written, for editors: with ``extends``, ``defaults``, units."""
 
+import ast
+import inspect
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
 from distrain.config.recipe import RecipeHead
 from distrain.config.section import Section
-from distrain.config.sections import SECTIONS, STAGE_KINDS, members, sections_of
+from distrain.config.sections import SECTIONS, STAGE_KINDS, is_section, members
 
 _REFERENCE = "#/$defs/{model}"
 JsonObject = dict[str, Any]
@@ -24,8 +26,11 @@ def json_schema() -> JsonObject:
     )
     definitions: JsonObject = document["$defs"]
     head = definitions.pop("RecipeHead")
-    for name in _layered_names():
-        definitions[name].pop("required", None)
+    _describe(RecipeHead, head)
+    for model in _every_section():
+        _describe(model, definitions[model.__name__])
+    for model in _below_stages():
+        definitions[model.__name__].pop("required", None)
     for model in STAGE_KINDS.values():
         definitions[model.__name__]["required"] = ["kind"]
     properties: JsonObject = head["properties"]
@@ -55,22 +60,44 @@ def json_schema() -> JsonObject:
     }
 
 
-def _layered_names() -> set[str]:
-    """Return the names of all models whose required keys may stand in another layer."""
-    names: set[str] = set()
-    waiting: list[type[Section]] = [model for models in SECTIONS.values() for model in models]
+def _every_section() -> list[type[Section]]:
+    """Return every mapping of the schema."""
+    return _reachable([RecipeHead, *STAGE_KINDS.values()])[1:]
+
+
+def _below_stages() -> list[type[Section]]:
+    """Return the mappings whose required keys may stand in another layer."""
+    return _reachable([model for models in SECTIONS.values() for model in models])
+
+
+def _reachable(start: list[type[Section]]) -> list[type[Section]]:
+    found: list[type[Section]] = []
+    waiting = list(start)
     while waiting:
-        model = waiting.pop()
-        if model.__name__ not in names:
-            names.add(model.__name__)
-            waiting += sections_of(model).values()
+        model = waiting.pop(0)
+        if model not in found:
+            found.append(model)
             waiting += [
                 member
                 for field in model.model_fields.values()
                 for member in members(field.annotation)
-                if isinstance(member, type) and issubclass(member, Section)
+                if is_section(member)
             ]
-    return names
+    return found
+
+
+def _describe(model: type[Section], definition: JsonObject) -> None:
+    """Add the docstrings below the fields; only here, for reading source text takes its time."""
+    for origin in reversed(model.__mro__[: model.__mro__.index(Section)]):
+        body = ast.parse(inspect.getsource(origin)).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            match field, text:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(words))),
+                ):
+                    definition["properties"][name]["description"] = inspect.cleandoc(words)
 
 
 def _any_form(models: tuple[type[Section], ...]) -> JsonObject:

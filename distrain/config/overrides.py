@@ -9,7 +9,7 @@ stages.sft=skip                     leave a stage out
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from distrain.config.extends import read_named
 from distrain.config.merge import without_alternatives
@@ -22,10 +22,10 @@ from distrain.config.sections import (
     Path,
     default_at,
     keys_of,
-    members,
     places_of,
     sections_of,
     types_at,
+    types_below,
 )
 from distrain.config.suggest import EXPLANATIONS, FOREIGN_NAMES, nearest, unknown_key
 from distrain.config.yaml_source import Tree, find, parse_value
@@ -281,14 +281,14 @@ def _tree_of(value: Any, place: Place) -> Tree:  # noqa: ANN401
 
 def _typed(tree: Tree, allowed: list[Any]) -> Tree:
     """Keep as text what the schema wants as text: ``name=2024`` is a name, not a number."""
+    if isinstance(tree.value, dict):
+        entries = {key: _typed(item, types_below(allowed, key)) for key, item in tree.value.items()}
+        return replace(tree, value=entries)
     if isinstance(tree.value, list):
-        inner = [
-            member
-            for outer in allowed
-            if get_origin(outer) is tuple
-            for member in members(get_args(outer)[0])
+        items = [
+            _typed(item, types_below(allowed, number)) for number, item in enumerate(tree.value)
         ]
-        return replace(tree, value=[_typed(item, inner) for item in tree.value])
+        return replace(tree, value=items)
     is_number = isinstance(tree.value, bool | int | float)
     wants_text = str in allowed and not {int, float, bool} & set(allowed)
     return replace(tree, value=tree.raw) if is_number and wants_text else tree

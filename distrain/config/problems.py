@@ -1,6 +1,6 @@
 """Mistakes of a recipe: where each was written, and the text that shows them all at once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from distrain.errors import RecipeError
@@ -92,6 +92,9 @@ class ProblemList:
         self._problems: list[Problem] = []
         self._places: set[Place] = set()
         self._files: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._problems)
 
     def __len__(self) -> int:
         return len(self._problems)

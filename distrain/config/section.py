@@ -13,9 +13,7 @@ DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class Section(BaseModel):
     """One mapping of the recipe: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def parse_count(value: Any) -> Any:  # noqa: ANN401  (pydantic hands over whatever the YAML held)

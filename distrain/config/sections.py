@@ -78,11 +78,16 @@ def types_at(model: type[Section], path: Path) -> list[Any]:
     """Return the types that the schema allows at a path below a section."""
     found: list[Any] = [model]
     for step in path:
-        found = [inner for outer in found for inner in _inner(outer, step)]
+        found = types_below(found, step)
     return found
 
 
-def _inner(outer: Any, step: str | int) -> list[Any]:  # noqa: ANN401
+def types_below(allowed: list[Any], step: str | int) -> list[Any]:
+    """Return the types that one key, or one entry, of a value of these types may have."""
+    return [inner for outer in allowed for inner in _below(outer, step)]
+
+
+def _below(outer: Any, step: str | int) -> list[Any]:  # noqa: ANN401
     if is_section(outer):
         field = outer.model_fields.get(step)
         return [] if field is None else list(members(field.annotation))

@@ -1,4 +1,8 @@
+from typing import Any
+
 import pytest
+
+from distrain.config.load import LoadedRecipe
 
 TINY = """\
 name: tiny
@@ -32,3 +36,8 @@ def recipe(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
     return path
+
+
+def stages_of(loaded: LoadedRecipe) -> Any:
+    """Return the stages of a loaded recipe; a test knows the kind of each."""
+    return loaded.recipe.stages

@@ -1,0 +1,140 @@
+"""Mistakes between sections and stages; the kept set has one file of most, here are the rest."""
+
+import pytest
+
+from distrain.config.load import load_recipe
+from distrain.config.problems import RecipeErrors
+from tests.distrain.config.conftest import TINY, stages_of
+
+
+def messages_of(recipe, *pairs):
+    text = TINY
+    for found, replaced in pairs:
+        assert found in text
+        text = text.replace(found, replaced)
+    recipe.write_text(text)
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe(recipe)
+    return [problem.message for problem in caught.value.problems]
+
+
+SFT_NEEDS = "    kind: sft\n    needs: pretrain\n"
+OWN_MODEL = "    kind: sft\n    model: {from_pretrained: models/mine}\n"
+
+
+def test_fine_tuning_may_start_from_a_users_folder_and_pairs(recipe):
+    own = OWN_MODEL + "    data: {path: pairs.jsonl}\n"
+    recipe.write_text(TINY.replace(SFT_NEEDS, own).replace("needs: sft}", "needs: pretrain}"))
+    sft = stages_of(load_recipe(recipe))["sft"]
+    assert (sft.needs, sft.model.from_pretrained) == ((), "models/mine")
+    assert sft.model.hidden_size == 192  # nothing is inherited
+
+
+def test_a_users_folder_needs_a_users_pairs(recipe):
+    assert messages_of(recipe, (SFT_NEEDS, OWN_MODEL), ("needs: sft}", "needs: pretrain}")) == [
+        "with model.from_pretrained the pairs come from a file; "
+        "set data.path to a JSONL file with prompt and answer"
+    ]
+
+
+def test_what_started_from_a_users_folder_has_no_test_split(recipe):
+    own = OWN_MODEL + "    data: {path: pairs.jsonl}\n"
+    assert messages_of(recipe, (SFT_NEEDS, own)) == [
+        "'sft' starts from a folder, so no prepare stage holds a test split back; remove this stage"
+    ]
+
+
+def test_a_model_comes_from_one_place(recipe):
+    own = OWN_MODEL + "    needs: pretrain\n"
+    assert messages_of(recipe, (SFT_NEEDS, own), ("needs: sft}", "needs: pretrain}")) == [
+        "the model comes from 'pretrain' or from this folder, not both; remove one"
+    ]
+
+
+def test_pretraining_starts_from_random_weights(recipe):
+    assert messages_of(recipe, ("model: {", "model: {from_pretrained: models/mine, "))[0] == (
+        "a pretrain stage starts from random weights; remove model.from_pretrained, "
+        "or use kind: sft"
+    )
+
+
+def test_pairs_from_a_file_need_no_pairs_of_the_prepare_stage(recipe):
+    text = TINY.replace("    pairs: {kind: docstrings}\n", "")
+    recipe.write_text(text.replace(SFT_NEEDS, SFT_NEEDS + "    data: {path: pairs.jsonl}\n"))
+    assert stages_of(load_recipe(recipe))["sft"].data.path == "pairs.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("found", "replaced", "message"),
+    [
+        (
+            "needs: prepare",
+            "needs: [prepare, sft]",
+            "the stages need each other in a circle: pretrain -> sft -> pretrain; remove one need",
+        ),
+        ("needs: prepare", "needs: pretrain", "stage 'pretrain' needs itself; name the stage that "
+         "it starts from"),
+        (
+            "needs: sft}",
+            "needs: [pretrain, sft]}",
+            "found 2 needs; evaluate needs exactly one pretrain or sft stage, such as needs: sft",
+        ),
+        (
+            "needs: sft}",
+            "needs: prepare}",
+            "'prepare' is of kind prepare; evaluate needs exactly one pretrain or sft stage, "
+            "such as needs: sft",
+        ),
+        ("needs: sft}", "needs: []}", "stage 'evaluate' needs nothing; evaluate needs exactly one "
+         "pretrain or sft stage, such as needs: sft"),
+        ("    kind: prepare\n", "    kind: prepare\n    needs: sft\n",
+         "the stages need each other in a circle: prepare -> sft -> pretrain -> prepare; "
+         "remove one need"),
+        (
+            "{kind: docstrings}",
+            "{kind: docstrings, min_answer_characters: 500}",
+            "pairs.min_answer_characters: found 500; expected at most "
+            "pairs.max_answer_characters, 400",
+        ),
+        (
+            "{processes_per_node: 2}",
+            "{backend: torchrun, nodes: 2}",
+            "launch.nodes: found 2 with launch.backend torchrun, but no launch.rendezvous; "
+            "set it to host:port of the first node, such as node01:29500",
+        ),
+        (
+            "{processes_per_node: 2}",
+            "{rendezvous: node01}",
+            "launch.rendezvous: found the text 'node01'; "
+            "expected host:port, such as node01:29500",
+        ),
+        ("  evaluate:", "  4th:", "'4th' cannot be a stage's name; expected a letter, "
+         "then letters, digits, '_' or '-'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said_once(found, replaced, message, recipe):
+    assert messages_of(recipe, (found, replaced)) == [message]
+
+
+def test_a_mistake_in_one_section_hides_no_check_of_the_others(recipe):
+    found = messages_of(
+        recipe,
+        ("    model: {", "    lr_scheduler: {warmup_steps: 11}\n    model: {dropuot: 0, "),
+        ("{processes_per_node: 2}", "{processes_per_node: 3, max_restarts: -1}"),
+        ("needs: sft}", "needs: stf}"),
+    )
+    assert found == [
+        "lr_scheduler.warmup_steps: found 11; expected at most the 10 steps of the run",
+        "unknown key 'dropuot' in model; did you mean 'dropout'?",
+        "needs: no stage is called 'stf'; did you mean 'sft'?",
+        "launch.max_restarts: found -1; expected a number of at least 0",
+    ]
+
+
+def test_tokens_are_counted_in_steps_for_the_warm_up(recipe):
+    tokens = 64 * 8 * 3
+    assert messages_of(
+        recipe,
+        ("training: {max_steps: 10}", f"training: {{max_tokens: {tokens}}}"),
+        ("    needs: prepare\n", "    needs: prepare\n    lr_scheduler: {warmup_steps: 4}\n"),
+    ) == ["lr_scheduler.warmup_steps: found 4; expected at most the 3 steps of the run"]
