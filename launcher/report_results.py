@@ -115,7 +115,7 @@ def sft_tables(stage: StageData) -> list[Table]:
                 ("eval_loss_base_shuffled_prompts", "eval_loss_shuffled_prompts"),
             )
         ]
-        rows.append(("change by tuning", *(_signed(change) for change in changes), ""))
+        rows.append(("change", *(_signed(change) for change in changes), ""))
     return [
         Table(
             "Held-out answers, nats per answer token",
@@ -167,7 +167,7 @@ def evaluate_tables(stage: StageData) -> list[Table]:
     documents = stage.result.get("documents")
     if isinstance(documents, dict):
         row = (
-            "test documents",
+            "documents",
             nats(number(documents.get("loss"))),
             digits(number(documents.get("perplexity"))),
             nats(number(documents.get("bits_per_byte"))),
@@ -179,20 +179,25 @@ def evaluate_tables(stage: StageData) -> list[Table]:
     if isinstance(answers, dict):
         as_sft = {f"eval_{name}": value for name, value in answers.items()}
         for table in sft_tables(StageData(stage.name, result=as_sft)):
-            targets = number(answers.get("targets"))
-            note = table.note if targets is None else f"{table.note} {integer(targets)} tokens."
+            pairs = number(answers.get("pairs"))
+            note = table.note if pairs is None else f"{integer(pairs)} pairs. {table.note}"
             title = "Test split, answers, nats per answer token"
             tables.append(Table(title, table.header, table.rows, note))
     return tables
 
 
 def export_tables(stage: StageData) -> list[Table]:
-    """What was written."""
-    files = stage.result.get("files")
-    if not isinstance(files, dict):
+    """What was written, and how large it is."""
+    if not stage.result:
         return []
-    rows = tuple((str(name), short_bytes(number(size) or 0)) for name, size in files.items())
-    return [Table("Exported files", ("file", "size"), rows, str(stage.result.get("folder", "")))]
+    size = number(stage.result.get("size_bytes"))
+    rows = (
+        ("folder", str(stage.result.get("folder", UNKNOWN))),
+        ("parameters", integer(number(stage.result.get("parameters")))),
+        ("size", UNKNOWN if size is None else short_bytes(size)),
+        ("with adapter", "yes" if stage.result.get("has_adapter") else "no"),
+    )
+    return [Table("Hugging Face folder", ("", ""), rows)]
 
 
 TABLES: dict[str, Callable[[StageData], list[Table]]] = {
@@ -216,7 +221,7 @@ def summary(run: RunData) -> str:
             shuffled = number(stage.result.get("eval_loss_shuffled_prompts"))
             beside = "" if shuffled is None else f" ({nats(shuffled)} with shuffled prompts)"
             parts.append(
-                f"Held-out answers: {nats(base)} before and {nats(tuned)} nats after "
+                f"Held-out answers: {nats(base)} before and {nats(tuned)} after "
                 f"{stage.name}{beside}."
             )
     return " ".join(parts)
@@ -228,13 +233,13 @@ def perplexity(loss: float) -> float:
 
 
 def _pretrain_sentence(stage: StageData, scores: list[float]) -> str:
-    text = f"Validation loss {nats(scores[-1])} nats after {count(stage.last_step, 'step')}"
+    text = f"Validation loss {nats(scores[-1])} after {count(stage.last_step, 'step')}"
     unigrams = values([stage.result], "unigram_entropy")
     unigrams += values([stage.result], "unigram_cross_entropy")
     if unigrams:
         gap = min(unigrams) - scores[-1]
         side = "under" if gap >= 0 else "over"
-        text += f", {abs(gap):.2f} {side} the lower unigram figure of {nats(min(unigrams))}"
+        text += f", {abs(gap):.2f} nats {side} the lower unigram figure of {nats(min(unigrams))}"
     return text + "."
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from launcher.report_charts import Label
 from launcher.report_data import Attempt, Fields, RunData, number, seconds
-from launcher.report_text import date_text, integer, short_duration
+from launcher.report_text import UNKNOWN, date_text, integer, short_duration
 
 BREAK_SHARE = 0.04
 """Of the axis that a cut-out wait takes."""
@@ -128,7 +128,7 @@ def build_timeline(run: RunData) -> Timeline | None:
             stage.name,
             tuple(_bar(attempt, axis) for attempt in stage.attempts),
             tuple(_marks(stage.name, run.events, axis)),
-            short_duration(sum(attempt.end_s - attempt.start_s for attempt in stage.attempts)),
+            _total(stage.attempts),
         )
         for stage in run.stages
     )
@@ -139,6 +139,11 @@ def build_timeline(run: RunData) -> Timeline | None:
         date_text(min(attempt.start_s for attempt in attempts)),
         date_text(max(attempt.end_s for attempt in attempts)),
     )
+
+
+def _total(attempts: list[Attempt]) -> str:
+    worked_s = sum(attempt.end_s - attempt.start_s for attempt in attempts)
+    return short_duration(worked_s) if attempts else UNKNOWN
 
 
 def event_rows(events: list[Fields]) -> tuple[list[EventRow], str]:
@@ -162,8 +167,8 @@ def event_rows(events: list[Fields]) -> tuple[list[EventRow], str]:
 
 
 def _say(event: Fields) -> str:
-    keys = [key for key in SHOWN_FIELDS_FIRST if key in event]
-    keys += [key for key in event if key not in HIDDEN_FIELDS and key not in keys]
+    keys = [key for key in SHOWN_FIELDS_FIRST if event.get(key)]  # step 0: a stage without steps
+    keys += [key for key in event if key not in HIDDEN_FIELDS and key not in SHOWN_FIELDS_FIRST]
     return ", ".join(f"{key.replace('_', ' ')} {_short(event[key])}" for key in keys)
 
 

@@ -117,10 +117,9 @@ def environment() -> dict:
     return {
         "python": "3.11.2",
         "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
-        "host": "node01",
+        "hostname": "node01",
         "cpus": 2,
-        "memory_gib": 7.8,
-        "devices": ["cpu"],
+        "gpus": [],
         "packages": {"torch": "2.13.0", "distrain": "0.1.0"},
         "git": {"commit": "0123abc", "dirty": False},
     }
@@ -209,7 +208,7 @@ def finished_run(root: Path) -> RunFolder:
                 "loss_base": 4.43,
                 "loss_shuffled_prompts": 3.89,
                 "loss_base_shuffled_prompts": 4.67,
-                "targets": 7311,
+                "pairs": 171,
             },
         },
         seconds=9,
@@ -218,12 +217,9 @@ def finished_run(root: Path) -> RunFolder:
         "export",
         {
             "folder": "export/huggingface",
-            "files": {
-                "model.safetensors": 10_164_000,
-                "config.json": 640,
-                "tokenizer.json": 251_002,
-            },
             "parameters": 2_541_000,
+            "size_bytes": 10_415_002,
+            "has_adapter": True,
         },
         seconds=12,
     )

@@ -36,8 +36,8 @@ def test_summary_says_how_the_run_ended_and_what_came_out(finished):
     (sentence,) = re.findall(r'class="summary">([^<]*)<', finished)
     assert sentence.startswith("All 5 stages done in ")
     assert ", 1 restart." in sentence
-    assert "1.60 under the lower unigram figure of 6.312" in sentence
-    assert "4.402 before and 3.214 nats after sft (3.871 with shuffled prompts)" in sentence
+    assert "1.60 nats under the lower unigram figure of 6.312" in sentence
+    assert "4.402 before and 3.214 after sft (3.871 with shuffled prompts)" in sentence
 
 
 def test_every_record_is_a_point_of_its_chart(finished):
@@ -64,14 +64,17 @@ def test_sft_table_shows_base_tuned_and_shuffled(finished):
     text = text_of(finished)
     assert "base model 4.402 4.655 0.253" in text
     assert "tuned model 3.214 3.871 0.657" in text
-    assert "change by tuning \N{MINUS SIGN}1.188 \N{MINUS SIGN}0.784" in text
+    assert "change \N{MINUS SIGN}1.188 \N{MINUS SIGN}0.784" in text
 
 
 def test_prepare_and_evaluate_tables(finished):
     text = text_of(finished)
     assert "train 646 3,154,022 10.5 MiB 5,120" in text
     assert "duplicate 4" in text
-    assert "test documents 4.688 109 1.945 101,202" in text
+    assert "documents 4.688 109 1.945 101,202" in text
+    assert "base model 4.430 4.670 0.240" in text
+    assert "171 pairs." in text
+    assert "size 9.9 MiB" in text
 
 
 def test_restart_and_quarantine_are_on_the_page(finished):
@@ -185,7 +188,7 @@ def test_what_runs_write_cannot_become_markup(tmp_path):
 def test_results_of_another_shape_do_not_break_the_page(tmp_path):
     writer = RunWriter(tmp_path / "odd")
     for stage in ("prepare", "evaluate", "export", "pretrain", "sft"):
-        odd = {"splits": [1], "dropped": "none", "documents": [], "answers": 3, "files": [],
+        odd = {"splits": [1], "dropped": "none", "documents": [], "answers": 3, "folder": [],
                "eval_loss": "low", "eval_loss_base": True, "pairs": 7}  # fmt: skip
         write_json(writer.run.stage(stage).result, odd)
         writer.state(stage, "done", 1)
