@@ -1,0 +1,268 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distrain.config.records import append_event, write_json
+from launcher import cli
+from tests.launcher.small_run import ROOT, new_run, write_recipe
+
+COMMANDS = (
+    *("recipes", "schema", "validate", "plan", "run", "submit", "resume", "status", "logs"),
+    *("stop", "report", "export", "evaluate", "generate"),
+)
+
+
+@pytest.fixture(autouse=True)
+def runs_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTRAIN_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.delenv("DISTRAIN_SITE", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return str(write_recipe(tmp_path))
+
+
+@pytest.fixture
+def distrain(capsys):
+    """Run a command line in this process; returns exit code, stdout, stderr."""
+
+    def run(*argv):
+        code = cli.main(argv)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_help_names_every_command(distrain):
+    code, out, _ = distrain("--help")
+    assert code == 0
+    for command in COMMANDS:
+        assert f"\n  {command} " in out
+
+
+def test_the_version_is_that_of_the_package(distrain):
+    assert distrain("--version")[:2] == (0, "distrain 0.1.0\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["valdate"], "validate"),
+        (["validate"], "RECIPE"),
+        (["run", "quickstart", "--onyl", "prepare"], "--only"),
+    ],
+)
+def test_a_wrong_command_line_is_code_2_with_a_hint(distrain, argv, word):
+    code, out, err = distrain(*argv)
+    assert (code, out) == (2, "")
+    assert word in err
+
+
+def test_a_valid_recipe_is_one_line(distrain, recipe):
+    assert distrain("validate", recipe) == (
+        0,
+        "ok  3 stages, pretrain: global batch 2 = 2 x 1 x 1.\n",
+        "",
+    )
+    assert json.loads(distrain("validate", recipe, "--json")[1])["valid"] is True
+
+
+def test_a_mistake_is_code_3_with_its_place_on_stderr(distrain, tmp_path):
+    path = write_recipe(tmp_path, "name: x\nstages:\n  p: {kind: prepare, dta: 1}\n")
+    code, out, err = distrain("validate", str(path))
+    assert (code, out) == (3, "")
+    assert err.startswith("error: ")
+    assert ":3:" in err
+
+
+def test_a_recipe_that_is_not_there_is_code_7_with_the_closest(distrain):
+    code, _, err = distrain("validate", "quickstrat")
+    assert code == 7
+    assert "Did you mean 'quickstart'?" in err
+
+
+def test_the_plan_shows_stages_and_the_exact_commands(distrain, recipe, tmp_path):
+    code, out, _ = distrain("plan", recipe, "seed=3", "--script")
+    assert code == 0
+    assert "Set on the command line: seed" in out
+    command = f"-m distrain stage {tmp_path / 'runs' / 'small'} pretrain"
+    assert command in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_is_json(distrain, recipe):
+    plan = json.loads(distrain("plan", recipe, "--json", "launch.processes_per_node=2")[1])
+    stage = plan["stages"][1]
+    assert stage["world_size"] == stage["dp_replicate"] * stage["dp_shard"] == 2
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_a_dry_run_starts_and_writes_nothing(distrain, recipe, tmp_path, command):
+    code, out, _ = distrain(command, recipe, "-n")
+    assert code == 0
+    assert "pretrain" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_schema_is_json_schema(distrain):
+    schema = json.loads(distrain("schema")[1])
+    assert "stages" in schema["properties"]
+
+
+def test_a_shipped_recipe_is_listed_shown_and_copied_but_never_over_a_file(distrain, tmp_path):
+    code, out, _ = distrain("recipes")
+    assert code == 0
+    assert "quickstart" in out
+    text = distrain("recipes", "quickstart")[1]
+    assert text == (ROOT / "recipes" / "quickstart.yaml").read_text()
+
+    assert distrain("recipes", "quickstart", "--copy")[0] == 0
+    assert (tmp_path / "quickstart.yaml").read_text() == text
+    code, _, err = distrain("recipes", "quickstart", "--copy")
+    assert code == 4
+    assert "nothing is overwritten" in err
+
+
+@pytest.mark.parametrize("command", ["status", "logs", "stop", "resume", "export", "evaluate"])
+def test_a_run_that_is_not_there_is_code_7(distrain, command):
+    assert distrain(command, "nope")[0] == 7
+
+
+def test_the_status_of_the_latest_run_needs_no_name(distrain, tmp_path):
+    new_run(tmp_path)
+    assert "pretrain" in distrain("status")[1]
+    rows = json.loads(distrain("status", "smal", "--json")[1])
+    assert [row["stage"] for row in rows] == ["prepare", "pretrain", "export"]
+
+
+def test_stop_says_when_nothing_runs_and_leaves_no_wish_behind(distrain, tmp_path):
+    plan = new_run(tmp_path)
+    code, out, _ = distrain("stop", "small")
+    assert (code, out) == (0, "nothing of run small is running\n")
+    assert not plan.run.stop.exists()
+
+
+def test_logs_can_show_the_failure_only(distrain, tmp_path):
+    plan = new_run(tmp_path)
+    log = plan.run.stage("prepare").log(1)
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(f"line {n}\n" for n in range(100)))
+    assert distrain("logs")[1].count("\n") == 100
+    assert distrain("logs", "--errors")[1].count("\n") == 20
+    assert distrain("logs", "--attempt", "2")[0] == 7
+
+
+def test_generate_without_an_export_says_what_to_run(distrain, tmp_path):
+    new_run(tmp_path)
+    code, _, err = distrain("generate", "small", "def ")
+    assert code == 4
+    assert "distrain export small" in err
+
+
+def test_a_stage_that_the_recipe_lacks_is_named(distrain, tmp_path):
+    new_run(tmp_path)
+    code, _, err = distrain("evaluate", "small")
+    assert code == 7
+    assert "evaluate: {kind: evaluate, needs: STAGE}" in err
+
+
+def test_run_and_submit_point_to_each_other(distrain, recipe):
+    code, _, err = distrain("run", recipe, "launch.backend=slurm")
+    assert code == 3
+    assert "distrain submit" in err
+    code, _, err = distrain("submit", recipe)
+    assert code == 3
+    assert "distrain run" in err
+
+
+def test_a_run_of_another_recipe_is_code_4_and_untouched(distrain, recipe, tmp_path):
+    plan = new_run(tmp_path)
+    code, _, err = distrain("run", recipe, "seed=5")
+    assert code == 4
+    assert "seed 0 -> 5" in err
+    assert not plan.run.events.exists()
+
+
+def test_a_defect_is_one_line_and_a_traceback_in_a_file(distrain, monkeypatch):
+    from launcher import resources
+
+    def broken():
+        raise ZeroDivisionError("by nought")
+
+    monkeypatch.setattr(resources, "shipped_recipes", broken)
+    code, out, err = distrain("recipes")
+    assert (code, out) == (1, "")
+    assert "ZeroDivisionError: by nought" in err
+    assert "Traceback" not in err
+    path = Path(err.split("the traceback is in ")[1].strip())
+    assert "Traceback" in path.read_text()
+    path.unlink()
+
+
+def test_ctrl_c_is_code_130(distrain, monkeypatch):
+    from launcher import resources
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resources, "shipped_recipes", interrupted)
+    assert distrain("recipes")[0] == 130
+
+
+def test_a_reader_that_closes_early_is_no_error(tmp_path):
+    plan = new_run(tmp_path)
+    log = plan.run.stage("prepare").log(1)
+    log.parent.mkdir(parents=True)
+    log.write_text("x" * 5_000_000)
+    done = subprocess.run(
+        f"{sys.executable} -c 'from launcher.cli import main; raise SystemExit(main())' "
+        "logs small | head -c 5; exit ${PIPESTATUS[0]}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.stdout == b"xxxxx"
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
+def test_stop_waits_until_the_run_has_ended(tmp_path, distrain):
+    """Another process holds the stage until it sees the wish, as the runtime does."""
+    plan = new_run(tmp_path)
+    folder = plan.run.stage("pretrain")
+    state = {"state": "running", "attempt": 1, "step": 4, "requeue": False, "time": ""}
+    write_json(folder.state, state)
+    append_event(plan.run.events, "started", "pretrain", attempt=1)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, json, sys, time; from pathlib import Path\n"
+            "lock, wish, state = map(Path, sys.argv[1:])\n"
+            "file = lock.open('w'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True)\n"
+            "while not wish.exists(): time.sleep(0.05)\n"
+            "record = json.loads(state.read_text()) | {'state': 'stopped', 'step': 5}\n"
+            "state.write_text(json.dumps(record))\n",
+            str(folder.lock),
+            str(plan.run.stop),
+            str(folder.state),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+
+    code, out, _ = distrain("stop", "small")
+
+    assert holder.wait(timeout=10) == 0
+    assert code == 0
+    assert "pretrain at step 5" in out
