@@ -1,5 +1,6 @@
 """Where errors of the launcher meet the user: each becomes a message on stderr and an exit code."""
 
+import errno
 import os
 import sys
 import tempfile
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from distrain.errors import DistrainError, ExitCode
+from distrain.errors import DistrainError, ExitCode, PreflightError
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """Of click, or of the copy that newer versions of typer carry; exported by neither name."""
@@ -32,10 +33,40 @@ def call(app: typer.Typer, argv: Sequence[str] | None) -> int:
     except BrokenPipeError:  # as in `distrain logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
+    except OSError as error:
+        unfit = _unfit(error)
+        if unfit is None:
+            return _defect(error)
+        _complain(f"error: {unfit}")
+        return unfit.exit_code
     except Exception as error:  # noqa: BLE001  (the process boundary)
-        _complain(f"error: {type(error).__name__}: {error}")
-        _complain(f"This is a defect of distrain; the traceback is in {_write_traceback()}")
-        return ExitCode.BUG
+        return _defect(error)
+
+
+def _unfit(error: OSError) -> PreflightError | None:
+    """Say it in our words where the machine, and not distrain, is at fault."""
+    remedies = {
+        errno.ENOSPC: "Free space",
+        errno.EDQUOT: "Free space within your quota",
+        errno.EACCES: "Make it writable",
+        errno.EPERM: "Make it writable",
+        errno.EROFS: "Make it writable",
+    }
+    if error.errno not in remedies:
+        return None
+    return PreflightError(
+        str(error.filename or "a file of the run"),
+        f"that it cannot be written or read ({error.strerror})",
+        "access, and room",
+        f"{remedies[error.errno]} or set DISTRAIN_RUNS_DIR to another place, then run the same "
+        "command again.",
+    )
+
+
+def _defect(error: Exception) -> ExitCode:
+    _complain(f"error: {type(error).__name__}: {error}")
+    _complain(f"This is a defect of distrain; the traceback is in {_write_traceback()}")
+    return ExitCode.BUG
 
 
 def _complain(text: str) -> None:

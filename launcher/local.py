@@ -194,9 +194,14 @@ class _StageRunner:
         steps = total_steps(recipe, self.stage.name)
         display = self.around.make_display(self.stage.name, steps, logging_steps)
         follower = StageFollower(self.plan.run, self.stage.name, attempt, display)
+        asked = False
         try:
             while not child.wait(POLL_S):
                 follower.poll()
+                if self.interruptions.count and not asked:
+                    asked = True
+                    events = self.plan.run.events
+                    append_event(events, "yield_requested", self.stage.name, attempt=attempt)
                 if self.interruptions.kill:
                     child.kill()
             follower.poll()

@@ -34,6 +34,7 @@ def main() -> None:
     if behaviour == "wait":
         while not (run.yield_.exists() or run.stop.exists()):
             time.sleep(0.02)
+        time.sleep(1)  # saving; the launcher looks twice a second
         state("stopped", step + 1)
     elif behaviour == "hang":
         time.sleep(600)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -204,6 +205,23 @@ def test_a_defect_is_one_line_and_a_traceback_in_a_file(distrain, monkeypatch):
     path = Path(err.split("the traceback is in ")[1].strip())
     assert "Traceback" in path.read_text()
     path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, 4), (errno.EACCES, 4), (errno.EXDEV, 1)]
+)
+def test_a_full_or_forbidden_disk_is_not_called_a_defect(distrain, monkeypatch, number, code):
+    from launcher import resources
+
+    def full():
+        raise OSError(number, os.strerror(number), "runs/small/resolved.yaml")
+
+    monkeypatch.setattr(resources, "shipped_recipes", full)
+    found, _, err = distrain("recipes")
+    assert found == code
+    assert "runs/small/resolved.yaml" in err
+    if code == 1:
+        Path(err.split("the traceback is in ")[1].strip()).unlink()
 
 
 def test_ctrl_c_is_code_130(distrain, monkeypatch):

@@ -158,6 +158,7 @@ def test_a_signal_asks_the_run_to_save_and_stop(tmp_path):
         "state": "stopped", "attempt": 1, "step": 1, "requeue": True, "time": "",
     }  # fmt: skip
     assert plan.run.yield_.exists()
+    assert events_of(plan, "pretrain")[-1] == "yield_requested"
     assert not plan.run.stage("export").state.exists()
 
 
