@@ -3,33 +3,34 @@
 It reads tensors that lie ready in memory, records nothing, saves nothing, agrees on nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
+
+from distrain.data.loader import Microbatch
 
 
 def bare_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    microbatches: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]],
+    microbatches: Sequence[Microbatch],
     max_grad_norm: float,
 ) -> float:
-    """Make one update; (input_ids, target_ids, document_ids, position_ids) a microbatch."""
+    """Make one update; returns the mean loss of the microbatches."""
     total = 0.0
-    for input_ids, target_ids, document_ids, position_ids in microbatches:
-        logits = model(input_ids, document_ids=document_ids, position_ids=position_ids)
-        loss = F.cross_entropy(logits.flatten(0, 1), target_ids.flatten(), ignore_index=-100)
+    for batch in microbatches:
+        logits = model(
+            batch.input_ids, document_ids=batch.document_ids, position_ids=batch.position_ids
+        )
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.target_ids.flatten(), ignore_index=-100)
         (loss / len(microbatches)).backward()
-        total += loss.item()
+        total += loss.item() / len(microbatches)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     optimizer.step()
     optimizer.zero_grad()
-    return total + 0.0 * float(norm)
-
-
-Step = Callable[[], None]
+    return total if norm.isfinite() else float("nan")

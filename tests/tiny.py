@@ -23,13 +23,21 @@ defaults:
 stages:
   prepare:
     kind: prepare
-    data: {{source: {{kind: files, paths: ["{corpus}"]}}, validation_fraction: 0.2, test_fraction: 0.2}}
+    data:
+      source: {{kind: files, paths: ["{corpus}"]}}
+      validation_fraction: 0.2
+      test_fraction: 0.2
     tokenizer: {{vocab_size: 512}}
     pairs: {{kind: docstrings}}
   pretrain:
     kind: pretrain
     needs: prepare
-    model: {{hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64, dropout: 0.1}}
+    model:
+      hidden_size: 32
+      num_hidden_layers: 2
+      num_attention_heads: 2
+      intermediate_size: 64
+      dropout: 0.1
     training: {{max_steps: {steps}}}
   sft:
     kind: sft

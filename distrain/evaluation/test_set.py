@@ -1,4 +1,4 @@
-"""The test split is used once per run: a second look needs an explicit flag, and is written down."""
+"""The test split is used once per run; a second look needs a flag, and is written down."""
 
 from distrain.config.records import read_json, utc_now, write_json
 from distrain.config.run_folder import RunFolder

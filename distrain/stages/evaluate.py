@@ -5,7 +5,7 @@ the adapters.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,9 @@ from distrain.loss import summed_cross_entropy
 from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.parallel.device import resolve_device
-from distrain.stages.base_model import find_base
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
 from distrain.stages.export import read_trained
-from distrain.stages.pairs import open_pairs
+from distrain.stages.sft_data import PairSamples, find_pairs
 
 
 def run_stage(context: StageContext) -> Outcome:
@@ -46,7 +45,7 @@ def run_stage(context: StageContext) -> Outcome:
     meter = Meter(model, typed(context.recipe, context.name, EvaluateStage).micro_batch_size)
     result: dict[str, Any] = {}
     lineage = lineage_of(context.recipe, context.name)
-    meter.load(dict(trained.base_state))
+    meter.load(trained.base_state)
     if lineage.pretrain is not None:
         folder = context.run.stage(str(lineage.prepare)).path
         tokens = open_split(folder, "test", stage_kind="evaluate")
@@ -57,18 +56,10 @@ def run_stage(context: StageContext) -> Outcome:
     if lineage.sft is not None:
         assert trained.adapter_state is not None, "a fine-tuned line has adapters"
         assert trained.lora is not None, "and their settings"
-        base = find_base(context.recipe, context.run, context.name)
-        pairs = open_pairs(context, base, "test")
-        before = meter.loss(pairs.dataset()), meter.loss(pairs.shuffled())
-        meter.load(merge(trained.base_state, trained.adapter_state, trained.lora))
-        after = meter.loss(pairs.dataset()), meter.loss(pairs.shuffled())
-        result["answers"] = {
-            "pairs": len(pairs.dataset()),
-            "loss_base": before[0],
-            "loss_base_shuffled_prompts": before[1],
-            "loss": after[0],
-            "loss_shuffled_prompts": after[1],
-        }
+        pairs = find_pairs(context, tokenizer, "test")
+        if pairs is not None:
+            merged = merge(trained.base_state, trained.adapter_state, trained.lora)
+            result["answers"] = meter.answers(pairs, merged)
     test_set.finish(context.run, context.name)
     return Outcome(result)
 
@@ -100,7 +91,7 @@ class Meter:
         self.micro_batch_size = micro_batch_size
         self.device = resolve_device("auto")
 
-    def load(self, state: dict[str, Tensor]) -> None:
+    def load(self, state: Mapping[str, Tensor]) -> None:
         """Take whole parameters; a tied output layer may be missing."""
         self.model.load_state_dict(state, strict=False, assign=True)
         self.model.tie_weights()
@@ -116,6 +107,21 @@ class Meter:
             # The bytes of the targets themselves: a document's first token is no target.
             "bits_per_byte": summed.loss / math.log(2) / summed.target_bytes,
             "targets": summed.num_targets,
+        }
+
+    def answers(self, pairs: PairSamples, merged: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the losses of answers as the model is, then with ``merged`` weights."""
+        own, shuffled = pairs.dataset(), pairs.shuffled()
+        summed = self.measure(own)
+        figures = {
+            "targets": summed.num_targets,
+            "loss_base": summed.loss / summed.num_targets,
+            "loss_base_shuffled_prompts": self.loss(shuffled),
+        }
+        self.load(merged)
+        return figures | {
+            "loss": self.loss(own),
+            "loss_shuffled_prompts": self.loss(shuffled),
         }
 
     def loss(self, dataset: Dataset) -> float:

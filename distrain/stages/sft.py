@@ -11,11 +11,10 @@ from torch import nn
 
 from distrain.checkpoint.dcp import load_entries
 from distrain.config.recipe import SftStage
-from distrain.data.pairs import PairExamples
+from distrain.data.tokenizer import Tokenizer
 from distrain.finetune.lora import initialize_lora, inject_lora, is_adapter, plain_name
 from distrain.models import MODELS, build_model
 from distrain.models.causal_lm import CausalLM
-from distrain.models.init import initialize
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.engine import Engine
@@ -23,7 +22,7 @@ from distrain.parallel.global_tensor import write_full
 from distrain.parallel.model_spec import Precision
 from distrain.stages.base_model import BaseModel, find_base
 from distrain.stages.context import Outcome, StageContext, typed
-from distrain.stages.pairs import open_pairs
+from distrain.stages.sft_data import PairSamples, find_pairs
 from distrain.stages.training import close, train_to_outcome
 from distrain.train.build import TrainTask, build_host, build_run, build_validation
 from distrain.train.run import Run
@@ -35,7 +34,11 @@ def run_stage(context: StageContext) -> Outcome:
     stage = typed(context.recipe, context.name, SftStage)
     host = build_host(stage.training)
     base = find_base(context.recipe, context.run, context.name)
-    train, validation = (open_pairs(context, base, split) for split in ("train", "validation"))
+    tokenizer = Tokenizer.load(base.tokenizer)
+    train = find_pairs(context, tokenizer, "train")
+    validation = find_pairs(context, tokenizer, "validation")
+    assert train is not None, "only the test split may be missing"
+    assert validation is not None, "only the test split may be missing"
     with torch.device("meta"):
         model = build_model(base.model, base.vocab_size)
     task = TrainTask(
@@ -57,7 +60,7 @@ def run_stage(context: StageContext) -> Outcome:
     if outcome.result is None:
         return outcome
     figures = outcome.result | {
-        "pairs": len(task.train),
+        "pairs": {"train": len(train.pairs), "validation": len(validation.pairs)},
         "parameters": model.num_parameters,
         **answers,
         "seconds": round(time.monotonic() - started, 1),
@@ -103,7 +106,7 @@ def load_base(engine: Engine, base: BaseModel) -> None:
     engine.loaded(None)
 
 
-def compare_with_base(task: TrainTask, run: Run, pairs: PairExamples) -> dict[str, float]:
+def compare_with_base(task: TrainTask, run: Run, pairs: PairSamples) -> dict[str, float]:
     """Measure held-out answers with and without adapters, after their own and others' prompts.
 
     The loss after shuffled prompts shows how much of the gain comes from knowing what answers look

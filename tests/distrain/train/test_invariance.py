@@ -57,6 +57,33 @@ def test_losses_do_not_depend_on_the_cut(fp64, name):
         assert found[key] == pytest.approx(reference[key], rel=0, abs=1e-9), key
 
 
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory):
+    """Twenty steps in float32 under every engine."""
+    folder = tmp_path_factory.mktemp("fp32")
+    engines = {"single": {}, "fsdp": {}, **{f"zero{n}": {"zero_stage": n} for n in (1, 2, 3)}}
+    cases = {
+        name: make_stage(
+            precision="fp32",
+            max_steps=20,
+            parallelism={"strategy": "deepspeed" if settings else name, **settings},
+        )
+        for name, settings in engines.items()
+    }
+    single = [("single", cases.pop("single"))]
+    run_ranks(folder / "ranks-1", 1, train_cases, folder, single)
+    run_ranks(folder / "ranks-2", 2, train_cases, folder, list(cases.items()))
+    return folder
+
+
+@pytest.mark.parametrize("name", ("fsdp", "zero1", "zero2", "zero3"))
+def test_losses_do_not_depend_on_the_engine(fp32, name):
+    reference, found = figures(fp32, "single"), figures(fp32, name)
+    assert len(found["loss"]) == 20
+    assert found["loss"] == pytest.approx(reference["loss"], rel=0, abs=1e-5)
+    assert found["norm"] == pytest.approx(reference["norm"], rel=1e-4)
+
+
 def test_the_run_learns(fp64):
     losses = figures(fp64, "single-1-8")["loss"]
     assert losses[-1] < losses[0] - 0.5

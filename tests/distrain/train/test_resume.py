@@ -114,5 +114,3 @@ def test_a_step_whose_loss_is_not_a_number_is_applied_on_no_rank(tmp_path):
     assert [step["train/applied"] for step in steps] == [True, True, True, False, True, True]
     assert all(step["train/loss"] is not None for step in steps[4:])
     assert '"nonfinite"' in (tmp_path / "events.jsonl").read_text()
-
-
