@@ -20,30 +20,29 @@ def call(app: typer.Typer, argv: Sequence[str] | None) -> int:
     try:
         code = app(None if argv is None else list(argv), standalone_mode=False)
         return int(code or 0)
-    except DistrainError as error:
-        text = str(error)
-        _complain(text if text.startswith("error: ") else f"error: {text}")
-        return error.exit_code
-    except USAGE_ERROR as error:
-        error.show()  # type: ignore[attr-defined]
-        return ExitCode.USAGE
     except (typer.Abort, KeyboardInterrupt):
         _complain("interrupted")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # as in `distrain logs | head`
+    except Exception as error:  # noqa: BLE001  (the process boundary)
+        return _code_of(error)
+
+
+def _code_of(error: Exception) -> int:
+    if isinstance(error, USAGE_ERROR):
+        error.show()  # type: ignore[attr-defined]
+        return ExitCode.USAGE
+    if isinstance(error, BrokenPipeError):  # as in `distrain logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
-    except OSError as error:
-        unfit = _unfit(error)
-        if unfit is None:
-            return _defect(error)
-        _complain(f"error: {unfit}")
-        return unfit.exit_code
-    except Exception as error:  # noqa: BLE001  (the process boundary)
+    known = error if isinstance(error, DistrainError) else _unfit(error)
+    if known is None:
         return _defect(error)
+    text = str(known)
+    _complain(text if text.startswith("error: ") else f"error: {text}")
+    return known.exit_code
 
 
-def _unfit(error: OSError) -> PreflightError | None:
+def _unfit(error: Exception) -> PreflightError | None:
     """Say it in our words where the machine, and not distrain, is at fault."""
     remedies = {
         errno.ENOSPC: "Free space",
@@ -52,7 +51,7 @@ def _unfit(error: OSError) -> PreflightError | None:
         errno.EPERM: "Make it writable",
         errno.EROFS: "Make it writable",
     }
-    if error.errno not in remedies:
+    if not isinstance(error, OSError) or error.errno not in remedies:
         return None
     return PreflightError(
         str(error.filename or "a file of the run"),
