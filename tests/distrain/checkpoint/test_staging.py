@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from distrain.checkpoint.staging import Staging
@@ -51,3 +52,14 @@ def test_a_buffer_holds_its_box_and_nothing_else():
     for entry in staged.values():
         for box in entry.boxes:
             assert box.tensor.untyped_storage().nbytes() == box.tensor.nbytes
+
+
+@pytest.mark.gpu
+def test_a_copy_from_a_device_is_complete_on_return_and_pinned():
+    tensor = torch.randn(64, 1024, 1024, device="cuda")
+    expected = tensor.cpu()
+    staged = Staging().copy({"model/w": whole(tensor, writes=True)})
+    tensor.zero_()
+    (box,) = staged["model/w"].boxes
+    assert box.tensor.is_pinned()
+    assert torch.equal(box.tensor, expected)
