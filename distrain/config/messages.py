@@ -158,11 +158,19 @@ def _report(finding: _Finding, problems: ProblemList) -> None:
         choices_ = choices_at(finding.model, (*finding.path, "kind"))
         problems.add(tag.place, unknown_word(str(tag.value), f"{finding.name}.kind", choices_))
     elif kind == "value_error":
-        place = finding.at.key if finding.at.mapping else finding.at.place
+        place = _place_of_rule(finding.at)
         reason = finding.error["msg"].removeprefix("Value error, ")
         problems.add(place, f"{finding.name}: {reason}" if finding.name else reason)
     else:
         _report_value(finding, problems)
+
+
+def _place_of_rule(tree: Tree) -> Place:
+    """Return where to show that a value breaks a rule: what was typed last, else the mapping."""
+    typed = [item.place for item in tree.mapping.values() if item.place.is_override]
+    if typed:
+        return typed[0]
+    return tree.key if tree.mapping else tree.place
 
 
 def _report_missing(finding: _Finding, problems: ProblemList) -> None:

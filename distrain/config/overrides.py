@@ -19,6 +19,7 @@ from distrain.config.recipe import RecipeHead
 from distrain.config.section import Section
 from distrain.config.sections import (
     SECTIONS,
+    STAGE_KINDS,
     Path,
     default_at,
     keys_of,
@@ -57,7 +58,7 @@ def parse_override(text: str, problems: ProblemList) -> Override | None:
     """Cut an override at ``=`` and read its value; ``None`` after a mistake."""
     place = override_place(text)
     key, equals, value_text = text.partition("=")
-    steps = key.strip().lstrip("+").split(".")
+    steps = key.strip().split(".")
     if not equals or not all(steps):
         problems.add(place, "expected key=value, such as optimizer.learning_rate=3e-4")
         return None
@@ -110,6 +111,9 @@ class Overrides:
             near = nearest(name, self.stages)
             hint = f"did you mean '{near}'?" if near else f"stages: {', '.join(self.stages)}"
             self.problems.add(override.place, f"no stage is called '{name}'; {hint}")
+        elif path[1:] == ("kind",):
+            message = "a stage's kind cannot be overridden; change it in the recipe"
+            self.problems.add(override.place, message)
         elif len(path) > 1:
             self.of_stage.setdefault(name, []).append(replace(override, path=path[1:]))
         elif override.value.value == SKIP:
@@ -134,6 +138,8 @@ class Overrides:
             )
         if first in FOREIGN_NAMES or first in EXPLANATIONS or places_of(first):
             return unknown_key(first, "the recipe", (), places_of(first))
+        if any(first in model.model_fields for model in STAGE_KINDS.values()):
+            return f"'{first}' belongs to one stage; write stage.{first}=value"
         return unknown_key(first, "the recipe", (*SECTIONS, *RecipeHead.model_fields, *self.stages))
 
 

@@ -4,9 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from distrain.config.load import load_recipe, load_site
 from distrain.config.problems import RecipeErrors
+from tests.distrain.config.conftest import TINY
 
 MISTAKES = Path(__file__).parents[2] / "recipes" / "mistakes"
 FILES = sorted(MISTAKES.glob("*.yaml"))
@@ -91,6 +94,12 @@ OVERRIDE_MISTAKES = [
     ("stages.sft=skip", "stage 'evaluate' needs 'sft', which is left out"),
     ("defaults.optimizer.learning_rate=1e-3", "write section.key=value"),
     ("data=@nowhere.yaml", "the file 'nowhere.yaml' does not exist"),
+    ("+seed=3", "did you mean 'seed'?"),
+    ("needs=prepare", "'needs' belongs to one stage; write stage.needs=value"),
+    ("pretrain.kind=sft", "a stage's kind cannot be overridden"),
+    ("pretrain.training.max_steps=null", "found none of them"),
+    ("pretrain.model.hidden_size=65", "set hidden_size to 64 or 68"),
+    ("optimizer=null", "expected a mapping"),
     ("name=a/b", "with a letter or digit first"),
 ]
 
@@ -137,3 +146,27 @@ def test_a_site_file_is_checked_with_the_same_care(text, place, phrase, tmp_path
         load_site(site)
     assert f"error: {site}:{place}: " in str(caught.value)
     assert phrase in str(caught.value)
+
+
+FRAGMENTS = ["null", "[]", "{a: 1}", "-1", "x", "*a", "&a", "!t", "<<: 1", ": ", "- ", "\t", '"', "? a",
+             "kind: [x]", "needs: {a: 1}", "extends: [1]", "stages:", "1: 2", "\x00"]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    line=st.integers(0, TINY.count("\n") - 1),
+    fragment=st.sampled_from(FRAGMENTS),
+    column=st.integers(0, 60),
+    keep=st.booleans(),
+)
+def test_no_damage_to_one_line_is_a_crash(line, fragment, column, keep, tmp_path_factory):
+    lines = TINY.split("\n")
+    old = lines[line]
+    lines[line] = old[:column] + fragment + (old[column:] if keep else "")
+    path = tmp_path_factory.mktemp("damaged") / "tiny.yaml"
+    path.write_text("\n".join(lines))
+    try:
+        load_recipe(path)
+    except RecipeErrors as error:
+        assert str(error).endswith("Nothing was started.")
+        assert all(problem.place.line for problem in error.problems)
