@@ -28,6 +28,8 @@ class StageFolder:
         self.quarantine = self.path / "quarantine"
         self.logs = self.path / "logs"
         # prepare
+        self.corpus = self.path / "corpus.json"
+        """Counts and digest of what tokenizer and splits are made from."""
         self.tokenizer = self.path / "tokenizer.json"
         # sft
         self.adapter = self.path / "adapter"

@@ -1,10 +1,10 @@
 """The tokenizer in Hugging Face's form, for ``transformers.AutoTokenizer`` without remote code."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+from distrain.config.records import read_json, write_json, write_text
 from distrain.data.prompts import ANSWER_HEADER, PROMPT_HEADER
 from distrain.data.tokenizer import ASSISTANT, TOKENIZER_FILE, USER, Tokenizer
 
@@ -18,28 +18,37 @@ def save_huggingface(
     """Write ``tokenizer.json`` and the files that describe it into ``folder``.
 
     What a user's own ``tokenizer_config.json`` says is kept, but for the chat template: it is the
-    one of this run's fine-tuning.
+    one of this run's fine-tuning. In an exported folder, control tokens in text are control
+    tokens, as ``transformers`` has it and chat templates need it.
     """
+    source, tokenizer = _source(tokenizer_json)
     folder.mkdir(parents=True, exist_ok=True)
-    source = tokenizer_json / TOKENIZER_FILE if tokenizer_json.is_dir() else tokenizer_json
-    tokenizer = Tokenizer.load(source)
-    shutil.copyfile(source, folder / TOKENIZER_FILE)
-    tokens = {
-        "eos_token": tokenizer.name_of(tokenizer.eos_id),
-        "pad_token": tokenizer.name_of(tokenizer.pad_id),
-    }
-    config: dict[str, Any] = {
+    config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
+        **_read(source.parent / TOKENIZER_CONFIG),
+        **_named_tokens(tokenizer),
+        "chat_template": chat_template(tokenizer),
     }
-    config |= _read(source.parent / TOKENIZER_CONFIG) | tokens
-    config["chat_template"] = chat_template(tokenizer)
     if model_max_length is not None:
         config["model_max_length"] = model_max_length
-    special = _read(source.parent / SPECIAL_TOKENS_MAP) | tokens
-    for name, content in ((TOKENIZER_CONFIG, config), (SPECIAL_TOKENS_MAP, special)):
-        (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    special = _read(source.parent / SPECIAL_TOKENS_MAP) | _named_tokens(tokenizer)
+    write_json(folder / TOKENIZER_CONFIG, config)
+    write_json(folder / SPECIAL_TOKENS_MAP, special)
+    write_text(folder / TOKENIZER_FILE, source.read_text(encoding="utf-8"))
+
+
+def copy_tokenizer(tokenizer_json: Path, folder: Path) -> None:
+    """Copy a ready tokenizer so that ``Tokenizer.load`` finds the same ids beside the copy.
+
+    Raises:
+        DataError: It is missing, or has no end-of-text token.
+    """
+    source, tokenizer = _source(tokenizer_json)
+    config = _read(source.parent / TOKENIZER_CONFIG) | _named_tokens(tokenizer)
+    write_json(folder / TOKENIZER_CONFIG, config)
+    write_text(folder / TOKENIZER_FILE, source.read_text(encoding="utf-8"))
 
 
 def chat_template(tokenizer: Tokenizer) -> str:
@@ -59,9 +68,17 @@ def chat_template(tokenizer: Tokenizer) -> str:
     )
 
 
+def _source(path: Path) -> tuple[Path, Tokenizer]:
+    file = path / TOKENIZER_FILE if path.is_dir() else path
+    return file, Tokenizer.load(file)
+
+
+def _named_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    return {
+        "eos_token": tokenizer.name_of(tokenizer.eos_id),
+        "pad_token": tokenizer.name_of(tokenizer.pad_id),
+    }
+
+
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return content
+    return read_json(path) or {}

@@ -97,7 +97,7 @@ def parse_manifest(text: str, path: Path) -> Manifest:
 def open_manifest(
     folder: Path, split: str, *, stage_kind: str, verify: bool = True
 ) -> tuple[Path, Manifest]:
-    """Return the folder and the checked manifest of ``split``; the only way into a split.
+    """Return the folder and the checked manifest of ``split``; every reader goes through here.
 
     Args:
         folder: Of the prepare stage.
@@ -118,6 +118,15 @@ def open_manifest(
             f"a stage of kind '{TEST_STAGE_KIND}'",
             "Use the validation split; test figures count only if nothing was chosen by them.",
         )
+    return folder / split, check_split(folder, split, verify=verify)
+
+
+def check_split(folder: Path, split: str, *, verify: bool = True) -> Manifest:
+    """Return the counts of a finished split, without opening it: for the stage that wrote it.
+
+    Raises:
+        DataError: The split is missing, or one of its files is missing or damaged.
+    """
     path = folder / split
     try:
         text = (path / MANIFEST).read_text(encoding="utf-8", errors="replace")
@@ -133,7 +142,7 @@ def open_manifest(
         raise damaged(path / MANIFEST, f"the manifest of split '{manifest.split}'")
     for name, record in manifest.files.items():
         _check_file(path / name, record, verify=verify)
-    return path, manifest
+    return manifest
 
 
 def damaged(path: Path, found: str) -> DataError:

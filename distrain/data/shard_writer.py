@@ -131,6 +131,11 @@ class ShardWriter:
         self._pairs.write(json.dumps(pair, ensure_ascii=False).encode() + b"\n")
         self._num_pairs += 1
 
+    @property
+    def num_pairs(self) -> int:
+        """Pairs added so far."""
+        return self._num_pairs
+
     def commit(self) -> Manifest:
         """Make the split exist, in place of anything that had its name."""
         self._finish_shard()

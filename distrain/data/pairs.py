@@ -1,0 +1,171 @@
+"""Instruction pairs: prompt and answer, made from documents, or read from a user's file."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distrain.data.manifest import PAIRS, open_manifest
+from distrain.data.order import permute, round_keys
+from distrain.data.preprocess.normalize import normalize
+from distrain.data.prompts import pair_ids
+from distrain.data.samples import IGNORE_INDEX, Ids, SftDataset
+from distrain.data.tokenizer import Tokenizer
+from distrain.errors import DataError
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What is asked and what should be answered.
+
+    Args:
+        path: Where it comes from: ``json/decoder.py:42``, or line of a user's file.
+    """
+
+    prompt: str
+    answer: str
+    path: str
+
+    def to_json(self) -> dict[str, str]:
+        """Form of a line in ``pairs.jsonl``."""
+        return asdict(self)
+
+
+def open_pairs(folder: Path, split: str, *, stage_kind: str, verify: bool = True) -> list[Pair]:
+    """Read the pairs of a split of the prepare stage in ``folder``, behind the split's guard.
+
+    Raises:
+        PreflightError: The test split is asked for by another stage than ``evaluate``.
+        DataError: The split is missing or damaged, or was made without pairs.
+    """
+    path, manifest = open_manifest(folder, split, stage_kind=stage_kind, verify=verify)
+    if manifest.pairs is None:
+        raise DataError(
+            str(path),
+            "a split without instruction pairs",
+            f"a {PAIRS} beside the shards",
+            "Set pairs.kind to docstrings in the prepare stage and run it again, or give sft a "
+            "file of its own as data.path.",
+        )
+    with (path / PAIRS).open(encoding="utf-8") as lines:
+        return [Pair(**json.loads(line)) for line in lines]
+
+
+def read_user_pairs(path: Path, validation_fraction: float) -> tuple[list[Pair], list[Pair]]:
+    """Read JSON lines with ``prompt`` and ``answer``; return train and validation pairs.
+
+    The hash of the prompt decides, so that equal prompts stay together. Of a file so small that
+    no pair falls to validation, the one with the lowest hash does.
+
+    Raises:
+        DataError: The file is missing, has bad lines (all are counted, the first few named), or
+            holds fewer than two different prompts.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(
+            str(path),
+            f"no readable file ({error.strerror})",
+            "JSON lines with the fields prompt and answer",
+            "Correct data.path of the sft stage.",
+        ) from error
+    pairs, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        found = _parse_line(line, f"{path.name}:{number}") if line.strip() else None
+        if isinstance(found, Pair):
+            pairs.append(found)
+        elif found is not None:
+            problems.append(f"line {number}: {found}")
+    if problems:
+        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise DataError(
+            str(path),
+            f"{len(problems)} bad lines: {'; '.join(problems[:SHOWN])}{more}",
+            'on each line {"prompt": "...", "answer": "..."}, both not empty',
+            f"Correct or remove line {problems[0].split()[1].rstrip(':')} first.",
+        )
+    places = [_place(pair.prompt) for pair in pairs]
+    if len(set(places)) < 2:
+        raise DataError(
+            str(path),
+            f"{len(set(places))} different prompts",
+            "at least 2: one to train on and one to validate with",
+            "Add pairs.",
+        )
+    limit = max(validation_fraction, min(places))
+    chosen = [place <= limit for place in places]
+    return (
+        [pair for pair, is_held_out in zip(pairs, chosen, strict=True) if not is_held_out],
+        [pair for pair, is_held_out in zip(pairs, chosen, strict=True) if is_held_out],
+    )
+
+
+def sft_dataset(pairs: Sequence[Pair], tokenizer: Tokenizer, sequence_length: int) -> SftDataset:
+    """Encode pairs, one a sample of ``sequence_length``, with targets in the answer only."""
+    examples = list(encode_pairs(pairs, tokenizer, sequence_length))
+    return SftDataset(examples, sequence_length, pad_id=tokenizer.pad_id)
+
+
+def encode_pairs(
+    pairs: Sequence[Pair], tokenizer: Tokenizer, sequence_length: int
+) -> Iterator[tuple[Ids, Ids]]:
+    """Yield input and target ids of each pair, at most ``sequence_length`` of them.
+
+    The answer and the token that ends it are the targets; see ``prompts.pair_ids`` for what
+    happens to pairs that are too long.
+    """
+    prompts = tokenizer.encode_batch([pair.prompt for pair in pairs])
+    answers = tokenizer.encode_batch([pair.answer for pair in pairs])
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids, before = pair_ids(tokenizer, prompt, answer, max_tokens=sequence_length + 1)
+        row = np.array(ids, np.int64)
+        targets = row[1:].copy()
+        targets[: before - 1] = IGNORE_INDEX
+        yield row[:-1], targets
+
+
+def shuffle_prompts(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+    """Give each answer the prompt of another pair; every prompt is used once.
+
+    What a model loses by it is what it took from the prompt. The pairs form one circle in an
+    order fixed by ``seed``, and each takes the prompt of the next.
+
+    Raises:
+        ValueError: There is no other pair.
+    """
+    count = len(pairs)
+    if count < 2:
+        raise ValueError(f"{count} pairs; shuffling prompts needs two")
+    circle = permute(round_keys(seed, epoch=0), np.arange(count), count)
+    donor = dict(zip(circle.tolist(), np.roll(circle, -1).tolist(), strict=True))
+    return [
+        Pair(pairs[donor[number]].prompt, pair.answer, pair.path)
+        for number, pair in enumerate(pairs)
+    ]
+
+
+def _parse_line(line: bytes, path: str) -> Pair | str:
+    try:
+        record = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    except ValueError as error:
+        return f"not JSON ({error})"
+    if not isinstance(record, dict):
+        return f"{type(record).__name__} where an object is expected"
+    for name in ("prompt", "answer"):
+        if name not in record:
+            return f"no field '{name}' (it has {', '.join(record) or 'none'})"
+        if not isinstance(record[name], str) or not normalize(record[name]).strip():
+            return f"'{name}' is empty or no text"
+    return Pair(normalize(record["prompt"]), normalize(record["answer"]), path)
+
+
+def _place(prompt: str) -> float:
+    return int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest()) / 2**64
