@@ -1,0 +1,18 @@
+"""All benchmarks, one after the other: ``make bench``; tables for ``docs/benchmarks.md``."""
+
+import subprocess
+import sys
+
+BENCHMARKS = ("launcher_start", "step_overhead", "checkpoint_stall", "quickstart")
+
+
+def main() -> None:
+    """Run each in a process of its own, so that none warms the next."""
+    for name in BENCHMARKS:
+        sys.stdout.write(f"\n## {name}\n\n")
+        sys.stdout.flush()
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+
+
+if __name__ == "__main__":
+    main()
