@@ -15,6 +15,7 @@
 #                    address, so that the death of one pid is the death of the node;
 #                plain: all slurmd on the loopback, one port each (needs no namespaces).
 #                Default: ns where this user may make namespaces.
+# CLUSTER_OWNER  a pid: when that process is gone, however it ended, the cluster goes down
 # CLUSTER_GPUS, CLUSTER_CPUS   of each node (default 2 and 2); the GPUs are null devices
 set -u
 B=${CLUSTER_DIR:-${TMPDIR:-/tmp}/slurm-cluster}
@@ -99,8 +100,8 @@ SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
 AuthType=auth/munge
 CredType=cred/munge
-# A requeued job waits for cred_expire before it starts again (default 120 s).
-AuthInfo=socket=$R/munge.socket,cred_expire=4
+# A requeued job waits for cred_expire before it starts again (default 120 s; below 5 s it is ignored).
+AuthInfo=socket=$R/munge.socket,cred_expire=5
 StateSaveLocation=$B/state
 SlurmdSpoolDir=$B/spool/%n
 SlurmctldPidFile=$R/slurmctld.daemon.pid
@@ -208,6 +209,11 @@ kill_node() {
 }
 
 # --- the cluster
+guard() { # take the cluster down when its owner is gone
+  # shellcheck disable=SC2016
+  setsid bash -c 'while kill -0 "$1" 2>/dev/null && [ -d "$2" ]; do sleep 1; done; exec "$3" down' \
+    guard "$1" "$R" "$HERE/slurm-cluster.sh" </dev/null >"$L/guard.out" 2>&1 &
+}
 nodes_idle() { [ "$(sinfo -h -N -o %T | grep -cx idle)" = "$1" ]; }
 no_jobs() { [ -z "$(squeue -h)" ]; }
 
@@ -231,6 +237,7 @@ up() {
   setsid slurmctld -D -i -f "$SLURM_CONF" </dev/null >"$L/slurmctld.out" 2>&1 &
   keep slurmctld $!
   for ((i = 1; i <= n; i++)); do start_node "node$i"; done
+  [ -z "${CLUSTER_OWNER:-}" ] || guard "$CLUSTER_OWNER"
   wait_for 20 nodes_idle "$n" || { status; die "not all nodes came up, see $L"; }
   echo "up: $n nodes, mode $MODE"
 }

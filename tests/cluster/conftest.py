@@ -1,0 +1,52 @@
+"""A real four-node Slurm for the tests of this folder, in a folder of its own."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from distrain.config.launch import LaunchConfig, SiteConfig
+from distrain.config.run_folder import RunFolder
+from tests.cluster.real_slurm import Cluster, StandInRun
+
+
+@pytest.fixture(scope="session")
+def running_cluster(tmp_path_factory):
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.do("up", "4")
+        os.environ["SLURM_CONF"] = str(cluster.folder / "slurm.conf")
+        yield cluster
+    finally:
+        cluster.do("down")
+        os.environ.pop("SLURM_CONF", None)
+
+
+@pytest.fixture
+def cluster(running_cluster):
+    """The cluster with all four nodes free, before and after."""
+    running_cluster.restore()
+    return running_cluster
+
+
+@pytest.fixture
+def stand_in_run(tmp_path, monkeypatch):
+    """A run folder whose path needs quoting, and a runtime that only counts."""
+    package = tmp_path / "stand in" / "distrain"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    source = Path(__file__).with_name("stand_in.py")
+    (package / "__main__.py").write_bytes(source.read_bytes())
+    monkeypatch.chdir(tmp_path)  # jobs start here: `python -m distrain` looks here first
+    root = tmp_path / 'it\'s 100% "mine" $HOME' / "counting"
+    root.mkdir(parents=True)
+    site = SiteConfig(
+        env={"PYTHONPATH": str(package.parent), "SETTING": "a \"b\" $c 'd'"},
+        setup=("export FROM_SETUP='module load'",),
+        python=sys.executable,
+    )
+    launch = LaunchConfig.model_validate(
+        {"backend": "slurm", "grace_period": "12s", "max_restarts": 1}
+    )
+    return StandInRun(RunFolder(root), launch, site)
