@@ -1,6 +1,5 @@
 """Samples made up on the spot, and a training run over them: for tests of the loop itself."""
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -101,7 +100,3 @@ def make_run(folder: Path, stage: PretrainStage, seed: int = 5) -> Run:
         attempt=1,
     )
     return build_run(task, HostGroup())
-
-
-def is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"

@@ -10,7 +10,7 @@ from distrain.train.loop import train
 from tests.distrain.train.synthetic import make_run, make_stage
 from tests.ranks import run_ranks
 
-ENGINES = {
+ENGINES: dict[str, dict[str, object]] = {
     "ddp": {"strategy": "ddp"},
     "fsdp": {"strategy": "fsdp"},
     "zero1": {"strategy": "deepspeed", "zero_stage": 1},
@@ -48,7 +48,7 @@ def whole_then_cut(folder, engine):
 def yield_at(run, folder, step):
     """Let a yield be wished while step ``step`` runs."""
     agreed = run.wishes.agreed
-    calls = []
+    calls: list[None] = []
 
     def counted():
         calls.append(None)
@@ -94,7 +94,8 @@ def test_a_yield_in_between_changes_no_bit(engine, tmp_path):
 def poison_one_step(folder):
     """Make the loss of rank 1 not a number at step 3, and train on."""
     run = make_run(folder, make_stage("fsdp", precision="fp32", max_steps=6))
-    honest, calls = run.loss, []
+    honest = run.loss
+    calls: list[None] = []
 
     def poisoned(logits, targets):
         calls.append(None)
