@@ -69,18 +69,14 @@ def build_on_meta(spec: ModelSpec) -> nn.Module:
         module = spec.build_model()
     # accelerate makes each parameter anew and thereby unties what the model has tied.
     with init_empty_weights(include_buffers=True):
-        tied = spec.build_model()
-    names: dict[int, str] = {}
-    for name, parameter in tied.named_parameters(remove_duplicate=False):
-        first = names.setdefault(id(parameter), name)
-        if first != name:
-            path, _, attribute = name.rpartition(".")
-            setattr(module.get_submodule(path), attribute, module.get_parameter(first))
+        tied = _tied_names(spec.build_model())
+    _tie(module, tied)
     return module.to(dtype=spec.master_dtype)
 
 
 def materialize(module: nn.Module, spec: ModelSpec) -> None:
     """Give a model from ``build_on_meta``, cut into shards by now, its memory and its values."""
+    tied = _tied_names(module)
     # `to_empty` would also throw away the values of the buffers, which are real already.
     module._apply(
         lambda tensor: (
@@ -89,8 +85,24 @@ def materialize(module: nn.Module, spec: ModelSpec) -> None:
             else tensor.to(spec.device)
         )
     )
+    _tie(module, tied)
     with torch.no_grad():
         spec.initialize(module)
+
+
+def _tied_names(module: nn.Module) -> list[tuple[str, str]]:
+    """List (name, first name) of each parameter that has several."""
+    first_names: dict[int, str] = {}
+    named = module.named_parameters(remove_duplicate=False)
+    pairs = [(name, first_names.setdefault(id(parameter), name)) for name, parameter in named]
+    return [(name, first) for name, first in pairs if name != first]
+
+
+def _tie(module: nn.Module, tied: list[tuple[str, str]]) -> None:
+    for name, first in tied:
+        if module.get_parameter(name) is not module.get_parameter(first):
+            path, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(path), attribute, module.get_parameter(first))
 
 
 def cast_forward(module: nn.Module, spec: ModelSpec) -> None:

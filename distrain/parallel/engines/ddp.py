@@ -20,6 +20,9 @@ def build_ddp(layout: Layout, spec: ModelSpec) -> "DdpEngine":
         module,
         forward_sync_buffers=False,  # as under FSDP2 and ZeRO, which leave buffers alone
         gradient_as_bucket_view=True,
+        # Otherwise the buckets are cut anew after the first step of every process, which changes
+        # the order of summation over three or more ranks: a resumed run would differ in bits.
+        find_unused_parameters=True,
     )
     return DdpEngine(spec, replica)
 

@@ -82,6 +82,14 @@ class Case:
     seed: int = 0
     reshard: bool = True
 
+    def __str__(self) -> str:
+        zero = self.strategy == "deepspeed"
+        hsdp = self.replicate > 1
+        gathered = "" if self.reshard else "-kept"
+        parts = [self.strategy + str(self.stage) * zero + str(self.replicate) * hsdp + gathered]
+        parts += [self.precision, f"mb{self.microbatch}"]
+        return "-".join(parts + ["tied"] * self.tied + ["frozen"] * self.frozen)
+
 
 def optimizer_of(named: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
     trained = [(name, p) for name, p in named if p.requires_grad]

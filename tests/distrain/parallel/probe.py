@@ -1,0 +1,138 @@
+"""Put one engine through all that the loop, a fault and a restart ask of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from distrain.parallel.engine import Engine
+from distrain.parallel.global_tensor import State, gather_full
+from tests.distrain.parallel.tiny_model import Case, engine_of, evaluate, train, train_step
+from tests.ranks import run_ranks
+
+STEPS = {"fp64": 40, "fp32": 20, "bf16": 12}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one engine did.
+
+    Args:
+        losses: Mean loss and gradient norm of each step.
+        evaluation: Loss without gradients after them.
+        final: Whole parameters, buffers and moments after them.
+        steps: Adam's steps after them.
+        bad_norm: Norm of the next step, in which one rank's loss is NaN.
+        kept: No rank's state changed in that step.
+        later: Losses and norms of the two steps after it.
+        resumed: Losses and norms of the second half, made again by an engine of other initial
+            values that took over the state after the first half.
+        resumed_final: Its state at the end.
+    """
+
+    losses: list[tuple[float, float]]
+    evaluation: float
+    final: dict[str, Tensor]
+    steps: dict[str, int]
+    bad_norm: float
+    kept: bool
+    later: list[tuple[float, float]]
+    resumed: list[tuple[float, float]]
+    resumed_final: dict[str, Tensor]
+
+
+def examine(case: Case) -> Outcome:
+    """Probe one engine. Collective."""
+    count = STEPS[case.precision]
+    half = count // 2
+    engine = engine_of(case)
+    losses = train(engine, range(half), case.microbatch)
+    saved, saved_steps = gather_full(engine.state()), engine.optimizer_steps()
+    losses += train(engine, range(half, count), case.microbatch)
+    final, steps = gather_full(engine.state()), engine.optimizer_steps()
+    evaluation = evaluate(engine)
+    before = copy_of(engine.state())
+    last_rank = engine.dp_rank == engine.dp_size - 1
+    spoil = float("nan") if last_rank else 1.0
+    _, bad_norm = train_step(engine, count, case.microbatch, spoil=spoil)
+    kept = everywhere(same_boxes(before, engine.state()))
+    later = train(engine, range(count + 1, count + 3), case.microbatch)
+    engine.close()
+    twin = engine_of(replace(case, seed=1))
+    evaluate(twin)  # leaves parameters gathered, which must not outlive the load
+    take_over(twin, saved, saved_steps)
+    resumed = train(twin, range(half, count), case.microbatch)
+    resumed_final = gather_full(twin.state())
+    twin.close()
+    return Outcome(losses, evaluation, final, steps, bad_norm, kept, later, resumed, resumed_final)
+
+
+def take_over(engine: Engine, saved: dict[str, Tensor], steps: dict[str, int] | None) -> None:
+    """Write whole tensors into an engine, as loading a checkpoint does."""
+    for name, entry in engine.state(optimizer=steps is not None).items():
+        for box in entry.boxes:
+            place = tuple(slice(o, o + n) for o, n in zip(box.offsets, box.sizes, strict=True))
+            box.tensor.copy_(saved[name][place])
+    engine.loaded(steps)
+
+
+def copy_of(state: State) -> State:
+    return {
+        name: entry.like([box.tensor.clone() for box in entry.boxes])
+        for name, entry in state.items()
+    }
+
+
+def same_boxes(a: State, b: State) -> bool:
+    return list(a) == list(b) and all(
+        torch.equal(x.tensor, y.tensor)
+        for name in a
+        for x, y in zip(a[name].boxes, b[name].boxes, strict=True)
+    )
+
+
+def everywhere(flag: bool) -> bool:
+    if not dist.is_initialized():
+        return flag
+    tensor = torch.tensor(float(flag))
+    dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
+    return bool(tensor)
+
+
+def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def largest_gap(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    assert list(a) == list(b)
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+
+
+def examine_on_ranks(
+    folder: Path, world_size: int, cases: Sequence[Case]
+) -> dict[tuple[int, Case], Outcome]:
+    """Probe engines over ``world_size`` ranks; (world size, case) -> what happened."""
+    run_ranks(folder, world_size, examine_body, list(cases), folder)
+    outcomes = torch.load(folder / "outcomes.pt", weights_only=False)
+    return {(world_size, case): outcome for case, outcome in zip(cases, outcomes, strict=True)}
+
+
+def examine_body(cases: list[Case], folder: Path) -> None:
+    if any(case.strategy == "deepspeed" for case in cases):
+        # The tiny model's parameters are all smaller than what is worth cutting.
+        import distrain.parallel.engines.deepspeed as engine
+
+        engine.PERSISTENT_NUMEL = 10
+    outcomes = [examine(case) for case in cases]
+    if dist.get_rank() == 0:
+        torch.save(outcomes, folder / "outcomes.pt")
+
+
+@lru_cache
+def alone(case: Case) -> Outcome:
+    """What one unwrapped process does in the same situation, without a cut into microbatches."""
+    return examine(Case(precision=case.precision, tied=case.tied, frozen=case.frozen, microbatch=8))
