@@ -251,7 +251,7 @@ def _remedy(answer: Answer) -> str:
 
 
 _REFUSALS = {
-    "partition": "Set the site file's partition to one that `sinfo` lists.",
+    "partition name": "Set the site file's partition to one that `sinfo` lists.",
     "account": "Set account, partition and qos of the site file to a combination that "
     "`sacctmgr show associations user=$USER` lists.",
     "qos": "Set the site file's qos to one that `sacctmgr show qos` lists.",

@@ -87,6 +87,8 @@ class _Queue:
     def fill(self, stages: list[StagePlan], texts: dict[str, str]) -> list[SubmittedJob]:
         # Ask about all of them first: a Slurm that does not answer shall leave nothing behind.
         self._live = {s.name: job for s in stages if (job := self._live_job(s.name)) is not None}
+        if not self._live.items() <= self._before.items():
+            self._record()  # found in the queue only
         submitted = []
         for stage in stages:
             try:

@@ -1,0 +1,233 @@
+"""The text of a stage's job, and what its script does; on a real Slurm: ``tests/cluster``."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from distrain.config.launch import LaunchConfig, SiteConfig
+from distrain.config.layout import Layout
+from distrain.config.run_folder import RunFolder
+from distrain.errors import RecipeError
+from launcher.plan import StagePlan
+from launcher.slurm import directive, render_job, slurm_time
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+LAUNCH = LaunchConfig.model_validate(
+    {"backend": "slurm", "nodes": 2, "time_limit": "1d", "grace_period": "5m"}
+)
+PREPARE = StagePlan("prepare", "prepare", (), 1, 1, None, None, None)
+PRETRAIN = StagePlan(
+    "pretrain", "pretrain", ("prepare",), 2, 4, 2, Layout("fsdp", 2, 1, 8), accumulation=1
+)
+RUN = RunFolder(Path("/shared/group a/runs/llama-125m"))
+SITE = SiteConfig.model_validate(
+    {
+        "account": "nlp",
+        "partition": "gpu",
+        "qos": "normal",
+        "gpus_per_node": 4,
+        "cpus_per_task": 32,
+        "exclusive": True,
+        "setup": ["module load cuda/12.8", "ulimit -n 65536"],
+        "env": {"NCCL_SOCKET_IFNAME": "ib0", "NOTE": "it's $HOME"},
+    }
+)
+
+
+def render(stage: StagePlan, run: RunFolder = RUN, site: SiteConfig | None = None) -> str:
+    return render_job(stage, run, LAUNCH, site or SiteConfig(), "/opt/venv/bin/python")
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "site"),
+    [("two_nodes.sbatch", PRETRAIN, SITE), ("one_process.sbatch", PREPARE, SiteConfig())],
+)
+def test_the_script_is_as_it_was_read_and_agreed(name, stage, site):
+    """After an intended change: run with DISTRAIN_UPDATE_GOLDEN=1, read the difference."""
+    text = render(stage, site=site)
+    if os.environ.get("DISTRAIN_UPDATE_GOLDEN"):
+        (GOLDEN / name).write_text(text)
+    assert text == (GOLDEN / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["two_nodes.sbatch", "one_process.sbatch"])
+def test_bash_can_read_the_script(name):
+    subprocess.run(["bash", "-n", GOLDEN / name], check=True)
+
+
+def test_a_stage_of_one_process_needs_no_torchrun_and_one_gpu_at_most():
+    text = render(PREPARE, site=SITE)
+    assert "torch.distributed.run" not in text
+    assert "MASTER_ADDR" not in text
+    assert "#SBATCH --gpus-per-node=1\n" in text
+    assert "#SBATCH --nodes=1\n" in text
+
+
+def test_without_gpus_none_are_asked_for():
+    assert "gpu" not in render(PRETRAIN, site=SiteConfig(account="nlp"))
+
+
+def test_a_relative_run_folder_is_refused():
+    with pytest.raises(ValueError, match="must be absolute"):
+        render(PREPARE, run=RunFolder(Path("runs/mine")))
+
+
+def test_a_grace_period_as_long_as_the_limit_is_refused():
+    launch = LaunchConfig.model_validate({"time_limit": "2m", "grace_period": "2m"})
+    with pytest.raises(RecipeError, match=r"Set launch\.grace_period=60s"):
+        render_job(PREPARE, RUN, launch, SiteConfig(), "python")
+
+
+def test_a_variable_that_no_shell_accepts_is_refused():
+    with pytest.raises(RecipeError, match=r"the name 'A-B; rm'"):
+        render(PREPARE, site=SiteConfig(env={"A-B; rm": "1"}))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(60, "0-00:01:00"), (90, "0-00:01:30"), (360000, "4-04:00:00")]
+)
+def test_a_duration_is_written_as_slurm_reads_it(seconds, text):
+    assert slurm_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [("gpu", "gpu"), ("a b", '"a b"'), ('say "x"', '"say \\"x\\""'), ("it's", '"it\'s"')],
+)
+def test_a_directive_is_quoted_as_sbatch_splits_it(value, quoted):
+    assert directive(value) == quoted
+
+
+# --- what the script does, with srun and scontrol replaced by a few lines of shell
+
+SCONTROL = """#!/bin/bash
+case "$1 $2" in
+  "show job") echo "JobId=5 JobState=$JOB_STATE Reason=None" ;;
+  "show hostnames") echo localhost ;;
+  requeue*) echo requeue >>"$CALLS"; exit "$REQUEUE_CODE" ;;
+esac
+"""
+SRUN = """#!/bin/bash
+echo srun >>"$CALLS"
+[ -z "$RECORD" ] || echo "$RECORD" >"$STAGE/state.json"
+[ -z "$ERROR" ] || echo "$ERROR" >"$STAGE/error.json"
+[ -z "$SAVES" ] || mkdir -p "$STAGE/checkpoints/step_$SAVES"
+exit "$SRUN_CODE"
+"""
+ANSWERS = {
+    "JOB_STATE": "RUNNING",
+    "REQUEUE_CODE": "0",
+    "SRUN_CODE": "0",
+    "RECORD": "",
+    "ERROR": "",
+    "SAVES": "",
+}
+
+
+class Job:
+    """One start of a rendered script, with chosen answers of Slurm and of the stage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = RunFolder(folder / "my run's")
+        self.stage = self.run.stage("prepare")
+        self.calls = folder / "calls"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+            (self.bin / name).write_text(text)
+            (self.bin / name).chmod(0o755)
+        self.script = folder / "job.sbatch"
+        text = render(PREPARE, run=self.run)
+        self.script.write_text(text.replace("  sleep 1 &", "  sleep 0.05 &"))
+        self.stage.path.mkdir(parents=True)
+
+    def start(self, **answers: str) -> tuple[int, list[str]]:
+        """Return the exit code, and which of srun and requeue were called."""
+        self.calls.unlink(missing_ok=True)
+        env = {
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "SLURM_JOB_ID": "5",
+            "SLURM_JOB_NODELIST": "localhost",
+            "CALLS": str(self.calls),
+            "STAGE": str(self.stage.path),
+            **ANSWERS,
+            **answers,
+        }
+        done = subprocess.run(
+            ["bash", self.script], env=env, capture_output=True, text=True, check=False
+        )
+        self.output = done.stdout + done.stderr
+        calls = self.calls.read_text().split() if self.calls.exists() else []
+        return done.returncode, calls
+
+
+@pytest.fixture
+def job(tmp_path):
+    return Job(tmp_path)
+
+
+def state(word: str, *, requeue: bool = False) -> str:
+    return json.dumps({"state": word, "attempt": 1, "step": 3, "requeue": requeue}, indent=1)
+
+
+def test_only_the_record_of_the_stage_makes_the_job_succeed(job):
+    assert job.start(RECORD=state("done"), SRUN_CODE="1") == (0, ["srun"])
+    assert job.start() == (0, [])  # done before: nothing to start
+
+
+def test_a_stage_that_yielded_is_requeued(job):
+    assert job.start(RECORD=state("stopped", requeue=True)) == (75, ["srun", "requeue"])
+
+
+def test_a_stage_that_was_stopped_is_not_requeued(job):
+    assert job.start(RECORD=state("stopped")) == (75, ["srun"])
+
+
+def test_a_job_that_was_cancelled_is_not_requeued(job):
+    record = state("stopped", requeue=True)
+    assert job.start(RECORD=record, JOB_STATE="COMPLETING") == (75, ["srun"])
+
+
+def test_a_forbidden_requeue_says_how_to_go_on(job):
+    job.script.write_text(job.script.read_text().replace("for try in 1 2 3 4 5", "for try in 0"))
+    code, _ = job.start(RECORD=state("stopped", requeue=True), REQUEUE_CODE="1")
+    assert code == 75
+    assert """To go on from step 0: distrain resume 'my run'"'"'s'""" in job.output
+
+
+def test_an_error_that_would_repeat_is_not_tried_again(job):
+    error = json.dumps({"exit_code": 4, "message": "the corpus is empty"})
+    assert job.start(ERROR=error, SRUN_CODE="1") == (6, ["srun"])
+    assert "the corpus is empty" in job.output
+
+
+def test_an_old_record_does_not_count_for_an_attempt_that_never_began(job):
+    job.stage.state.write_text(state("stopped", requeue=True) + "\n")
+    assert job.start(SRUN_CODE="1") == (75, ["srun", "requeue"])
+    assert "attempt failed (exit code 1)" in job.output
+
+
+def test_attempts_in_vain_are_counted_over_restarts_until_one_saves(job):
+    for restart in range(3):
+        code, _ = job.start(SRUN_CODE="1", SLURM_RESTART_COUNT=str(restart))
+        assert code == 75
+    assert job.start(SRUN_CODE="1", SAVES="000010", SLURM_RESTART_COUNT="3")[0] == 75
+    for restart in range(4, 7):
+        assert job.start(SRUN_CODE="1", SLURM_RESTART_COUNT=str(restart))[0] == 75
+    assert job.start(SRUN_CODE="1", SLURM_RESTART_COUNT="7") == (6, ["srun"])
+    assert "4 attempts in a row without a new checkpoint" in job.output
+    events = [json.loads(line) for line in job.run.events.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["restarted"] * 7 + ["failed"]
+
+
+def test_a_wish_to_stop_ends_a_queued_job_at_once_but_an_old_one_to_yield_does_not(job):
+    job.run.control.mkdir()
+    job.run.stop.touch()
+    assert job.start() == (75, [])
+    job.run.stop.unlink()
+    job.run.yield_.touch()
+    assert job.start(RECORD=state("done")) == (0, ["srun"])
+    assert not job.run.yield_.exists()
