@@ -17,6 +17,7 @@ from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 
 SHOWN = 5
+MIN_PROMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,11 @@ def read_user_pairs(path: Path, validation_fraction: float) -> tuple[list[Pair],
     """Read JSON lines with ``prompt`` and ``answer``; return train and validation pairs.
 
     The hash of the prompt decides, so that equal prompts stay together. Of a file so small that
-    no pair falls to validation, the one with the lowest hash does.
+    fewer than two prompts fall to validation, the two with the lowest hashes do.
 
     Raises:
         DataError: The file is missing, has bad lines (all are counted, the first few named), or
-            holds fewer than two different prompts.
+            holds fewer than four different prompts.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -91,14 +92,15 @@ def read_user_pairs(path: Path, validation_fraction: float) -> tuple[list[Pair],
             f"Correct or remove line {problems[0].split()[1].rstrip(':')} first.",
         )
     places = [_place(pair.prompt) for pair in pairs]
-    if len(set(places)) < 2:
+    lowest = sorted(set(places))
+    if len(lowest) < MIN_PROMPTS:
         raise DataError(
             str(path),
-            f"{len(set(places))} different prompts",
-            "at least 2: one to train on and one to validate with",
+            f"{len(lowest)} different prompts",
+            f"at least {MIN_PROMPTS}: two to train on and two to validate with",
             "Add pairs.",
         )
-    limit = max(validation_fraction, min(places))
+    limit = max(validation_fraction, lowest[1])
     chosen = [place <= limit for place in places]
     return (
         [pair for pair, is_held_out in zip(pairs, chosen, strict=True) if not is_held_out],

@@ -16,7 +16,7 @@ def make_texts(count, seed=0):
     ]
 
 
-def make_tokenizer(folder, vocab_size=320):
+def make_tokenizer(folder, vocab_size=300):
     file = folder / "tokenizer.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(train_tokenizer(make_texts(50), vocab_size=vocab_size, min_frequency=2))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.data.order import ORDER_VERSION, sample_index, sample_indices
@@ -21,11 +21,13 @@ def test_golden_vectors_of_version_1():
     assert sample_index(2**70 + 1, 10**15, 10**9 + 7) == (999_999, 431_755_108)
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(0, 5), st.integers(1, 700))
 def test_an_epoch_visits_every_sample_once(seed, epoch, size):
     assert sorted(epoch_of(seed, epoch, size)) == list(range(size))
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(0, 10**12), st.integers(1, 10**12))
 def test_a_sample_does_not_depend_on_what_is_asked_beside_it(seed, k, size):
     alone = sample_index(seed, k, size)
@@ -35,6 +37,7 @@ def test_a_sample_does_not_depend_on_what_is_asked_beside_it(seed, k, size):
     assert 0 <= alone[1] < size
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(0, 1000))
 def test_epochs_and_seeds_differ(seed, epoch):
     here = epoch_of(seed, epoch, 200)
@@ -53,7 +56,7 @@ def test_neighbours_are_not_correlated(size):
 
 @pytest.mark.parametrize("size", [7, 64, 1000])
 def test_each_sample_is_equally_likely_at_each_place(size):
-    trials = 4000
+    trials = 1500
     first = np.array([sample_index(seed, 3, size)[1] for seed in range(trials)])
     buckets = min(size, 16)
     observed = np.bincount(first * buckets // size, minlength=buckets)

@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from distrain.data.huggingface import copy_tokenizer, save_huggingface
+from distrain.data.prompts import pair_ids, prompt_ids
+from distrain.data.tokenizer import Tokenizer
+from tests.distrain.data.corpus import make_texts, make_tokenizer
+from tests.distrain.data.test_tokenizer import TRICKY, foreign
+
+
+@pytest.fixture(scope="module")
+def auto_tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
+
+
+def test_transformers_encodes_as_we_do(tmp_path, auto_tokenizer):
+    ours = make_tokenizer(tmp_path / "ours")
+    save_huggingface(tmp_path / "ours" / "tokenizer.json", tmp_path / "hf", model_max_length=77)
+    theirs = auto_tokenizer.from_pretrained(tmp_path / "hf", trust_remote_code=False)
+    for text in [*make_texts(20), *TRICKY]:
+        if "<|" not in text:
+            assert theirs(text)["input_ids"] == ours.encode(text)
+        assert theirs(text, split_special_tokens=True)["input_ids"] == ours.encode(text)
+        assert theirs.decode(ours.encode(text)) == text
+    assert (theirs.eos_token_id, theirs.pad_token_id) == (ours.eos_id, ours.pad_id)
+    assert theirs.model_max_length == 77
+    assert len(theirs) == ours.vocab_size
+    assert Tokenizer.load(tmp_path / "hf").fingerprint == ours.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["ours", "foreign"])
+def test_the_chat_template_lays_out_pairs_as_training_did(tmp_path, auto_tokenizer, kind):
+    if kind == "ours":
+        make_tokenizer(tmp_path)
+    else:
+        foreign(tmp_path, tokenizer_config={"eos_token": "</s>", "bos_token": "<s>"})
+    ours = Tokenizer.load(tmp_path)
+    save_huggingface(tmp_path, tmp_path / "hf")
+    theirs = auto_tokenizer.from_pretrained(tmp_path / "hf")
+    asked = [{"role": "user", "content": "aaa"}]
+    rendered = theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    assert theirs(rendered)["input_ids"] == prompt_ids(ours, ours.encode("aaa"))
+    told = [*asked, {"role": "assistant", "content": "aa"}]
+    rendered = theirs.apply_chat_template(told, tokenize=False)
+    pair, _ = pair_ids(ours, ours.encode("aaa"), ours.encode("aa"), max_tokens=1000)
+    assert theirs(rendered)["input_ids"] == pair
+
+
+def test_what_a_users_own_configuration_says_is_kept(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    foreign(folder, tokenizer_config={"eos_token": "</s>", "bos_token": "<s>", "legacy": False})
+    save_huggingface(folder / "tokenizer.json", tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())
+    assert (config["bos_token"], config["legacy"]) == ("<s>", False)
+
+
+def test_a_copied_tokenizer_still_knows_its_end_of_text(tmp_path):
+    (tmp_path / "model").mkdir()
+    source = Tokenizer.load(foreign(tmp_path / "model", config={"eos_token_id": 1}))
+    copy_tokenizer(tmp_path / "model", tmp_path / "stage")
+    copy = Tokenizer.load(tmp_path / "stage" / "tokenizer.json")
+    assert (copy.eos_id, copy.fingerprint) == (source.eos_id, source.fingerprint)
