@@ -3,17 +3,30 @@
 import hashlib
 import io
 import json
+import re
 
 from distrain.config.recipe import Recipe
 
 FIRST_KEYS = ("version", "name", "seed", "kind", "needs")
+SIMPLE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*|([0-9]+[smhd])+")
 
 
 def dump_resolved(recipe: Recipe) -> str:
     """Write a recipe with every value as YAML that ``load_recipe`` reads back unchanged."""
-    from ruamel.yaml import YAML  # only who writes a run folder needs it
+    # Only who writes a run folder needs it.
+    from ruamel.yaml import YAML, ScalarNode
+    from ruamel.yaml.representer import SafeRepresenter
 
+    class Representer(SafeRepresenter):
+        """Quotes all but simple words: ruamel itself cannot read a plain ``[?0]`` that it wrote."""
+
+    def quoted(representer: SafeRepresenter, text: str) -> ScalarNode:
+        style = None if SIMPLE_WORD.fullmatch(text) else '"'
+        return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Representer.add_representer(str, quoted)
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = Representer
     yaml.default_flow_style = None  # lists of plain values in one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 4096

@@ -148,10 +148,28 @@ def test_a_site_file_is_checked_with_the_same_care(text, place, phrase, tmp_path
     assert phrase in str(caught.value)
 
 
-FRAGMENTS = (
-    'null,[],{a: 1},-1,x,*a,&a,!t,<<: 1,: ,- ,\t,",? a,kind: [x],needs: {a: 1},extends: [1],'
-    "stages:,1: 2,\x00"
-).split(",")
+FRAGMENTS = [
+    "null",
+    "[]",
+    "{a: 1}",
+    "-1",
+    "x",
+    "*a",
+    "&a",
+    "!t",
+    "<<: 1",
+    ": ",
+    "- ",
+    "\t",
+    '"',
+    "? a",
+    "kind: [x]",
+    "needs: {a: 1}",
+    "extends: [1]",
+    "stages:",
+    "1: 2",
+    "\x00",
+]
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,4 +1,4 @@
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from distrain.config.load import dump_resolved, load_recipe, read_resolved, recipe_fingerprint
@@ -98,6 +98,15 @@ RECIPES = st.fixed_dictionaries(
 )
 
 
+QUESTION_MARK = {
+    "name": "q",
+    "stages": {
+        "prepare": {"kind": "prepare", "data": {"source": {"kind": "files", "paths": ["?0", "~"]}}}
+    },
+}
+
+
+@example(content=QUESTION_MARK)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(content=RECIPES)
 def test_any_valid_recipe_is_read_back_equal(content, tmp_path_factory):
