@@ -3,25 +3,15 @@
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.tiny import (
-    command,
-    distrain,
-    environment,
-    events,
-    exact_records,
-    tensor_digests,
-    write_recipe,
-)
+from tests.runs.processes import assert_no_orphans, family, kill, start, wait_for_stage
+from tests.tiny import distrain, events, exact_records, tensor_digests, write_recipe
 
 STAGES = ("prepare", "pretrain", "sft", "evaluate", "export")
-ORPHAN_LIMIT_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -34,53 +24,6 @@ def twin(tmp_path_factory):
     return recipe, folder / "runs" / "tiny"
 
 
-def start(runs: Path, recipe: Path) -> subprocess.Popen[bytes]:
-    log = (runs.parent / "launcher.log").open("ab")
-    return subprocess.Popen(
-        command("run", str(recipe)),
-        env=environment(runs),
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-
-
-def wait_for_stage(run: Path, stage: str, launcher: subprocess.Popen[bytes]) -> bool:
-    """Wait until the stage has begun; False if the whole run ended before."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        if (run / "events.jsonl").exists() and any(
-            event["event"] == "started" and event["stage"] == stage for event in events(run)
-        ):
-            return True
-        if launcher.poll() is not None:
-            return False
-        time.sleep(0.02)
-    raise TimeoutError(f"{stage} did not begin")
-
-
-def family(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    try:
-        parent = psutil.Process(launcher.pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def kill(victims: list[psutil.Process]) -> None:
-    for victim in victims:
-        try:
-            victim.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
-
-
-def assert_no_orphans(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=ORPHAN_LIMIT_S)
-    alive = [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    assert not alive, [p.cmdline() for p in alive]
-
-
 def assert_equal_to_twin(run: Path, twin_run: Path) -> None:
     for stage in ("pretrain", "sft"):
         assert exact_records(run, stage) == exact_records(twin_run, stage), stage
@@ -90,7 +33,10 @@ def assert_equal_to_twin(run: Path, twin_run: Path) -> None:
 
 
 def kill_once(run: Path, recipe: Path, stage: str, dice: random.Random) -> bool:
-    """Start the run, let the stage begin, and kill; False if the run ended before the blow."""
+    """Start the run, let the stage begin, and kill; False if the run ended before the blow.
+
+    Half of the blows hit the launcher, so the whole job; the others one process of it.
+    """
     launcher = start(run.parent, recipe)
     if not wait_for_stage(run, stage, launcher):
         return False
@@ -98,15 +44,14 @@ def kill_once(run: Path, recipe: Path, stage: str, dice: random.Random) -> bool:
     processes = family(launcher)
     if not processes:
         return False
-    whole_job = dice.random() < 0.5
-    kill(processes[:1] if whole_job else [dice.choice(processes)])
-    if whole_job or launcher.poll() is not None:
-        launcher.wait(timeout=10)
-        assert_no_orphans(processes)
+    if dice.random() < 0.5:
+        kill(processes[:1])
     else:
-        # One process of many: the launcher starts the stage again by itself.
-        launcher.send_signal(signal.SIGKILL) if dice.random() < 0.5 else None
-        launcher.wait(timeout=300)
+        kill([dice.choice(processes)])
+        time.sleep(dice.uniform(0, 2))
+        kill(processes[:1])
+    launcher.wait(timeout=10)
+    assert_no_orphans(processes)
     return True
 
 
