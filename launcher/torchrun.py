@@ -49,7 +49,7 @@ def run_node(plan: Plan, node: int, python: str = sys.executable) -> ExitCode:
 
 
 def _text(plan: Plan, node: int, python: str) -> str:
-    lines = ["(", "is_done() { grep -qsE '\"state\": *\"done\"' \"$1\"; }"]
+    lines = ["(", 'is_done() { grep -qsE \'"state": *"done"\' "$1"; }']
     for stage in plan.stages:
         if node == 0 or stage.nodes > 1:
             lines += _stage_lines(plan, stage, node, python)

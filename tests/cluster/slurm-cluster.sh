@@ -145,6 +145,7 @@ CONF
     echo "NodeName=node[1-$n] Name=gpu File=$B/dev/gpu[0-$((GPUS - 1))]" >"$B/gres.conf"
     gres="Gres=gpu:$GPUS"
   fi
+  echo "hosts: files" >"$B/nsswitch.conf" # a node reaches no name server; do not wait for one
   printf '127.0.0.1 localhost\n%s %s\n' "$control" "$host" >"$B/hosts"
   for ((i = 1; i <= n; i++)); do
     node=node$i
@@ -179,11 +180,11 @@ start_node() {
   # shellcheck disable=SC2016
   CLUSTER_NODE="$B/$node" setsid unshare --pid --fork --kill-child --mount-proc --uts --net --mount \
     bash -c '
-      hostname "$1"; mount --bind "$2" /etc/hosts; ip link set lo up
+      hostname "$1"; mount --bind "$2/hosts" /etc/hosts; mount --bind "$2/nsswitch.conf" /etc/nsswitch.conf; ip link set lo up
       for ((i = 0; i < 500; i++)); do [ -e /proc/sys/net/ipv4/conf/eth0 ] && break; sleep 0.02; done
       ip addr add "$3/24" dev eth0; ip link set eth0 up
       slurmd -D -N "$1" -f "$SLURM_CONF" &
-      while :; do wait; sleep 1; done' node "$node" "$B/hosts" "$(address "$node")" \
+      while :; do wait; sleep 1; done' node "$node" "$B" "$(address "$node")" \
     </dev/null >"$L/$node.out" 2>&1 &
   unshared=$!
   keep "$node.unshare" "$unshared"

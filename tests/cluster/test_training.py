@@ -1,0 +1,133 @@
+"""Training over two nodes of a real Slurm: bit for bit the local run, whatever happens to it."""
+
+import re
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from distrain.config.run_folder import RunFolder
+from launcher.submit import recorded_jobs
+from tests.cluster.real_slurm import Cluster, wait_until
+from tests.tiny import distrain, events, exact_records, tensor_digests, write_recipe
+
+pytestmark = pytest.mark.slurm
+
+STEPS = 60
+SAVE_STEPS = 5
+TWO_NODES = ("launch.backend=slurm", "launch.nodes=2", "launch.processes_per_node=1")
+STAGES = ("--only", "prepare", "--only", "pretrain")
+
+
+class SlurmRun:
+    """The tiny recipe on two nodes, one process each."""
+
+    def __init__(self, cluster: Cluster, recipe: Path, runs: Path, *overrides: str) -> None:
+        self.cluster = cluster
+        self.root = runs / "tiny"
+        submitted = distrain(runs, "submit", str(recipe), *TWO_NODES, *STAGES, *overrides)
+        assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+        self.job = recorded_jobs(RunFolder(self.root))["pretrain"]
+
+    @property
+    def log(self) -> str:
+        folder = RunFolder(self.root).stage("pretrain").logs
+        return "".join(path.read_text() for path in folder.glob("slurm-*.log"))
+
+    @property
+    def node_lists(self) -> list[str]:
+        """Nodes of each start."""
+        return re.findall(r"stage pretrain, job \d+, restart \d+, nodes (\S+)", self.log)
+
+    def reach(self, step: int) -> None:
+        """Wait until a step was made and one before it saved."""
+        metrics = self.root / "pretrain" / "metrics.jsonl"
+        wanted = f'"train/global_step": {step},'
+        wait_until(lambda: metrics.exists() and wanted in metrics.read_text())
+
+    def finish(self) -> None:
+        """Wait for the end, which must be a good one."""
+        assert self.cluster.ended(self.job).state == "COMPLETED", self.log
+
+    def ranks(self) -> list[psutil.Process]:
+        """Return its training processes."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                env = process.environ()
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            if "RANK" in env and env.get("SLURM_JOB_ID") == self.job:
+                found.append(process)
+        return found
+
+    def assert_equal_to(self, twin: Path) -> None:
+        assert exact_records(self.root, "pretrain") == exact_records(twin, "pretrain")
+        assert tensor_digests(self.root, "pretrain") == tensor_digests(twin, "pretrain")
+
+    def assert_resumed(self) -> None:
+        """Check that Slurm started it again, and that it then went on where it was."""
+        info = self.cluster.job(self.job)
+        assert info.restarts >= 1
+        assert f"restart {info.restarts}, nodes" in self.log  # SLURM_RESTART_COUNT in the job
+        assert "restarted" in [event["event"] for event in events(self.root)]
+        resumed = [int(str(event["step"])) for event in events(self.root, "resumed")]
+        assert max(resumed) >= SAVE_STEPS
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    return write_recipe(tmp_path_factory.mktemp("recipe"), processes=2, steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def twin(recipe):
+    """The same recipe, undisturbed on this machine with two processes."""
+    runs = recipe.parent / "runs"
+    finished = distrain(runs, "run", str(recipe), *STAGES)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return runs / "tiny"
+
+
+def test_two_nodes_train_bit_for_bit_as_two_local_processes(cluster, recipe, twin, tmp_path):
+    run = SlurmRun(cluster, recipe, tmp_path)
+    run.finish()
+    assert run.node_lists == ["node[1-2]"]
+    run.assert_equal_to(twin)
+
+
+def test_a_dead_node_is_replaced_and_the_run_ends_as_if_it_had_lived(
+    cluster, recipe, twin, tmp_path
+):
+    run = SlurmRun(cluster, recipe, tmp_path)
+    run.reach(2 * SAVE_STEPS)
+    cluster.crash("node2")
+    run.finish()
+    assert run.node_lists[0] == "node[1-2]"
+    second_start = cluster.slurm("scontrol", "show", "hostnames", run.node_lists[-1]).split()
+    assert len(second_start) == 2
+    assert "node2" not in second_start
+    run.assert_resumed()
+    run.assert_equal_to(twin)
+
+
+def test_a_time_limit_in_the_middle_changes_nothing(cluster, recipe, twin, tmp_path):
+    limit = ("launch.time_limit=1m", "launch.grace_period=30s")
+    run = SlurmRun(cluster, recipe, tmp_path, *limit)
+    run.reach(2 * SAVE_STEPS)
+    # Slurm looks at limits twice a minute: hold the ranks until it has, then let them answer.
+    ranks = run.ranks()
+    assert len(ranks) == 2
+    for rank in ranks:
+        rank.send_signal(signal.SIGSTOP)
+    asked = run.log.count("asked to yield")
+    try:
+        wait_until(lambda: run.log.count("asked to yield") > asked)
+    finally:
+        for rank in ranks:
+            rank.send_signal(signal.SIGCONT)
+    run.finish()
+    assert "yielded; asks Slurm to start it again" in run.log
+    run.assert_resumed()
+    run.assert_equal_to(twin)
