@@ -9,6 +9,7 @@ import pytest
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.layout import Layout
+from distrain.config.load import load_site
 from distrain.config.run_folder import RunFolder
 from distrain.errors import RecipeError
 from launcher.plan import StagePlan
@@ -51,6 +52,13 @@ def test_the_script_is_as_it_was_read_and_agreed(name, stage, site):
     if os.environ.get("DISTRAIN_UPDATE_GOLDEN"):
         (GOLDEN / name).write_text(text)
     assert text == (GOLDEN / name).read_text()
+
+
+def test_the_example_site_is_one():
+    site = load_site(Path(__file__).parents[2] / "slurm" / "sites" / "example.yaml")
+    text = render(PRETRAIN, site=site)
+    assert "#SBATCH --partition=gpu\n" in text
+    assert "module load cuda/12.8\n" in text
 
 
 @pytest.mark.parametrize("name", ["two_nodes.sbatch", "one_process.sbatch"])
