@@ -1,1 +1,1 @@
-"""The recipe's schema, the run folder's names and records. No torch here."""
+"""What launcher and runtime share: schema, run-folder names, records, figures. No torch here."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
+from distrain.config.figures import short_count, short_duration
 from distrain.config.records import append_event, utc_now, write_text
 from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.config.training import LoggingConfig
-from distrain.monitor.lines import short_count, short_duration
 from distrain.monitor.metrics_file import STEP, MetricsFile, finite
 from distrain.monitor.sinks import SINKS
 from distrain.monitor.sinks.background import BackgroundSink, SinkRun, Writer
@@ -94,7 +94,7 @@ class Monitor:
         """Drop what was recorded after ``step``, from which this attempt goes on.
 
         Those steps were lost with the process and will be made again; so the file of a killed and
-        resumed run holds each step once. Call it before the first record, with 0 for a fresh start.
+        resumed run holds each step once. Call it before the first record; -1 drops all.
 
         Returns:
             How many records were dropped.

@@ -1,6 +1,6 @@
 import pytest
 
-from distrain.monitor.lines import short_count, short_duration
+from distrain.config.figures import short_count, short_duration
 
 
 @pytest.mark.parametrize(
