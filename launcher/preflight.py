@@ -91,7 +91,7 @@ def missing_paths(recipe: Recipe) -> Iterator[PreflightError]:
     """Yield an error for each file or folder of the recipe that does not exist."""
     for setting, pattern, kind in _paths(recipe):
         if not _exists(pattern, kind):
-            where = Path(pattern)
+            where = Path(pattern).expanduser()
             yield PreflightError(
                 setting,
                 f"'{pattern}', where there is {'something else' if where.exists() else 'nothing'}",
@@ -180,7 +180,8 @@ def _paths(recipe: Recipe) -> Iterable[tuple[str, str, str]]:
 
 
 def _exists(pattern: str, kind: str) -> bool:
+    path = Path(pattern).expanduser()  # as the stages read it
     if kind == "glob":
-        return next(glob.iglob(pattern, recursive=True), None) is not None  # noqa: PTH207  (absolute patterns too)
-    path = Path(pattern)
+        # A file may have a pattern's characters in its name.
+        return path.exists() or any(glob.iglob(str(path), recursive=True))  # noqa: PTH207
     return path.is_file() if kind == "file" else (path / "config.json").is_file()

@@ -106,7 +106,7 @@ def make_tokenizer(stage: PrepareStage, folder: StageFolder) -> Tokenizer:
     if folder.tokenizer.exists():
         return Tokenizer.load(folder.tokenizer)
     if config.path is not None:
-        copy_tokenizer(Path(config.path), folder.path)
+        copy_tokenizer(Path(config.path).expanduser(), folder.path)
         return Tokenizer.load(folder.tokenizer)
     log.info("training a byte-level BPE of %d tokens", config.vocab_size)
     texts = (document.text for document in read_corpus(stage.data) if document.split == "train")

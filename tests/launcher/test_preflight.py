@@ -65,6 +65,14 @@ def test_a_pattern_is_good_when_something_matches(tmp_path):
         assert len(list(missing_paths(recipe))) == count, pattern
 
 
+def test_a_path_below_the_home_folder_is_found_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "one[1].txt").write_text("text")
+    for path, count in (("~/one[1].txt", 0), ("~/*.txt", 0), ("~/two.txt", 1)):
+        source = f"prepare.data.source={{kind: files, paths: ['{path}']}}"
+        assert len(list(missing_paths(load_small(tmp_path, source).recipe))) == count, path
+
+
 def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(tmp_path, monkeypatch):
     recipe = load_small(tmp_path).recipe
     needed = kept_checkpoint_bytes(recipe)
