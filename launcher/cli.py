@@ -70,7 +70,7 @@ def recipes(
     elif copy:
         target = copy_recipe(name, Path.cwd())
         typer.echo(target.name)
-        typer.echo(show.next_line(f"validate {target.name}", f"run {target.name}"))
+        typer.echo(show.next_line(f"validate {target.name}", f"run {target.name}"), err=True)
     else:
         typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
 
@@ -231,14 +231,14 @@ def stop(
 
 
 @app.command()
-def report(targets: RunArgument = None) -> None:
+def report(target: RunArgument = None) -> None:
     """Write one offline HTML file about a run."""
     from launcher.report import write_report
     from launcher.run_files import find_run
     from launcher.show import shown_path
     from launcher.text import short_bytes
 
-    path = write_report(find_run(targets))
+    path = write_report(find_run(target))
     typer.echo(f"{shown_path(path)}  {short_bytes(path.stat().st_size)}  (opens offline)")
 
 
