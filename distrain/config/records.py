@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, TypedDict
 
 Record = Mapping[str, Any]
 
@@ -36,18 +36,6 @@ class StageError(TypedDict):
     message: str
 
 
-class MetricsRecord(TypedDict, total=False):
-    """One line of ``metrics.jsonl``: one optimizer step, or one validation.
-
-    A step record has every ``train/``, ``perf/`` and ``data/`` field; a validation record has
-    ``train/global_step`` and the ``eval/`` fields only.
-    """
-
-    time: str
-    attempt: int
-    # The keys that hold a slash are listed in STEP_FIELDS and EVAL_FIELDS below.
-
-
 STEP_FIELDS = (
     "train/global_step",  # 1 for the first update
     "train/loss",  # nats per target token, mean over the global batch
@@ -66,6 +54,7 @@ STEP_FIELDS = (
     "memory/max_gib",  # largest rank: device memory on a GPU, resident set on a CPU
 )
 EVAL_FIELDS = ("train/global_step", "eval/loss", "eval/perplexity")
+"""A line of ``metrics.jsonl`` holds ``time``, ``attempt`` and all of one of these two sets."""
 
 EVENT_KINDS = frozenset({
     "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",
@@ -73,16 +62,6 @@ EVENT_KINDS = frozenset({
     "failed", "finished", "skipped", "sink_failed",
 })  # fmt: skip
 """``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
-
-
-class EventRecord(TypedDict):
-    """One line of ``events.jsonl``; further fields depend on the kind."""
-
-    time: str
-    event: str
-    stage: str
-    attempt: NotRequired[int]
-    step: NotRequired[int]
 
 
 def utc_now() -> str:

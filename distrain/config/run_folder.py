@@ -31,11 +31,9 @@ class StageFolder:
         self.corpus = self.path / "corpus.json"
         """Counts and digest of what tokenizer and splits are made from."""
         self.tokenizer = self.path / "tokenizer.json"
-        # sft
-        self.adapter = self.path / "adapter"
-        self.merged = self.path / "merged"
         # export
         self.huggingface = self.path / "huggingface"
+        """The model; after fine-tuning also ``base`` and ``adapter``, in PEFT's format."""
 
     def split(self, split: str) -> Path:
         """Folder of one split: shards, manifest, pairs (``train``, ``validation``, ``test``)."""
