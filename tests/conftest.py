@@ -1,4 +1,4 @@
-"""What holds for every test: the environment of a newcomer, and no test that quietly does not run."""
+"""What holds for every test: a newcomer's environment, and no test that quietly does not run."""
 
 import os
 
