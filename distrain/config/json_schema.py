@@ -47,7 +47,7 @@ def json_schema() -> JsonObject:
     properties["stages"] = {
         "description": "Named stages, each with a kind.",
         "type": "object",
-        "additionalProperties": _stage(),
+        "additionalProperties": _stage(definitions),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -110,8 +110,13 @@ def _any_form(models: tuple[type[Section], ...]) -> JsonObject:
     return {"type": "object", "properties": merged, "additionalProperties": False}
 
 
-def _stage() -> JsonObject:
-    """One rule a kind; a stage of an extended recipe may leave its kind to the parent."""
+def _stage(definitions: JsonObject) -> JsonObject:
+    """One rule a kind; a stage that leaves its kind to a parent recipe has the keys of any."""
+    of_any_kind: JsonObject = {}
+    for model in STAGE_KINDS.values():
+        of_any_kind |= definitions[model.__name__]["properties"]
+    of_any_kind |= {name: _any_form(models) for name, models in SECTIONS.items()}
+    of_any_kind["kind"] = {"enum": list(STAGE_KINDS)}
     return {
         "type": "object",
         "properties": {"kind": {"enum": list(STAGE_KINDS)}},
@@ -122,4 +127,6 @@ def _stage() -> JsonObject:
             }
             for kind, model in STAGE_KINDS.items()
         ],
+        "if": {"not": {"required": ["kind"]}},
+        "then": {"properties": of_any_kind, "additionalProperties": False},
     }

@@ -31,6 +31,12 @@ def test_units_extends_and_incomplete_layers_obey_it():
     assert errors_of(TINY.replace("max_steps: 10", "max_tokens: 2.5B")) == []
     assert errors_of("extends: base.yaml\nstages: {sft: {lora: {r: 4}}}\n") == []
     assert errors_of("extends: base.yaml\ndefaults: {training: {max_tokens: 1M}}\n") == []
+    for stage in (
+        "{needs: base, data: {path: a}}",
+        "{micro_batch_size: 4}",
+        "{pairs: {kind: none}}",
+    ):
+        assert errors_of(f"extends: base.yaml\nstages: {{any: {stage}}}\n") == []
     assert errors_of(TINY.replace("{processes_per_node", "{time_limit: 1d12h, nodes")) == []
 
 
@@ -55,6 +61,13 @@ def test_a_resolved_recipe_obeys_it(recipe):
 def test_what_the_loader_refuses_the_editor_marks(found, replaced):
     assert found in TINY
     assert errors_of(TINY.replace(found, replaced)) != []
+
+
+@pytest.mark.parametrize(
+    "stage", ["{training: {max_step: 3}}", "{lorra: {r: 4}}", "{data: {pth: a}}", "{lora: {r: x}}"]
+)
+def test_a_stage_that_leaves_its_kind_to_a_parent_is_marked_too(stage):
+    assert errors_of(f"extends: base.yaml\nstages: {{sft: {stage}}}\n") != []
 
 
 def test_every_key_with_a_docstring_has_a_description():
