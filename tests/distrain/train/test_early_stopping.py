@@ -19,6 +19,7 @@ def train_twice(folder):
         assert wish is Wish.NONE
         # no measurement beats the first one by nine nats: the second in vain is that after step 6
         assert progress.step == 6
+        assert run.monitor is not None
         run.monitor.close()
         run.engine.close()
 
