@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 SMALLER = "quickstart pretrain.training.max_steps=30 sft.training.max_steps=10"
-"""The same stages and ranks with fewer steps; `.ci/run` runs the whole."""
+"""The same stages and ranks with fewer steps; `make bench` runs and measures the whole."""
 
 EXCLUDED = {
     "make test": "it is what runs this test",
