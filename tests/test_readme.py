@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 SMALLER = (
-    "quickstart pretrain.training.max_steps=30 sft.training.max_steps=10 lr_scheduler.warmup_steps=5"
+    "quickstart lr_scheduler.warmup_steps=5"
+    " pretrain.training.max_steps=30 sft.training.max_steps=10"
 )
 """The same stages and ranks with fewer steps; `make bench` runs and measures the whole."""
 
