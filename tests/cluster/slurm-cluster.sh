@@ -196,14 +196,18 @@ start_node() {
   ip link set "$(veth "$node")" master "$(bridge)" up
 }
 kill_node() {
-  local node=$1 pid
+  local node=$1 pid all
   pid=$(pid_of "$node") || die "$node is not up"
   if [ "$MODE" = ns ]; then
     kill -KILL "$pid" # the kernel kills the rest of the namespace
   else
+    # Stopped first: nobody shall live long enough to report another's death.
     kill -STOP "$pid"
-    # shellcheck disable=SC2046
-    kill -KILL "$pid" $(with_env "(CLUSTER_NODE=$B/$node|SLURMD_NODENAME=$node)") 2>/dev/null
+    all=$(with_env "(CLUSTER_NODE=$B/$node|SLURMD_NODENAME=$node)")
+    # shellcheck disable=SC2086
+    kill -STOP $all 2>/dev/null
+    # shellcheck disable=SC2086
+    kill -KILL "$pid" $all 2>/dev/null
   fi
   wait_for 3 gone "$pid"
   rm -f "$R/$node.pid" "$R/$node.unshare.pid"
