@@ -5,6 +5,7 @@ decides whether a stage is done is its ``state.json``, never the exit code.
 """
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -22,6 +23,8 @@ from distrain.stages import stage_body
 from distrain.stages.context import Outcome, StageContext
 
 log = logging.getLogger("distrain")
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,12 +59,17 @@ def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bo
     except DistrainError as error:
         _record_permanent(folder, error)
         raise
-    except OSError as error:
+    except Exception as error:
         full = _disk_full(run, error)
-        if full is None:
-            raise
-        _record_permanent(folder, full)
-        raise full from error
+        if full is not None:
+            _record_permanent(folder, full)
+            raise full from error
+        is_alone = recipe.stages[name].kind not in DISTRIBUTED_KINDS
+        # One process that reads its inputs and fails would fail again; among ranks, an exception
+        # may only say that another one was lost.
+        if is_alone and not isinstance(error, OSError | MemoryError):
+            _record_permanent(folder, _defect(run, name, error))
+        raise
     if rank == 0:
         _end(run, folder, context.attempt, outcome)
     if recipe.stages[name].kind in DISTRIBUTED_KINDS:
@@ -118,17 +126,30 @@ def _end(run: RunFolder, folder: StageFolder, attempt: int, outcome: Outcome) ->
 
 def _record_permanent(folder: StageFolder, error: DistrainError) -> None:
     """Write down an error that another attempt would meet again, so that nobody makes one."""
-    write_json(folder.error, {"exit_code": int(error.exit_code), "message": str(error)})
+    try:
+        write_json(folder.error, {"exit_code": int(error.exit_code), "message": str(error)})
+    except OSError as reason:  # as on a full disk; what is raised next must not be lost
+        log.warning("%s could not be written: %s", folder.error, reason)
 
 
-def _disk_full(run: RunFolder, error: OSError) -> PreflightError | None:
-    import errno
+def _defect(run: RunFolder, stage: str, error: Exception) -> DistrainError:
+    return DistrainError(
+        f"stage {stage}",
+        f"{type(error).__name__}: {error}",
+        "a finished stage",
+        f"This is a defect of distrain, or of something it uses: see `distrain logs "
+        f"{run.root.name} --errors`; another attempt would end the same way.",
+    )
 
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+
+def _disk_full(run: RunFolder, error: Exception) -> PreflightError | None:
+    """Recognise a full disk, also in what libraries written in Rust make of it."""
+    system = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
+    if system.errno not in FULL and "(os error 28)" not in str(error):
         return None
     return PreflightError(
-        str(error.filename or run.root),
-        f"no space left ({error.strerror})",
+        str(system.filename or run.root),
+        f"no space left ({system.strerror})",
         "room for the stage's files",
         "Free space or set DISTRAIN_RUNS_DIR to another disk, then run the same command again; "
         "nothing that was finished is lost.",

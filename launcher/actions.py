@@ -1,5 +1,6 @@
 """What the commands that act do: run, resume, stop, and stages that are started by their kind."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from distrain.config.load import LoadedRecipe, load_recipe, read_resolved
 from distrain.config.recipe import Recipe
 from distrain.config.records import append_event
 from distrain.config.run_folder import RunFolder
-from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError
+from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError, SchedulerError
 from launcher.display import display_factory
 from launcher.interrupt import Interruptions, clear_wishes
 from launcher.local import Surroundings, check_needs, read_state, run_stages
@@ -77,6 +78,7 @@ def submit_recipe(
     _require_backend(loaded.recipe, ("slurm",), "run")
     plan = plan_recipe(loaded.recipe, run)
     _say_notes(loaded.notes)
+    _require_slurm()
     check_submission(loaded.recipe, run.root)
     make_folder(run)
     with hold(run.lock, run.root.name):
@@ -97,6 +99,7 @@ def resume_run(
     plan = plan_recipe(loaded.recipe, run)
     is_queued = loaded.recipe.launch.backend == "slurm"
     if is_queued:
+        _require_slurm()
         check_submission(loaded.recipe, run.root)
     else:
         _say_notes(check_machine(plan))
@@ -218,6 +221,18 @@ def _require_backend(recipe: Recipe, backends: tuple[str, ...], other: str) -> N
             backend,
             f"{' or '.join(backends)} for this command",
             f"Use `distrain {other}`, or add launch.backend={backends[0]}.",
+        )
+
+
+def _require_slurm() -> None:
+    """Refuse before the run folder has become that of a queued run."""
+    if shutil.which("sbatch") is None:
+        raise SchedulerError(
+            "launch.backend=slurm",
+            "no command sbatch on PATH",
+            "Slurm's commands sbatch, squeue, scontrol and scancel",
+            "Run this on a login node of the cluster (`module load slurm` on some), or set "
+            "launch.backend=local.",
         )
 
 

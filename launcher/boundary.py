@@ -47,6 +47,7 @@ def _unfit(error: Exception) -> PreflightError | None:
     remedies = {
         errno.ENOSPC: "Free space",
         errno.EDQUOT: "Free space within your quota",
+        errno.EFBIG: "Raise the limit on the size of files (`ulimit -f`)",
         errno.EACCES: "Make it writable",
         errno.EPERM: "Make it writable",
         errno.EROFS: "Make it writable",

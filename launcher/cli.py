@@ -283,11 +283,11 @@ def generate(
     from launcher import actions
 
     arguments = [
-        prompt,
         f"--max-new-tokens={max_new_tokens}",
         f"--temperature={temperature}",
         f"--seed={seed}",
         *(["--chat"] if chat else []),
+        *("--", prompt),  # which may begin with a dash
     ]
     raise typer.Exit(actions.generate(target, arguments))
 
@@ -326,8 +326,10 @@ def _finish(run: "RunFolder", code: ExitCode) -> None:
     from launcher.show import next_steps
     from launcher.status import run_status, status_table
 
-    typer.echo(status_table(run_status(run, read_resolved(run.resolved))))
-    typer.echo(next_steps(run, done=code is ExitCode.DONE), err=True)
+    rows = run_status(run, read_resolved(run.resolved))
+    typer.echo(status_table(rows))
+    is_done = all(row.state == "done" for row in rows)  # not with --only and stages left
+    typer.echo(next_steps(run, done=is_done), err=True)
     _exit_unless_done(code)
 
 

@@ -132,6 +132,7 @@ class _StageRunner:
         self.interruptions = interruptions
         self.folder = plan.run.stage(stage.name)
         self.log_start = 0
+        self.shown_reason = ""
 
     def run(self) -> ExitCode:
         max_restarts = self.plan.recipe.launch.max_restarts
@@ -212,7 +213,12 @@ class _StageRunner:
         log = self.folder.log(attempt)
         text = log.read_bytes()[self.log_start :].decode(errors="replace") if log.exists() else ""
         excerpt = failure_excerpt(text)
-        shown = f"; the last lines of {log}:\n{excerpt}" if excerpt else ""
+        reason = excerpt.rpartition("\n")[2]
+        if excerpt and reason == self.shown_reason:
+            shown = f", like the one before it: {reason}"
+        else:
+            shown = f"; the last lines of {log}:\n{excerpt}" if excerpt else ""
+        self.shown_reason = reason
         self.around.say(f"{self.stage.name}: attempt {attempt} failed, {how}{shown}")
 
     def _announce_restart(self, attempt: int, how: str) -> None:

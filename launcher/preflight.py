@@ -51,6 +51,7 @@ def check_machine(plan: Plan) -> list[str]:
     problems = [
         *missing_modules(recipe),
         *missing_paths(recipe),
+        *own_folder_as_source(recipe, plan.run.root),
         *missing_space(recipe, plan.run.root),
         *missing_gpus(plan),
     ]
@@ -97,6 +98,18 @@ def missing_paths(recipe: Recipe) -> Iterator[PreflightError]:
                 f"'{pattern}', where there is {'something else' if where.exists() else 'nothing'}",
                 {"glob": "an existing file, folder or pattern", "file": "a file"}.get(kind, kind),
                 f"Correct {setting}; a relative path counts from {Path.cwd()}.",
+            )
+
+
+def own_folder_as_source(recipe: Recipe, root: Path) -> Iterator[PreflightError]:
+    """Yield an error for each source folder that would take the run's own files as documents."""
+    for setting, pattern, kind in _paths(recipe):
+        if kind == "glob" and root.is_relative_to(Path(pattern).expanduser().absolute()):
+            yield PreflightError(
+                setting,
+                f"'{pattern}', which holds the folder of this run, {root}",
+                "a folder that does not change while it is read",
+                "Set DISTRAIN_RUNS_DIR to a folder outside it, or name the texts more closely.",
             )
 
 

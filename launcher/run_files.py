@@ -130,7 +130,7 @@ def change_run(run: RunFolder, recipe: Recipe) -> list[Change]:
     """
     changes = compare_recipes(read_resolved(run.resolved), recipe)
     states = {name: read_json(run.stage(name).state) for name in recipe.stages}
-    started = {name for name, state in states.items() if state is not None}
+    started = {name for name in recipe.stages if _has_begun(run, name)}
     done = {name for name, state in states.items() if state and state["state"] == "done"}
     frozen = [change for change in changes if _is_fixed(change.key, started, done)]
     if frozen:
@@ -174,6 +174,18 @@ def _refuse_other_recipe(run: RunFolder, old: Recipe, new: Recipe) -> None:
         "Add name=OTHER for a new run, or change this one with "
         f"`distrain resume {name} {settings}`.",
     )
+
+
+def _has_begun(run: RunFolder, name: str) -> bool:
+    """Tell whether a stage has made anything that a change of its data would contradict.
+
+    One that was refused, or fell before its first checkpoint, has not: the remedy it was given
+    may be to change just that. ``prepare`` itself discards parts that were made otherwise.
+    """
+    folder = run.stage(name)
+    state = read_json(folder.state)
+    is_done = state is not None and (state["state"] == "done" or state["step"] > 0)
+    return is_done or any(folder.checkpoints.glob("step_*"))
 
 
 def _is_fixed(key: str, started: set[str], done: set[str]) -> bool:

@@ -99,16 +99,23 @@ def take_census(config: DataConfig) -> Census:
     if not census.documents:
         raise DataError(
             "data.source",
-            f"an empty corpus (dropped: {dropped or 'none'})",
+            f"an empty corpus (dropped: {dropped or 'none'}"
+            + (f", the first: {', '.join(census.broken)})" if census.broken else ")"),
             "documents with text",
-            "Correct data.source, or lower data.min_characters."
-            if dropped
-            else "Put documents there, or correct data.source.",
+            _remedy_of_empty(census),
         )
     for split in SPLITS:
         if not census.documents[split]:
             raise _empty_split(split, census, config)
     return census
+
+
+def _remedy_of_empty(census: Census) -> str:
+    if census.broken:
+        return "Let data.source name files of UTF-8 text."
+    if census.dropped["too_short"]:
+        return "Correct data.source, or lower data.min_characters."
+    return "Put documents with text there, or correct data.source."
 
 
 def _clean(
