@@ -43,10 +43,10 @@ def main(argv: list[str] | None = None) -> int:
         return run_stage(recipe, run, arguments.stage, rank, again=arguments.again)
     except DistrainError as error:
         log.error("%s", error)  # noqa: TRY400  (a message for the user, not a traceback)
-        return error.exit_code
+        return _after_error(error.exit_code)
     except Exception:
         log.exception("a defect of distrain, or of something it uses")
-        return ExitCode.BUG
+        return _after_error(ExitCode.BUG)
 
 
 def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bool = False) -> int:
@@ -79,6 +79,14 @@ def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bo
     if lock is not None:
         os.close(lock)
     return ExitCode.DONE
+
+
+def _after_error(code: ExitCode) -> int:
+    if "torch" in sys.modules:
+        from distrain.parallel.process_group import finish
+
+        finish(code, together=False)  # gloo may abort an ordinary exit, and leave a core behind
+    return code
 
 
 def _next_attempt(folder: StageFolder) -> int:

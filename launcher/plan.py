@@ -149,7 +149,7 @@ def stage_argv(
     return [
         python,
         "-m",
-        "torch.distributed.run",
+        "distrain.agent",  # torchrun, see there
         f"--nnodes={stage.nodes}",
         f"--nproc-per-node={stage.processes_per_node}",
         "--rdzv-backend=c10d",

@@ -1,4 +1,4 @@
-"""A process that ends with its parent, so that a killed launcher or agent leaves no orphans."""
+"""A process that ends with its parent, so that a killed launcher or agent leaves no orphan."""
 
 import ctypes
 import os
@@ -6,6 +6,8 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+AGENT_PID = "DISTRAIN_AGENT_PID"
+"""Environment variable: process id of the torchrun that started this rank."""
 
 
 def die_with_parent() -> None:
@@ -21,5 +23,7 @@ def die_with_parent() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:  # it ended just before the call above: nobody will tell
+    # A parent that ended before the call above will never be told of: look for it.
+    expected = int(os.environ.get(AGENT_PID, parent))
+    if os.getppid() != expected:
         os._exit(1)

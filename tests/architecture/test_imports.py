@@ -22,7 +22,7 @@ LAYERS = (
     {"finetune"},
     {"train"},
     {"stages"},
-    {"__main__"},
+    {"__main__", "agent"},
 )
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 

@@ -36,6 +36,7 @@ def stand_in_run(tmp_path, monkeypatch):
     package = tmp_path / "stand in" / "distrain"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
+    (package / "agent.py").write_text("from torch.distributed.run import main\n\nmain()\n")
     source = Path(__file__).with_name("stand_in.py")
     (package / "__main__.py").write_bytes(source.read_bytes())
     monkeypatch.chdir(tmp_path)  # jobs start here: `python -m distrain` looks here first

@@ -36,7 +36,7 @@ def test_one_process_is_started_directly(tmp_path):
 def test_several_processes_are_started_by_torchrun_which_never_restarts_them_itself(tmp_path):
     plan = plan_of(tmp_path, processes=2)
     argv = stage_argv(plan.stages[1], plan.run, python="py", rendezvous=local_rendezvous("id7"))
-    assert argv[:3] == ["py", "-m", "torch.distributed.run"]
+    assert argv[:3] == ["py", "-m", "distrain.agent"]
     assert argv[-5:] == ["--module", "distrain", "stage", str(plan.run.root), "pretrain"]
     assert option(argv, "--max-restarts") == "0"
     assert option(argv, "--rdzv-id") == "id7"

@@ -68,7 +68,7 @@ def test_bash_can_read_the_script(name):
 
 def test_a_stage_of_one_process_needs_no_torchrun_and_one_gpu_at_most():
     text = render(PREPARE, site=SITE)
-    assert "torch.distributed.run" not in text
+    assert "distrain.agent" not in text
     assert "MASTER_ADDR" not in text
     assert "#SBATCH --gpus-per-node=1\n" in text
     assert "#SBATCH --nodes=1\n" in text

@@ -54,6 +54,7 @@ def runtime(tmp_path, monkeypatch):
     package = tmp_path / "stand_in" / "distrain"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
+    (package / "agent.py").write_text("from torch.distributed.run import main\n\nmain()\n")
     (package / "__main__.py").write_text(RUNTIME)
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     monkeypatch.setenv("END", "done")
