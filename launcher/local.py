@@ -6,9 +6,11 @@ A stage has ended well when its ``state.json`` says so; exit codes are only repo
 import os
 import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, cast
 
 from distrain.config.recipe import TrainStage
@@ -25,6 +27,9 @@ from launcher.text import plural, short_duration
 
 POLL_S = 0.5
 """Between two looks at the records of a running stage; its end is noticed at once."""
+
+ROOM_BYTES = 1 << 16
+"""Less than any checkpoint; more than the records of an attempt."""
 
 Ending = Literal["done", "stopped", "refused", "crashed"]
 
@@ -120,6 +125,26 @@ def judge(attempt: int, state: StageState | None, error: StageError | None) -> E
     return "done" if state["state"] == "done" else "stopped"
 
 
+def check_room(folder: Path) -> None:
+    """Refuse to go on where a stage could not even record that the disk is full.
+
+    Raises:
+        PreflightError: Nothing can be written to ``folder``.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".room.") as file:
+            file.write(bytes(ROOM_BYTES))
+            file.flush()
+    except OSError as error:
+        raise PreflightError(
+            str(folder),
+            f"no room to write to ({error.strerror})",
+            "room for the stage's files",
+            "Free space or set DISTRAIN_RUNS_DIR to another disk, then run the same command again: "
+            "it goes on from the last checkpoint.",
+        ) from error
+
+
 class _StageRunner:
     """The attempts of one stage."""
 
@@ -155,6 +180,7 @@ class _StageRunner:
             if self.interruptions.count:
                 self.around.say(f"{self.stage.name}: {how} while it was asked to save and stop")
                 return ExitCode.STOPPED
+            check_room(self.folder.path)
             in_vain = 0 if _step(after) > step else in_vain + 1
             self._show_failure(attempt, how)
             if in_vain > max_restarts:
