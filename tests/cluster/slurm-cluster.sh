@@ -54,6 +54,12 @@ with_env() { # pids whose environment has a line matching $1
     [ "$pid" = $$ ] || { tr '\0' '\n' <"$file" | grep -qxE "$1" && echo "$pid"; } 2>/dev/null
   done
 }
+step_daemons() { # slurmstepd of node $1: they hide their environment, but not their open log
+  local link
+  for link in /proc/[0-9]*/fd/3; do
+    [ "$(readlink "$link" 2>/dev/null)" = "$L/slurmd.$1.log" ] && echo "$link" | cut -d/ -f3
+  done
+}
 
 # --- which of several clusters of this machine: own network and ports
 MODE=$(cat "$R/mode" 2>/dev/null || echo "${CLUSTER_MODE:-}")
@@ -203,7 +209,7 @@ kill_node() {
   else
     # Stopped first: nobody shall live long enough to report another's death.
     kill -STOP "$pid"
-    all=$(with_env "(CLUSTER_NODE=$B/$node|SLURMD_NODENAME=$node)")
+    all="$(step_daemons "$node") $(with_env "(CLUSTER_NODE=$B/$node|SLURMD_NODENAME=$node)")"
     # shellcheck disable=SC2086
     kill -STOP $all 2>/dev/null
     # shellcheck disable=SC2086
