@@ -45,7 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         log.error("%s", error)  # noqa: TRY400  (a message for the user, not a traceback)
         return _after_error(error.exit_code)
     except Exception:
-        log.exception("a defect of distrain, or of something it uses")
+        if "WORLD_SIZE" in os.environ:
+            log.exception("this rank failed; where another was lost first, this is the echo of it")
+        else:
+            log.exception("a defect of distrain, or of something it uses")
         return _after_error(ExitCode.BUG)
 
 
@@ -57,18 +60,18 @@ def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bo
     try:
         outcome = stage_body(recipe.stages[name].kind)(context)
     except DistrainError as error:
-        _record_permanent(folder, error)
+        _record_permanent(context, error)
         raise
     except Exception as error:
         full = _disk_full(run, error)
         if full is not None:
-            _record_permanent(folder, full)
+            _record_permanent(context, full)
             raise full from error
         is_alone = recipe.stages[name].kind not in DISTRIBUTED_KINDS
         # One process that reads its inputs and fails would fail again; among ranks, an exception
         # may only say that another one was lost.
         if is_alone and not isinstance(error, OSError | MemoryError):
-            _record_permanent(folder, _defect(run, name, error))
+            _record_permanent(context, _defect(run, name, error))
         raise
     if rank == 0:
         _end(run, folder, context.attempt, outcome)
@@ -132,10 +135,14 @@ def _end(run: RunFolder, folder: StageFolder, attempt: int, outcome: Outcome) ->
     write_json(folder.state, state)
 
 
-def _record_permanent(folder: StageFolder, error: DistrainError) -> None:
+def _record_permanent(context: StageContext, error: DistrainError) -> None:
     """Write down an error that another attempt would meet again, so that nobody makes one."""
+    folder = context.folder
     try:
         write_json(folder.error, {"exit_code": int(error.exit_code), "message": str(error)})
+        append_event(
+            context.run.events, "failed", folder.name, attempt=context.attempt, reason=str(error)
+        )
     except OSError as reason:  # as on a full disk; what is raised next must not be lost
         log.warning("%s could not be written: %s", folder.error, reason)
 
