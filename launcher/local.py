@@ -98,7 +98,7 @@ def check_needs(plan: Plan, stages: Sequence[StagePlan]) -> None:
                     f"stage {stage.name}",
                     f"that it needs stage {need}, which is not done",
                     "every needed stage done or selected",
-                    f"Run stage {need} first: add `--only {need}`, or leave out --only and --from.",
+                    f"Run it first: `distrain resume {plan.run.root.name} --only {need}`.",
                 )
 
 

@@ -1,11 +1,14 @@
 """``metrics.jsonl`` as it is written: one line a record, whole after any crash, no step twice."""
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from distrain.config.records import Record, read_records, write_text
+from distrain.config.records import Record, write_text
+
+logger = logging.getLogger(__name__)
 
 STEP = "train/global_step"
 
@@ -40,7 +43,9 @@ class MetricsFile:
 
 
 def truncate_after(path: Path, step: int | None) -> int:
-    """Drop the records after ``step``, and a line that a crash cut short, in one replacement.
+    """Drop the records after ``step``, and damaged lines, in one replacement.
+
+    A crash cuts the last line short; a power loss may also lose what lies before it.
 
     Args:
         path: A metrics file; it need not exist.
@@ -51,13 +56,23 @@ def truncate_after(path: Path, step: int | None) -> int:
     """
     if not path.exists():
         return 0
-    content = path.read_bytes()
-    records = list(read_records(path))
+    lines = path.read_bytes().splitlines(keepends=True)
+    records = [record for record in map(_record, lines) if record is not None]
     kept = [record for record in records if step is None or record[STEP] <= step]
-    is_torn = bool(content) and not content.endswith(b"\n")
-    if is_torn or len(kept) < len(records):
+    damaged = [number for number, line in enumerate(lines, start=1) if _record(line) is None]
+    if damaged and damaged != [len(lines)]:
+        logger.warning("%s: dropping damaged lines %s", path, damaged)
+    if len(kept) < len(lines):
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return len(records) - len(kept)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and STEP in record else None
 
 
 def finite(fields: dict[str, Any]) -> dict[str, Any]:

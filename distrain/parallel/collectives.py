@@ -4,12 +4,8 @@ They run on a gloo group of their own, beside NCCL on a GPU, so that asking neve
 wait for the device. With one process they are the identity and need no process group.
 """
 
-from typing import TypeVar
-
 import torch
 import torch.distributed as dist
-
-T = TypeVar("T")
 
 
 class HostGroup:
@@ -52,14 +48,6 @@ class HostGroup:
         values: list[object] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self._group)
         return values
-
-    def broadcast(self, value: T) -> T:
-        """Give every rank the value of rank 0."""
-        if self._group is None:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0, group=self._group)
-        return values[0]
 
     def barrier(self) -> None:
         """Wait for all ranks."""

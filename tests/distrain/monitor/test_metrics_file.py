@@ -50,6 +50,15 @@ def test_line_cut_short_by_a_crash_is_dropped_on_opening(path):
     assert steps(path) == [1, 2, 3, 3, 4, 5, 6, 7]  # the torn one was the validation after 6
 
 
+def test_line_lost_in_a_power_cut_is_dropped_on_opening(path, caplog):
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = b"\0" * (len(lines[1]) - 1) + b"\n"
+    path.write_bytes(b"".join(lines))
+    assert truncate_after(path, None) == 0
+    assert path.read_bytes() == b"".join(lines[:1] + lines[2:])
+    assert "damaged lines [2]" in caplog.text
+
+
 def test_file_without_anything_to_drop_is_not_rewritten(path):
     inode = path.stat().st_ino
     MetricsFile(path).truncate_after(6)
