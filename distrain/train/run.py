@@ -1,5 +1,6 @@
 """What the training loop is given: one named collaborator a layer."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from distrain.monitor.monitor import Monitor
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
 from distrain.train.progress import Progress
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,14 @@ class Run:
             self.engine.loaded(extra["optimizer_steps"])
         if self.monitor is not None:
             # The validation before the first step is made again, unlike that of a checkpoint.
-            self.monitor.truncate_after(progress.step or -1)
+            lost = self.monitor.truncate_after(progress.step or -1)
             if restored is not None:
-                self.monitor.event("resumed", step=progress.step)
+                self.monitor.event("resumed", step=progress.step, lost_records=lost)
+                log.info(
+                    "going on from the checkpoint of step %d; made again: %d records after it",
+                    progress.step,
+                    lost,
+                )
         return progress
 
     def save(self, progress: Progress) -> None:
