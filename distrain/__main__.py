@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 from distrain.config.load import read_resolved
+from distrain.config.lock import acquire
 from distrain.config.recipe import DISTRIBUTED_KINDS, Recipe
 from distrain.config.records import StageState, append_event, read_json, utc_now, write_json
 from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.errors import DistrainError, ExitCode, PreflightError
-from distrain.fault.lock import hold
 from distrain.fault.parent import die_with_parent
 from distrain.monitor.logs import configure_logging
 from distrain.stages import stage_body
@@ -98,7 +98,7 @@ def _next_attempt(folder: StageFolder) -> int:
 
 
 def _begin(run: RunFolder, folder: StageFolder, attempt: int) -> int:
-    lock = hold(folder.lock)
+    lock = acquire(folder.lock, run.root.name)
     folder.error.unlink(missing_ok=True)
     previous = read_json(folder.state)
     step = int(previous["step"]) if previous else 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from distrain.config.launch import SiteConfig
 from distrain.config.load import LoadedRecipe, load_recipe, read_resolved
+from distrain.config.lock import hold, is_held
 from distrain.config.recipe import Recipe
 from distrain.config.records import append_event
 from distrain.config.run_folder import RunFolder
@@ -18,7 +19,6 @@ from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError
 from launcher.display import display_factory
 from launcher.interrupt import Interruptions, clear_wishes
 from launcher.local import Surroundings, check_needs, read_state, run_stages
-from launcher.lock import hold, is_held
 from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe, site_of
 from launcher.preflight import check_machine, check_submission, missing_modules

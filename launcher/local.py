@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from distrain.config.lock import wait_until_free
 from distrain.config.recipe import TrainStage
 from distrain.config.records import StageError, StageState, append_event, read_json
 from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.errors import DistrainError, ExitCode, PreflightError, TrainingError
 from launcher.interrupt import Interruptions
-from launcher.lock import ORPHAN_PATIENCE_S, in_use, wait_until_free
 from launcher.logs import failure_excerpt
 from launcher.plan import Plan, StagePlan, local_rendezvous, stage_argv, stage_env
 from launcher.processes import Child
@@ -189,9 +189,7 @@ class _StageRunner:
 
     def _attempt(self, attempt: int) -> tuple[Ending, str]:
         stage, run = self.stage, self.plan.run
-        wait_until_free(
-            self.folder.lock, ORPHAN_PATIENCE_S, lambda: in_use(self.folder.lock, run.root.name)
-        )
+        wait_until_free(self.folder.lock, run.root.name)
         self.folder.error.unlink(missing_ok=True)
         log = self.folder.log(attempt)
         self.log_start = log.stat().st_size if log.exists() else 0

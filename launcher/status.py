@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from distrain.config.lock import is_held
 from distrain.config.recipe import Recipe
 from distrain.config.run_folder import RunFolder
 from distrain.errors import SchedulerError
 from launcher.local import read_state
-from launcher.lock import is_held
 from launcher.progress import STEP, total_steps
 from launcher.text import short_count, short_duration, table
 

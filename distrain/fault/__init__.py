@@ -1,1 +1,1 @@
-"""What keeps a run safe from its surroundings: stop wishes, parent death, one writer at a time."""
+"""What keeps a run safe from its surroundings: wishes to stop or yield, and parent death."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from distrain.config.lock import hold
 from distrain.config.records import read_json, read_records, write_json
 from distrain.errors import ExitCode, PreflightError, TrainingError
 from launcher.display import LineDisplay
 from launcher.local import StageFailedError, Surroundings, judge, run_stages
-from launcher.lock import hold
 from launcher.plan import Plan, select_stages
 from tests.launcher.small_run import ROOT, fake_python, new_run
 

@@ -1,7 +1,7 @@
 import json
 
+from distrain.config.lock import hold
 from distrain.config.records import append_record, write_json
-from launcher.lock import hold
 from launcher.status import last_records, run_status, status_table
 from tests.launcher.fake_runtime import step_record
 from tests.launcher.small_run import new_run

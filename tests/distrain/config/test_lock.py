@@ -6,14 +6,14 @@ import time
 
 import pytest
 
+from distrain.config.lock import acquire
 from distrain.errors import PreflightError
-from distrain.fault.lock import hold
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from distrain.fault.lock import hold
-hold(Path(sys.argv[1]))
+from distrain.config.lock import acquire
+acquire(Path(sys.argv[1]), 'mine')
 print("held", flush=True)
 time.sleep(60)
 """
@@ -34,8 +34,8 @@ def holder(tmp_path):
 
 def test_a_living_holder_is_named_with_a_remedy(holder):
     _, path = holder
-    with pytest.raises(PreflightError, match=r"another living process.*Wait for it to end"):
-        hold(path, patience_s=0.2)
+    with pytest.raises(PreflightError, match=r"another living process.*distrain stop mine"):
+        acquire(path, "mine", patience_s=0.2)
 
 
 def test_a_killed_holder_leaves_no_lock_although_its_file_stays(holder):
@@ -43,12 +43,12 @@ def test_a_killed_holder_leaves_no_lock_although_its_file_stays(holder):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert path.exists()
-    os.close(hold(path, patience_s=0.0))
+    os.close(acquire(path, "mine", patience_s=0.0))
 
 
 def test_the_lock_is_waited_for(holder):
     process, path = holder
     start = time.monotonic()
     subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -9 {process.pid}"])
-    os.close(hold(path, patience_s=20))
+    os.close(acquire(path, "mine", patience_s=20))
     assert time.monotonic() - start >= 0.4
