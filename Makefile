@@ -13,17 +13,21 @@ export OMP_NUM_THREADS ?= 1
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-slurm test-browser chaos bench lint clean
+.PHONY: quickstart test test-data test-slurm test-browser chaos bench lint clean
 
 quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
 
 test: $(VENV)/.dev lint
 	$(PYTEST)
+	@echo "left out: slow properties of the data path     make test-data"
 	@echo "left out: tests on a real four-node Slurm      make test-slurm    (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium      make test-browser  (root; installs Debian packages)"
 	@echo "left out: seeded random kills, 20 a stage      make chaos"
 	@echo "left out: tests that need a CUDA device        .venv/bin/python -m pytest -m gpu"
+
+test-data: $(VENV)/.dev
+	$(PYTEST) -m data
 
 test-slurm: $(VENV)/.dev
 	tests/cluster/install.sh slurmctld slurmd slurm-client munge iproute2 util-linux
@@ -54,7 +58,7 @@ $(VENV)/.train: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,dev]'
+	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,remote,fast,dev]'
 	touch $@
 
 clean:

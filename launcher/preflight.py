@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from distrain.config.data import DatasetsSource, FilesSource
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
+from distrain.config.sources import DatasetsSource, FilesSource
 from distrain.errors import DistrainError, PreflightError
 from launcher.environment import available_cpus, gpu_names
 from launcher.estimate import kept_checkpoint_bytes

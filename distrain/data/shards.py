@@ -1,8 +1,10 @@
-"""Layer 2's result on disk: read the tokens of one split as one long array."""
+"""Layer 2's result as layer 3 reads it: the tokens of one source in one split, one long stream."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,66 +12,114 @@ from numpy.typing import NDArray
 from distrain.data.manifest import TOKEN_COUNTS, Manifest, damaged, open_manifest
 
 
-class ShardedTokens:
-    """The documents of a split, one after the other, each ended by ``eos_id``.
+class TokenShard(Protocol):
+    """Tokens of whole documents, wherever they lie: a local file, a remote or foreign one."""
 
-    Shards are mapped, not read: memory holds what was touched, and all ranks of a machine share
-    it. Made by ``open_split``.
+    num_tokens: int
+    ends: NDArray[np.integer]
+    """Where each document ends, counted within the shard; the last one is ``num_tokens``."""
+
+    def tokens(self, start: int, stop: int) -> NDArray[np.integer]:
+        """Return the tokens at [start, stop), within the shard; a view where that is possible."""
+        ...
+
+
+class MappedShard:
+    """A shard in a local file, mapped and not read: all ranks of a machine share its pages.
+
+    Args:
+        tokens: The file of ids, little-endian.
+        dtype: ``uint16``, ``uint32`` or ``int32``.
+        ends: Of the documents.
+        offset_bytes: Where the ids begin in the file.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self._shards = [
-            _map(path / f"{shard.name}.bin", manifest.dtype, shard.tokens)
-            for shard in manifest.shards
-        ]
-        self._document_ends = [
-            _map(path / f"{shard.name}.idx", "uint64", shard.documents) for shard in manifest.shards
-        ]
-        self._first_token = [0, *accumulate(shard.tokens for shard in manifest.shards)]
-        self._first_document = [0, *accumulate(shard.documents for shard in manifest.shards)]
-        self.token_counts: NDArray[np.int64] = np.load(path / TOKEN_COUNTS)
-        """How often each id occurs, shape (vocab_size,)."""
+    def __init__(
+        self, tokens: Path, dtype: str, ends: NDArray[np.integer], *, offset_bytes: int = 0
+    ) -> None:
+        self.num_tokens = int(ends[-1]) if len(ends) else 0
+        self.ends = ends
+        self._tokens = map_array(tokens, dtype, self.num_tokens, offset_bytes=offset_bytes)
+
+    def tokens(self, start: int, stop: int) -> NDArray[np.integer]:
+        """View the tokens at [start, stop)."""
+        return self._tokens[start:stop]
+
+
+class ShardedTokens:
+    """Shards one after the other, as one stream of tokens and of documents.
+
+    Args:
+        shards: In the order of the stream.
+        eos_id: Id that ends each document; ``None`` if documents end without one.
+    """
+
+    def __init__(self, shards: Sequence[TokenShard], *, eos_id: int | None) -> None:
+        self.shards = shards
+        self.eos_id = eos_id
+        self.first_token = [0, *accumulate(shard.num_tokens for shard in shards)]
+        self.first_document = [0, *accumulate(len(shard.ends) for shard in shards)]
 
     @property
     def num_tokens(self) -> int:
         """Ends of documents included."""
-        return self.manifest.tokens
+        return self.first_token[-1]
 
     @property
     def num_documents(self) -> int:
-        """Documents of the split."""
-        return self.manifest.documents
+        """Documents of the stream."""
+        return self.first_document[-1]
 
-    @property
-    def eos_id(self) -> int:
-        """Id that ends each document and stands nowhere else."""
-        return self.manifest.eos_id
+    def pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Cut [start, stop) of the stream at shards: (shard, first, end within it)."""
+        stop = min(stop, self.num_tokens)
+        parts = []
+        number = bisect_right(self.first_token, start) - 1
+        while start < stop:
+            first, end = self.first_token[number], self.first_token[number + 1]
+            parts.append((number, start - first, min(stop, end) - first))
+            start, number = end, number + 1
+        return parts
 
     def tokens(self, start: int, stop: int) -> NDArray[np.int64]:
         """Copy the tokens at [start, stop) of the whole stream; fewer where the stream ends."""
-        stop = min(stop, self.num_tokens)
-        parts = []
-        number = bisect_right(self._first_token, start) - 1
-        while start < stop:
-            first, end = self._first_token[number], self._first_token[number + 1]
-            parts.append(self._shards[number][start - first : min(stop, end) - first])
-            start, number = end, number + 1
-        if not parts:
-            return np.empty(0, np.int64)
-        return np.concatenate(parts).astype(np.int64)
+        parts = [self.shards[k].tokens(first, end) for k, first, end in self.pieces(start, stop)]
+        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+
+    def document_span(self, number: int) -> tuple[int, int, int]:
+        """Return a document's shard, and its first and end token within that."""
+        if not 0 <= number < self.num_documents:
+            raise IndexError(f"document {number} of {self.num_documents}")
+        shard = bisect_right(self.first_document, number) - 1
+        ends, within = self.shards[shard].ends, number - self.first_document[shard]
+        return shard, int(ends[within - 1]) if within else 0, int(ends[within])
 
     def document(self, number: int) -> NDArray[np.int64]:
         """Copy the tokens of one document, its ending ``eos_id`` included."""
-        if not 0 <= number < self.num_documents:
-            raise IndexError(f"document {number} of {self.num_documents}")
-        shard = bisect_right(self._first_document, number) - 1
-        ends, within = self._document_ends[shard], number - self._first_document[shard]
-        start = int(ends[within - 1]) if within else 0
-        return self._shards[shard][start : int(ends[within])].astype(np.int64)
+        shard, start, stop = self.document_span(number)
+        return self.shards[shard].tokens(start, stop).astype(np.int64)
 
 
-def open_split(folder: Path, split: str, *, stage_kind: str, verify: bool = True) -> ShardedTokens:
+class Split(ShardedTokens):
+    """The shards of a source in a split of the prepare stage. Made by ``open_split``."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        shards = [
+            MappedShard(
+                path / f"{shard.name}.bin",
+                manifest.dtype,
+                map_array(path / f"{shard.name}.idx", "uint64", shard.documents),
+            )
+            for shard in manifest.shards
+        ]
+        super().__init__(shards, eos_id=manifest.eos_id)
+        self.path = path
+        self.manifest = manifest
+        self.token_counts: NDArray[np.int64] = np.load(path / TOKEN_COUNTS)
+        """How often each id occurs, shape (vocab_size,)."""
+
+
+def open_split(folder: Path, split: str, *, stage_kind: str, verify: bool = True) -> Split:
     """Open the tokens of a split; raises what ``manifest.open_manifest`` raises.
 
     Args:
@@ -79,11 +129,21 @@ def open_split(folder: Path, split: str, *, stage_kind: str, verify: bool = True
         verify: Compare the SHA-256 of every file, not only its size.
     """
     path, manifest = open_manifest(folder, split, stage_kind=stage_kind, verify=verify)
-    return ShardedTokens(path, manifest)
+    return Split(path, manifest)
 
 
-def _map(path: Path, dtype: str, length: int) -> NDArray[np.integer]:
+def map_array(path: Path, dtype: str, length: int, *, offset_bytes: int = 0) -> NDArray[np.integer]:
+    """Map ``length`` little-endian values of a file.
+
+    Raises:
+        DataError: The file is too short or, where nothing precedes the values, too long.
+    """
     kind = np.dtype(dtype).newbyteorder("<")
-    if path.stat().st_size != length * kind.itemsize:
-        raise damaged(path, f"{path.stat().st_size} bytes for {length} values of {dtype}")
-    return np.memmap(path, dtype=kind, mode="r", shape=(length,))
+    size, wanted = path.stat().st_size, offset_bytes + length * kind.itemsize
+    if size < wanted or (not offset_bytes and size != wanted):
+        raise damaged(path, f"{size} bytes for {length} values of {dtype}")
+    if not length:
+        return np.empty(0, kind)
+    mapped = np.memmap(path, dtype=kind, mode="r", shape=(length,), offset=offset_bytes)
+    # A view without memmap's bookkeeping: slicing it is ten times cheaper.
+    return mapped.view(np.ndarray)

@@ -9,7 +9,7 @@ import torch
 
 from distrain.config.recipe import PretrainStage
 from distrain.data.loader import PretrainDataset
-from distrain.data.shards import ShardedTokens, open_split
+from distrain.data.shards import Split, open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
 from distrain.loss import IGNORE_INDEX
@@ -77,7 +77,7 @@ def model_spec(
     )
 
 
-def unigram_figures(run: Run, train: ShardedTokens) -> dict[str, float]:
+def unigram_figures(run: Run, train: Split) -> dict[str, float]:
     """Compute what a model must beat, on the very targets that validation measures.
 
     Both in nats per token: the targets' own entropy, and their cross-entropy under the token

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from distrain.config.data import DataConfig, FilesSource
+from distrain.config.data import DataConfig
 from distrain.config.layout import Layout
 from distrain.config.recipe import PrepareStage, Recipe
+from distrain.config.sources import FilesSource
 from launcher.plan import Plan, StagePlan
 from launcher.submit import SubmittedJob, submit_run
 from tests.cluster.real_slurm import Cluster, StandInRun, wait_until

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from distrain.config.data import DataConfig, FilesSource
+from distrain.config.data import DataConfig
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.run_folder import RunFolder
+from distrain.config.sources import FilesSource
 from distrain.errors import RecipeError, SchedulerError
 from launcher.plan import Plan, StagePlan
 from launcher.scheduler import Slurm

@@ -6,7 +6,7 @@ A source reads the same documents in the same order every time; layer 2 reads it
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from distrain.config.data import Source
+from distrain.config.sources import Source
 from distrain.data.document import Broken, Document
 from distrain.data.sources.datasets import read_datasets
 from distrain.data.sources.files import read_files

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from distrain.config.data import DatasetsSource
+from distrain.config.sources import DatasetsSource
 from distrain.data.document import Broken, Document
 from distrain.data.sources.paths import find_files
 from distrain.errors import DataError

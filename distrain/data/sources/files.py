@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from distrain.config.data import FilesSource
+from distrain.config.sources import FilesSource
 from distrain.data.document import Broken, Document, read_document
 from distrain.data.sources.paths import find_files
 

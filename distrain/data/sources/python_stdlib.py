@@ -5,7 +5,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from distrain.config.data import PythonStdlibSource
+from distrain.config.sources import PythonStdlibSource
 from distrain.data.document import Broken, Document, read_document
 from distrain.errors import DataError
 

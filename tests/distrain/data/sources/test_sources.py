@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from distrain.config.data import DatasetsSource, FilesSource, PythonStdlibSource, Source
+from distrain.config.sources import DatasetsSource, FilesSource, PythonStdlibSource, Source
 from distrain.data.document import Broken, Document
 from distrain.data.sources import SOURCES, read_source
 from distrain.data.sources.python_stdlib import modules
