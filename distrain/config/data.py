@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from distrain.config.curation import CurationConfig
 from distrain.config.section import Count, Section
 from distrain.config.sources import Source
 
@@ -14,6 +15,7 @@ class DataConfig(Section):
     source: Source
     min_characters: Annotated[int, Field(ge=0)] = 1
     """Shorter documents are dropped, and counted."""
+    curation: CurationConfig = CurationConfig()
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Share of documents, chosen by the document's hash, so never by their order."""
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
