@@ -3,6 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+BROKEN_REASONS = frozenset(
+    {
+        "unreadable",  # the system refuses to hand over the file
+        "not_utf8",
+        "nul_bytes",
+        "not_json",
+        "no_text_field",
+        "too_long",  # more than max_document_bytes
+        "truncated",  # a compressed file ends early; what came before it was read
+        "damaged",  # the bytes are there, but no decoder takes them; what came before was read
+    }
+)
+"""Every reason of a ``Broken``; all of them count against ``data.skip_budget``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -11,10 +25,12 @@ class Document:
     Args:
         text: As it was read; normalised by layer 2.
         path: For people and records; the same on every machine that has the same source.
+        label: The class of a labelled text (``label_field``), as it was read.
     """
 
     text: str
     path: str
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +38,7 @@ class Broken:
     """What a source met that is no text; counted against ``data.skip_budget``.
 
     Args:
-        reason: One of a few fixed words, the key under which it is counted.
+        reason: The key under which it is counted: one of ``BROKEN_REASONS``.
     """
 
     path: str
