@@ -158,7 +158,9 @@ def crowded(plan: Plan) -> list[str]:
 def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from (("train", module) for module in EXTRAS["train"])
     for stage in recipe.stages.values():
-        if isinstance(stage, PrepareStage) and isinstance(stage.data.source, DatasetsSource):
+        if isinstance(stage, PrepareStage) and any(
+            isinstance(source, DatasetsSource) for source in stage.data.named_sources.values()
+        ):
             yield "train", "datasets"
         if stage.kind == "export":
             yield "train", "transformers"
@@ -177,9 +179,10 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _paths(recipe: Recipe) -> Iterable[tuple[str, str, str]]:
     for name, stage in recipe.stages.items():
         if isinstance(stage, PrepareStage):
-            if isinstance(stage.data.source, FilesSource | DatasetsSource):
-                for path in stage.data.source.paths:
-                    yield f"{name}.data.source.paths", path, "glob"
+            for setting, source in stage.data.settings_of_sources.items():
+                if isinstance(source, FilesSource | DatasetsSource):
+                    for path in source.paths:
+                        yield f"{name}.{setting}.paths", path, "glob"
             if stage.tokenizer.path is not None:
                 yield f"{name}.tokenizer.path", stage.tokenizer.path, "file"
         if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:

@@ -1,18 +1,28 @@
 """Sections of layers 1 and 2: where raw text comes from and how it becomes tokens."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distrain.config.curation import CurationConfig
 from distrain.config.section import Count, Section
 from distrain.config.sources import Source
 
+SOURCE_KEYS = ("source", "sources")
+"""The two ways to say what is read; a recipe uses exactly one."""
+MAIN_SOURCE = "main"
+"""Name of the source that a recipe gives as ``data.source``."""
+SOURCE_NAME = r"[A-Za-z][A-Za-z0-9_-]*"
+
 
 class DataConfig(Section):
     """Layers 1 and 2: collect, clean, split."""
 
-    source: Source
+    source: Source | None = None
+    """What is read; its name is ``main``."""
+    sources: dict[str, Source] | None = None
+    """Several sources by name, to be mixed in training; of equal documents the first one stays."""
     min_characters: Annotated[int, Field(ge=0)] = 1
     """Shorter documents are dropped, and counted."""
     curation: CurationConfig = CurationConfig()
@@ -23,6 +33,45 @@ class DataConfig(Section):
     """Tokens in one shard file, at most (a document is never cut)."""
     skip_budget: Annotated[int, Field(ge=0)] = 100
     """Broken files (unreadable, not text) tolerated before the stage refuses the corpus."""
+    rejection_samples: Annotated[int, Field(ge=0)] = 20
+    """Rejected documents shown in ``rejections.jsonl``, for each source and reason."""
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Processes that work on ranges of the input; auto: one for each processor. The result does
+    not depend on it."""
+    keep_cleaned: bool = False
+    """Leave the cleaned documents (Parquet) in ``work/cleaned`` when the stage is done."""
+
+    @model_validator(mode="after")
+    def _sources_are_named(self) -> Self:
+        given = [key for key in SOURCE_KEYS if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of {', '.join(SOURCE_KEYS)}; "
+                f"found {' and '.join(given) or 'none of them'}"
+            )
+        if self.sources == {}:
+            raise ValueError("sources is empty; name at least one source, such as web: {kind: ...}")
+        for name in self.sources or ():
+            if not re.fullmatch(SOURCE_NAME, name):
+                raise ValueError(
+                    f"'{name}' cannot name a source; use letters, digits, '_' and '-', with a "
+                    "letter first"
+                )
+        return self
+
+    @property
+    def named_sources(self) -> dict[str, Source]:
+        """Every source by its name, in the order of the recipe."""
+        if self.source is not None:
+            return {MAIN_SOURCE: self.source}
+        return dict(self.sources or {})
+
+    @property
+    def settings_of_sources(self) -> dict[str, Source]:
+        """Every source by the setting that holds it, such as ``data.sources.web``."""
+        if self.source is not None:
+            return {"data.source": self.source}
+        return {f"data.sources.{name}": source for name, source in (self.sources or {}).items()}
 
 
 class TokenizerConfig(Section):
@@ -31,6 +80,9 @@ class TokenizerConfig(Section):
     vocab_size: Annotated[Count, Field(ge=300)] = 4096
     """Includes the 256 bytes and the control tokens."""
     min_frequency: Annotated[int, Field(ge=1)] = 2
+    train_bytes: Annotated[Count, Field(ge=1)] = 1_000_000_000
+    """UTF-8 bytes of train text that it is trained on, at most; of a larger corpus, each range of
+    the input gives its share."""
     path: str | None = None
     """A ready ``tokenizer.json``; then nothing is trained."""
 

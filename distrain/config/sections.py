@@ -6,13 +6,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
+from distrain.config.data import SOURCE_KEYS
 from distrain.config.recipe import RESERVED_STAGE_NAMES, RecipeHead, Stage
 from distrain.config.section import Section
 from distrain.config.training import RUN_LENGTHS
 
 Path = tuple[str | int, ...]
 
-ALTERNATIVES: tuple[frozenset[str], ...] = (frozenset(RUN_LENGTHS),)
+ALTERNATIVES: tuple[frozenset[str], ...] = (frozenset(RUN_LENGTHS), frozenset(SOURCE_KEYS))
 """Keys of one mapping that exclude each other: a later layer's choice replaces an earlier one's."""
 
 

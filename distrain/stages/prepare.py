@@ -70,7 +70,7 @@ def collect(stage: PrepareStage, folder: StageFolder) -> tuple[Census, str]:
     Returns:
         What was found, and the digest of corpus and settings.
     """
-    log.info("reading %s", stage.data.source.kind)
+    log.info("reading %s", ", ".join(stage.data.named_sources))
     census = take_census(stage.data)
     log.info(
         "%d documents, %.1f MB of text; dropped: %s",

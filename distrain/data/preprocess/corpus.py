@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from distrain.config.data import DataConfig
 from distrain.data.document import Broken, Document
@@ -76,7 +77,8 @@ def read_corpus(config: DataConfig, census: Census | None = None) -> Iterator[Cl
     """
     census = Census() if census is None else census
     seen: set[bytes] = set()
-    for found in read_source(config.source):
+    sources = config.named_sources.values()
+    for found in chain.from_iterable(map(read_source, sources)):
         cleaned = _clean(found, config, seen)
         if isinstance(cleaned, Broken):
             census.drop(cleaned.path, cleaned.reason)
