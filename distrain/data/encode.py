@@ -8,7 +8,7 @@ from distrain.config.data import PairsConfig
 from distrain.config.recipe import PrepareStage
 from distrain.config.run_folder import StageFolder
 from distrain.data.docstrings import docstring_pairs
-from distrain.data.manifest import SPLITS, Manifest
+from distrain.data.manifest import MAIN_SOURCE, SPLITS, Manifest
 from distrain.data.pairs import Pair
 from distrain.data.preprocess.corpus import Census, CleanDocument, read_corpus
 from distrain.data.shard_writer import Origin, ShardWriter
@@ -52,7 +52,7 @@ def encode_splits(
         writers = {
             split: stack.enter_context(
                 ShardWriter(
-                    folder.split(split),
+                    folder.split(split) / MAIN_SOURCE,
                     origin,
                     shard_tokens=stage.data.shard_tokens,
                     has_pairs=pair_maker is not None,
@@ -83,7 +83,7 @@ def _write_batch(
     wanted = [document for document in batch if document.split in writers]
     encoded = origin.tokenizer.encode_batch([document.text for document in wanted])
     for document, ids in zip(wanted, encoded, strict=True):
-        writers[document.split].add(ids, len(document.text.encode()))
+        writers[document.split].add(ids, len(document.text.encode()), document.path)
     if pair_maker is None:
         return
     for document in batch:

@@ -1,46 +1,54 @@
-"""The record of one split, written last: what the folder holds, and a checksum of each file.
+"""The record of one source in one split, written last: what its folder holds, and digests of it.
 
-A folder without a whole manifest is not a split. The test split opens for ``evaluate`` alone.
+The folder is ``<prepare>/<split>/<source>/``; without a whole manifest it is nothing. The test
+split opens for ``evaluate`` alone. The manifest stays small: what grows with the data (digests of
+blocks, input ranges, names of documents) lies in files beside it, whose digests it holds.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distrain.data.digests import BLOCK_BYTES, FileRecord
+from distrain.data.verification import check_files, damaged
 from distrain.errors import DataError, PreflightError
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "validation", "test")
 TEST_SPLIT = "test"
 TEST_STAGE_KIND = "evaluate"
+MAIN_SOURCE = "main"
+"""Name of the only source of a recipe that names none."""
+SOURCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 TOKEN_COUNTS = "unigram.npy"
 PAIRS = "pairs.jsonl"
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """Size and SHA-256 of one file."""
-
-    size_bytes: int
-    sha256: str
+INPUTS = "inputs.jsonl"
+"""One ``shard_inputs.InputRange`` a line: what the documents were read from, in their order."""
+SPECIAL_TEXT = "ordinary"
+"""Characters of a control token in a text are encoded as text, never as that token."""
 
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """One ``.bin`` of tokens and its ``.idx`` of document ends (uint64, within the shard)."""
+    """Files of one name and several endings.
+
+    ``.bin``: token ids; ``.idx``: document ends (uint64, within the shard); ``.blocks``: 16 bytes
+    for each block of the ``.bin``, see ``digests``; ``.paths.zst``: names of the documents, each
+    followed by a NUL byte, if there are names; ``.<column>``: one value a document.
+    """
 
     name: str
-    """Of both files, without the ending."""
     tokens: int
     documents: int
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one split holds.
+    """What one source holds in one split.
 
     Args:
         dtype: ``uint16`` or ``uint32``, little-endian.
@@ -48,9 +56,16 @@ class Manifest:
         tokenizer: Fingerprint of the tokenizer that made the tokens.
         corpus: Digest of the documents and settings that the split was made from.
         pairs: Number of instruction pairs; ``None`` if none were asked for.
+        encoder: Engine that encoded, and its version; engines in use give equal ids.
+        settings: Digest of the filters and of all else that decides which documents are in.
+        inputs: Number of input ranges in ``inputs.jsonl``.
+        columns: Type of each per-document column, by name.
+        block_bytes: Size of the blocks of ``.bin`` that have digests of their own.
+        storage: ``raw``, or ``zstd`` where the blocks lie compressed (``publish``).
     """
 
     split: str
+    source: str
     dtype: str
     tokens: int
     documents: int
@@ -62,14 +77,30 @@ class Manifest:
     pairs: int | None
     shards: tuple[ShardRecord, ...]
     files: dict[str, FileRecord]
+    encoder: str = ""
+    settings: str = ""
+    special_text: str = SPECIAL_TEXT
+    inputs: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
+    block_bytes: int = BLOCK_BYTES
+    storage: str = "raw"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that stands for the data: equal wherever it lies and whatever engine made it."""
+        content = asdict(self)
+        del content["storage"], content["encoder"]
+        return _digest(content)
 
     def to_text(self) -> str:
-        """Serialise, with a checksum of its own."""
+        """Serialise, with a checksum of its own; a line for each field, each shard and file."""
         content: dict[str, Any] = {"version": FORMAT_VERSION, **asdict(self)}
-        return json.dumps(content | {"sha256": _digest(content)}, indent=1) + "\n"
+        lines = [f"{json.dumps(key)}: {_lines(value)}" for key, value in content.items()]
+        lines.append(f'"sha256": "{_digest(content)}"')
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def parse_manifest(text: str, path: Path) -> Manifest:
+def parse_manifest(text: str, where: Path | str) -> Manifest:
     """Read what ``to_text`` wrote.
 
     Raises:
@@ -81,11 +112,12 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     except ValueError:
         intact = False
     if not intact:
-        raise damaged(path, "a manifest whose checksum does not fit its content")
-    if content.pop("version") != FORMAT_VERSION:
+        raise damaged(where, "a manifest whose checksum does not fit its content")
+    version = content.pop("version")
+    if version != FORMAT_VERSION:
         raise DataError(
-            str(path),
-            "shards of another format version",
+            str(where),
+            f"shards of another format version ({version})",
             f"version {FORMAT_VERSION}",
             "Remove the stage's folder and run the prepare stage again.",
         )
@@ -95,82 +127,100 @@ def parse_manifest(text: str, path: Path) -> Manifest:
 
 
 def open_manifest(
-    folder: Path, split: str, *, stage_kind: str, verify: bool = True
+    folder: Path, split: str, source: str = MAIN_SOURCE, *, stage_kind: str, verify: bool = True
 ) -> tuple[Path, Manifest]:
-    """Return the folder and the checked manifest of ``split``; every reader goes through here.
+    """Return folder and checked manifest of a source in ``split``; every reader goes through here.
 
     Args:
         folder: Of the prepare stage.
         split: One of ``SPLITS``.
+        source: One of ``list_sources``.
         stage_kind: Kind of the stage that wants to read.
-        verify: Also read every file and compare its SHA-256; sizes are always compared.
+        verify: Also read every file and compare its digest; sizes are always compared.
 
     Raises:
         PreflightError: The test split is asked for by another stage than ``evaluate``.
         DataError: The split is missing, or one of its files is missing or damaged.
     """
+    check_access(folder, split, source, stage_kind=stage_kind)
+    return folder / split / source, check_split(folder, split, source, verify=verify)
+
+
+def check_access(folder: Path | str, split: str, source: str, *, stage_kind: str) -> None:
+    """Refuse what is no name, and the test split to all stages but ``evaluate``.
+
+    Raises:
+        PreflightError: The test split is asked for by another stage than ``evaluate``.
+    """
     if split not in SPLITS:
         raise ValueError(f"split {split!r}; expected one of {', '.join(SPLITS)}")
+    if not SOURCE_NAME.fullmatch(source):
+        raise ValueError(f"source {source!r}; expected letters, digits, '_', '-' and '.'")
     if split == TEST_SPLIT and stage_kind != TEST_STAGE_KIND:
         raise PreflightError(
-            str(folder / split),
+            f"{folder}/{split}",
             f"a stage of kind '{stage_kind}' opening the test split",
             f"a stage of kind '{TEST_STAGE_KIND}'",
             "Use the validation split; test figures count only if nothing was chosen by them.",
         )
-    return folder / split, check_split(folder, split, verify=verify)
 
 
-def check_split(folder: Path, split: str, *, verify: bool = True) -> Manifest:
+def check_split(
+    folder: Path, split: str, source: str = MAIN_SOURCE, *, verify: bool = True
+) -> Manifest:
     """Return the counts of a finished split, without opening it: for the stage that wrote it.
 
     Raises:
         DataError: The split is missing, or one of its files is missing or damaged.
     """
-    path = folder / split
+    path = folder / split / source
     try:
         text = (path / MANIFEST).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        raise DataError(
-            str(path),
-            f"no {MANIFEST}",
-            f"the finished {split} split of a prepare stage",
-            "Run the prepare stage first.",
-        ) from None
+        raise missing(path, folder, split, source) from None
     manifest = parse_manifest(text, path / MANIFEST)
-    if manifest.split != split:
-        raise damaged(path / MANIFEST, f"the manifest of split '{manifest.split}'")
-    for name, record in manifest.files.items():
-        _check_file(path / name, record, verify=verify)
+    check_names(manifest, split, source, path / MANIFEST)
+    check_files(path, manifest.files, verify=verify, block_bytes=manifest.block_bytes)
     return manifest
 
 
-def damaged(path: Path, found: str) -> DataError:
-    """Build the error for a file that is not what was written."""
+def check_names(manifest: Manifest, split: str, source: str, where: Path | str) -> None:
+    """Refuse a manifest that was moved to where another split or source is looked for.
+
+    Raises:
+        DataError: It names another split or source.
+    """
+    for what, name, wanted in (
+        ("split", manifest.split, split),
+        ("source", manifest.source, source),
+    ):
+        if name != wanted:
+            raise damaged(where, f"the manifest of {what} '{name}' in place of '{wanted}'")
+
+
+def list_sources(folder: Path, split: str) -> list[str]:
+    """Return the names of the finished sources of a split, sorted."""
+    return sorted(path.parent.name for path in (folder / split).glob(f"[!.]*/{MANIFEST}"))
+
+
+def missing(path: Path, folder: Path, split: str, source: str) -> DataError:
+    """Build the error for a source that is not in a split."""
+    known = list_sources(folder, split)
     return DataError(
         str(path),
-        found,
-        "the file that the prepare stage wrote",
-        f"Restore it from a copy, or remove the folder {path.parent} and run the prepare stage "
-        "again: it makes the same bytes.",
+        f"no {MANIFEST}" + (f"; there are: {', '.join(known)}" if known else ""),
+        f"source '{source}' of the finished {split} split of a prepare stage",
+        "Name one of these sources." if known else "Run the prepare stage first.",
     )
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _check_file(path: Path, record: FileRecord, *, verify: bool) -> None:
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise damaged(path, "nothing") from None
-    if size != record.size_bytes:
-        raise damaged(path, f"{size} bytes where {record.size_bytes} were written")
-    if verify and sha256_of(path) != record.sha256:
-        raise damaged(path, "other content (its SHA-256 differs from the manifest's)")
+def _lines(value: object) -> str:
+    if isinstance(value, dict) and value:
+        entries = [f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items()]
+        return "{\n " + ",\n ".join(entries) + "\n}"
+    if isinstance(value, (list, tuple)) and value:
+        return "[\n " + ",\n ".join(json.dumps(entry) for entry in value) + "\n]"
+    return json.dumps(value)
 
 
 def _digest(content: dict[str, Any]) -> str:

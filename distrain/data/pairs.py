@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distrain.data.manifest import PAIRS, open_manifest
+from distrain.data.manifest import MAIN_SOURCE, PAIRS, list_sources, open_manifest
 from distrain.data.order import permute, round_keys
 from distrain.data.preprocess.normalize import normalize
 from distrain.data.prompts import pair_ids
@@ -38,23 +38,26 @@ class Pair:
 
 
 def open_pairs(folder: Path, split: str, *, stage_kind: str, verify: bool = True) -> list[Pair]:
-    """Read the pairs of a split of the prepare stage in ``folder``, behind the split's guard.
+    """Read the pairs of all sources in a split of the prepare stage, behind the split's guard.
 
     Raises:
         PreflightError: The test split is asked for by another stage than ``evaluate``.
         DataError: The split is missing or damaged, or was made without pairs.
     """
-    path, manifest = open_manifest(folder, split, stage_kind=stage_kind, verify=verify)
-    if manifest.pairs is None:
-        raise DataError(
-            str(path),
-            "a split without instruction pairs",
-            f"a {PAIRS} beside the shards",
-            "Set pairs.kind to docstrings in the prepare stage and run it again, or give sft a "
-            "file of its own as data.path.",
-        )
-    with (path / PAIRS).open(encoding="utf-8") as lines:
-        return [Pair(**json.loads(line)) for line in lines]
+    pairs: list[Pair] = []
+    for source in list_sources(folder, split) or [MAIN_SOURCE]:
+        path, manifest = open_manifest(folder, split, source, stage_kind=stage_kind, verify=verify)
+        if manifest.pairs is None:
+            raise DataError(
+                str(path),
+                "a split without instruction pairs",
+                f"a {PAIRS} beside the shards",
+                "Set pairs.kind to docstrings in the prepare stage and run it again, or give sft "
+                "a file of its own as data.path.",
+            )
+        with (path / PAIRS).open(encoding="utf-8") as lines:
+            pairs += [Pair(**json.loads(line)) for line in lines]
+    return pairs
 
 
 def read_user_pairs(path: Path, validation_fraction: float) -> tuple[list[Pair], list[Pair]]:

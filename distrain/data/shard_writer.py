@@ -1,59 +1,45 @@
-"""Layer 2: write one split, whole or not at all.
+"""Layer 2: write one source of one split, whole or not at all.
 
 Everything goes into a folder of another name, the manifest last; renaming that folder is the
-commit. A crash before leaves nothing that could be taken for a split.
+commit. A crash before leaves nothing that could be taken for a split. The bytes depend on the
+documents and on ``shard_tokens`` alone, not on how the documents were cut into batches.
 """
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
+import tokenizers
+from numpy.typing import NDArray
 
+from distrain.data.digests import BLOCK_BYTES, FileRecord, record_of
+from distrain.data.inputs import InputRange, read_inputs
 from distrain.data.manifest import (
+    INPUTS,
     MANIFEST,
     PAIRS,
     TOKEN_COUNTS,
-    FileRecord,
     Manifest,
     ShardRecord,
-    sha256_of,
+    parse_manifest,
 )
+from distrain.data.names import NAMES_ENDING, read_names
+from distrain.data.shard_files import Columns, HashingFile, OpenShard, sync
 from distrain.data.tokenizer import Tokenizer
+from distrain.data.verification import check_files
+from distrain.errors import DataError
 
 UINT16_IDS = 1 << 16
-
-
-class HashingFile:
-    """A file that knows size and SHA-256 of what was written, and is on disk once closed."""
-
-    def __init__(self, path: Path) -> None:
-        self._stream: BinaryIO = path.open("xb")
-        self._hash = hashlib.sha256()
-        self._size_bytes = 0
-
-    def write(self, content: bytes) -> None:
-        """Append ``content``."""
-        self._stream.write(content)
-        self._hash.update(content)
-        self._size_bytes += len(content)
-
-    def close(self) -> FileRecord:
-        """Sync, close, and return what belongs into the manifest."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        return FileRecord(self._size_bytes, self._hash.hexdigest())
-
-    def abandon(self) -> None:
-        """Close without any promise."""
-        self._stream.close()
+PENDING_TOKENS = 1 << 20
+"""Tokens of single documents that are gathered before they are written."""
+RESERVED_COLUMNS = {"bin", "idx", "blocks", "paths"}
 
 
 @dataclass(frozen=True)
@@ -62,26 +48,52 @@ class Origin:
 
     Args:
         corpus: Digest of its documents and of the settings; see ``Manifest.corpus``.
+        encoder: Engine that encodes, with its version.
+        settings: Digest; see ``Manifest.settings``.
     """
 
     tokenizer: Tokenizer
     corpus: str
+    encoder: str = f"tokenizers {tokenizers.__version__}"
+    settings: str = ""
+
+
+@dataclass
+class _Pending:
+    """Documents added one by one, until they make a batch."""
+
+    ids: list[NDArray[np.int64]] = field(default_factory=list)
+    tokens: int = 0
+    text_bytes: int = 0
+    names: list[str] = field(default_factory=list)
 
 
 class ShardWriter:
-    """Writes the documents of one split; as a context, it leaves nothing behind unless committed.
+    """Writes one source of a split; as a context, it leaves nothing behind unless committed.
 
     Args:
-        target: The split's folder; its name is the split's.
+        target: ``<prepare>/<split>/<source>``: its names are those of source and split.
         origin: Recorded in the manifest.
         shard_tokens: Tokens of one shard, at most; a longer document makes a longer shard.
         has_pairs: Whether instruction pairs will be added.
+        block_bytes: Size of the blocks with digests; a multiple of 4.
     """
 
-    def __init__(self, target: Path, origin: Origin, *, shard_tokens: int, has_pairs: bool) -> None:
+    def __init__(
+        self,
+        target: Path,
+        origin: Origin,
+        *,
+        shard_tokens: int,
+        has_pairs: bool = False,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        if block_bytes < 4 or block_bytes % 4:
+            raise ValueError(f"blocks of {block_bytes} bytes; expected a multiple of 4")
         self.target = target
         self.origin = origin
         self.shard_tokens = shard_tokens
+        self.block_bytes = block_bytes
         self._folder = target.with_name(f".{target.name}.unfinished")
         # Left by an attempt that was killed; the stage's lock keeps a second writer away.
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -92,9 +104,12 @@ class ShardWriter:
         self._text_bytes = 0
         self._shards: list[ShardRecord] = []
         self._files: dict[str, FileRecord] = {}
-        self._shard: HashingFile | None = None
-        self._ends: list[int] = []
-        self._pairs = HashingFile(self._folder / PAIRS) if has_pairs else None
+        self._shard: OpenShard | None = None
+        self._pending = _Pending()
+        self._inputs: list[InputRange] = []
+        self._has_names: bool | None = None
+        self._columns: dict[str, str] | None = None
+        self._pairs = HashingFile(self._folder / PAIRS, block_bytes) if has_pairs else None
         self._num_pairs = 0
 
     def __enter__(self) -> Self:
@@ -110,20 +125,49 @@ class ShardWriter:
             if file is not None:
                 file.abandon()
         shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):  # the split's folder, if no source is in it
+            self.target.parent.rmdir()
 
-    def add(self, ids: Sequence[int], text_bytes: int) -> None:
+    def begin_range(self, source: InputRange) -> None:
+        """Note where the documents that follow come from; their number is filled in."""
+        self._inputs.append(replace(source, documents=0))
+
+    def add(self, ids: Sequence[int], text_bytes: int, name: str | None = None) -> None:
         """Append one document; the token that ends it is added here."""
-        tokens = np.array([*ids, self.origin.tokenizer.eos_id], self._dtype)
-        written = self._ends[-1] if self._ends else 0
-        if written and written + len(tokens) > self.shard_tokens:
-            self._finish_shard()
-            written = 0
-        if self._shard is None:
-            self._shard = HashingFile(self._folder / f"{self._shard_name}.bin")
-        self._shard.write(tokens.tobytes())
-        self._ends.append(written + len(tokens))
-        self._counts += np.bincount(tokens, minlength=len(self._counts))
-        self._text_bytes += text_bytes
+        pending = self._pending
+        pending.ids.append(np.array(ids, np.int64))
+        pending.tokens += len(ids)
+        pending.text_bytes += text_bytes
+        if name is not None:
+            pending.names.append(name)
+        self._count_in_range(1)
+        if pending.tokens >= PENDING_TOKENS:
+            self._write_pending()
+
+    def add_batch(
+        self,
+        ids: NDArray[np.integer],
+        ends: NDArray[np.integer],
+        text_bytes: int,
+        names: Sequence[str] | None = None,
+        columns: Columns | None = None,
+    ) -> None:
+        """Append whole encoded documents, without any work for each of them but their bounds.
+
+        Args:
+            ids: All their tokens, flat, without those that end documents: these are added here.
+            ends: Where each document ends in ``ids``.
+            text_bytes: Of all of them together.
+            names: Of the documents; for all documents of the source, or for none.
+            columns: One value a document, by name; the same columns in each batch.
+
+        Raises:
+            DataError: An id is not in the vocabulary.
+            ValueError: The lengths do not fit, or names or columns come only now and then.
+        """
+        self._write_pending()
+        self._count_in_range(len(ends))
+        self._write(ids, ends, text_bytes, names, columns)
 
     def add_pair(self, pair: Mapping[str, str]) -> None:
         """Append one instruction pair, a JSON line."""
@@ -136,13 +180,58 @@ class ShardWriter:
         """Pairs added so far."""
         return self._num_pairs
 
+    def adopt(self, finished: Path) -> None:
+        """Take the shards of another writer as they are: linked, not read. Pairs stay behind.
+
+        Args:
+            finished: Folder of a committed source, of equal origin and block size.
+
+        Raises:
+            DataError: It is not whole (sizes are compared), or was made otherwise.
+        """
+        part = self._open_part(finished, verify=False)
+        self._finish_shard()
+        for shard in part.shards:
+            name = self._shard_name
+            for file, record in part.files.items():
+                stem, _, ending = file.partition(".")
+                if stem == shard.name:
+                    _link(finished / file, self._folder / f"{name}.{ending}")
+                    self._files[f"{name}.{ending}"] = record
+            self._shards.append(replace(shard, name=name))
+        self._take_counts(part, finished)
+
+    def extend(self, finished: Path) -> None:
+        """Append the documents of another writer, copied into shards of this writer's size.
+
+        Args:
+            finished: Folder of a committed source, of equal origin. Pairs stay behind.
+
+        Raises:
+            DataError: It is not whole, or was made otherwise; digests are compared.
+        """
+        part = self._open_part(finished, verify=True)
+        for shard in part.shards:
+            tokens = np.fromfile(finished / f"{shard.name}.bin", self._dtype)
+            ends = np.fromfile(finished / f"{shard.name}.idx", "<u8").astype(np.int64)
+            columns = {
+                name: np.fromfile(finished / f"{shard.name}.{name}", kind)
+                for name, kind in part.columns.items()
+            }
+            self._append(tokens, ends, read_names(finished, shard.name) or [], columns)
+        self._take_counts(part, finished)
+
     def commit(self) -> Manifest:
-        """Make the split exist, in place of anything that had its name."""
+        """Make the source exist in its split, in place of anything that had its name."""
+        self._write_pending()
         self._finish_shard()
         counts = self._folder / TOKEN_COUNTS
         np.save(counts, self._counts)
-        sync(counts)
-        self._files[TOKEN_COUNTS] = FileRecord(counts.stat().st_size, sha256_of(counts))
+        self._note(counts)
+        if self._inputs:
+            lines = "".join(f"{source.to_json()}\n" for source in self._inputs)
+            (self._folder / INPUTS).write_text(lines, encoding="utf-8")
+            self._note(self._folder / INPUTS)
         if self._pairs is not None:
             self._files[PAIRS] = self._pairs.close()
             self._pairs = None
@@ -160,20 +249,132 @@ class ShardWriter:
     def _shard_name(self) -> str:
         return f"{len(self._shards):05d}"
 
-    def _finish_shard(self) -> None:
-        if self._shard is None:
+    def _note(self, path: Path) -> None:
+        sync(path)
+        self._files[path.name] = record_of(path.read_bytes(), self.block_bytes)
+
+    def _count_in_range(self, count: int) -> None:
+        if self._inputs:
+            last = self._inputs[-1]
+            self._inputs[-1] = replace(last, documents=last.documents + count)
+
+    def _write_pending(self) -> None:
+        pending, self._pending = self._pending, _Pending()
+        if pending.ids:
+            ends = np.cumsum([len(ids) for ids in pending.ids])
+            names = pending.names or None
+            self._write(np.concatenate(pending.ids), ends, pending.text_bytes, names, None)
+
+    def _write(
+        self,
+        ids: NDArray[np.integer],
+        ends: NDArray[np.integer],
+        text_bytes: int,
+        names: Sequence[str] | None,
+        columns: Columns | None,
+    ) -> None:
+        if not len(ends):
             return
-        name = self._shard_name
-        self._files[f"{name}.bin"] = self._shard.close()
-        index = HashingFile(self._folder / f"{name}.idx")
-        index.write(np.array(self._ends, "<u8").tobytes())
-        self._files[f"{name}.idx"] = index.close()
-        self._shards.append(ShardRecord(name, self._ends[-1], len(self._ends)))
-        self._shard, self._ends = None, []
+        columns = columns or {}
+        _check_lengths(ids, ends, names, columns)
+        self._agree(
+            names is not None,
+            {name: values.dtype.newbyteorder("<").name for name, values in columns.items()},
+        )
+        counts = np.bincount(ids, minlength=len(self._counts))
+        if len(counts) > len(self._counts):
+            raise DataError(
+                str(self.target),
+                f"token id {len(counts) - 1} in a document",
+                f"ids below {len(self._counts)}, the size of the tokenizer's vocabulary",
+                "Encode with the tokenizer that the shards are made for.",
+            )
+        eos_id = self.origin.tokenizer.eos_id
+        counts[eos_id] += len(ends)
+        self._counts += counts
+        self._text_bytes += text_bytes
+        ends_with_eos = ends.astype(np.int64) + np.arange(1, len(ends) + 1)
+        tokens = np.empty(len(ids) + len(ends), self._dtype)
+        is_text = np.ones(len(tokens), np.bool_)
+        is_text[ends_with_eos - 1] = False
+        tokens[is_text] = ids
+        tokens[ends_with_eos - 1] = eos_id
+        self._append(tokens, ends_with_eos, names or (), columns)
+
+    def _append(
+        self,
+        tokens: NDArray[np.integer],
+        ends: NDArray[np.int64],
+        names: Sequence[str],
+        columns: Columns,
+    ) -> None:
+        """Cut finished documents, their endings included, into shards."""
+        first = 0
+        while first < len(ends):
+            start = int(ends[first - 1]) if first else 0
+            written = self._shard.tokens if self._shard is not None else 0
+            room = start + self.shard_tokens - written
+            last = int(np.searchsorted(ends, room, side="right"))
+            if last <= first:
+                if written:
+                    self._finish_shard()
+                    continue
+                last = first + 1
+            if self._shard is None:
+                self._shard = OpenShard(
+                    self._folder, self._shard_name, self._dtype, self.block_bytes
+                )
+            self._shard.append(
+                tokens[start : int(ends[last - 1])],
+                ends[first:last] - start,
+                names[first:last],
+                {name: values[first:last] for name, values in columns.items()},
+            )
+            first = last
+
+    def _finish_shard(self) -> None:
+        if self._shard is not None:
+            record, files = self._shard.finish()
+            self._shards.append(record)
+            self._files |= files
+            self._shard = None
+
+    def _agree(self, has_names: bool, columns: dict[str, str]) -> None:
+        if self._has_names is None:
+            self._has_names, self._columns = has_names, columns
+        if (has_names, columns) != (self._has_names, self._columns):
+            raise ValueError(
+                f"documents with names: {has_names}, columns: {columns}; those before: "
+                f"{self._has_names}, {self._columns}"
+            )
+
+    def _open_part(self, finished: Path, *, verify: bool) -> Manifest:
+        self._write_pending()
+        where = finished / MANIFEST
+        part = parse_manifest(where.read_text(encoding="utf-8"), where)
+        check_files(finished, part.files, verify=verify, block_bytes=part.block_bytes)
+        found, wanted = _kind_of(part), _kind_of(self._manifest())
+        if found != wanted:
+            raise DataError(
+                str(finished),
+                f"shards of {found}",
+                f"shards of {wanted}, like those they are put beside",
+                "Remove the folder and make it again.",
+            )
+        if part.documents:
+            has_names = any(name.endswith(NAMES_ENDING) for name in part.files)
+            self._agree(has_names, part.columns)
+        return part
+
+    def _take_counts(self, part: Manifest, finished: Path) -> None:
+        self._counts += np.load(finished / TOKEN_COUNTS)
+        self._text_bytes += part.text_bytes
+        self._inputs += read_inputs(finished)
 
     def _manifest(self) -> Manifest:
         return Manifest(
-            split=self.target.name,
+            split=self.target.parent.name,
+            source=self.target.name,
             dtype="uint16" if self._dtype.itemsize == 2 else "uint32",
             tokens=sum(shard.tokens for shard in self._shards),
             documents=sum(shard.documents for shard in self._shards),
@@ -185,13 +386,45 @@ class ShardWriter:
             pairs=self._num_pairs if PAIRS in self._files else None,
             shards=tuple(self._shards),
             files=self._files,
+            encoder=self.origin.encoder,
+            settings=self.origin.settings,
+            inputs=len(self._inputs),
+            columns=self._columns or {},
+            block_bytes=self.block_bytes,
         )
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _kind_of(manifest: Manifest) -> dict[str, str | int]:
+    return {
+        "tokenizer": manifest.tokenizer,
+        "eos_id": manifest.eos_id,
+        "vocab_size": manifest.vocab_size,
+        "encoder": manifest.encoder,
+        "settings": manifest.settings,
+        "block_bytes": manifest.block_bytes,
+    }
+
+
+def _check_lengths(
+    ids: NDArray[np.integer],
+    ends: NDArray[np.integer],
+    names: Sequence[str] | None,
+    columns: Columns,
+) -> None:
+    if ends[-1] != len(ids) or ends[0] < 0 or (ends[1:] < ends[:-1]).any():
+        raise ValueError(f"documents that end at {ends[-1]} of {len(ids)} tokens, or overlap")
+    lengths = {"names": len(names)} if names is not None else {}
+    lengths |= {name: len(values) for name, values in columns.items()}
+    for name, length in lengths.items():
+        if length != len(ends):
+            raise ValueError(f"{length} {name} for {len(ends)} documents")
+        if name in RESERVED_COLUMNS or not name.isidentifier():
+            raise ValueError(f"a column named {name!r}; expected a new identifier")
+
+
+def _link(source: Path, target: Path) -> None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+        sync(target)

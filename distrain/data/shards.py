@@ -9,15 +9,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.manifest import TOKEN_COUNTS, Manifest, damaged, open_manifest
+from distrain.data.manifest import MAIN_SOURCE, TOKEN_COUNTS, Manifest, open_manifest
+from distrain.data.verification import damaged
 
 
 class TokenShard(Protocol):
     """Tokens of whole documents, wherever they lie: a local file, a remote or foreign one."""
 
     num_tokens: int
-    ends: NDArray[np.integer]
-    """Where each document ends, counted within the shard; the last one is ``num_tokens``."""
+    num_documents: int
+
+    @property
+    def ends(self) -> NDArray[np.integer]:
+        """Where each document ends, counted within the shard; the last one is ``num_tokens``."""
+        ...
 
     def tokens(self, start: int, stop: int) -> NDArray[np.integer]:
         """Return the tokens at [start, stop), within the shard; a view where that is possible."""
@@ -38,6 +43,7 @@ class MappedShard:
         self, tokens: Path, dtype: str, ends: NDArray[np.integer], *, offset_bytes: int = 0
     ) -> None:
         self.num_tokens = int(ends[-1]) if len(ends) else 0
+        self.num_documents = len(ends)
         self.ends = ends
         self._tokens = map_array(tokens, dtype, self.num_tokens, offset_bytes=offset_bytes)
 
@@ -58,7 +64,7 @@ class ShardedTokens:
         self.shards = shards
         self.eos_id = eos_id
         self.first_token = [0, *accumulate(shard.num_tokens for shard in shards)]
-        self.first_document = [0, *accumulate(len(shard.ends) for shard in shards)]
+        self.first_document = [0, *accumulate(shard.num_documents for shard in shards)]
 
     @property
     def num_tokens(self) -> int:
@@ -119,16 +125,19 @@ class Split(ShardedTokens):
         """How often each id occurs, shape (vocab_size,)."""
 
 
-def open_split(folder: Path, split: str, *, stage_kind: str, verify: bool = True) -> Split:
-    """Open the tokens of a split; raises what ``manifest.open_manifest`` raises.
+def open_split(
+    folder: Path, split: str, source: str = MAIN_SOURCE, *, stage_kind: str, verify: bool = True
+) -> Split:
+    """Open the tokens of a source in a split; raises what ``manifest.open_manifest`` raises.
 
     Args:
         folder: Of the prepare stage.
         split: ``train``, ``validation``, or ``test`` (for a stage of kind ``evaluate`` only).
+        source: One of ``manifest.list_sources``.
         stage_kind: Kind of the stage that wants to read.
-        verify: Compare the SHA-256 of every file, not only its size.
+        verify: Compare the digest of every file, not only its size.
     """
-    path, manifest = open_manifest(folder, split, stage_kind=stage_kind, verify=verify)
+    path, manifest = open_manifest(folder, split, source, stage_kind=stage_kind, verify=verify)
     return Split(path, manifest)
 
 

@@ -156,11 +156,11 @@ def test_a_damaged_shard_and_a_batch_that_is_too_large_are_named(copied):
     large = distrain(run.parent, "resume", "tiny", "training.global_batch_size=20000")
     assert_refused(large, ExitCode.PREFLIGHT, "global batch of 20000", "lower")
     back = ("resume", "tiny", "training.global_batch_size=8")
-    shard = run / "prepare" / "train" / "00000.bin"
+    shard = run / "prepare" / "train" / "main" / "00000.bin"
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
-    assert_refused(distrain(run.parent, *back), ExitCode.PREFLIGHT, "00000.bin", "SHA-256")
+    assert_refused(distrain(run.parent, *back), ExitCode.PREFLIGHT, "00000.bin", "digest differs")
 
 
 def test_a_damaged_newest_checkpoint_costs_only_its_steps(copied, finished):

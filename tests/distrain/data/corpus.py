@@ -2,6 +2,7 @@
 
 import random
 
+from distrain.data.digests import BLOCK_BYTES
 from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.tokenizer import Tokenizer, train_tokenizer
 
@@ -23,14 +24,20 @@ def make_tokenizer(folder, vocab_size=300):
     return Tokenizer.load(file)
 
 
-def write_split(folder, split, texts, *, shard_tokens=1000, pairs=None):
+def write_split(  # noqa: PLR0913
+    folder, split, texts, *, source="main", shard_tokens=1000, pairs=None, block_bytes=BLOCK_BYTES
+):
     tokenizer = make_tokenizer(folder)
     origin = Origin(tokenizer, corpus="made")
     with ShardWriter(
-        folder / split, origin, shard_tokens=shard_tokens, has_pairs=pairs is not None
+        folder / split / source,
+        origin,
+        shard_tokens=shard_tokens,
+        has_pairs=pairs is not None,
+        block_bytes=block_bytes,
     ) as writer:
-        for text in texts:
-            writer.add(tokenizer.encode(text), len(text.encode()))
+        for number, text in enumerate(texts):
+            writer.add(tokenizer.encode(text), len(text.encode()), f"made/{number}.txt")
         for pair in pairs or ():
             writer.add_pair(pair)
         writer.commit()

@@ -103,11 +103,18 @@ def test_a_test_split_under_another_name_is_refused(tmp_path):
 
 def test_a_flipped_byte_in_any_file_is_found_and_named(made, tmp_path):
     folder, _, _ = made
-    names = sorted(path.name for path in (folder / "train").iterdir())
-    assert {"00000.bin", "00000.idx", "unigram.npy", MANIFEST} <= set(names)
+    names = sorted(path.name for path in (folder / "train" / "main").iterdir())
+    assert {
+        "00000.bin",
+        "00000.idx",
+        "00000.blocks",
+        "00000.paths.zst",
+        "unigram.npy",
+        MANIFEST,
+    } <= set(names)
     for name in names:
         shutil.copytree(folder / "train", tmp_path / name / "train")
-        file = tmp_path / name / "train" / name
+        file = tmp_path / name / "train" / "main" / name
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 0x10
         file.write_bytes(content)
@@ -120,7 +127,7 @@ def test_a_flipped_byte_in_any_file_is_found_and_named(made, tmp_path):
 def test_a_cut_or_missing_file_is_found_without_reading_all(made, tmp_path, name, harm):
     folder, _, _ = made
     shutil.copytree(folder / "train", tmp_path / "train")
-    file = tmp_path / "train" / name
+    file = tmp_path / "train" / "main" / name
     if harm == "cut":
         file.write_bytes(file.read_bytes()[:-3])
     else:
@@ -134,8 +141,8 @@ def test_another_format_version_is_named(made, tmp_path, monkeypatch):
     folder, _, _ = made
     shutil.copytree(folder / "train", tmp_path / "train")
     manifest = open_manifest(folder, "train", stage_kind="sft")[1]
-    monkeypatch.setattr("distrain.data.manifest.FORMAT_VERSION", 2)
-    (tmp_path / "train" / MANIFEST).write_text(manifest.to_text())
+    monkeypatch.setattr("distrain.data.manifest.FORMAT_VERSION", 3)
+    (tmp_path / "train" / "main" / MANIFEST).write_text(manifest.to_text())
     monkeypatch.undo()
     with pytest.raises(DataError, match="shards of another format version"):
         open_split(tmp_path, "train", stage_kind="pretrain")

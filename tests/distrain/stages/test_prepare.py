@@ -193,17 +193,19 @@ def test_killed_at_any_write_it_goes_on_to_the_same_bytes(sources, prepared, tmp
         killed = run_child(settings, root, kill_at)
         assert killed.returncode == -signal.SIGKILL
         finished = {
-            split: content_of(root / "prepare" / split)
+            split: content_of(root / "prepare" / split / "main")
             for split in SPLITS
-            if (root / "prepare" / split).exists()
+            if (root / "prepare" / split / "main").exists()
         }
         # What has a split's name is whole: nothing half-written is ever under it.
         for split, content in finished.items():
-            assert content == content_of(folder.path / split)
-        inodes = {split: (root / "prepare" / split).stat().st_ino for split in finished}
+            assert content == content_of(folder.path / split / "main")
+        inodes = {split: (root / "prepare" / split / "main").stat().st_ino for split in finished}
         prepare(settings, StageFolder(root, "prepare"))
         for split, inode in inodes.items():
-            assert (root / "prepare" / split).stat().st_ino == inode, "finished, yet made again"
+            assert (root / "prepare" / split / "main").stat().st_ino == inode, (
+                "finished, yet made again"
+            )
         assert content_of(root) == wanted
 
 
@@ -211,12 +213,12 @@ def test_a_damaged_split_is_made_again_and_the_others_are_kept(sources, prepared
     folder, _ = prepared
     shutil.copytree(folder.path.parent, tmp_path / "run")
     copy = StageFolder(tmp_path / "run", "prepare")
-    file = copy.split("test") / "00000.bin"
+    file = copy.split("test") / "main" / "00000.bin"
     file.write_bytes(b"\xff" + file.read_bytes()[1:])
-    kept = copy.split("train").stat().st_ino
+    kept = (copy.split("train") / "main").stat().st_ino
     prepare(stage(sources), copy)
     assert content_of(copy.path.parent) == content_of(folder.path.parent)
-    assert copy.split("train").stat().st_ino == kept
+    assert (copy.split("train") / "main").stat().st_ino == kept
 
 
 def test_another_corpus_or_setting_leaves_no_old_part(sources, prepared, tmp_path):

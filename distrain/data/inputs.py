@@ -1,0 +1,58 @@
+"""What shards were made from: the record that ties documents to the input ranges they came from."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from distrain.data.manifest import INPUTS
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file as it was when it was read.
+
+    Args:
+        name: Path or URL, as in the names of its documents.
+        version: Changes with the content: an ETag, a digest, or a time of modification.
+    """
+
+    name: str
+    size_bytes: int
+    version: str
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """Rows of one file, or all rows of several small ones.
+
+    Args:
+        first_row: First row that is read, in the first file.
+        rows: Rows read; ``None``: all there are.
+        documents: How many of its documents are in these shards. Ranges and documents are in the
+            same order, so these counts say which range a document came from.
+    """
+
+    files: tuple[InputFile, ...]
+    first_row: int = 0
+    rows: int | None = None
+    documents: int = 0
+
+    def to_json(self) -> str:
+        """Return the line of ``inputs.jsonl``, without its end."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> "InputRange":
+        """Read what ``to_json`` wrote."""
+        content: dict[str, Any] = json.loads(line)
+        content["files"] = tuple(InputFile(**file) for file in content["files"])
+        return cls(**content)
+
+
+def read_inputs(folder: Path) -> list[InputRange]:
+    """Return the input ranges of one source in one split, in the order of its documents."""
+    path = folder / INPUTS
+    if not path.exists():
+        return []
+    return [InputRange.from_json(line) for line in path.read_bytes().splitlines()]
