@@ -74,17 +74,30 @@ class DataConfig(Section):
         return {f"data.sources.{name}": source for name, source in (self.sources or {}).items()}
 
 
-class TokenizerConfig(Section):
-    """Train a byte-level BPE on the train split, or take a ready ``tokenizer.json``."""
+EngineName = Literal["auto", "tokenizers", "gigatoken", "fastokens"]
 
+
+class TokenizerConfig(Section):
+    """Train a byte-level tokenizer on the train split, or take a ready ``tokenizer.json``."""
+
+    model: Literal["bpe", "unigram"] = "bpe"
+    """Fast engines know BPE only; unigram (arXiv 1804.10959) is encoded by ``tokenizers``."""
+    split: Literal["gpt2", "gpt4"] = "gpt2"
+    """The regular expression that cuts text into words, which no token crosses: ``gpt4`` cuts
+    numbers into three digits at most and keeps line ends apart."""
     vocab_size: Annotated[Count, Field(ge=300)] = 4096
     """Includes the 256 bytes and the control tokens."""
     min_frequency: Annotated[int, Field(ge=1)] = 2
+    """Rarer pairs are not merged; of no effect for ``unigram``."""
     train_bytes: Annotated[Count, Field(ge=1)] = 1_000_000_000
     """UTF-8 bytes of train text that it is trained on, at most; of a larger corpus, each range of
     the input gives its share."""
     path: str | None = None
     """A ready ``tokenizer.json``; then nothing is trained."""
+    engine: EngineName = "auto"
+    """What encodes. ``auto``: the fastest that is installed and gives the ids of ``tokenizers`` on
+    a sample of the corpus and on adversarial strings. An engine by name has to pass, or the stage
+    ends."""
 
 
 class PairsConfig(Section):

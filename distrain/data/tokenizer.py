@@ -37,11 +37,18 @@ class Tokenizer:
         raw: The tokenizer itself; its settings are changed.
         eos_id: Id that ends a document or an answer.
         pad_id: Fills up rows; never a target.
+        content: The ``tokenizer.json`` that an engine loads (``distrain.data.encoders``).
         fingerprint: Equal for tokenizers that encode alike.
     """
 
     def __init__(
-        self, raw: tokenizers.Tokenizer, *, eos_id: int, pad_id: int, fingerprint: str
+        self,
+        raw: tokenizers.Tokenizer,
+        *,
+        eos_id: int,
+        pad_id: int,
+        content: str,
+        fingerprint: str,
     ) -> None:
         raw.encode_special_tokens = True  # control tokens in raw text stay ordinary text
         raw.no_truncation()
@@ -49,6 +56,7 @@ class Tokenizer:
         self._raw = raw
         self.eos_id = eos_id
         self.pad_id = pad_id
+        self.content = content
         self.fingerprint = fingerprint
         self.user_id: int | None = raw.token_to_id(USER)
         self.assistant_id: int | None = raw.token_to_id(ASSISTANT)
@@ -78,6 +86,7 @@ class Tokenizer:
             raw,
             eos_id=eos_id,
             pad_id=eos_id if pad_id is None else pad_id,
+            content=text,
             fingerprint=fingerprint(text, eos_id),
         )
 
