@@ -1,0 +1,40 @@
+"""Token files that somebody else made: their form, and how splits are taken from them."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from distrain.config.section import Section
+
+TokenFormat = Literal["distrain", "megatron", "datatrove", "npy"]
+TokenDtype = Literal["uint8", "uint16", "uint32", "int32", "int64"]
+
+
+class TokenSource(Section):
+    """Ready token files, read in place and never written to."""
+
+    kind: Literal["tokens"]
+    format: TokenFormat
+    """``megatron`` (``.bin`` and ``.idx``), ``datatrove`` (``.ds`` and ``.ds.index``), ``npy`` (ids
+    in a row, with or without NumPy's header), or ``distrain`` (folders of ``prepare`` stages)."""
+    paths: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Files, folders or globs; read in this order, and by name within a folder or glob."""
+    dtype: TokenDtype | None = None
+    """Of one id; needed only where no file says it (``npy`` without a header)."""
+    eos_id: Annotated[int, Field(ge=0)] | None = None
+    """Id that ends each document; of ``npy``, what finds the documents."""
+    tokenizer: str | None = None
+    """The ``tokenizer.json`` that made the ids; gives ``eos_id`` and the size of the vocabulary."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Share of the documents: those just before the test split. ``distrain`` has its own splits."""
+    test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Share of the documents: the last ones."""
+
+    @model_validator(mode="after")
+    def _documents_can_be_found(self) -> Self:
+        if self.format == "npy" and self.eos_id is None and self.tokenizer is None:
+            raise ValueError(
+                "format npy needs eos_id, or the tokenizer that has it: nothing else in such a "
+                "file says where a document ends"
+            )
+        return self
