@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from distrain.config.curation import CurationConfig
+from distrain.config.dedup import DedupConfig
 from distrain.config.section import Count, Section
 from distrain.config.sources import Source
 
@@ -26,6 +27,7 @@ class DataConfig(Section):
     min_characters: Annotated[int, Field(ge=0)] = 1
     """Shorter documents are dropped, and counted."""
     curation: CurationConfig = CurationConfig()
+    dedup: DedupConfig = DedupConfig()
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Share of documents, chosen by the document's hash, so never by their order."""
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
