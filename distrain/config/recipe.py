@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.launch import ENDPOINT, LaunchConfig
+from distrain.config.loading import PretrainDataConfig
 from distrain.config.section import Section
 from distrain.config.training import (
     CheckpointConfig,
@@ -60,6 +61,7 @@ class PretrainStage(TrainStage):
     """Next-token training on the shards of a ``prepare`` stage."""
 
     kind: Literal["pretrain"]
+    data: PretrainDataConfig = PretrainDataConfig()
 
 
 class SftStage(TrainStage):

@@ -1,10 +1,9 @@
-"""Layer 3: the samples of step s, cut by rank and into microbatches. No state but the step.
+"""Layer 3: the samples of step s, cut by rank and into microbatches. No state but the schedule.
 
-Step s reads samples [s*B, (s+1)*B) of the run, whatever the number of ranks: B is the global
-batch, each rank takes a contiguous part of it, and the parts in order of rank are the batch.
+Which samples step s reads does not depend on the number of ranks: each rank takes a contiguous
+part of the global batch, and the parts in order of rank are the batch.
 """
 
-import zlib
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,39 +14,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distrain.data.order import sample_indices
-from distrain.data.samples import IGNORE_INDEX, Dataset, Ids, PretrainDataset, Rows, SftDataset
+from distrain.data.feed import Feed
+from distrain.data.samples import IGNORE_INDEX, Dataset, Rows, gather
 from distrain.errors import DataError
 
-__all__ = [
-    "IGNORE_INDEX",
-    "Batch",
-    "Dataset",
-    "Loader",
-    "Microbatch",
-    "PretrainDataset",
-    "SftDataset",
-    "evaluation_microbatches",
-]
+TOKENS_AT_ONCE = 1 << 17
+"""Made in one go: numpy's fixed cost of a call is then shared by several small batches."""
 
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Input of one forward pass on one rank: ``samples.Rows`` as tensors, shape (b, T), int64."""
+    """Input of one forward pass on one rank: ``samples.Rows`` as tensors, shape (b, T)."""
 
     input_ids: Tensor
     target_ids: Tensor
-    document_ids: Tensor
     position_ids: Tensor
+    cu_seqlens: Tensor
 
     @classmethod
     def from_rows(cls, rows: Rows, start: int, stop: int) -> Self:
         """View the samples [start, stop) of ``rows``."""
+        length = rows.input_ids.shape[1]
+        first, last = np.searchsorted(rows.cu_seqlens, [start * length, stop * length])
         return cls(
             torch.from_numpy(rows.input_ids[start:stop]),
             torch.from_numpy(rows.target_ids[start:stop]),
-            torch.from_numpy(rows.document_ids[start:stop]),
             torch.from_numpy(rows.position_ids[start:stop]),
+            torch.from_numpy(rows.cu_seqlens[first : last + 1] - start * length),
         )
 
     @property
@@ -55,13 +48,22 @@ class Microbatch:
         """Positions that are trained on. Waits for the device if the tensors are on one."""
         return int((self.target_ids != IGNORE_INDEX).sum())
 
+    @property
+    def document_ids(self) -> Tensor:
+        """Which document of the microbatch a position belongs to; shape (b, T), int64."""
+        lengths = self.cu_seqlens.diff()
+        numbers = torch.arange(len(lengths), device=lengths.device)
+        # With the size given, no device has to be waited for.
+        size = self.input_ids.numel()
+        return numbers.repeat_interleave(lengths, output_size=size).view_as(self.input_ids)
+
     def to(self, device: torch.device) -> "Microbatch":
         """Copy to a device; returns itself if it is there already."""
         return Microbatch(
-            self.input_ids.to(device),
-            self.target_ids.to(device),
-            self.document_ids.to(device),
-            self.position_ids.to(device),
+            self.input_ids.to(device, non_blocking=True),
+            self.target_ids.to(device, non_blocking=True),
+            self.position_ids.to(device, non_blocking=True),
+            self.cu_seqlens.to(device, non_blocking=True),
         )
 
 
@@ -72,101 +74,96 @@ class Batch:
     Args:
         first_sample: Number of the global batch's first sample, counted over the run.
         num_samples: Of the global batch.
-        crc: CRC-32 of this rank's input and target ids, the same for any cut into microbatches.
+        digest: Of this rank's samples, 32 bits. The ranks' digests sum up, modulo 2**32, to that of
+            the global batch, whatever their number.
     """
 
     microbatches: tuple[Microbatch, ...]
     first_sample: int
     num_samples: int
-    crc: int
+    digest: int
 
 
 class Loader:
     """Makes this rank's part of any step's batch.
 
     Args:
-        dataset: Train samples.
-        seed: Of the order; see ``order.sample_indices``.
-        global_batch_size: B, over all ranks; a multiple of ``dp_size``.
+        feed: Makes the run's samples, and knows which of them a step reads.
         micro_batch_size: Samples of one microbatch; a smaller rest is one of its own.
         dp_rank: Which of the ``dp_size`` parts is wanted.
-        prefetch: Batches made ahead in a thread; 0 makes each when it is asked for.
-        shuffle: Whether epochs are permuted.
-
-    Raises:
-        DataError: The dataset does not fill one global batch.
+        prefetch: Batches made ahead in threads, at least; 0 makes each when it is asked for.
+        num_threads: Threads that make them. Threads, not processes: gathering is a copy outside
+            the interpreter's lock, and a process would have to copy it once more.
     """
 
-    def __init__(  # noqa: PLR0913  (the batch's cut is what a loader is)
+    def __init__(
         self,
-        dataset: Dataset,
+        feed: Feed,
         *,
-        seed: int,
-        global_batch_size: int,
         micro_batch_size: int,
         dp_rank: int = 0,
         dp_size: int = 1,
         prefetch: int = 2,
-        shuffle: bool = True,
+        num_threads: int = 1,
     ) -> None:
-        if global_batch_size % dp_size or not 0 <= dp_rank < dp_size:
-            raise ValueError(f"rank {dp_rank} of {dp_size} with a batch of {global_batch_size}")
-        if len(dataset) < global_batch_size:
-            raise _too_small(len(dataset), global_batch_size, dp_size)
-        self.dataset = dataset
-        self.seed = seed
-        self.global_batch_size = global_batch_size
+        if not 0 <= dp_rank < dp_size:
+            raise ValueError(f"rank {dp_rank} of {dp_size}")
+        self.feed = feed
         self.micro_batch_size = micro_batch_size
         self.dp_rank = dp_rank
         self.dp_size = dp_size
         self.prefetch = prefetch
-        self.shuffle = shuffle
-
-    def sample_indices_at(self, step: int) -> Ids:
-        """Return the dataset indices of the whole global batch of ``step``. Pure."""
-        first = step * self.global_batch_size
-        samples = np.arange(first, first + self.global_batch_size, dtype=np.int64)
-        if not self.shuffle:
-            return samples % len(self.dataset)
-        return sample_indices(self.seed, samples, len(self.dataset))[1]
+        self.num_threads = num_threads
 
     def batch_at(self, step: int) -> Batch:
         """Return this rank's part of the batch of ``step``, counted from 0. Pure."""
-        share = self.global_batch_size // self.dp_size
-        mine = slice(self.dp_rank * share, (self.dp_rank + 1) * share)
-        rows = self.dataset.gather(self.sample_indices_at(step)[mine])
-        size = self.micro_batch_size
-        return Batch(
-            tuple(
-                Microbatch.from_rows(rows, start, min(start + size, share))
-                for start in range(0, share, size)
-            ),
-            step * self.global_batch_size,
-            self.global_batch_size,
-            zlib.crc32(rows.target_ids.data, zlib.crc32(rows.input_ids.data)),
-        )
+        return self._make(range(step, step + 1))[0]
+
+    def _make(self, steps: range) -> list[Batch]:
+        """Make the batches of several steps in one go."""
+        places = [self._share(step) for step in steps]
+        samples = np.concatenate([np.arange(mine, mine + share) for _, _, mine, share in places])
+        rows = self.feed.rows(samples)
+        batches, start = [], 0
+        for first, size, mine, share in places:
+            stop = start + share
+            parts = (
+                Microbatch.from_rows(rows, low, min(low + self.micro_batch_size, stop))
+                for low in range(start, stop, self.micro_batch_size)
+            )
+            batches.append(Batch(tuple(parts), first, size, rows.digest(mine, start, stop)))
+            start = stop
+        return batches
+
+    def _share(self, step: int) -> tuple[int, int, int, int]:
+        """Return a step's first sample and size, and first sample and size of this rank's part."""
+        first, size = self.feed.schedule.samples_of(step)
+        share, rest = divmod(size, self.dp_size)
+        if rest:
+            raise ValueError(f"a batch of {size} samples for {self.dp_size} ranks")
+        return first, size, first + self.dp_rank * share, share
 
     def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of ``start_step`` and all later steps; the caller closes it.
 
-        An error met while making a batch ahead is raised when that batch is due.
+        An error met while making batches ahead is raised when the first of those is due that
+        were to be made in one go.
         """
         if self.prefetch == 0:
             while True:
                 yield self.batch_at(start_step)
                 start_step += 1
-        ready: deque[Future[Batch]] = deque()
-        # One thread: gathering is a copy, and its order is that of the steps.
-        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
+        *_, share = self._share(start_step)
+        at_once = max(1, TOKENS_AT_ONCE // (share * self.feed.sequence_length))
+        ready: deque[Future[list[Batch]]] = deque()
+        executor = ThreadPoolExecutor(self.num_threads, thread_name_prefix="loader")
         try:
             while True:
-                while len(ready) < self.prefetch:
-                    ready.append(executor.submit(self.batch_at, start_step))
-                    start_step += 1
-                batch = ready.popleft().result()
-                ready.append(executor.submit(self.batch_at, start_step))
-                start_step += 1
-                yield batch
+                while len(ready) < max(-(-self.prefetch // at_once), self.num_threads) + 1:
+                    steps = range(start_step, start_step + at_once)
+                    ready.append(executor.submit(self._make, steps))
+                    start_step = steps.stop
+                yield from ready.popleft().result()
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 
@@ -199,19 +196,8 @@ def evaluation_microbatches(
         start = min(first + dp_rank * micro_batch_size, total)
         stop = min(start + micro_batch_size, total)
         if start < stop:
-            yield Microbatch.from_rows(dataset.gather(np.arange(start, stop)), 0, stop - start)
+            yield Microbatch.from_rows(gather(dataset, np.arange(start, stop)), 0, stop - start)
         else:
-            rows = dataset.gather(np.array([0]))
+            rows = gather(dataset, np.array([0]))
             rows.target_ids[:] = IGNORE_INDEX
             yield Microbatch.from_rows(rows, 0, 1)
-
-
-def _too_small(num_samples: int, global_batch_size: int, dp_size: int) -> DataError:
-    fitting = num_samples - num_samples % dp_size
-    lower = f"lower training.global_batch_size to {fitting}" if fitting else "use fewer ranks"
-    return DataError(
-        "training.global_batch_size",
-        f"{num_samples} samples in the train split for a global batch of {global_batch_size}",
-        f"at least {global_batch_size} samples",
-        f"Add documents, shorten training.sequence_length, or {lower}.",
-    )

@@ -147,7 +147,7 @@ def shuffle_prompts(pairs: Sequence[Pair], seed: int) -> list[Pair]:
     count = len(pairs)
     if count < 2:
         raise ValueError(f"{count} pairs; shuffling prompts needs two")
-    circle = permute(round_keys(seed, epoch=0), np.arange(count), count)
+    circle = permute(round_keys(seed, "prompts"), np.arange(count), count)
     donor = dict(zip(circle.tolist(), np.roll(circle, -1).tolist(), strict=True))
     return [
         Pair(pairs[donor[number]].prompt, pair.answer, pair.path)

@@ -16,13 +16,9 @@ from torch import Tensor
 
 from distrain.config.recipe import EvaluateStage, PretrainStage
 from distrain.config.records import read_json, write_json
-from distrain.data.loader import (
-    IGNORE_INDEX,
-    Dataset,
-    Microbatch,
-    PretrainDataset,
-    evaluation_microbatches,
-)
+from distrain.data.loader import Microbatch, evaluation_microbatches
+from distrain.data.manifest import list_sources
+from distrain.data.samples import IGNORE_INDEX, Dataset, JoinedDataset, PretrainDataset
 from distrain.data.shards import open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.evaluation import test_set
@@ -56,11 +52,14 @@ def run_stage(context: StageContext) -> Outcome:
     meter.load(trained.base_state)
     if lineage.pretrain is not None:
         folder = context.run.stage(str(lineage.prepare)).path
-        tokens = open_split(folder, "test", stage_kind="evaluate")
         length = sequence_length(context, lineage.pretrain)
-        result["documents"] = meter.documents(
-            PretrainDataset(tokens, length, keep_tail=True), tokenizer
-        )
+        parts = [
+            PretrainDataset(
+                open_split(folder, "test", source, stage_kind="evaluate"), length, keep_tail=True
+            )
+            for source in list_sources(folder, "test")
+        ]
+        result["documents"] = meter.documents(JoinedDataset(parts), tokenizer)
     if lineage.sft is not None:
         assert trained.adapter_state is not None, "a fine-tuned line has adapters"
         assert trained.lora is not None, "and their settings"

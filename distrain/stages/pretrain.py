@@ -6,10 +6,9 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distrain.config.recipe import PretrainStage
-from distrain.data.loader import PretrainDataset
-from distrain.data.shards import Split, open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
 from distrain.loss import IGNORE_INDEX
@@ -19,6 +18,7 @@ from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
+from distrain.stages.pretrain_data import open_pretrain_data
 from distrain.stages.training import close, train_to_outcome
 from distrain.train.build import TrainTask, build_host, build_run
 from distrain.train.run import Run
@@ -32,8 +32,7 @@ def run_stage(context: StageContext) -> Outcome:
     prepare = context.run.stage(str(lineage_of(context.recipe, context.name).prepare))
     vocab_size = Tokenizer.load(prepare.tokenizer).vocab_size
     length = stage.training.sequence_length
-    train = open_split(prepare.path, "train", stage_kind=stage.kind)
-    validation = open_split(prepare.path, "validation", stage_kind=stage.kind)
+    data = open_pretrain_data(stage, prepare.path, context.folder.path, context.recipe.seed)
     with torch.device("meta"):
         model = build_model(stage.model, vocab_size)
     task = TrainTask(
@@ -41,15 +40,16 @@ def run_stage(context: StageContext) -> Outcome:
         name=context.name,
         seed=context.recipe.seed,
         stage=stage,
-        train=PretrainDataset(train, length),
-        validation=PretrainDataset(validation, length),
+        train=data.train,
+        data=stage.data,
+        validation=data.validation,
         spec=partial(model_spec, stage, vocab_size, context.recipe.seed),
         flops_per_token=model.flops_per_token(length),
         attempt=context.attempt,
     )
     run = build_run(task, host)
     outcome, _ = train_to_outcome(run)
-    unigram = unigram_figures(run, train) if outcome.result else {}
+    unigram = unigram_figures(run, data.token_counts) if outcome.result else {}
     close(run)
     if outcome.result is None:
         return outcome
@@ -77,18 +77,18 @@ def model_spec(
     )
 
 
-def unigram_figures(run: Run, train: Split) -> dict[str, float]:
+def unigram_figures(run: Run, train_counts: NDArray[np.int64]) -> dict[str, float]:
     """Compute what a model must beat, on the very targets that validation measures.
 
     Both in nats per token: the targets' own entropy, and their cross-entropy under the token
     frequencies of the train split.
     """
-    counts = np.zeros_like(train.token_counts)
+    counts = np.zeros_like(train_counts)
     for microbatch in run.validation.microbatches():
         targets = microbatch.target_ids[microbatch.target_ids != IGNORE_INDEX]
         counts += np.bincount(targets.numpy(), minlength=len(counts)).astype(counts.dtype)
     counts = np.array(run.host.sum(*counts.tolist()))
     return {
         "unigram_entropy": unigram_entropy(counts),
-        "unigram_cross_entropy": unigram_cross_entropy(counts, train.token_counts),
+        "unigram_cross_entropy": unigram_cross_entropy(counts, train_counts),
     }

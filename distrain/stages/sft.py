@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from distrain.checkpoint.dcp import load_entries
+from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
 from distrain.data.tokenizer import Tokenizer
 from distrain.finetune.lora import initialize_lora, inject_lora, is_adapter, plain_name
@@ -46,7 +47,8 @@ def run_stage(context: StageContext) -> Outcome:
         name=context.name,
         seed=context.recipe.seed,
         stage=stage,
-        train=train.dataset(),
+        train={"pairs": train.stream()},
+        data=PretrainDataConfig(),
         validation=validation.dataset(),
         spec=partial(model_spec, stage, base, context.recipe.seed),
         flops_per_token=model.flops_per_token(stage.training.sequence_length),

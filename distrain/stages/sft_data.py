@@ -1,11 +1,14 @@
 """Which pairs the fine-tuning of a line reads, and as what samples."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.config.recipe import SftStage
-from distrain.data.loader import SftDataset
+from distrain.data.feed import OrderedStream
+from distrain.data.order import Order
 from distrain.data.pairs import Pair, open_pairs, read_user_pairs, sft_dataset, shuffle_prompts
+from distrain.data.samples import SftDataset
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.context import StageContext, lineage_of, typed
@@ -23,6 +26,16 @@ class PairSamples:
     def dataset(self) -> SftDataset:
         """Encode each pair as it is."""
         return sft_dataset(self.pairs, self.tokenizer, self.sequence_length)
+
+    def stream(self) -> OrderedStream:
+        """Put the encoded pairs in the order in which a run reads them."""
+        dataset = self.dataset()
+        content = hashlib.blake2b(digest_size=16)
+        for inputs, targets in dataset.examples:
+            content.update(inputs.tobytes())
+            content.update(targets.tobytes())
+        order = Order(self.seed, "pairs", max(1, len(dataset)))
+        return OrderedStream(dataset, order, content.hexdigest())
 
     def shuffled(self) -> SftDataset:
         """Encode each answer after another pair's prompt."""

@@ -1,6 +1,6 @@
 """Layer by layer, what the training loop is given: one ``build_<layer>`` function each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,11 +9,14 @@ import torch
 
 from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.layout import resolve_layout
+from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import TrainStage
 from distrain.config.records import read_json, utc_now, write_json
 from distrain.config.run_folder import RunFolder
 from distrain.config.training import TrainingConfig
-from distrain.data.loader import Dataset, Loader, Microbatch, evaluation_microbatches
+from distrain.data.feed import Feed, Stream
+from distrain.data.loader import Loader, Microbatch, evaluation_microbatches
+from distrain.data.samples import Dataset
 from distrain.errors import RecipeError
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
@@ -26,6 +29,7 @@ from distrain.parallel.collectives import HostGroup
 from distrain.parallel.device import resolve_device, resolve_precision
 from distrain.parallel.engine import Engine
 from distrain.parallel.process_group import start_process_group
+from distrain.train.data_plan import check_epochs, count_samples, plan_schedule
 from distrain.train.run import Run
 
 
@@ -36,7 +40,8 @@ class TrainTask:
     Args:
         name: The stage's name.
         seed: The recipe's.
-        train: Layer 3's train samples.
+        train: Layer 3's train samples, by source.
+        data: In which shares they are read, and how far ahead.
         validation: Samples measured every ``eval.eval_steps``.
         spec: Makes layer 4 from device and precision.
         flops_per_token: Of forward and backward, for MFU.
@@ -47,7 +52,8 @@ class TrainTask:
     name: str
     seed: int
     stage: TrainStage
-    train: Dataset
+    train: Mapping[str, Stream]
+    data: PretrainDataConfig
     validation: Dataset
     spec: Callable[[torch.device, str], ModelSpec]
     flops_per_token: float
@@ -59,8 +65,8 @@ def build_run(task: TrainTask, host: HostGroup) -> Run:
     stage, training = task.stage, task.stage.training
     device = resolve_device(training.device)
     engine = build_engine_of(task, host, device)
-    loader = build_loader(task, engine)  # 1-3
-    max_steps = count_steps(training, len(task.train))
+    max_steps = count_steps(training, task.train)
+    loader = build_loader(task, engine, max_steps)  # 1-3
     monitor = build_monitor(task, host, device, max_steps)
     wishes = Wishes(task.run, host)
     wishes.listen()
@@ -90,15 +96,19 @@ def build_host(training: TrainingConfig) -> HostGroup:
     return HostGroup()
 
 
-def build_loader(task: TrainTask, engine: Engine) -> Loader:
+def build_loader(task: TrainTask, engine: Engine, max_steps: int) -> Loader:
     """Layers 1-3: this rank's microbatches of each step's global batch."""
+    training = task.stage.training
+    schedule = plan_schedule(task.data, task.train, training.global_batch_size)
+    feed = Feed(task.train, schedule, task.seed)
+    check_epochs(task.data, feed, max_steps)
     return Loader(
-        task.train,
-        seed=task.seed,
-        global_batch_size=task.stage.training.global_batch_size,
-        micro_batch_size=task.stage.training.micro_batch_size,
+        feed,
+        micro_batch_size=training.micro_batch_size,
         dp_rank=engine.dp_rank,
         dp_size=engine.dp_size,
+        prefetch=task.data.prefetch,
+        num_threads=task.data.num_threads,
     )
 
 
@@ -179,7 +189,7 @@ def build_validation(
     return Validation(engine, host, summed_cross_entropy, microbatches, config.eval_steps, device)
 
 
-def count_steps(training: TrainingConfig, num_samples: int) -> int:
+def count_steps(training: TrainingConfig, train: Mapping[str, Stream]) -> int:
     """Return the length of the stage in steps, however the recipe states it.
 
     Raises:
@@ -192,7 +202,7 @@ def count_steps(training: TrainingConfig, num_samples: int) -> int:
         steps, setting = training.max_tokens // (batch * training.sequence_length), "max_tokens"
     else:
         assert training.num_epochs is not None, "the schema asks for one of the three"
-        steps, setting = int(training.num_epochs * num_samples / batch), "num_epochs"
+        steps, setting = int(training.num_epochs * count_samples(train) / batch), "num_epochs"
     if steps < 1:
         raise RecipeError(
             f"training.{setting}",

@@ -110,7 +110,8 @@ def validate(run: Run, progress: Progress) -> Progress:
 
 def record(run: Run, progress: Progress, result: StepResult, batch: Batch, clock: Clock) -> None:
     """Write the step's record, on rank 0. Collective."""
-    (batch_hash,) = run.host.sum(float(batch.crc))
+    # The sum of the ranks' digests is that of the whole batch, however many ranks cut it.
+    (batch_hash,) = run.host.sum(float(batch.digest))
     (memory_gib,) = run.host.max(peak_memory_gib(run.device))
     if run.monitor is None:
         return
@@ -123,7 +124,7 @@ def record(run: Run, progress: Progress, result: StepResult, batch: Batch, clock
         first_sample=batch.first_sample,
         num_samples=batch.num_samples,
         num_targets=result.num_targets,
-        batch_hash=int(batch_hash),
+        batch_hash=int(batch_hash) % 2**32,
         step_time_s=clock.step_s,
         data_time_s=clock.data_s,
         memory_gib=memory_gib,

@@ -65,6 +65,7 @@ class Run:
                     "Remove this checkpoint; the one before it will be used.",
                 )
             self.engine.loaded(extra["optimizer_steps"])
+            self.loader.feed.restore(extra["data"], step)
         if self.monitor is not None:
             # The validation before the first step is made again, unlike that of a checkpoint.
             lost = self.monitor.truncate_after(progress.step or -1)
@@ -89,4 +90,5 @@ class Run:
         return {
             "progress": progress.to_json(),
             "optimizer_steps": self.engine.optimizer_steps(),
+            "data": self.loader.feed.state(),
         }

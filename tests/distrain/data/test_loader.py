@@ -1,23 +1,30 @@
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 import distrain.loss
-from distrain.data.loader import (
+from distrain.data.feed import Feed, OrderedStream
+from distrain.data.loader import Loader, Microbatch, evaluation_microbatches
+from distrain.data.order import Order
+from distrain.data.packing import PackedIndex, plan_best_fit
+from distrain.data.samples import (
     IGNORE_INDEX,
-    Loader,
-    Microbatch,
+    JoinedDataset,
+    PackedDataset,
     PretrainDataset,
     SftDataset,
-    evaluation_microbatches,
+    gather,
 )
+from distrain.data.schedule import Schedule
 from distrain.data.shards import open_split
 from distrain.errors import DataError
 from tests.distrain.data.corpus import make_texts, write_split
 
 LENGTH = 32
+FIELDS = ("input_ids", "target_ids", "position_ids", "document_ids")
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +39,21 @@ def dataset(split):
     return PretrainDataset(split, LENGTH)
 
 
-def loader(dataset, **changes):
-    settings = {"seed": 7, "global_batch_size": 24, "micro_batch_size": 4} | changes
-    return Loader(dataset, **settings)
+def feed_of(dataset, batch_size=24, seed=7):
+    stream = OrderedStream(dataset, Order(seed, "text", len(dataset)), "content")
+    return Feed({"text": stream}, Schedule.planned(batch_size, {0: {"text": 1}}), seed)
+
+
+def loader(dataset, batch_size=24, **changes):
+    return Loader(feed_of(dataset, batch_size), **{"micro_batch_size": 4} | changes)
 
 
 def stacked(microbatches, field="input_ids"):
-    return torch.cat([getattr(part, field) for part in microbatches])
+    parts = [getattr(part, field) for part in microbatches]
+    if field == "document_ids":
+        # Numbered in each microbatch; what counts is where another one begins.
+        parts = [part.diff(prepend=part[:, :1] - 1) for part in parts]
+    return torch.cat(parts)
 
 
 def test_ignored_targets_are_those_the_loss_ignores():
@@ -52,37 +67,35 @@ def test_ranks_together_read_the_batch_of_one_rank(dataset, dp_size):
         parts = [
             loader(dataset, dp_rank=rank, dp_size=dp_size).batch_at(step) for rank in range(dp_size)
         ]
-        for field in ("input_ids", "target_ids", "document_ids", "position_ids"):
+        for field in FIELDS:
             together = torch.cat([stacked(part.microbatches, field) for part in parts])
             assert torch.equal(together, stacked(whole.microbatches, field))
         assert {(part.first_sample, part.num_samples) for part in parts} == {(24 * step, 24)}
+        assert sum(part.digest for part in parts) % 2**32 == whole.digest
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 5, 24, 100])
-def test_the_cut_into_microbatches_changes_neither_rows_nor_crc(dataset, micro_batch_size):
+def test_the_cut_into_microbatches_changes_neither_rows_nor_digest(dataset, micro_batch_size):
     whole = loader(dataset).batch_at(3)
     cut = loader(dataset, micro_batch_size=micro_batch_size).batch_at(3)
-    assert torch.equal(stacked(cut.microbatches), stacked(whole.microbatches))
-    assert cut.crc == whole.crc
+    for field in FIELDS:
+        assert torch.equal(stacked(cut.microbatches, field), stacked(whole.microbatches, field))
+    assert cut.digest == whole.digest
     assert max(len(part.input_ids) for part in cut.microbatches) <= micro_batch_size
-    assert cut.crc != loader(dataset).batch_at(4).crc
+    assert cut.digest != loader(dataset).batch_at(4).digest
 
 
-def test_an_epoch_reads_every_sample_once_and_the_next_one_again(dataset):
-    epoch = len(dataset)
-    steps = [loader(dataset).sample_indices_at(step) for step in range(-(-2 * epoch // 24))]
-    seen = np.concatenate(steps)[: 2 * epoch]
-    assert sorted(seen[:epoch]) == sorted(seen[epoch:]) == list(range(epoch))
-    assert seen[:epoch].tolist() != seen[epoch:].tolist()
-
-
-def test_unshuffled_samples_come_in_their_own_order(dataset):
-    indices = loader(dataset, shuffle=False).sample_indices_at(1)
-    assert indices.tolist() == [k % len(dataset) for k in range(24, 48)]
+def test_a_digest_tells_the_order_of_samples_and_every_id(dataset):
+    rows = gather(dataset, np.arange(4))
+    assert gather(dataset, np.array([1, 0, 2, 3])).digest() != rows.digest()
+    assert rows.digest(8) != rows.digest()
+    changed = gather(dataset, np.arange(4))
+    changed.target_ids[3, LENGTH - 1] += 1
+    assert changed.digest() != rows.digest()
 
 
 def test_samples_are_the_stream_in_pieces(dataset, split):
-    rows = dataset.gather(np.arange(len(dataset)))
+    rows = gather(dataset, np.arange(len(dataset)))
     stream = split.tokens(0, split.num_tokens)
     used = len(dataset) * LENGTH
     assert split.num_tokens - 1 - used < LENGTH
@@ -92,20 +105,28 @@ def test_samples_are_the_stream_in_pieces(dataset, split):
     assert rows.target_ids.ravel().tolist() == expected.tolist()
 
 
+def documents_of(rows):
+    """Where each document of ``rows`` begins and ends: row, first and last place."""
+    spans = zip(rows.cu_seqlens[:-1].tolist(), rows.cu_seqlens[1:].tolist(), strict=True)
+    length = rows.input_ids.shape[1]
+    return [(a // length, a % length, a % length + b - a) for a, b in spans]
+
+
 def test_documents_and_positions_are_those_of_the_document_ends(dataset, split):
-    rows = dataset.gather(np.arange(len(dataset)))
-    number, start = np.empty(split.num_tokens, int), np.empty(split.num_tokens, int)
-    place = 0
-    for document in range(split.num_documents):
-        end = place + len(split.document(document))
-        number[place:end], start[place:end] = document, place
-        place = end
-    for row in range(len(dataset)):
-        places = np.arange(row * LENGTH, (row + 1) * LENGTH)
-        documents = number[places]
-        assert rows.document_ids[row].tolist() == (documents - documents[0]).tolist()
-        begins = np.maximum(start[places], row * LENGTH)
-        assert rows.position_ids[row].tolist() == (places - begins).tolist()
+    rows = gather(dataset, np.arange(len(dataset)))
+    ends = np.cumsum([len(split.document(number)) for number in range(split.num_documents)])
+    begins = {0, *ends[ends < len(dataset) * LENGTH].tolist(), *range(0, len(dataset) * LENGTH, 32)}
+    assert rows.cu_seqlens.tolist() == [*sorted(begins), len(dataset) * LENGTH]
+    for row, first, last in documents_of(rows):
+        assert rows.position_ids[row, first:last].tolist() == list(range(last - first))
+
+
+def test_rows_in_another_order_are_the_same_rows(dataset):
+    rows = gather(dataset, np.arange(len(dataset)))
+    order = np.random.default_rng(0).permutation(len(dataset))
+    again = gather(dataset, order)
+    for field in ("input_ids", "target_ids", "position_ids"):
+        assert np.array_equal(getattr(again, field), getattr(rows, field)[order])
 
 
 def test_the_tail_makes_a_padded_sample_only_for_measuring(dataset, split):
@@ -113,33 +134,64 @@ def test_the_tail_makes_a_padded_sample_only_for_measuring(dataset, split):
     rest = (split.num_tokens - 1) % LENGTH
     assert rest
     assert len(measured) == len(dataset) + 1
-    rows = measured.gather(np.array([len(dataset)]))
-    assert (rows.document_ids[0] >= 0).tolist() == [True] * rest + [False] * (LENGTH - rest)
+    rows = gather(measured, np.array([len(dataset)]))
+    assert rest in rows.cu_seqlens
+    assert rows.position_ids[0, rest:].tolist() == list(range(LENGTH - rest))
     assert (rows.target_ids[0, rest:] == IGNORE_INDEX).all()
-    everything = measured.gather(np.arange(len(measured)))
+    everything = gather(measured, np.arange(len(measured)))
     # All tokens are targets, but the first and those that follow the end of a document.
     assert (everything.target_ids != IGNORE_INDEX).sum() == split.num_tokens - split.num_documents
     with pytest.raises(IndexError):
-        dataset.gather(np.array([len(dataset)]))
+        gather(dataset, np.array([len(dataset)]))
+
+
+def test_joined_datasets_are_one_after_the_other(dataset, split):
+    other = PretrainDataset(split, LENGTH, keep_tail=True)
+    joined = JoinedDataset([dataset, other])
+    assert len(joined) == 2 * len(dataset) + 1
+    rows = gather(joined, np.array([len(dataset) + 3, 2, 2 * len(dataset)]))
+    expected = [gather(other, np.array([3])), gather(dataset, np.array([2]))]
+    assert np.array_equal(rows.input_ids[:1], expected[0].input_ids)
+    assert np.array_equal(rows.target_ids[1:2], expected[1].target_ids)
+
+
+def test_packed_samples_hold_every_target_of_every_document_once(split):
+    index = PackedIndex([plan_best_fit(shard.ends, LENGTH) for shard in split.shards])
+    packed = PackedDataset(split, index, LENGTH)
+    rows = gather(packed, np.arange(len(packed)))
+    pairs = []
+    for row, first, last in documents_of(rows):
+        targets = rows.target_ids[row, first:last]
+        assert (targets == IGNORE_INDEX).all() or (targets != IGNORE_INDEX).all()
+        if targets[0] != IGNORE_INDEX:
+            assert rows.position_ids[row, first:last].tolist() == list(range(last - first))
+            pairs += zip(rows.input_ids[row, first:last].tolist(), targets.tolist(), strict=True)
+    expected = []
+    for number in range(split.num_documents):
+        ids = split.document(number).tolist()
+        expected += pairwise(ids)
+    assert sorted(pairs) == sorted(expected)
 
 
 def test_pairs_are_filled_up_with_positions_that_nothing_sees():
     pair = (np.array([5, 6, 7]), np.array([IGNORE_INDEX, 7, 0]))
-    rows = SftDataset([pair], 5, pad_id=3).gather(np.array([0]))
+    rows = gather(SftDataset([pair], 5, pad_id=3), np.array([0]))
     assert rows.input_ids.tolist() == [[5, 6, 7, 3, 3]]
     assert rows.target_ids.tolist() == [[IGNORE_INDEX, 7, 0, IGNORE_INDEX, IGNORE_INDEX]]
-    assert rows.document_ids.tolist() == [[0, 0, 0, -1, -1]]
-    assert rows.position_ids.tolist() == [[0, 1, 2, 0, 0]]
+    assert rows.cu_seqlens.tolist() == [0, 3, 5]
+    assert rows.position_ids.tolist() == [[0, 1, 2, 0, 1]]
     part = Microbatch.from_rows(rows, 0, 1)
     assert part.num_targets == 2
-    assert {tensor.dtype for tensor in vars(part).values()} == {torch.int64}
+    assert part.document_ids.tolist() == [[0, 0, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
 def test_batches_made_ahead_are_those_of_their_steps(dataset, prefetch):
     source = loader(dataset, prefetch=prefetch)
     batches = source.batches(start_step=5)
-    assert [next(batches).crc for _ in range(4)] == [source.batch_at(5 + i).crc for i in range(4)]
+    assert [next(batches).digest for _ in range(4)] == [
+        source.batch_at(5 + i).digest for i in range(4)
+    ]
     batches.close()
 
 
@@ -152,32 +204,39 @@ def test_closing_ends_the_thread(dataset):
     assert threading.active_count() == before
 
 
-def test_an_error_in_the_thread_reaches_who_asks_for_that_batch(dataset):
+def test_an_error_in_the_thread_reaches_who_asks_for_that_batch(dataset, monkeypatch):
     class Failing:
+        sequence_length = LENGTH
+
         def __len__(self):
-            return 100
+            return len(dataset)
 
-        def gather(self, indices):
-            if 30 in indices:
+        def fill(self, buffer, rows, indices):
+            if order.find(0, indices).max() >= 24:
                 raise OSError("disk gone")
-            return dataset.gather(indices % len(dataset))
+            dataset.fill(buffer, rows, indices)
 
-    batches = loader(Failing(), shuffle=False).batches()
+    order = Order(7, "text", len(dataset))
+    batches = loader(Failing()).batches()
+    monkeypatch.setattr("distrain.data.loader.TOKENS_AT_ONCE", 24 * LENGTH)
     next(batches)
     with pytest.raises(OSError, match="disk gone"):
         next(batches)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
-def test_a_corpus_smaller_than_a_batch_is_refused_with_both_numbers(split):
-    dataset = PretrainDataset(split, split.num_tokens // 10)
-    with pytest.raises(DataError) as caught:
-        loader(dataset, global_batch_size=64, dp_size=4)
-    assert "9 samples" in caught.value.found or "10 samples" in caught.value.found
-    assert "global batch of 64" in caught.value.found
-    assert "lower training.global_batch_size to 8" in caught.value.remedy
-    with pytest.raises(ValueError, match="batch of 25"):
-        loader(dataset, global_batch_size=25, dp_size=2)
+def test_a_batch_that_the_ranks_cannot_share_is_refused(dataset):
+    with pytest.raises(ValueError, match="batch of 25 samples for 2 ranks"):
+        loader(dataset, 25, dp_size=2).batch_at(0)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_threads_change_no_batch(dataset, num_threads):
+    batches = loader(dataset, prefetch=6, num_threads=num_threads).batches()
+    expected = loader(dataset)
+    for step in range(20):
+        assert next(batches).digest == expected.batch_at(step).digest
+    batches.close()
 
 
 @pytest.mark.parametrize("dp_size", [1, 2, 3, 4, 8])
@@ -199,7 +258,7 @@ def test_measuring_reads_every_sample_once_in_equal_numbers_of_microbatches(
     assert all(0 < len(part.input_ids) <= 5 for part in parts)
     real = torch.cat([part.target_ids for part in parts if part.num_targets])
     count = len(dataset) if limit is None else limit
-    assert torch.equal(real, torch.from_numpy(dataset.gather(np.arange(count)).target_ids))
+    assert torch.equal(real, torch.from_numpy(gather(dataset, np.arange(count)).target_ids))
 
 
 def test_nothing_to_measure_is_an_error(split):

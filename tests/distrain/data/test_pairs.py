@@ -90,7 +90,7 @@ def test_pairs_of_a_split_come_back_and_those_of_the_test_split_to_evaluate_only
 
 def test_damaged_pairs_are_found_and_missing_ones_explained(tmp_path):
     write_split(tmp_path, "train", make_texts(2), pairs=[pair.to_json() for pair in PAIRS])
-    file = tmp_path / "train" / "pairs.jsonl"
+    file = tmp_path / "train" / "main" / "pairs.jsonl"
     file.write_bytes(file.read_bytes().replace(b"answer 3", b"answer 4"))
     with pytest.raises(DataError, match=r"pairs\.jsonl"):
         open_pairs(tmp_path, "train", stage_kind="sft")

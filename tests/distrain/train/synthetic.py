@@ -8,8 +8,9 @@ import torch
 
 from distrain.config.recipe import PretrainStage
 from distrain.config.run_folder import RunFolder
-from distrain.data.loader import IGNORE_INDEX
-from distrain.data.samples import Ids, Rows
+from distrain.data.feed import OrderedStream
+from distrain.data.order import Order
+from distrain.data.samples import IGNORE_INDEX, Ids, RowBuffer
 from distrain.parallel.collectives import HostGroup
 from distrain.stages.pretrain import model_spec
 from distrain.train.build import TrainTask, build_run
@@ -23,27 +24,24 @@ GLOBAL_BATCH_SIZE = 8
 class SyntheticDataset:
     """Two documents a row, of unequal lengths, and unequal numbers of targets per row."""
 
+    sequence_length = SEQUENCE_LENGTH
+
     def __init__(self, size: int) -> None:
         self.size = size
 
     def __len__(self) -> int:
         return self.size
 
-    def gather(self, indices: Ids) -> Rows:
-        shape = (len(indices), SEQUENCE_LENGTH)
-        inputs, targets = np.empty(shape, np.int64), np.empty(shape, np.int64)
-        documents, positions = np.zeros(shape, np.int64), np.empty(shape, np.int64)
-        for row, index in enumerate(indices):
+    def fill(self, buffer: RowBuffer, rows: Ids, indices: Ids) -> None:
+        for row, index in zip(rows.tolist(), indices, strict=True):
             dice = np.random.default_rng(int(index))
             start, stride = dice.integers(0, VOCAB_SIZE), dice.integers(1, 4)
             stream = (start + stride * np.arange(SEQUENCE_LENGTH + 1)) % VOCAB_SIZE
-            inputs[row], targets[row] = stream[:-1], stream[1:]
+            buffer.input_ids[row], buffer.target_ids[row] = stream[:-1], stream[1:]
             cut = int(dice.integers(1, SEQUENCE_LENGTH))
-            documents[row, cut:] = 1
-            positions[row] = np.r_[np.arange(cut), np.arange(SEQUENCE_LENGTH - cut)]
-            targets[row, dice.random(SEQUENCE_LENGTH) < dice.random()] = IGNORE_INDEX
-        targets[:, 0] = 3  # no row is without a target
-        return Rows(inputs, targets, documents, positions)
+            buffer.begin_documents(np.array([row * SEQUENCE_LENGTH + cut]))
+            buffer.target_ids[row, dice.random(SEQUENCE_LENGTH) < dice.random()] = IGNORE_INDEX
+            buffer.target_ids[row, 0] = 3  # no row is without a target
 
 
 def make_stage(
@@ -93,7 +91,8 @@ def make_run(folder: Path, stage: PretrainStage, seed: int = 5) -> Run:
         name="pretrain",
         seed=seed,
         stage=stage,
-        train=SyntheticDataset(500),
+        train={"made": OrderedStream(SyntheticDataset(500), Order(seed, "made", 500), "made")},
+        data=stage.data,
         validation=SyntheticDataset(11),
         spec=partial(model_spec, stage, VOCAB_SIZE, seed),
         flops_per_token=1e6,

@@ -1,0 +1,81 @@
+"""Section of layer 3: how prepared sources become the samples of a run."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from distrain.config.section import Section
+
+Weight = Annotated[float, Field(gt=0)]
+Weights = Annotated[dict[str, Weight], Field(min_length=1)]
+
+
+class MixtureSegment(Section):
+    """Weights that hold from a step on."""
+
+    from_step: Annotated[int, Field(ge=0)]
+    weights: Weights
+
+
+class OrderConfig(Section):
+    """In which order the samples of a source are read; every epoch reads each once."""
+
+    kind: Literal["auto", "full", "blocks"] = "auto"
+    """``full``: any sample may follow any other. ``blocks``: samples are mixed within windows of
+    blocks, so that remote shards are read in large pieces. ``auto``: blocks for remote shards."""
+    block_samples: Annotated[int, Field(ge=1)] = 256
+    """Neighbours that are read at about the same time."""
+    window_blocks: Annotated[int, Field(ge=1)] = 64
+    """Blocks that are mixed with each other; more than a batch should fit."""
+
+
+class PretrainDataConfig(Section):
+    """Which sources are read, in which shares, order and cut."""
+
+    mixture: Weights | tuple[MixtureSegment, ...] | None = None
+    """Weights by source, or a list of ``{from_step, weights}``; a source without a weight is not
+    read. Default: every sample of every source once an epoch. May change at a resume."""
+    max_epochs: Annotated[float, Field(gt=0)] | dict[str, Annotated[float, Field(gt=0)]] | None = (
+        None
+    )
+    """How often a source may be read, for all or by source; a run that needs more is refused."""
+    packing: Literal["concat", "best_fit"] = "concat"
+    """``concat``: the sources' tokens cut into equal stretches. ``best_fit``: as few documents as
+    possible are cut, at the price of some padding."""
+    order: OrderConfig = OrderConfig()
+    prefetch: Annotated[int, Field(ge=0)] = 2
+    """Batches made ahead."""
+    num_threads: Annotated[int, Field(ge=1)] = 1
+    """Threads that make them; more hide the latency of remote shards. Changes no batch."""
+
+    @model_validator(mode="after")
+    def _begins_at_step_0(self) -> Self:
+        if isinstance(self.mixture, tuple):
+            steps = [segment.from_step for segment in self.mixture]
+            if steps[:1] != [0]:
+                raise ValueError(
+                    f"the first weights of the mixture hold from step "
+                    f"{steps[0] if steps else 'none'}; let the first from_step be 0"
+                )
+            if steps != sorted(set(steps)):
+                raise ValueError(
+                    f"the mixture's steps are {', '.join(map(str, steps))}; "
+                    "write each from_step once, in rising order"
+                )
+        return self
+
+    @property
+    def segments(self) -> Mapping[int, Mapping[str, float]] | None:
+        """Weights by the step from which they hold; ``None`` for every sample once an epoch."""
+        if self.mixture is None:
+            return None
+        if isinstance(self.mixture, dict):
+            return {0: self.mixture}
+        return {segment.from_step: segment.weights for segment in self.mixture}
+
+    def epochs_allowed(self, source: str) -> float | None:
+        """Return how often ``source`` may be read."""
+        if isinstance(self.max_epochs, dict):
+            return self.max_epochs.get(source)
+        return self.max_epochs
