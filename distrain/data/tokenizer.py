@@ -1,4 +1,4 @@
-"""Layer 2: text <-> token ids, byte-level BPE (arXiv 1909.03341, section 2.2) by ``tokenizers``.
+"""Layer 2: text <-> token ids, by ``tokenizers``; whole corpora go through ``data/encoders``.
 
 Control tokens are ids that no text can produce: a document that contains the characters
 ``<|endoftext|>`` is encoded as ordinary text.
@@ -9,13 +9,15 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from distrain.data.closing import close_tokenizer
+from distrain.data.unigram import canonical_unigram
 from distrain.errors import DataError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -28,6 +30,24 @@ CONTROL_TOKENS = (END_OF_TEXT, USER, ASSISTANT, PAD)
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
 """Hugging Face's files beside ``tokenizer.json`` that may name its end-of-text token."""
+
+
+GPT4_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The expression of tiktoken's ``cl100k_base``, in the form that Llama 3's tokenizer has it."""
+
+SPLITS: dict[str, pre_tokenizers.PreTokenizer] = {
+    "gpt2": pre_tokenizers.ByteLevel(add_prefix_space=False),
+    "gpt4": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(GPT4_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    ),
+}
+"""Ways to cut text into words of bytes. Both cut the names of control tokens at ``|``."""
 
 
 class Tokenizer:
@@ -69,10 +89,21 @@ class Tokenizer:
         else what a Hugging Face file beside ``tokenizer.json`` names.
 
         Raises:
-            DataError: There is no such file, it is no tokenizer, or it has no end-of-text token.
+            DataError: There is no such file, it is no tokenizer, it has no end-of-text token, or
+                text could give control tokens or other ids each time.
         """
         file = path / TOKENIZER_FILE if path.is_dir() else path
-        text, raw = _read(file)
+        original, raw = _read(file)
+        if getattr(raw.model, "dropout", None):
+            raise DataError(
+                str(file),
+                f"a tokenizer with a dropout of {raw.model.dropout:.3g}",
+                "one that gives equal ids for equal text",
+                "Set model.dropout to null in it.",
+            )
+        text = close_tokenizer(original, raw, str(file))
+        if text != original:
+            raw = tokenizers.Tokenizer.from_str(text)
         eos_id = _find_id(raw, END_OF_TEXT, file.parent, "eos_token")
         if eos_id is None:
             raise DataError(
@@ -87,7 +118,7 @@ class Tokenizer:
             eos_id=eos_id,
             pad_id=eos_id if pad_id is None else pad_id,
             content=text,
-            fingerprint=fingerprint(text, eos_id),
+            fingerprint=fingerprint(original, eos_id),
         )
 
     @property
@@ -128,7 +159,7 @@ class Tokenizer:
     def token_bytes(self) -> NDArray[np.int64]:
         """Count the UTF-8 bytes of text behind each id, shape (vocab_size,); 0 for control tokens.
 
-        Exact for byte-level BPE. In SentencePiece-like vocabularies, a space that the tokenizer
+        Exact for byte-level vocabularies. In those like SentencePiece's, a space that the tokenizer
         adds before a text counts as one byte of it.
         """
         content = json.loads(self._raw.to_str())
@@ -141,26 +172,45 @@ class Tokenizer:
         return sizes
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_frequency: int) -> str:
-    """Train a byte-level BPE; equal texts in equal order give equal results.
+def train_tokenizer(
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    min_frequency: int,
+    model: Literal["bpe", "unigram"] = "bpe",
+    split: Literal["gpt2", "gpt4"] = "gpt2",
+) -> str:
+    """Train a byte-level tokenizer; equal texts in equal order give equal results.
+
+    Both models know all 256 bytes, so any text comes back from its ids.
+
+    Args:
+        texts: Read once.
+        vocab_size: At most; smaller if the texts hold too few pairs or pieces.
+        min_frequency: Of a pair that ``bpe`` merges; of no effect for ``unigram``.
+        model: ``bpe`` (arXiv 1909.03341, section 2.2) or ``unigram`` (arXiv 1804.10959).
+        split: Key of ``SPLITS``.
 
     Returns:
-        The content of a ``tokenizer.json``. The vocabulary is smaller than ``vocab_size`` if the
-        texts hold too few pairs of ``min_frequency``.
+        The content of a ``tokenizer.json``.
     """
-    raw = tokenizers.Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw = tokenizers.Tokenizer(models.BPE() if model == "bpe" else models.Unigram())
+    raw.pre_tokenizer = SPLITS[split]
     raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=list(CONTROL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
+    common: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "special_tokens": list(CONTROL_TOKENS),
+        "initial_alphabet": sorted(pre_tokenizers.ByteLevel.alphabet()),
+        "show_progress": False,
+    }
+    trainer: trainers.Trainer = (
+        trainers.BpeTrainer(min_frequency=min_frequency, **common)
+        if model == "bpe"
+        else trainers.UnigramTrainer(**common)
     )
     raw.train_from_iterator(iter(texts), trainer)
     content: str = raw.to_str(pretty=True)
-    return content
+    return content if model == "bpe" else canonical_unigram(content, len(CONTROL_TOKENS))
 
 
 def fingerprint(tokenizer_json: str, eos_id: int) -> str:

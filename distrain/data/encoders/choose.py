@@ -127,6 +127,8 @@ class _Expected:
         found = candidate.encode(self.texts)
         if len(found.ends) != len(self.texts):
             raise _refused(candidate, f"{len(found.ends)} results for {len(self.texts)} texts")
+        if len(found.ids) != found.ends[-1]:
+            raise _refused(candidate, f"{len(found.ids)} ids for texts of {found.ends[-1]}")
         if not (
             np.array_equal(found.ends, self.encoded.ends)
             and np.array_equal(found.ids, self.encoded.ids)
@@ -171,4 +173,4 @@ def _up_to(texts: Iterable[str], characters: int) -> list[str]:
 
 
 def _shown(text: str) -> str:
-    return f"{text[:60]!a}" + ("..." if len(text) > 60 else "")
+    return f"{text[:30]!a}" + ("..." if len(text) > 30 else "")

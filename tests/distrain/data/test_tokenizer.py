@@ -12,6 +12,7 @@ from tokenizers import decoders, models, processors
 from distrain.data.tokenizer import CONTROL_TOKENS, Tokenizer, train_tokenizer
 from distrain.errors import DataError
 from tests.distrain.data.corpus import make_texts, make_tokenizer
+from tests.distrain.data.encoders.made import stdlib_texts
 
 TRICKY = [
     "",
@@ -23,9 +24,17 @@ TRICKY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+def train(folder, texts, **settings):
+    file = folder / "tokenizer.json"
+    file.write_text(train_tokenizer(texts, min_frequency=2, **settings), encoding="utf-8")
+    return Tokenizer.load(file)
+
+
+@pytest.fixture(scope="module", params=["bpe-gpt2", "bpe-gpt4", "unigram-gpt2", "unigram-gpt4"])
+def tokenizer(request, tmp_path_factory):
+    model, split = request.param.split("-")
+    folder = tmp_path_factory.mktemp(request.param)
+    return train(folder, stdlib_texts(), vocab_size=300, model=model, split=split)
 
 
 @pytest.mark.parametrize("text", TRICKY)
@@ -64,22 +73,25 @@ def test_control_tokens_are_shown_by_name_or_skipped(tokenizer):
     assert tokenizer.decode(ids, skip_control=True) == "hi"
 
 
-def test_control_tokens_in_the_train_text_do_not_change_the_vocabulary_size(tmp_path):
-    texts = ["<|endoftext|> " * 50, *make_texts(20)]
-    file = tmp_path / "tokenizer.json"
-    file.write_text(train_tokenizer(texts, vocab_size=300, min_frequency=2))
-    tokenizer = Tokenizer.load(file)
+@pytest.mark.parametrize("split", ["gpt2", "gpt4"])
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+def test_control_tokens_in_the_train_text_do_not_change_the_vocabulary_size(tmp_path, model, split):
+    texts = ["<|endoftext|> " * 50, *stdlib_texts()[:2]]
+    tokenizer = train(tmp_path, texts, vocab_size=300, model=model, split=split)
     assert tokenizer.vocab_size == 300
     assert 0 not in tokenizer.encode(texts[0])
     assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
 
 
-def test_training_gives_the_same_bytes_in_another_process():
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+def test_training_gives_the_same_bytes_in_another_process(model):
     code = (
         "import hashlib, sys\n"
         "from distrain.data.tokenizer import train_tokenizer\n"
-        "from tests.distrain.data.corpus import make_texts\n"
-        "content = train_tokenizer(make_texts(200), vocab_size=600, min_frequency=2)\n"
+        "from tests.distrain.data.encoders.made import stdlib_texts\n"
+        "content = train_tokenizer(\n"
+        f"    stdlib_texts(), vocab_size=600, min_frequency=2, model='{model}'\n"
+        ")\n"
         "sys.stdout.write(hashlib.sha256(content.encode()).hexdigest())\n"
     )
     runs = {
@@ -92,13 +104,38 @@ def test_training_gives_the_same_bytes_in_another_process():
     assert len(runs.pop()) == 64
 
 
+def test_a_unigram_model_prefers_the_pieces_of_its_text(tmp_path):
+    tokenizer = train(tmp_path, stdlib_texts(), vocab_size=600, model="unigram")
+    content = json.loads(tokenizer.content)["model"]
+    assert content["type"] == "Unigram"
+    scores = [score for _, score in content["vocab"][len(CONTROL_TOKENS) :]]
+    assert scores == sorted(scores, reverse=True)
+    assert scores == [round(score, 4) for score in scores]
+    assert [tokenizer.name_of(token_id) for token_id in tokenizer.encode(" return")] == ["Ġreturn"]
+
+
+def test_no_text_trains_no_unigram_model():
+    with pytest.raises(DataError, match="no text to train a unigram model on"):
+        train_tokenizer([""], vocab_size=300, min_frequency=2, model="unigram")
+
+
+def test_the_split_of_gpt_4_keeps_numbers_short(tmp_path):
+    texts = ["123456 " * 100]
+    names = {}
+    for split in ("gpt2", "gpt4"):
+        tokenizer = train(tmp_path, texts, vocab_size=320, split=split)
+        names[split] = [tokenizer.name_of(token_id) for token_id in tokenizer.encode("123456")]
+    assert names == {"gpt2": ["123456"], "gpt4": ["123", "456"]}
+
+
 def test_too_little_text_gives_a_smaller_vocabulary(tmp_path):
     file = tmp_path / "tokenizer.json"
     file.write_text(train_tokenizer(["ab ab"], vocab_size=4096, min_frequency=2))
     assert 260 <= Tokenizer.load(file).vocab_size < 270
 
 
-def test_the_fingerprint_is_of_the_content_not_of_its_form(tmp_path, tokenizer):
+def test_the_fingerprint_is_of_the_content_not_of_its_form(tmp_path):
+    tokenizer = make_tokenizer(tmp_path)
     content = train_tokenizer(make_texts(50), vocab_size=300, min_frequency=2)
     compact = tmp_path / "tokenizer.json"
     compact.write_text(json.dumps(json.loads(content)))
@@ -151,6 +188,14 @@ def test_tokenizers_that_cannot_serve_are_refused_with_a_remedy(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match="no tokenizer"):
         Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_ids_that_change_from_run_to_run_are_refused(tmp_path):
+    content = json.loads(train_tokenizer(make_texts(50), vocab_size=300, min_frequency=2))
+    content["model"]["dropout"] = 0.1
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"a dropout of 0\.1; .* Set model\.dropout to null in it"):
+        Tokenizer.load(tmp_path)
 
 
 def test_bytes_of_a_split_can_be_summed_by_token_counts(tokenizer):
