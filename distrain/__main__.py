@@ -38,6 +38,10 @@ def main(argv: list[str] | None = None) -> int:
             from distrain.stages.generate import run_command
 
             return run_command(arguments)
+        if arguments.command == "data":
+            from distrain.stages import data_commands
+
+            return data_commands.run_command(arguments.arguments)
         run = RunFolder(arguments.run)
         recipe = read_resolved(run.resolved)
         return run_stage(recipe, run, arguments.stage, rank, again=arguments.again)
@@ -185,6 +189,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     generate.add_argument("--temperature", type=float, default=0.0)
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--chat", action="store_true", help="the prompt is a user's turn")
+    data = commands.add_parser("data", help="look at token files", add_help=False)
+    data.add_argument("arguments", nargs=argparse.REMAINDER)
     return parser.parse_args(argv)
 
 

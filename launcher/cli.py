@@ -24,6 +24,7 @@ from launcher.arguments import (
     RunArgument,
 )
 from launcher.boundary import call
+from launcher.data_commands import app as data_app
 
 if TYPE_CHECKING:
     from distrain.config.run_folder import RunFolder
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data_app, name="data")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,242 @@
+"""``distrain data ...``: looks at tokens on disk. A child process reads; here is what users see."""
+
+import glob
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distrain.errors import ExitCode, NotFoundError, PreflightError
+from launcher.arguments import JsonOption
+
+NEEDED_MODULES = ("numpy", "tokenizers", "xxhash", "zstandard")
+
+
+class Split(StrEnum):
+    """Splits by name."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class TokenFormat(StrEnum):
+    """Formats of other tools; ``distrain.data.adapters.ADAPTERS`` reads them."""
+
+    MEGATRON = "megatron"
+    DATATROVE = "datatrove"
+    NPY = "npy"
+
+
+class Dtype(StrEnum):
+    """Types of ids; ``distrain.data.adapters.npy.DTYPES``."""
+
+    UINT8 = "uint8"
+    UINT16 = "uint16"
+    UINT32 = "uint32"
+    INT32 = "int32"
+    INT64 = "int64"
+
+
+TargetArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PATH_OR_RUN]",
+        help="A run (default: the latest), a folder of its prepare stage, or token files of "
+        "another tool (file, folder or glob).",
+    ),
+]
+FormatOption = Annotated[
+    TokenFormat | None, typer.Option("--format", help="Of another tool's files; default: found.")
+]
+DtypeOption = Annotated[
+    Dtype | None, typer.Option("--dtype", help="Of one id, where no file says it.")
+]
+EosOption = Annotated[
+    int | None, typer.Option("--eos-id", help="Id that ends documents of npy files.", min=0)
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option("--tokenizer", metavar="PATH", help="tokenizer.json; default: that of the run."),
+]
+
+app = typer.Typer(
+    help="Look at tokens on disk: what is there, whether it is whole, how it reads.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def inspect(
+    target: TargetArgument = None,
+    token_format: FormatOption = None,
+    dtype: DtypeOption = None,
+    eos_id: EosOption = None,
+    tokenizer: TokenizerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is there: shards, tokens, documents, lengths, frequent tokens."""
+    from launcher.data_text import inspection_text
+
+    found = find_target(target)
+    options = _reading(token_format, dtype, eos_id, tokenizer)
+    records = list(_records(["inspect", found, *options]))
+    if as_json:
+        _print(json.dumps({"target": found, "parts": records}, indent=2))
+    else:
+        _print(inspection_text(records))
+
+
+@app.command()
+def verify(
+    target: TargetArgument = None,
+    token_format: FormatOption = None,
+    dtype: DtypeOption = None,
+    eos_id: EosOption = None,
+    tokenizer: TokenizerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read everything again: digests, ids, ends of documents; code 4 if something is damaged."""
+    from launcher.data_text import damage_text, verified_text
+
+    found = find_target(target)
+    options = _reading(token_format, dtype, eos_id, tokenizer)
+    records = []
+    for record in _records(["verify", found, *options]):
+        records.append(record)
+        if not as_json:
+            _print(verified_text(record))
+    damaged = sum(len(record["damaged"]) for record in records)
+    if as_json:
+        _print(json.dumps({"target": found, "damaged": damaged, "parts": records}, indent=2))
+    elif damaged:
+        typer.echo(damage_text(damaged), err=True)
+    if damaged:
+        raise typer.Exit(ExitCode.PREFLIGHT)
+
+
+@app.command()
+def sample(  # noqa: PLR0913
+    target: TargetArgument = None,
+    split: Annotated[
+        Split | None, typer.Option("--split", help="Default: train; test is for evaluate alone.")
+    ] = None,
+    source: Annotated[str | None, typer.Option("--source", help="Default: all of them.")] = None,
+    number: Annotated[int, typer.Option("--number", help="How many documents.", min=1)] = 3,
+    seed: Annotated[int, typer.Option("--seed", help="Of the choice.", min=0)] = 0,
+    document: Annotated[
+        int | None, typer.Option("--document", help="This one only, by its number.", min=0)
+    ] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Also list the ids.")] = False,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", help="Of one document; 0: all.", min=0)
+    ] = 1000,
+    token_format: FormatOption = None,
+    dtype: DtypeOption = None,
+    eos_id: EosOption = None,
+    tokenizer: TokenizerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show documents, decoded; control tokens stand in brackets. With --json, one a line."""
+    from launcher.data_text import document_text
+
+    arguments = [
+        *("sample", find_target(target)),
+        *_reading(token_format, dtype, eos_id, tokenizer),
+        *([f"--split={split.value}"] if split is not None else []),
+        *([f"--source={source}"] if source is not None else []),
+        *([f"--document={document}"] if document is not None else []),
+        *(f"--number={number}", f"--seed={seed}", f"--max-tokens={max_tokens}"),
+        *(["--tokens"] if tokens else []),
+    ]
+    for record in _records(arguments):
+        _print(json.dumps(record) if as_json else document_text(record))
+
+
+def find_target(target: str | None) -> str:
+    """Return the folder of a run, or what a path names, as an absolute path.
+
+    The name of a run goes first: `./NAME` is a file of that name beyond doubt.
+
+    Raises:
+        NotFoundError: There is neither.
+    """
+    from distrain.config.run_folder import RunFolder
+    from launcher.run_files import find_run, runs_dir
+
+    is_name = target is None or "/" not in target
+    if target is None or (is_name and RunFolder(runs_dir() / target).resolved.is_file()):
+        return str(find_run(target).root)
+    path = Path(target).expanduser()
+    if glob.has_magic(target) or "://" in target:
+        return target
+    # Megatron's own tools name a pair of files by what their names share.
+    if path.exists() or any(path.with_name(path.name + end).exists() for end in (".bin", ".idx")):
+        return str(path.absolute())
+    if is_name:
+        return str(find_run(target).root)
+    raise NotFoundError(
+        target,
+        f"nothing there (looked for {path.absolute()})",
+        "a run, a folder of a prepare stage, or token files",
+        "Correct the path.",
+    )
+
+
+def _print(text: str) -> None:
+    """Write a result, until whoever reads has seen enough (``| head``)."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(ExitCode.DONE) from None
+
+
+def _reading(
+    token_format: TokenFormat | None,
+    dtype: Dtype | None,
+    eos_id: int | None,
+    tokenizer: str | None,
+) -> list[str]:
+    values = {
+        "--format": token_format.value if token_format is not None else None,
+        "--dtype": dtype.value if dtype is not None else None,
+        "--eos-id": eos_id,
+        "--tokenizer": tokenizer,
+    }
+    return [f"{option}={value}" for option, value in values.items() if value is not None]
+
+
+def _records(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield what the runtime's process writes; it is ended if nobody reads on.
+
+    Raises:
+        typer.Exit: It failed, with its code; it has said why.
+    """
+    missing = [name for name in NEEDED_MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PreflightError(
+            "this Python environment",
+            f"no {', '.join(missing)}",
+            "the packages of the extra 'train'",
+            'Install them: pip install "distrain[train]".',
+        )
+    command = [sys.executable, "-m", "distrain", "data", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                yield json.loads(line)
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode:
+        raise typer.Exit(child.returncode)
