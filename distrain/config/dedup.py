@@ -11,7 +11,7 @@ class MinHashConfig(Section):
     """Near-duplicates by MinHash sketches in bands; the defaults are those of FineWeb."""
 
     ngram: Annotated[int, Field(ge=1, le=64)] = 5
-    """Words in one n-gram; documents are compared as sets of these."""
+    """Lower-case words in one n-gram, without punctuation; documents are sets of these."""
     bands: Annotated[int, Field(ge=1, le=256)] = 14
     rows: Annotated[int, Field(ge=1, le=64)] = 8
     """Minima in a band. Two documents of Jaccard similarity s meet in some band with probability
@@ -27,7 +27,7 @@ class DecontaminateConfig(Section):
     """
 
     ngram: Annotated[int, Field(ge=1, le=64)] = 13
-    """Words in one n-gram (GPT-3, appendix C)."""
+    """Lower-case words in one n-gram, without punctuation (GPT-3, appendix C)."""
     min_count: Annotated[int, Field(ge=1)] = 1
     min_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_documents: Annotated[int, Field(ge=1)] | None = 10

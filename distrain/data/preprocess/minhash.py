@@ -8,6 +8,7 @@ Permutations are ``x -> a*x + b`` modulo 2^32 on the upper half of the mixed n-g
 ``a``: one multiplication and one addition of 32-bit lanes, which numpy runs through vector units.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -35,6 +36,14 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     values *= _MULTIPLIER_2
     values ^= values >> np.uint64(33)
     return values
+
+
+def flatten(
+    documents: Sequence[NDArray[np.uint64]],
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Put the hashes of documents in one array, and say where each document ends in it."""
+    hashes = np.concatenate([np.zeros(0, np.uint64), *documents])
+    return hashes, np.cumsum([document.size for document in documents], dtype=np.int64)
 
 
 def sketch(

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from distrain.data.preprocess.minhash import mix, sketch
+from distrain.data.preprocess.minhash import flatten, mix, sketch
 
 VOCABULARY = 5000
 
@@ -33,9 +33,8 @@ def ngram_hashes(words, size=5):
 
 
 def sketches_of(documents, permutations=112, size=5):
-    ngrams = [ngram_hashes(words, size) for words in documents]
-    ends = np.cumsum([found.size for found in ngrams], dtype=np.int64)
-    return sketch(np.concatenate([*ngrams, np.zeros(0, np.uint64)]), ends, permutations)
+    hashes, ends = flatten([ngram_hashes(words, size) for words in documents])
+    return sketch(hashes, ends, permutations)
 
 
 def jaccard(first, second, size=5):

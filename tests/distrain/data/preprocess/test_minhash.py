@@ -11,6 +11,7 @@ from distrain.data.preprocess.minhash import (
     SKETCH_VERSION,
     TILE,
     estimate_similarity,
+    flatten,
     meeting_probability,
     mix,
     sketch,
@@ -62,9 +63,7 @@ def test_a_sketch_is_the_minimum_of_the_sketches_of_its_parts():
     st.integers(1, 3),
 )
 def test_a_sketch_depends_on_the_set_of_its_own_document_alone(documents, repeats):
-    flat = hashes_of(*(value for document in documents for value in document))
-    ends = np.cumsum([len(document) for document in documents], dtype=np.int64)
-    together = sketch(flat, ends, 16)
+    together = sketch(*flatten([hashes_of(*document) for document in documents]), 16)
     for document, row in zip(documents, together, strict=True):
         alone = hashes_of(*sorted(set(document)) * repeats)
         assert np.array_equal(row, sketch(alone, np.array([alone.size]), 16)[0])
