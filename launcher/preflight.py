@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
-from distrain.config.sources import DatasetsSource, FilesSource
+from distrain.config.sources import (
+    REMOTE_MODULES,
+    DatasetsSource,
+    FilesSource,
+    HubSource,
+    Source,
+    protocol_of,
+)
 from distrain.errors import DistrainError, PreflightError
 from launcher.environment import available_cpus, gpu_names
 from launcher.estimate import kept_checkpoint_bytes
@@ -158,10 +165,9 @@ def crowded(plan: Plan) -> list[str]:
 def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from (("train", module) for module in EXTRAS["train"])
     for stage in recipe.stages.values():
-        if isinstance(stage, PrepareStage) and any(
-            isinstance(source, DatasetsSource) for source in stage.data.named_sources.values()
-        ):
-            yield "train", "datasets"
+        if isinstance(stage, PrepareStage):
+            for source in stage.data.named_sources.values():
+                yield from _modules_of_source(source)
         if stage.kind == "export":
             yield "train", "transformers"
         if not isinstance(stage, TrainStage):
@@ -176,13 +182,23 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 yield from ((extra, module) for module in EXTRAS[extra])
 
 
+def _modules_of_source(source: Source) -> Iterator[tuple[str, str]]:
+    if isinstance(source, DatasetsSource | HubSource):
+        yield "train", "datasets"
+    for path in source.paths if isinstance(source, FilesSource) else ():
+        module = REMOTE_MODULES.get(protocol_of(path) or "")
+        if module is not None:
+            yield "remote", module
+
+
 def _paths(recipe: Recipe) -> Iterable[tuple[str, str, str]]:
     for name, stage in recipe.stages.items():
         if isinstance(stage, PrepareStage):
             for setting, source in stage.data.settings_of_sources.items():
                 if isinstance(source, FilesSource | DatasetsSource):
                     for path in source.paths:
-                        yield f"{name}.{setting}.paths", path, "glob"
+                        if "://" not in path:  # what a store holds is seen when it is listed
+                            yield f"{name}.{setting}.paths", path, "glob"
             if stage.tokenizer.path is not None:
                 yield f"{name}.tokenizer.path", stage.tokenizer.path, "file"
         if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:

@@ -1,10 +1,60 @@
 """Where raw text comes from: one section for each kind of source."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from distrain.config.section import Section
+from distrain.config.section import Count, Duration, Section
+
+REMOTE_MODULES = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "hf": "huggingface_hub",
+}
+"""Protocol of a URL -> the module that fsspec needs for it."""
+
+
+def protocol_of(path: str) -> str | None:
+    """Return ``s3`` of ``s3://bucket/key``; None for a path of this machine."""
+    protocol, separator, _ = path.partition("://")
+    return protocol if separator and protocol not in {"file", "local"} else None
+
+
+class RetriesConfig(Section):
+    """How long to ask a remote store again after errors that may go away.
+
+    Between two attempts lies a random part of a delay that doubles each time ("full jitter"), so
+    that many processes do not come back at the same moment.
+    """
+
+    attempts: Annotated[int, Field(ge=1)] = 8
+    """Of one request, the first one included."""
+    first_delay_s: Annotated[float, Field(gt=0)] = 0.5
+    """Longest delay after the first failure; no later one is longer than 30 s."""
+    timeout: Annotated[Duration, Field(ge=1)] = 60
+    """For one attempt."""
+    deadline: Annotated[Duration, Field(ge=1)] = 300
+    """For one request with all its attempts. Keep it below the time that peers wait."""
+
+
+class StoreSection(Section):
+    """What sources have in common that read files, here or in a store."""
+
+    text_field: str = "text"
+    """Field of a JSON line, or column of a table, that holds the text."""
+    label_field: str | None = None
+    """The one that holds the class of a labelled text; numbers are read as text."""
+    max_document_bytes: Annotated[Count, Field(ge=1)] = 256 * 2**20
+    """A longer document is broken (``too_long``) and is not held in memory."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """For the store, as fsspec takes them (``endpoint_url``, ``anon``). No secrets: the recipe is
+    copied into the run folder. Give those by the environment or the store's own files
+    (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``, ``GOOGLE_APPLICATION_CREDENTIALS``)."""
+    retries: RetriesConfig = RetriesConfig()
 
 
 class PythonStdlibSource(Section):
@@ -22,24 +72,41 @@ class PythonStdlibSource(Section):
     """Folder names left out; ``encodings`` and ``pydoc_data`` are templated text."""
 
 
-class FilesSource(Section):
-    """Text files (one document each) or JSON lines, by path or glob."""
+class FilesSource(StoreSection):
+    """Files of this machine or of a store, by path, folder, glob or URL."""
 
     kind: Literal["files"]
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Files, folders or globs; ``.jsonl`` is read line by line, everything else as one document."""
-    text_field: str = "text"
-    """Field of a JSON line that holds the text."""
+    """Files, folders or globs; or URLs of them: ``s3://``, ``gs://``, ``https://``."""
+    format: Literal["text", "lines", "jsonl", "parquet", "csv", "arrow"] | None = None
+    """``text``: a file is a document; ``lines``: a line is one. Default: by the name's ending:
+    ``.jsonl .ndjson .parquet .csv .arrow .feather``, everything else is text. All but parquet and
+    arrow may be compressed: ``.gz``, ``.zst``."""
 
 
-class DatasetsSource(Section):
-    """Local files of any format that the ``datasets`` library reads."""
+class DatasetsSource(StoreSection):
+    """Files of any format that the ``datasets`` library reads."""
 
     kind: Literal["datasets"]
     format: str
     """Name of the builder: ``json``, ``csv``, ``parquet``, ``arrow`` or ``text``."""
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
-    text_field: str = "text"
+    """Files, folders or globs of this machine."""
 
 
-Source = Annotated[PythonStdlibSource | FilesSource | DatasetsSource, Field(discriminator="kind")]
+class HubSource(StoreSection):
+    """A dataset of the Hugging Face hub, which is streamed, or one that ``save_to_disk`` wrote."""
+
+    kind: Literal["hub"]
+    path: str
+    """A name on the hub, such as ``org/dataset``, or a folder of this machine."""
+    name: str | None = None
+    """The configuration of the dataset, if it has several."""
+    split: str = "train"
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+
+
+Source = Annotated[
+    PythonStdlibSource | FilesSource | DatasetsSource | HubSource, Field(discriminator="kind")
+]

@@ -1,7 +1,6 @@
 """Layer 1's records: a document that was read, or something that could not be."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 BROKEN_REASONS = frozenset(
     {
@@ -45,16 +44,12 @@ class Broken:
     reason: str
 
 
-def read_document(file: Path, path: str) -> Document | Broken:
-    """Read a whole file as one document; ``path`` is the name it gets."""
-    try:
-        content = file.read_bytes()
-    except OSError:
-        return Broken(path, "unreadable")
+def decode_document(content: bytes, path: str, label: str | None = None) -> Document | Broken:
+    """Return UTF-8 bytes, with or without a mark in front, as a document of the name ``path``."""
     # Valid UTF-8 may hold NUL, but text does not: it tells a binary file that decodes by chance.
     if b"\0" in content:
         return Broken(path, "nul_bytes")
     try:
-        return Document(content.decode("utf-8-sig"), path)
+        return Document(content.decode("utf-8-sig"), path, label)
     except UnicodeDecodeError:
         return Broken(path, "not_utf8")

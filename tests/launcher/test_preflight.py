@@ -65,6 +65,17 @@ def test_a_pattern_is_good_when_something_matches(tmp_path):
         assert len(list(missing_paths(recipe))) == count, pattern
 
 
+def test_urls_are_no_paths_and_need_the_module_of_their_store(tmp_path):
+    paths = "['s3://bucket/texts', 'memory://x', 'https://host/a?b=*']"
+    source = f"prepare.data.source={{kind: files, paths: {paths}, storage_options: {{anon: true}}}}"
+    recipe = load_small(tmp_path, source).recipe
+    assert not list(missing_paths(recipe))
+    missing = {"s3fs", "aiohttp"}
+    [error] = missing_modules(recipe, find=lambda name: None if name in missing else name)
+    assert error.found == "no aiohttp, s3fs"
+    assert 'pip install "distrain[remote]"' in error.remedy
+
+
 def test_a_path_below_the_home_folder_is_found_there(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "one[1].txt").write_text("text")

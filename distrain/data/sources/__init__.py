@@ -1,6 +1,7 @@
 """Layer 1: where raw text comes from. A source is one file here and one line in ``SOURCES``.
 
-A source reads the same documents in the same order every time; layer 2 reads it more than once.
+A source lists its files, cuts them into ranges and reads one range (``ranges.py``); it reads the
+same documents in the same order every time, wherever that is.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,21 +9,37 @@ from typing import Any
 
 from distrain.config.sources import Source
 from distrain.data.document import Broken, Document
-from distrain.data.sources.datasets import read_datasets
-from distrain.data.sources.files import read_files
-from distrain.data.sources.python_stdlib import read_python_stdlib
+from distrain.data.sources.datasets import DatasetsReader
+from distrain.data.sources.files import FilesReader
+from distrain.data.sources.hub import HubReader
+from distrain.data.sources.python_stdlib import PythonStdlibReader
+from distrain.data.sources.ranges import SourceReader
 
-SOURCES: dict[str, Callable[[Any], Iterator[Document | Broken]]] = {
-    "python_stdlib": read_python_stdlib,
-    "files": read_files,
-    "datasets": read_datasets,
+SOURCES: dict[str, Callable[[Any, int], SourceReader]] = {
+    "python_stdlib": PythonStdlibReader,
+    "files": FilesReader,
+    "datasets": DatasetsReader,
+    "hub": HubReader,
 }
+RANGE_BYTES = 64 * 2**20
+
+
+def open_source(source: Source, range_bytes: int = RANGE_BYTES) -> SourceReader:
+    """Return the reader of a section of the recipe; nothing is looked at yet.
+
+    Args:
+        source: The section.
+        range_bytes: How big a range is, about; the only setting that ranges depend on.
+    """
+    return SOURCES[source.kind](source, range_bytes)
 
 
 def read_source(source: Source) -> Iterator[Document | Broken]:
-    """Yield what ``source`` holds, in a fixed order.
+    """Yield what ``source`` holds, in a fixed order: all its ranges.
 
     Raises:
         DataError: It is not there, or not what the recipe says.
     """
-    return SOURCES[source.kind](source)
+    reader = open_source(source)
+    for part in reader.ranges(reader.files()):
+        yield from reader.read(part)

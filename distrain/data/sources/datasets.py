@@ -1,56 +1,88 @@
-"""Local files of any format that the ``datasets`` library reads, one document a row."""
+"""Files of this machine in any format that the ``datasets`` library reads, one document a row."""
 
-import os
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distrain.config.sources import DatasetsSource
+from distrain.config.sources import DatasetsSource, StoreSection, protocol_of
 from distrain.data.document import Broken, Document
-from distrain.data.sources.paths import find_files
+from distrain.data.sources.paths import list_files
+from distrain.data.sources.ranges import InputFile, InputRange, whole_ranges
+from distrain.data.sources.storage import Storage
+from distrain.data.sources.tables import BATCH_ROWS, check_columns, from_columns
 from distrain.errors import DataError
 
 
-def read_datasets(source: DatasetsSource) -> Iterator[Document | Broken]:
-    """Yield the rows file by file; ``pages.parquet:12`` is the document in row 12.
+class DatasetsReader:
+    """A source of kind ``datasets``; ``pages.parquet:12`` is the document in row 12."""
+
+    def __init__(self, source: DatasetsSource, range_bytes: int) -> None:
+        self.source = source
+        self.range_bytes = range_bytes
+        self.storage = Storage.of(source)
+
+    def files(self) -> list[InputFile]:
+        """List the files by path.
+
+        Raises:
+            DataError: A path names nothing, or a place that is not on this machine.
+        """
+        remote = [path for path in self.source.paths if protocol_of(path) is not None]
+        if remote:
+            raise DataError(
+                "data.source.paths",
+                f"{remote[0]} in a source of kind datasets",
+                "files of this machine",
+                "Use a source of kind files; it reads parquet, jsonl, csv and arrow from stores.",
+            )
+        return list_files(self.source.paths, self.storage)
+
+    def ranges(self, files: Sequence[InputFile]) -> list[InputRange]:
+        """Cut between files."""
+        return whole_ranges(files, self.range_bytes)
+
+    def read(self, part: InputRange) -> Iterator[Document | Broken]:
+        """Yield the rows of one range.
+
+        Raises:
+            DataError: The format is unknown, a file is not of that format, or there is no such
+                column.
+        """
+        import datasets  # a second, and pyarrow
+
+        # The library would look for an unknown format on the network.
+        if importlib.util.find_spec(f"datasets.packaged_modules.{self.source.format}") is None:
+            raise self._unreadable("an unknown format")
+        for file in part.files:
+            try:
+                with self.storage.open(file):  # only to see that it is the one that was listed
+                    rows = datasets.load_dataset(
+                        self.source.format, data_files=[file.url], split="train", streaming=True
+                    )
+                    yield from read_rows(rows, file.url, self.source)
+            except (OSError, datasets.exceptions.DatasetsError) as error:
+                raise self._unreadable(f"{file.url} ({error})") from error
+            except ValueError as error:  # pyarrow's and pandas' parse errors are ValueErrors
+                message = f"{file.url}, which is not {self.source.format} ({error})"
+                raise self._unreadable(message) from error
+
+    def _unreadable(self, found: str) -> DataError:
+        return DataError(
+            "data.source",
+            found,
+            f"local files of a format that datasets reads, here {self.source.format}",
+            "Set data.source.format to json, csv, parquet, arrow or text, or repair the file.",
+        )
+
+
+def read_rows(rows: Any, name: str, source: StoreSection) -> Iterator[Document | Broken]:  # noqa: ANN401
+    """Yield the rows of an ``IterableDataset`` as documents ``name:0``, ``name:1``, ...
 
     Raises:
-        DataError: A path names nothing, the format is unknown, a file is not of that format, or
-            no row has the text field.
+        DataError: A field of the recipe is no column.
     """
-    # The library would look for an unknown format on the network; the name must be read before
-    # its first import.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import datasets  # a second, and pyarrow
-
-    for file in find_files(source.paths):
-        try:
-            rows = datasets.load_dataset(
-                source.format, data_files=[str(file)], split="train", streaming=True
-            )
-            for number, row in enumerate(rows):
-                yield _from_row(row, f"{file.as_posix()}:{number}", source)
-        except (OSError, datasets.exceptions.DatasetsError) as error:
-            raise _unreadable(source, f"{file} ({error})") from error
-        except ValueError as error:  # pyarrow's and pandas' parse errors are ValueErrors
-            raise _unreadable(source, f"{file}, which is not {source.format} ({error})") from error
-
-
-def _from_row(row: dict[str, Any], path: str, source: DatasetsSource) -> Document | Broken:
-    if source.text_field not in row:
-        raise DataError(
-            "data.source.text_field",
-            f"'{source.text_field}', while {path} has {', '.join(row) or 'no fields'}",
-            "a field of the rows",
-            f"Set data.source.text_field to one of: {', '.join(row)}.",
-        )
-    text = row[source.text_field]
-    return Document(text, path) if isinstance(text, str) else Broken(path, "no_text_field")
-
-
-def _unreadable(source: DatasetsSource, found: str) -> DataError:
-    return DataError(
-        "data.source",
-        found,
-        f"local files of a format that datasets reads, here {source.format}",
-        "Set data.source.format to json, csv, parquet, arrow or text, or repair the file.",
-    )
+    row = 0
+    for batch in rows.with_format("arrow").iter(BATCH_ROWS):
+        check_columns(batch.column_names, f"{name}:{row}", source)
+        yield from from_columns(batch, row, name, source)
+        row += batch.num_rows

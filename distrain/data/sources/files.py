@@ -1,46 +1,151 @@
-"""Text files, one document each, and JSON lines, one document a line."""
+"""Files of this machine or of a store, in any of the formats below.
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
+A format is one function in ``FORMATS``; its file endings stand in ``ENDINGS``.
+"""
 
-from distrain.config.sources import FilesSource
-from distrain.data.document import Broken, Document, read_document
-from distrain.data.sources.paths import find_files
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import BinaryIO, cast
 
-JSON_LINES = frozenset({".jsonl", ".ndjson"})
+from distrain.config.sources import FilesSource, StoreSection
+from distrain.data.document import Broken, Document
+from distrain.data.sources.lines import cut_lines, read_json_lines, read_plain_lines, read_text
+from distrain.data.sources.paths import list_files
+from distrain.data.sources.ranges import InputFile, InputRange, group_files
+from distrain.data.sources.storage import Storage
+from distrain.data.sources.tables import cut_parquet, read_arrow, read_csv, read_parquet
+from distrain.errors import DataError
+
+FormatReader = Callable[
+    [BinaryIO, InputFile, InputRange, StoreSection], Iterator[Document | Broken]
+]
+FORMATS: dict[str, FormatReader] = {
+    "text": read_text,
+    "lines": read_plain_lines,
+    "jsonl": read_json_lines,
+    "parquet": read_parquet,
+    "csv": read_csv,
+    "arrow": read_arrow,
+}
+ENDINGS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+RANDOM_ACCESS = frozenset({"parquet", "arrow"})
+"""They are compressed within, and cannot be read through a compression around them."""
+DECOMPRESSED_BYTES = 2**16
+"""Decoded at a time: what is lost before the place where a file is damaged, at most."""
 
 
-def read_files(source: FilesSource) -> Iterator[Document | Broken]:
-    """Yield the documents by path; ``notes.jsonl:12`` is the one in line 12.
+@dataclass(frozen=True, slots=True)
+class FileForm:
+    """How the bytes of a file are to be read."""
+
+    format: str
+    compression: str | None = None
+
+
+class FilesReader:
+    """A source of kind ``files``."""
+
+    def __init__(self, source: FilesSource, range_bytes: int) -> None:
+        self.source = source
+        self.range_bytes = range_bytes
+        self.storage = Storage.of(source)
+
+    def files(self) -> list[InputFile]:
+        """List the files by path or URL."""
+        return list_files(self.source.paths, self.storage)
+
+    def ranges(self, files: Sequence[InputFile]) -> list[InputRange]:
+        """Cut big files of lines between lines, big parquet between row groups."""
+        found: list[InputRange] = []
+        for item in group_files(files, self.range_bytes):
+            if isinstance(item, InputRange):
+                found.append(item)
+            else:
+                found += self._cut(item)
+        return found
+
+    def read(self, part: InputRange) -> Iterator[Document | Broken]:
+        """Yield the documents of one range; ``notes.jsonl:12`` is the one in line 12."""
+        for file in part.files:
+            form = form_of(file.url, self.source.format)
+            yield from read_file(self.storage, file, form, part, self.source)
+
+    def _cut(self, file: InputFile) -> list[InputRange]:
+        form = form_of(file.url, self.source.format)
+        if form == FileForm("parquet"):
+            with self.storage.open(file) as stream:
+                cuts = cut_parquet(stream, self.range_bytes)
+        elif form in (FileForm("jsonl"), FileForm("lines")):
+            with self.storage.open(file) as stream:
+                cuts = list(cut_lines(stream, self.range_bytes))
+        else:
+            cuts = []
+        parts = [InputRange((file,), start, stop, first) for start, stop, first in cuts]
+        return parts or [InputRange((file,))]
+
+
+def form_of(url: str, format_: str | None = None) -> FileForm:
+    """Read the form of a file from its name, unless the recipe gives the format.
 
     Raises:
-        DataError: A path of the recipe names nothing.
+        DataError: A compressed file of a format that needs random access.
     """
-    for file in find_files(source.paths):
-        if file.suffix in JSON_LINES:
-            yield from read_json_lines(file, source.text_field)
-        else:
-            yield read_document(file, file.as_posix())
+    path = PurePosixPath(url.partition("?")[0] if "://" in url else url)
+    compression = COMPRESSIONS.get(path.suffix)
+    if compression is not None:
+        path = path.with_suffix("")
+    form = FileForm(format_ or ENDINGS.get(path.suffix, "text"), compression)
+    if compression is not None and form.format in RANDOM_ACCESS:
+        raise DataError(
+            url,
+            f"{form.format} within {compression}",
+            f"a plain {form.format} file; it is compressed within",
+            "Decompress the file.",
+        )
+    return form
 
 
-def read_json_lines(file: Path, text_field: str) -> Iterator[Document | Broken]:
-    """Yield the ``text_field`` of each line that is not blank."""
+def read_file(
+    storage: Storage, file: InputFile, form: FileForm, part: InputRange, source: StoreSection
+) -> Iterator[Document | Broken]:
+    """Yield the documents of one file of a range.
+
+    Raises:
+        DataError: The file changed since it was listed, or its store does not hand it over.
+    """
+    read = FORMATS[form.format]
     try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _from_line(line, f"{file.as_posix()}:{number}", text_field)
+        with storage.open(file) as stream:
+            if form.compression is None:
+                yield from read(stream, file, part, source)
+            elif not file.size:
+                yield Broken(file.url, "truncated")  # even nothing has a header, once compressed
+            else:
+                yield from _read_compressed(stream, file, form, part, source)
     except OSError:
-        yield Broken(file.as_posix(), "unreadable")
+        yield Broken(file.url, "unreadable")
 
 
-def _from_line(line: bytes, path: str, text_field: str) -> Document | Broken:
+def _read_compressed(
+    stream: BinaryIO, file: InputFile, form: FileForm, part: InputRange, source: StoreSection
+) -> Iterator[Document | Broken]:
+    """Yield what comes before the end, or before the place where no more can be decoded."""
+    import pyarrow
+
+    compressed = pyarrow.PythonFile(stream, mode="r")
+    plain = pyarrow.CompressedInputStream(compressed, form.compression)
     try:
-        record = json.loads(line.decode())
-    except UnicodeDecodeError:
-        return Broken(path, "not_utf8")
-    except (ValueError, RecursionError):
-        return Broken(path, "not_json")
-    text = record.get(text_field) if isinstance(record, dict) else None
-    return Document(text, path) if isinstance(text, str) else Broken(path, "no_text_field")
+        with io.BufferedReader(plain, DECOMPRESSED_BYTES) as decoded:
+            yield from FORMATS[form.format](cast(BinaryIO, decoded), file, part, source)
+    except OSError as error:
+        yield Broken(file.url, "truncated" if "Truncated" in str(error) else "damaged")

@@ -2,31 +2,54 @@
 
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from distrain.config.sources import PythonStdlibSource
-from distrain.data.document import Broken, Document, read_document
+from distrain.config.sources import FilesSource, PythonStdlibSource
+from distrain.data.document import Broken, Document
+from distrain.data.sources.files import FileForm, read_file
+from distrain.data.sources.ranges import InputFile, InputRange, whole_ranges
+from distrain.data.sources.storage import Storage, local_file
 from distrain.errors import DataError
 
 
-def read_python_stdlib(source: PythonStdlibSource) -> Iterator[Document | Broken]:
-    """Yield the modules by path, such as ``json/decoder.py``.
+class PythonStdlibReader:
+    """A source of kind ``python_stdlib``; documents have names such as ``json/decoder.py``."""
 
-    Raises:
-        DataError: This interpreter comes without sources.
-    """
-    root = Path(sysconfig.get_path("stdlib"))
-    files = modules(root, frozenset(source.exclude))
-    if not files:
-        raise DataError(
-            "data.source",
-            f"no Python sources in {root}",
-            "the standard library as .py files",
-            "Use a Python that comes with its sources, or a source of kind files.",
-        )
-    for file in files:
-        yield read_document(file, file.relative_to(root).as_posix())
+    def __init__(self, source: PythonStdlibSource, range_bytes: int) -> None:
+        self.source = source
+        self.range_bytes = range_bytes
+        self._root = Path(sysconfig.get_path("stdlib"))
+        self._settings = FilesSource(kind="files", paths=(str(self._root),))
+        self._storage = Storage.of(self._settings)
+
+    def files(self) -> list[InputFile]:
+        """List the modules by path.
+
+        Raises:
+            DataError: This interpreter comes without sources.
+        """
+        files = modules(self._root, frozenset(self.source.exclude))
+        if not files:
+            raise DataError(
+                "data.source",
+                f"no Python sources in {self._root}",
+                "the standard library as .py files",
+                "Use a Python that comes with its sources, or a source of kind files.",
+            )
+        return [local_file(file) for file in files]
+
+    def ranges(self, files: Sequence[InputFile]) -> list[InputRange]:
+        """Cut between modules."""
+        return whole_ranges(files, self.range_bytes)
+
+    def read(self, part: InputRange) -> Iterator[Document | Broken]:
+        """Yield the modules of one range."""
+        for file in part.files:
+            name = Path(file.url).relative_to(self._root).as_posix()
+            for found in read_file(self._storage, file, FileForm("text"), part, self._settings):
+                yield replace(found, path=name)
 
 
 def modules(root: Path, exclude: frozenset[str]) -> list[Path]:

@@ -90,6 +90,14 @@ class SourceReader(Protocol):
         ...
 
 
+def whole_ranges(files: Iterable[InputFile], range_bytes: int) -> list[InputRange]:
+    """Cut between files only."""
+    return [
+        InputRange((item,)) if isinstance(item, InputFile) else item
+        for item in group_files(files, range_bytes)
+    ]
+
+
 def group_files(files: Iterable[InputFile], range_bytes: int) -> Iterator[InputFile | InputRange]:
     """Put neighbours together up to ``range_bytes``; a file that is bigger comes as it is."""
     run: list[InputFile] = []

@@ -1,0 +1,304 @@
+"""Files of this machine and of stores: listed with their versions, and read only while unchanged.
+
+Stores are reached through fsspec. Every request is asked again as ``retries`` says, so what comes
+out of here is the whole content or an error, never a part.
+"""
+
+import datetime
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from distrain.config.sources import REMOTE_MODULES, RetriesConfig, StoreSection, protocol_of
+from distrain.data.sources.ranges import InputFile
+from distrain.data.sources.retries import ShortBodyError, describe, remote_errors, retry
+from distrain.errors import DataError
+
+REQUEST_BYTES = 8 * 2**20
+"""Of one request to a store: long enough to hide its latency, short enough to repeat."""
+LOCAL_BUFFER_BYTES = 2**20
+VERSION_KEYS = (
+    "ETag",
+    "etag",
+    "generation",
+    "blob_id",
+    "Last-Modified",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "modified",
+    "created",
+)
+"""What file systems tell of a file's content, the surest first."""
+
+
+class Storage:
+    """What one source reads from."""
+
+    def __init__(self, options: Mapping[str, Any], retries: RetriesConfig) -> None:
+        self.options = json.dumps(dict(options), sort_keys=True)
+        self.retries = retries
+
+    @classmethod
+    def of(cls, source: StoreSection) -> "Storage":
+        """Return the storage that a section of the recipe describes."""
+        return cls(source.storage_options, source.retries)
+
+    def stat(self, url: str) -> InputFile:
+        """Return the file as it is now.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            DataError: The store does not answer, or does not tell the size.
+        """
+        if protocol_of(url) is None:
+            return local_file(Path(url))
+        return file_from(url, self.ask(url, "info"))
+
+    @contextmanager
+    def open(self, file: InputFile) -> Iterator[BinaryIO]:
+        """Open a listed file; the stream can seek.
+
+        That it is still the listed one is seen again once all was read, so that what came is of
+        one version.
+
+        Raises:
+            DataError: It is not the file that was listed, or the store does not hand it over.
+            OSError: A file of this machine cannot be read.
+        """
+        if protocol_of(file.url) is None:
+            with _open_local(file) as stream:
+                yield stream
+            return
+        if file.size > REQUEST_BYTES:  # of a small one, the end of reading comes soon enough
+            self.check(file)
+        size = max(1, min(REQUEST_BYTES, file.size))
+        with io.BufferedReader(_RemoteFile(self, file), size) as remote:
+            yield cast(BinaryIO, remote)
+        self.check(file)
+
+    def check(self, file: InputFile) -> None:
+        """See that a file is what it was when it was listed.
+
+        Raises:
+            DataError: It changed, was cut off, or is gone.
+        """
+        try:
+            found = self.stat(file.url)
+        except FileNotFoundError:
+            raise _changed(file, "no such file") from None
+        _compare(file, found)
+
+    def ask(self, url: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401  (fsspec's)
+        """Call a method of the URL's file system, with retries.
+
+        Raises:
+            FileNotFoundError: As the store says.
+            DataError: Any other refusal, or no answer in time.
+        """
+        filesystem, path = _filesystem(url, self.options)
+        return self._request(
+            url, lambda timeout: _call(filesystem, method, path, timeout, arguments)
+        )
+
+    def fetch(self, file: InputFile, start: int, stop: int) -> bytes:
+        """Return bytes ``start`` to ``stop`` of a file in a store.
+
+        Raises:
+            DataError: It changed, or cannot be had.
+        """
+        filesystem, path = _filesystem(file.url, self.options)
+
+        def request(timeout: float) -> bytes:
+            part = {"start": start, "end": stop}
+            body = _call(filesystem, "cat_file", path, timeout, part)
+            if len(body) == file.size > stop - start:
+                body = body[start:stop]  # from a server that knows no ranges
+            if len(body) != stop - start:
+                self.check(file)
+                raise ShortBodyError(f"{len(body)} of {stop - start} bytes")
+            return bytes(body)
+
+        try:
+            return cast(bytes, self._request(file.url, request))
+        except FileNotFoundError:
+            raise _changed(file, "no such file") from None
+
+    def _request(self, url: str, request: Any) -> Any:  # noqa: ANN401
+        try:
+            return retry(url, request, self.retries)
+        except FileNotFoundError:
+            raise
+        except remote_errors() as error:
+            raise DataError(
+                url,
+                describe(error),
+                "a store that hands it over",
+                "Correct the URL, or give the store's credentials in the environment.",
+            ) from error
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file in a store as a stream; each read is one request."""
+
+    def __init__(self, storage: Storage, file: InputFile) -> None:
+        self._storage = storage
+        self._file = file
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  (anything with a buffer)
+        stop = min(self._position + len(buffer), self._file.size)
+        if stop <= self._position:
+            return 0
+        body = self._storage.fetch(self._file, self._position, stop)
+        buffer[: len(body)] = body
+        self._position = stop
+        return len(body)
+
+
+def local_file(path: Path) -> InputFile:
+    """Return a file of this machine as it is now.
+
+    Raises:
+        OSError: It is not there, or its folder may not be read.
+    """
+    return _from_stat(path.as_posix(), path.stat())
+
+
+def file_from(url: str, info: Mapping[str, Any]) -> InputFile:
+    """Read what fsspec says about a file.
+
+    Raises:
+        DataError: The store does not tell the size.
+    """
+    size = info.get("size")
+    if not isinstance(size, int):
+        raise DataError(
+            url,
+            "a server that does not tell the size of the file",
+            "a size, by which a body that was cut off is found out",
+            "Copy the file to this machine or to a store, and name the copy.",
+        )
+    return InputFile(url, size, version_of(info))
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """Return what tells a changed file, or an empty string."""
+    for key in VERSION_KEYS:
+        value = info.get(key)
+        if value:
+            is_time = isinstance(value, datetime.datetime)
+            return str(value.timestamp() if is_time else value).strip('"')
+    return ""
+
+
+def url_of(parent: str, path: str, options: str) -> str:
+    """Return the URL of a ``path`` that the file system of the URL ``parent`` listed."""
+    filesystem, _ = _filesystem(parent, options)
+    return str(filesystem.unstrip_protocol(path))
+
+
+def _call(
+    filesystem: Any,  # noqa: ANN401  (fsspec has no annotations)
+    method: str,
+    path: str,
+    timeout: float,
+    arguments: Mapping[str, Any],
+) -> Any:  # noqa: ANN401
+    """Call ``method``; of an asynchronous file system, within the time."""
+    filesystem.invalidate_cache()  # the point is to see what is there now
+    if not filesystem.async_impl:
+        return getattr(filesystem, method)(path, **arguments)
+    import fsspec.asyn
+
+    coroutine = getattr(filesystem, f"_{method}")
+    return fsspec.asyn.sync(filesystem.loop, coroutine, path, timeout=timeout, **arguments)
+
+
+def _filesystem(url: str, options: str) -> tuple[Any, str]:
+    """Return the file system of a URL and the path in it; ``options`` are the recipe's, as JSON."""
+    filesystem = _connect(protocol_of(url) or "file", options, os.getpid())
+    return filesystem, filesystem._strip_protocol(url)
+
+
+@lru_cache(maxsize=16)
+def _connect(protocol: str, options: str, process: int) -> Any:  # noqa: ANN401
+    del process  # part of the key: a client's threads do not outlive a fork
+    import fsspec  # a quarter of a second, and files of this machine do without
+
+    arguments = json.loads(options)
+    is_s3 = REMOTE_MODULES.get(protocol) == "s3fs"
+    if is_s3:
+        # Its own retries and botocore's would multiply ours and know no deadline.
+        config = arguments.get("config_kwargs", {})
+        arguments["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **config}
+    try:
+        filesystem = fsspec.filesystem(protocol, skip_instance_cache=True, **arguments)
+    except ImportError as error:
+        raise DataError(
+            f"{protocol}://",
+            str(error),
+            f"the module {REMOTE_MODULES.get(protocol, protocol)}, with which fsspec reads it",
+            "Install it: pip install 'distrain[remote]'.",
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{protocol}://",
+            str(error),
+            "a protocol that fsspec knows, and options that it takes",
+            "Correct the URL or storage_options of the source.",
+        ) from error
+    if is_s3:
+        filesystem.retries = 1
+    return filesystem
+
+
+@contextmanager
+def _open_local(file: InputFile) -> Iterator[BinaryIO]:
+    try:
+        stream = Path(file.url).open("rb", buffering=LOCAL_BUFFER_BYTES)  # noqa: SIM115
+    except FileNotFoundError:
+        raise _changed(file, "no such file") from None
+    with stream:
+        _compare(file, _from_stat(file.url, os.fstat(stream.fileno())))
+        yield stream
+        _compare(file, _from_stat(file.url, os.fstat(stream.fileno())))
+
+
+def _from_stat(url: str, status: os.stat_result) -> InputFile:
+    return InputFile(url, status.st_size, str(status.st_mtime_ns))
+
+
+def _compare(listed: InputFile, found: InputFile) -> None:
+    if found.size != listed.size:
+        raise _changed(listed, f"{found.size} bytes")
+    if found.version != listed.version:
+        raise _changed(listed, f"{found.size} bytes of version {found.version}")
+
+
+def _changed(listed: InputFile, found: str) -> DataError:
+    return DataError(
+        listed.url,
+        found,
+        f"the {listed.size} bytes of version {listed.version} that were listed",
+        "Put the file back as it was, or start from the beginning with what is there now.",
+    )
