@@ -94,7 +94,7 @@ class WorkerPool:
     def _run_in_workers(self, jobs: Sequence[Job[ResultT]]) -> Iterator[tuple[int, ResultT]]:
         waiting = deque(range(len(jobs)))
         while len(self._workers) < min(self.count, len(jobs)):
-            self._workers.append(self._start())
+            self.add_worker()
         for worker in self._workers[: len(jobs)]:
             _give(worker, waiting, jobs)
         while busy := [worker for worker in self._workers if worker.number >= 0]:
@@ -106,13 +106,16 @@ class WorkerPool:
                     _give(worker, waiting, jobs)
                     yield number, result
 
-    def _start(self) -> "_Worker[Any]":
+    def add_worker(self) -> "_Worker[Any]":
+        """Start one more process."""
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
         process = spawn.Process(target=_serve, args=(theirs, self._begin), daemon=True)
         process.start()
         theirs.close()  # so that reading ours ends when the worker does
-        return _Worker(process, ours)
+        worker: _Worker[Any] = _Worker(process, ours)
+        self._workers.append(worker)
+        return worker
 
 
 def available_cpus() -> int:
@@ -184,3 +187,27 @@ def _send_error(pipe: Connection, error: Exception) -> None:
         pipe.send((True, error))
     except Exception:  # noqa: BLE001  (an error that cannot be sent still has a text)
         pipe.send((True, RuntimeError(f"{type(error).__name__}: {error}")))
+
+
+class BackgroundWorker:
+    """One process beside this one, for one thread that gives it one job after the other.
+
+    It is started with the first job, and ends with this process.
+    """
+
+    def __init__(self) -> None:
+        self._pool = WorkerPool(1)
+        self._worker: _Worker[Any] | None = None
+
+    def run(self, job: Job[ResultT]) -> ResultT:
+        """Do a job there and wait for it; raises as ``WorkerPool.run`` does."""
+        if self._worker is None or not self._worker.process.is_alive():
+            self._worker = self._pool.add_worker()
+        _give(self._worker, deque([0]), [job])
+        result: ResultT = _receive(self._worker, job)
+        return result
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self._pool.__exit__(None, None, None)
+        self._worker = None

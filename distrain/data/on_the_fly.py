@@ -1,0 +1,179 @@
+"""Layer 3 over raw text: a source whose ranges are tokenized while the run reads them.
+
+The ranges come in a keyed order. In the first epoch, samples are cut from their tokens laid end to
+end and mixed within windows of samples; nothing but the number of tokens of the ranges before
+decides where a range's samples lie, so neither ranks nor threads nor restarts move one. Once all
+ranges are there, the number of samples is known, and later epochs are permuted as a whole.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distrain.data.order import ORDER_VERSION, Ints, Order, permute, round_keys
+from distrain.data.packing import PACK_VERSION, PackedIndex, PackPlan, plan_best_fit
+from distrain.data.range_shards import RangeShards
+from distrain.data.samples import Dataset, PackedDataset, PretrainDataset, RowBuffer
+from distrain.data.shards import ShardedTokens, Split, TokenShard, open_split
+from distrain.errors import DataError
+
+
+def range_order(seed: int, source: str, count: int) -> list[int]:
+    """Return the numbers of a source's ranges in the order in which the first epoch needs them."""
+    numbers: list[int] = permute(
+        round_keys(seed, source, "ranges"), np.arange(count), count
+    ).tolist()
+    return numbers
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The samples of the ranges that are there, up to the first that is not; replaced, not changed.
+
+    Args:
+        dataset: ``None`` as long as there is no token.
+        ranges: How many.
+    """
+
+    dataset: Dataset | None = None
+    ranges: int = 0
+
+    @property
+    def num_samples(self) -> int:
+        return 0 if self.dataset is None else len(self.dataset)
+
+
+class OnTheFlyStream:
+    """A source's samples, made as far as they are asked for; a ``feed.Stream``.
+
+    Args:
+        ranges: Makes the shards.
+        order: ``seed`` and ``source`` name the order, a window of the first epoch is
+            ``block_samples * window_blocks`` samples; ``num_samples`` is not used.
+        sequence_length: T.
+        is_packed: Whether samples are best-fit bins, planned for each range.
+        content: Digest of the ranges, and of all that is done to them.
+        check: Called with the numbers of the ranges up to the newest one; raises when they show
+            that the run must not go on, such as too many broken documents.
+    """
+
+    num_samples = None
+    """Nobody has counted them; see ``feed.Stream``."""
+
+    def __init__(
+        self,
+        ranges: RangeShards,
+        order: Order,
+        sequence_length: int,
+        *,
+        is_packed: bool,
+        content: str,
+        check: Callable[[Sequence[int]], None] = lambda _: None,
+    ) -> None:
+        self.ranges = ranges
+        self.order = order
+        self.sequence_length = sequence_length
+        self.is_packed = is_packed
+        self.content = content
+        self._check = check
+        self._window = order.block_samples * order.window_blocks
+        self._shards: list[TokenShard] = []
+        self._packs: list[PackPlan] = []
+        self._eos_id: int | None = None
+        self._known = _Known()
+        self._lock = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that makes sample n what it is."""
+        pack = PACK_VERSION if self.is_packed else None
+        text = repr(
+            (ORDER_VERSION, self.order, pack, self.sequence_length, self.content, "on the fly")
+        )
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def fill(self, buffer: RowBuffer, rows: Ints, n: Ints) -> None:
+        """Write the source's samples ``n``, counted over all epochs, into ``rows``.
+
+        Raises:
+            DataError: A range cannot be made, or the source has no sample at all.
+        """
+        dataset, indices = self._find(n)
+        dataset.fill(buffer, rows, indices)
+
+    def close(self) -> None:
+        """Stop looking ahead."""
+        self.ranges.close()
+
+    def _find(self, n: Ints) -> tuple[Dataset, Ints]:
+        last = int(n.max())
+        while True:
+            known = self._known
+            if known.ranges == len(self.ranges.order):
+                return self._find_among_all(known, n)
+            # Where a sample of a window lies depends on nothing behind the window.
+            if known.dataset is not None and (last // self._window + 1) * self._window <= len(
+                known.dataset
+            ):
+                return known.dataset, self._mix(n, known.num_samples)
+            self._open_next(known)
+
+    def _find_among_all(self, known: _Known, n: Ints) -> tuple[Dataset, Ints]:
+        size = known.num_samples
+        if known.dataset is None or not size:
+            raise DataError(
+                f"data of source '{self.order.source}'",
+                f"less than one sample of {self.sequence_length} tokens in all its ranges",
+                "at least one sample",
+                "Add documents, or shorten training.sequence_length.",
+            )
+        indices = np.empty_like(n)
+        is_first = n < size
+        indices[is_first] = self._mix(n[is_first], size)
+        if not is_first.all():
+            later = Order(self.order.seed, self.order.source, size)
+            indices[~is_first] = later.visit(n[~is_first])[1]
+        return known.dataset, indices
+
+    def _mix(self, places: Ints, known: int) -> Ints:
+        """Permute within windows; the last one may be cut off at ``known`` samples."""
+        mixed = np.empty_like(places)
+        numbers = places // self._window
+        for number in set(numbers.tolist()):
+            chosen = numbers == number
+            first = number * self._window
+            keys = round_keys(self.order.seed, self.order.source, "window", number)
+            size = min(self._window, known - first)
+            mixed[chosen] = permute(keys, places[chosen] - first, size) + first
+        return mixed
+
+    def _open_next(self, known: _Known) -> None:
+        with self._lock:
+            if self._known is not known:  # another thread did
+                return
+            folder = self.ranges.wait_for(known.ranges)
+            split = _open(folder)
+            self._shards += split.shards
+            self._eos_id = split.eos_id
+            if self.is_packed:
+                length = self.sequence_length
+                self._packs += [plan_best_fit(shard.ends, length) for shard in split.shards]
+            self._check(self.ranges.order[: known.ranges + 1])
+            self._known = _Known(self._dataset(), known.ranges + 1)
+
+    def _dataset(self) -> Dataset | None:
+        tokens = ShardedTokens(tuple(self._shards), eos_id=self._eos_id)
+        if not tokens.num_tokens:
+            return None
+        if self.is_packed:
+            return PackedDataset(tokens, PackedIndex(tuple(self._packs)), self.sequence_length)
+        return PretrainDataset(tokens, self.sequence_length)
+
+
+def _open(folder: Path) -> Split:
+    split, source = folder.parent.name, folder.name
+    return open_split(folder.parent.parent, split, source, stage_kind="pretrain")

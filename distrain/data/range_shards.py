@@ -1,0 +1,189 @@
+"""Shards of input ranges, made when they are needed: by one process, for all that want them.
+
+A range's shards are a pure function of the range, so it does not matter who makes them; a lock
+sees to it that only one process does at a time. Each rank looks ahead, and makes in a process of
+its own whichever of the next ranges nobody else is making.
+"""
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from distrain.data.manifest import MANIFEST
+from distrain.data.preprocess.workers import BackgroundWorker
+from distrain.errors import DataError
+
+POLL_S = 0.05
+
+log = logging.getLogger(__name__)
+
+
+class MakeRange(Protocol):
+    """Makes the shards of one range; can be sent to another process."""
+
+    def __call__(self, number: int) -> None:
+        """Write the folder of the range, whole or not at all."""
+        ...
+
+    def folder(self, number: int) -> Path:
+        """Return where the range's shards are, or will be: a folder with a manifest."""
+        ...
+
+    def title(self, number: int) -> str:
+        """Name the range in messages."""
+        ...
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a rank waits for a range.
+
+    Args:
+        warning_s: A longer wait is logged, with what is waited for.
+        deadline_s: A longer wait is an error; below the timeout of the collectives.
+    """
+
+    warning_s: float = 30.0
+    deadline_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class MakeFirst:
+    """Makes the first range of ``numbers`` that is neither there nor in another's hands."""
+
+    make: MakeRange
+    numbers: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        """See ``workers.Job``."""
+        return f"tokenizing {self.make.title(self.numbers[0])}"
+
+    def run(self) -> int | None:
+        """Return the number of the range that was made, if one was."""
+        for number in self.numbers:
+            if is_made(self.make, number):
+                continue
+            lock = _try_lock(self.make.folder(number))
+            if lock is None:
+                continue
+            try:
+                if not is_made(self.make, number):  # by whoever had the lock
+                    self.make(number)
+                    return number
+            finally:
+                os.close(lock)
+        return None
+
+
+class RangeShards:
+    """The ranges of one source in the order in which a run needs them.
+
+    Args:
+        make: Makes one.
+        order: The numbers of all ranges, in that order.
+        ahead: Ranges to be made before they are asked for.
+    """
+
+    def __init__(
+        self, make: MakeRange, order: Sequence[int], *, ahead: int = 2, patience: Patience
+    ) -> None:
+        self.make = make
+        self.order = tuple(order)
+        self.ahead = ahead
+        self.patience = patience
+        self._next = 0
+        """Place in the order of the first range that nobody has asked for."""
+        self._worker = BackgroundWorker()
+        self._wake = threading.Event()
+        self._closed = False
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+
+    def wait_for(self, place: int) -> Path:
+        """Return the folder of the range at ``place`` in the order, once it is made.
+
+        Raises:
+            DataError: It cannot be made, or took longer than the deadline.
+        """
+        number = self.order[place]
+        self._next = max(self._next, place)
+        if self._unmade():
+            self._start()
+        self._wake.set()
+        self._wait(number, lambda: is_made(self.make, number))
+        self._next = max(self._next, place + 1)
+        return self.make.folder(number)
+
+    def close(self) -> None:
+        """Stop making ranges ahead."""
+        self._closed = True
+        self._wake.set()
+        self._worker.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _unmade(self) -> tuple[int, ...]:
+        numbers = self.order[self._next : self._next + 1 + self.ahead]
+        return tuple(number for number in numbers if not is_made(self.make, number))
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._make_ahead, name="ranges", daemon=True)
+            self._thread.start()
+
+    def _make_ahead(self) -> None:
+        while not self._closed:
+            numbers = self._unmade()
+            try:
+                made = self._worker.run(MakeFirst(self.make, numbers)) if numbers else None
+            except Exception as error:  # noqa: BLE001  (raised where the range is waited for)
+                if not self._closed:
+                    self._error = error
+                return
+            if made is None:
+                # Nothing to do, or all in other hands, who may die: look again soon.
+                self._wake.wait(None if not numbers else 4 * POLL_S)
+                self._wake.clear()
+
+    def _wait(self, number: int, is_done: Callable[[], bool]) -> None:
+        started = time.monotonic()
+        warn_at = self.patience.warning_s
+        while not is_done():
+            if self._error is not None:
+                raise self._error
+            waited = time.monotonic() - started
+            if waited > self.patience.deadline_s:
+                raise DataError(
+                    self.make.title(number),
+                    f"no tokens after {waited:.0f} s",
+                    "its tokens, made here or by another process that holds its lock",
+                    "See whether the source answers, lower data.range_bytes of the prepare "
+                    "stage, or raise the stage's data.stall_deadline.",
+                )
+            if waited > warn_at:
+                log.warning("waiting for %s for %.0f s", self.make.title(number), waited)
+                warn_at *= 2
+            time.sleep(POLL_S)
+
+
+def is_made(make: MakeRange, number: int) -> bool:
+    """Tell whether a range's shards are there: the manifest is written last."""
+    return (make.folder(number) / MANIFEST).exists()
+
+
+def _try_lock(folder: Path) -> int | None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder.with_name(f".{folder.name}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
