@@ -3,6 +3,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from distrain.data.feed import Feed
 from distrain.data.loader import Loader
 from distrain.data.on_the_fly import OnTheFlyStream, range_order
 from distrain.data.order import Order
-from distrain.data.range_shards import Patience, RangeShards, is_made
+from distrain.data.range_shards import MakeFirst, Patience, RangeShards, is_made
 from distrain.data.samples import IGNORE_INDEX
 from distrain.data.schedule import Schedule
 from distrain.data.shard_writer import Origin, ShardWriter
@@ -20,6 +21,8 @@ from distrain.data.shards import ShardedTokens, open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from tests.distrain.data.corpus import make_texts, make_tokenizer
+
+pytestmark = pytest.mark.data
 
 LENGTH = 16
 RANGES = 7
@@ -42,11 +45,10 @@ class MakeTexts:
     def __call__(self, number):
         if number == self.fails:
             raise DataError(self.title(number), "a cut-off file", "a whole one", "Restore it.")
-        time.sleep(self.delay_s)
         tokenizer = Tokenizer.load(self.root / "tokenizer.json")
-        with ShardWriter(
-            self.folder(number), Origin(tokenizer, "made"), shard_tokens=300
-        ) as writer:
+        origin = Origin(tokenizer, "made")
+        with ShardWriter(self.folder(number), origin, shard_tokens=300) as writer:
+            time.sleep(self.delay_s)
             for text in texts_of(number):
                 writer.add(tokenizer.encode(text), len(text))
             with (self.root / "made.txt").open("a") as lines:
@@ -160,7 +162,7 @@ def test_packed_samples_hold_every_target_once(root):
     expected = []
     for shard in stream_of_ranges(root).shards:
         bounds = [0, *shard.ends.tolist()]
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in pairwise(bounds):
             expected += shard.tokens(start, stop)[1:].tolist()
     assert targets.tolist() == sorted(expected)
     stream.close()
@@ -188,15 +190,15 @@ def test_processes_that_read_together_make_each_range_once(root):
 
 
 def test_a_maker_that_is_killed_leaves_nothing_behind_and_another_goes_on(root):
-    spawn = multiprocessing.get_context("spawn")
-    number = range_order(1, "web", RANGES)[0]
-    slow = spawn.Process(target=MakeTexts(root, delay_s=0), args=(number,))
     expected = digests(root, range(5))
     for file in sorted(root.glob("ranges/**/*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
-    slow = spawn.Process(target=MakeTexts(root, delay_s=60), args=(number,))
+    make, number = MakeTexts(root, delay_s=60), range_order(1, "web", RANGES)[0]
+    spawn = multiprocessing.get_context("spawn")
+    slow = spawn.Process(target=MakeFirst(make, (number,)).run)
     slow.start()
-    time.sleep(0.3)
+    while not make.folder(number).with_name(".web.unfinished").exists():
+        time.sleep(0.05)
     os.kill(slow.pid, signal.SIGKILL)
     slow.join()
     assert digests(root, range(5)) == expected
