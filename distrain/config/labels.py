@@ -1,0 +1,31 @@
+"""Section of layer 2: what labelled documents have to be like."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from distrain.config.section import Section
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class LabelsConfig(Section):
+    """Limits for documents with labels; ``null`` reports and never refuses."""
+
+    max_missing_fraction: Fraction | None = 0.0
+    """Documents without a label, of all."""
+    max_conflict_fraction: Fraction | None = 0.0
+    """Documents whose text also has another label, of those with a label."""
+    min_label_fraction: Fraction | None = None
+    """Documents of the rarest label, of those with a label."""
+    max_label_fraction: Fraction | None = None
+    """Documents of the most frequent label, of those with a label."""
+
+
+class PairChecksConfig(Section):
+    """Limits for instruction pairs; ``null`` reports and never refuses."""
+
+    max_empty_fraction: Fraction | None = 0.0
+    """Pairs with a blank prompt or a blank answer, of all."""
+    max_conflict_fraction: Fraction | None = None
+    """Pairs whose prompt has other answers too, of all; several good answers are common."""
