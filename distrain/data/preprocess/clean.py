@@ -1,10 +1,17 @@
-"""Curation of one document: a pure function of the document and the recipe's ``data`` section."""
+"""Curation of one document: a pure function of the document and the recipe's ``data`` section.
+
+In this order: HTML to text, normalisation, filters, personal data. Filters see the text as it will
+be, but for replaced addresses.
+"""
 
 from dataclasses import dataclass
 
 from distrain.config.data import DataConfig
 from distrain.data.document import Document
+from distrain.data.preprocess.filters import FILTERS
+from distrain.data.preprocess.html import html_to_text
 from distrain.data.preprocess.normalize import normalize
+from distrain.data.preprocess.pii import replace_pii
 from distrain.data.preprocess.split import text_digest
 from distrain.data.preprocess.words import TextView
 
@@ -33,7 +40,8 @@ class Rejected:
     """A document that is dropped.
 
     Args:
-        reason: One of a few fixed words, the key under which it is counted.
+        reason: The key under which it is counted: one of a few fixed words, or
+            ``<filter>.<setting>``, the setting under ``data.curation.filters`` that it fails.
         text: As it was when it was rejected, for the sample of rejections.
     """
 
@@ -47,17 +55,60 @@ class Cleaner:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
+        sections = config.curation.filters
+        chosen = {name: getattr(sections, name) for name in FILTERS}
+        self._filters = [
+            (name, FILTERS[name], section)
+            for name, section in chosen.items()
+            if section is not None
+        ]
 
     def clean(self, document: Document) -> CleanText | Rejected:
-        """Return the final text, or why there is none; the same on every machine."""
-        # Files were checked as bytes; a row of a table may still hold what no text does.
-        if "\0" in document.text:
-            return Rejected(document.path, "nul_bytes", document.text)
-        text = normalize(document.text) if self.config.curation.normalize else document.text
-        if not text.strip() or len(text) < self.config.min_characters:
-            return Rejected(document.path, "too_short" if text.strip() else "empty", text)
-        try:
-            digest = text_digest(text)
-        except UnicodeEncodeError:  # half of a surrogate pair, as JSON may escape it
-            return Rejected(document.path, "not_utf8", text)
-        return CleanText(document.path, TextView(text), digest)
+        """Return the final text, or why there is none; the same on every machine.
+
+        Raises:
+            DataError: The recipe asks for an optional library that is not installed.
+        """
+        curation = self.config.curation
+        text = document.text
+        if reason := _is_no_text(text):
+            return Rejected(document.path, reason, text)
+        if curation.html:
+            text = html_to_text(text)
+        if curation.normalize:
+            text = normalize(text)
+        if reason := self._is_too_short(text):
+            return Rejected(document.path, reason, text)
+        view = self._filter(TextView(text))
+        if isinstance(view, str):
+            return Rejected(document.path, view, text)
+        if reason := self._is_too_short(view.text):
+            return Rejected(document.path, reason, view.text)
+        if curation.pii is not None:
+            replaced = replace_pii(view.text, curation.pii)
+            view = view if replaced == view.text else TextView(replaced)
+        return CleanText(document.path, view, text_digest(view.text))
+
+    def _filter(self, view: TextView) -> TextView | str:
+        for name, check, section in self._filters:
+            verdict = check(view, section)
+            if isinstance(verdict, str):
+                return f"{name}.{verdict}"
+            view = view if verdict is None else verdict
+        return view
+
+    def _is_too_short(self, text: str) -> str | None:
+        if not text or text.isspace():
+            return "empty"
+        return "too_short" if len(text) < self.config.min_characters else None
+
+
+def _is_no_text(text: str) -> str | None:
+    # Files were checked as bytes; a row of a table may still hold what no text does.
+    if "\0" in text:
+        return "nul_bytes"
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON may escape it
+        return "not_utf8"
+    return None

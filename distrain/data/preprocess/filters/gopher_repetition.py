@@ -1,0 +1,141 @@
+"""Gopher's repetition heuristics (Rae et al. 2021, arXiv 2112.11446, table A1).
+
+An n-gram can only repeat where the (n-1)-gram at its place and the one after it repeat as well, so
+each length looks only at places that the length before left over: from 2-grams, all of them, to
+10-grams, in most texts none.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distrain.config.curation import GopherRepetitionConfig
+from distrain.data.preprocess.words import WORD_FACTOR, Hashes, Positions, TextView
+
+
+def gopher_repetition(view: TextView, config: GopherRepetitionConfig) -> str | None:
+    """Return the setting that the text fails, or ``None``."""
+    return _fails_parts(view, config) or _fails_ngrams(view, config)
+
+
+def duplicate_characters(parts: list[str]) -> int:
+    """Count characters of parts that were there before."""
+    return sum(map(len, parts)) - sum(map(len, set(parts)))
+
+
+def _fails_parts(view: TextView, config: GopherRepetitionConfig) -> str | None:
+    limits = {
+        "paragraph": (
+            view.paragraphs,
+            config.max_duplicate_paragraph_fraction,
+            config.max_duplicate_paragraph_character_fraction,
+        ),
+        "line": (
+            view.lines,
+            config.max_duplicate_line_fraction,
+            config.max_duplicate_line_character_fraction,
+        ),
+    }
+    for kind, (parts, max_fraction, max_character_fraction) in limits.items():
+        duplicates = len(parts) - len(set(parts))
+        if duplicates / max(len(parts), 1) > max_fraction:
+            return f"max_duplicate_{kind}_fraction"
+        if duplicates and duplicate_characters(parts) / len(view.text) > max_character_fraction:
+            return f"max_duplicate_{kind}_character_fraction"
+    return None
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """The n-grams of one length that are there more than once.
+
+    Args:
+        places: First word of each occurrence, ascending.
+        hashes: Of the n-gram at each place.
+    """
+
+    n: int
+    places: Positions
+    hashes: Hashes
+
+
+def _fails_ngrams(view: TextView, config: GopherRepetitionConfig) -> str | None:
+    longest = max([1, *config.max_top_ngram_fraction, *config.max_duplicate_ngram_fraction])
+    words = view.split
+    characters = np.concatenate([[0], np.cumsum(words.lengths)])
+    for repeats in _repeats(view.word_hashes, longest):
+        n = repeats.n
+        limit = config.max_top_ngram_fraction.get(n)
+        if limit is not None and _top(repeats, characters) / len(view.text) > limit:
+            return "max_top_ngram_fraction"
+        limit = config.max_duplicate_ngram_fraction.get(n)
+        if (
+            limit is not None
+            and _covered(repeats, characters) / len(view.text) > limit
+            and _duplicate(repeats, characters) / len(view.text) > limit
+        ):
+            return "max_duplicate_ngram_fraction"
+    return None
+
+
+def _repeats(words: Hashes, longest: int) -> Iterator[Repeats]:
+    """Find the repeated n-grams for n = 2, 3, ... ``longest``."""
+    places = np.arange(max(words.size - 1, 0))
+    hashes = words[:-1]
+    for n in range(2, longest + 1):
+        hashes = hashes * WORD_FACTOR + words[places + n - 1]
+        repeated = _is_repeated(hashes)
+        places, hashes = places[repeated], hashes[repeated]
+        yield Repeats(n, places, hashes)
+        followed = np.flatnonzero(places[1:] == places[:-1] + 1)
+        places, hashes = places[followed], hashes[followed]
+
+
+def _is_repeated(hashes: Hashes) -> NDArray[np.bool_]:
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    same = np.zeros(hashes.size + 1, np.bool_)
+    np.equal(ordered[1:], ordered[:-1], out=same[1:-1])
+    repeated = np.empty(hashes.size, np.bool_)
+    repeated[order] = same[1:] | same[:-1]
+    return repeated
+
+
+def _top(repeats: Repeats, characters: Positions) -> int:
+    """Characters in all occurrences of the most frequent n-gram, with a space between words.
+
+    Of equally frequent ones the first counts. An n-gram that does not repeat is no repetition.
+    """
+    if not repeats.places.size:
+        return 0
+    _, firsts, counts = np.unique(repeats.hashes, return_index=True, return_counts=True)
+    most = int(counts.max())
+    place = int(repeats.places[firsts[counts == most].min()])
+    length = int(characters[place + repeats.n] - characters[place]) + repeats.n - 1
+    return length * most
+
+
+def _duplicate(repeats: Repeats, characters: Positions) -> int:
+    """Characters in n-grams that were there before; none is counted twice."""
+    lengths = (characters[repeats.places + repeats.n] - characters[repeats.places]).tolist()
+    seen: set[int] = set()
+    total = after = 0
+    for place, key, length in zip(
+        repeats.places.tolist(), repeats.hashes.tolist(), lengths, strict=True
+    ):
+        if place < after:
+            continue
+        if key in seen:
+            total += length
+            after = place + repeats.n
+        seen.add(key)
+    return total
+
+
+def _covered(repeats: Repeats, characters: Positions) -> int:
+    """Characters in any repeated n-gram: as many as ``_duplicate`` at least, and quickly told."""
+    nexts = np.append(repeats.places[1:], characters.size)
+    ends = np.minimum(repeats.places + repeats.n, nexts)
+    return int((characters[ends] - characters[repeats.places]).sum())
