@@ -37,6 +37,9 @@ class DataConfig(Section):
     """Broken files (unreadable, not text) tolerated before the stage refuses the corpus."""
     rejection_samples: Annotated[int, Field(ge=0)] = 20
     """Rejected documents shown in ``rejections.jsonl``, for each source and reason."""
+    range_bytes: Annotated[Count, Field(ge=1)] = 64_000_000
+    """Bytes of input (compressed, if it is) worked on at a time: the unit of parallel work and of
+    restart. It decides where shards are cut."""
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Processes that work on ranges of the input; auto: one for each processor. The result does
     not depend on it."""
@@ -67,6 +70,11 @@ class DataConfig(Section):
         if self.source is not None:
             return {MAIN_SOURCE: self.source}
         return dict(self.sources or {})
+
+    def of_source(self, name: str) -> "DataConfig":
+        """Return the settings for one source: its own curation, if it has one."""
+        own = getattr(self.named_sources[name], "curation", None)
+        return self if own is None else self.model_copy(update={"curation": own})
 
     @property
     def settings_of_sources(self) -> dict[str, Source]:

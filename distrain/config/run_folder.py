@@ -30,6 +30,12 @@ class StageFolder:
         # prepare
         self.corpus = self.path / "corpus.json"
         """Counts and digest of what tokenizer and splits are made from."""
+        self.plan = self.path / "plan.json"
+        """Input files with their versions, and the ranges into which they are cut."""
+        self.rejections = self.path / "rejections.jsonl"
+        """Examples of rejected documents, for each source and reason."""
+        self.work = self.path / "work"
+        """What is made on the way, range by range; removed when the splits are there."""
         self.tokenizer = self.path / "tokenizer.json"
         # export
         self.huggingface = self.path / "huggingface"

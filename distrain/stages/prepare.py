@@ -1,7 +1,7 @@
 """The ``prepare`` stage: raw text -> tokenizer, checked shards of three splits, pairs.
 
-Killed at any moment, it goes on from the parts that are finished: each is written under another
-name and renamed into place. ``corpus.json`` says which corpus and settings they belong to.
+Killed at any moment, it goes on from the ranges and parts that are finished: each is written under
+another name and renamed into place. ``plan.json`` says which input and settings they belong to.
 """
 
 import hashlib
@@ -9,151 +9,222 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distrain.config.recipe import PrepareStage
-from distrain.config.records import read_json, write_json, write_text
+from distrain.config.records import read_json
 from distrain.config.run_folder import StageFolder
-from distrain.data.encode import encode_splits
-from distrain.data.huggingface import copy_tokenizer
+from distrain.data.commit import Target
 from distrain.data.manifest import SPLITS, Manifest, check_split
-from distrain.data.preprocess.corpus import Census, read_corpus, take_census
-from distrain.data.shard_writer import Origin
-from distrain.data.tokenizer import Tokenizer, train_tokenizer
+from distrain.data.preprocess.corpus import Corpus
+from distrain.data.preprocess.counts import Counts
+from distrain.data.preprocess.pipeline import Pipeline
+from distrain.data.preprocess.plan import Plan, check_inputs, load_plan, make_plan, save_plan
+from distrain.data.preprocess.work_folder import WorkFolder
+from distrain.data.preprocess.workers import WorkerPool, worker_count
+from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
+from distrain.fault.parent import die_with_parent
 from distrain.stages.context import Outcome, StageContext, typed
+
+NOT_OF_THE_RESULT = {"workers", "keep_cleaned", "rejection_samples"}
+"""Settings of ``data`` that decide no byte of the splits."""
 
 log = logging.getLogger(__name__)
 
 
 def run_stage(context: StageContext) -> Outcome:
-    """Make what is not there yet; one process."""
+    """Make what is not there yet; local processes share the ranges."""
     return Outcome(prepare(typed(context.recipe, context.name, PrepareStage), context.folder))
 
 
 def prepare(stage: PrepareStage, folder: StageFolder) -> dict[str, Any]:
     """Fill ``folder``; returns the figures of ``result.json``."""
     started = time.monotonic()
-    census, corpus = collect(stage, folder)
-    tokenizer = make_tokenizer(stage, folder)
-    manifests = write_splits(stage, folder, Origin(tokenizer, corpus), census)
-    tokens = sum(manifest.tokens for manifest in manifests.values())
-    text_bytes = sum(manifest.text_bytes for manifest in manifests.values())
+    plan = open_plan(stage, folder)
+    finished = find_finished(stage, folder)
+    targets = [(split, source) for split in SPLITS for source in plan.files]
+    missing = [target for target in targets if target not in finished]
+    if missing:
+        workers = worker_count(stage.data.workers)
+        with WorkerPool(min(workers, len(plan.ranges)), die_with_parent) as pool:
+            pipeline = Pipeline(stage, folder, plan, pool)
+            finished = make_missing(pipeline, finished)
+    _tidy(stage, folder)
+    corpus = Corpus.from_record(_known(folder.corpus))
+    manifests = {target: finished[target] for target in targets}
+    return figures(corpus, manifests, Tokenizer.load(folder.tokenizer)) | {
+        "seconds": round(time.monotonic() - started, 1)
+    }
+
+
+def open_plan(stage: PrepareStage, folder: StageFolder) -> Plan:
+    """Return the plan of an earlier attempt, if it still fits, else make one and begin anew.
+
+    Raises:
+        DataError: A source is not there, or a file of the plan is not what it was.
+    """
+    settings = digest_of_settings(stage)
+    plan = load_plan(folder.plan)
+    if plan is not None and plan.settings == settings:
+        check_inputs(plan, stage.data, folder.path)
+        return plan
+    log.info("listing %s", ", ".join(stage.data.named_sources))
+    plan = make_plan(stage.data, settings)
+    _discard(folder)
+    save_plan(plan, folder.plan)
+    files = sum(map(len, plan.files.values()))
+    log.info("%d files in %d ranges", files, len(plan.ranges))
+    return plan
+
+
+def digest_of_settings(stage: PrepareStage) -> str:
+    """Hash all settings that decide what is made of the input."""
+    settings = stage.model_dump(mode="json", exclude={"needs": True, "data": NOT_OF_THE_RESULT})
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def find_finished(stage: PrepareStage, folder: StageFolder) -> dict[Target, Manifest]:
+    """Return what an earlier attempt committed, as far as it is whole and of one corpus."""
+    record = read_json(folder.corpus)
+    if record is None or not folder.tokenizer.exists():
+        return {}
+    fingerprint = Tokenizer.load(folder.tokenizer).fingerprint
+    finished = {}
+    for split in SPLITS:
+        for source in stage.data.named_sources:
+            manifest = _whole(folder, split, source)
+            if manifest is not None and (manifest.corpus, manifest.tokenizer) == (
+                record["sha256"],
+                fingerprint,
+            ):
+                finished[split, source] = manifest
+    return finished
+
+
+def make_missing(pipeline: Pipeline, finished: Mapping[Target, Manifest]) -> dict[Target, Manifest]:
+    """Go through the phases; what is ``finished`` stays if the corpus is still the same."""
+    cleaned = pipeline.clean()
+    corpus, masks = pipeline.dedup(cleaned)
+    _report(corpus)
+    tokenizer = pipeline.tokenizer(masks)
+    whole = {
+        target: manifest
+        for target, manifest in finished.items()
+        if (manifest.corpus, manifest.tokenizer) == (corpus.sha256, tokenizer.fingerprint)
+    }
+    missing = [
+        (split, source)
+        for split in SPLITS
+        for source in pipeline.plan.files
+        if (split, source) not in whole
+    ]
+    settings = pipeline.settings(tokenizer, corpus, masks, {split for split, _ in missing})
+    pipeline.encode(settings, cleaned)
+    return whole | pipeline.commit(settings, missing)
+
+
+def figures(
+    corpus: Corpus, manifests: Mapping[Target, Manifest], tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Return what ``result.json`` says."""
+    counts = corpus.counts
+    of_split = {
+        split: [manifest for (of, _), manifest in manifests.items() if of == split]
+        for split in SPLITS
+    }
+    splits = {
+        split: {
+            "documents": sum(manifest.documents for manifest in found),
+            "tokens": sum(manifest.tokens for manifest in found),
+            "bytes": sum(manifest.text_bytes for manifest in found),
+        }
+        for split, found in of_split.items()
+    }
+    for split, values in splits.items():
+        log.info("%s: %d documents, %d tokens", split, values["documents"], values["tokens"])
+    tokens = sum(values["tokens"] for values in splits.values())
+    text_bytes = sum(values["bytes"] for values in splits.values())
     return {
-        "documents": census.documents.total(),
-        "dropped": dict(sorted(census.dropped.items())),
-        "splits": {
-            split: {
-                "documents": manifest.documents,
-                "tokens": manifest.tokens,
-                "bytes": manifest.text_bytes,
-            }
-            for split, manifest in manifests.items()
+        "documents": counts.kept.total(),
+        "read": counts.read,
+        "dropped": counts.dropped,
+        "sources": {
+            source: _figures_of_source(source, of_source, manifests)
+            for source, of_source in corpus.sources.items()
         },
+        "splits": splits,
         "tokens": tokens,
         "bytes": text_bytes,
         "tokens_per_byte": round(tokens / text_bytes, 4),
         "vocab_size": tokenizer.vocab_size,
         "pairs": {
-            split: manifest.pairs
-            for split, manifest in manifests.items()
-            if manifest.pairs is not None
+            split: sum(manifest.pairs or 0 for manifest in found)
+            for split, found in of_split.items()
+            if any(manifest.pairs is not None for manifest in found)
         },
-        "seconds": round(time.monotonic() - started, 1),
     }
 
 
-def collect(stage: PrepareStage, folder: StageFolder) -> tuple[Census, str]:
-    """Layers 1 and 2: read and count the corpus; discard parts that were made from another one.
+def _figures_of_source(
+    source: str, counts: Counts, manifests: Mapping[Target, Manifest]
+) -> dict[str, Any]:
+    record = counts.to_record()
+    del record["text_bytes"]
+    tokens = {split: manifests[split, source].tokens for split in SPLITS}
+    return record | {"tokens": tokens}
 
-    Returns:
-        What was found, and the digest of corpus and settings.
-    """
-    log.info("reading %s", ", ".join(stage.data.named_sources))
-    census = take_census(stage.data)
+
+def _report(corpus: Corpus) -> None:
+    counts = corpus.counts
     log.info(
         "%d documents, %.1f MB of text; dropped: %s",
-        census.documents.total(),
-        census.text_bytes.total() / 1e6,
-        ", ".join(f"{count} {reason}" for reason, count in sorted(census.dropped.items()))
-        or "none",
+        counts.kept.total(),
+        counts.text_bytes.total() / 1e6,
+        ", ".join(f"{count} {reason}" for reason, count in counts.dropped.items()) or "none",
     )
-    for broken in census.broken:
+    for broken in corpus.broken:
         log.warning("left out: %s", broken)
-    corpus = _digest(stage, census)
-    known = read_json(folder.corpus)
-    if known is None or known["sha256"] != corpus:
-        folder.tokenizer.unlink(missing_ok=True)
-        for split in SPLITS:
-            shutil.rmtree(folder.split(split), ignore_errors=True)
-        write_json(
-            folder.corpus,
-            {
-                "sha256": corpus,
-                "documents": dict(census.documents),
-                "bytes": dict(census.text_bytes),
-                "dropped": dict(census.dropped),
-                "broken": census.broken,
-            },
-        )
-    return census, corpus
 
 
-def make_tokenizer(stage: PrepareStage, folder: StageFolder) -> Tokenizer:
-    """Train on the train split only, or copy the one that the recipe names."""
-    config = stage.tokenizer
-    if folder.tokenizer.exists():
-        return Tokenizer.load(folder.tokenizer)
-    if config.path is not None:
-        copy_tokenizer(Path(config.path).expanduser(), folder.path)
-        return Tokenizer.load(folder.tokenizer)
-    log.info("training a byte-level BPE of %d tokens", config.vocab_size)
-    texts = (document.text for document in read_corpus(stage.data) if document.split == "train")
-    content = train_tokenizer(
-        texts, vocab_size=config.vocab_size, min_frequency=config.min_frequency
-    )
-    write_text(folder.tokenizer, content)
-    tokenizer = Tokenizer.load(folder.tokenizer)
-    if tokenizer.vocab_size < config.vocab_size:
-        log.warning(
-            "the vocabulary has %d tokens, not %d: the train text holds no further pair that "
-            "occurs %d times",
-            tokenizer.vocab_size,
-            config.vocab_size,
-            config.min_frequency,
-        )
-    return tokenizer
-
-
-def write_splits(
-    stage: PrepareStage, folder: StageFolder, origin: Origin, census: Census
-) -> dict[str, Manifest]:
-    """Encode the splits that are not there whole; returns all manifests."""
-    manifests = {split: _finished(folder, split, origin) for split in SPLITS}
-    missing = [split for split, manifest in manifests.items() if manifest is None]
-    if missing:
-        log.info("encoding %s", ", ".join(missing))
-        manifests |= encode_splits(stage, folder, origin, census, missing)
-    whole = {split: manifest for split, manifest in manifests.items() if manifest is not None}
-    for split, manifest in whole.items():
-        log.info("%s: %d documents, %d tokens", split, manifest.documents, manifest.tokens)
-    return whole
-
-
-def _finished(folder: StageFolder, split: str, origin: Origin) -> Manifest | None:
-    if not folder.split(split).exists():
+def _whole(folder: StageFolder, split: str, source: str) -> Manifest | None:
+    if not (folder.split(split) / source).exists():
         return None
     try:
-        manifest = check_split(folder.path, split)
+        return check_split(folder.path, split, source)
     except DataError as error:
-        log.warning("%s; the split is made again", error)
+        log.warning("%s; it is made again", error)
         return None
-    same = (manifest.corpus, manifest.tokenizer) == (origin.corpus, origin.tokenizer.fingerprint)
-    return manifest if same else None
 
 
-def _digest(stage: PrepareStage, census: Census) -> str:
-    settings = stage.model_dump(mode="json", exclude={"needs"})
-    content = [settings, *(census.digest(split) for split in SPLITS)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _known(path: Path) -> dict[str, Any]:
+    record = read_json(path)
+    assert record is not None, "written by the dedup phase"
+    return record
+
+
+def _discard(folder: StageFolder) -> None:
+    """Remove what was made of another corpus, or by other settings."""
+    folder.plan.unlink(missing_ok=True)  # first: what is left then belongs to no plan
+    for file in (folder.corpus, folder.tokenizer, folder.rejections):
+        file.unlink(missing_ok=True)
+    for path in (folder.work, *map(folder.split, SPLITS)):
+        _remove(path)
+
+
+def _tidy(stage: PrepareStage, folder: StageFolder) -> None:
+    """Remove what only an unfinished stage needs."""
+    _remove(WorkFolder(folder.work).encoded)
+    if not stage.data.keep_cleaned:
+        _remove(folder.work)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder; what is killed on the way leaves none of half the content."""
+    hidden = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    if path.exists():
+        path.rename(hidden)
+        shutil.rmtree(hidden)

@@ -1,161 +1,223 @@
-"""The corpus as layer 2 leaves it: clean documents of three splits, and why others were dropped.
-
-It is read again for each use instead of being held in memory: only a hash for each document is.
-"""
+"""Phase *dedup*: over all ranges, which cleaned documents go, and what the corpus then is."""
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from distrain.config.data import DataConfig
-from distrain.data.document import Broken, Document
+from distrain.config.records import read_json, write_json
 from distrain.data.manifest import SPLITS
-from distrain.data.preprocess.normalize import normalize
-from distrain.data.preprocess.split import split_of, text_digest
-from distrain.data.sources import read_source
+from distrain.data.preprocess.cleaned import Keys, read_keys, read_rows
+from distrain.data.preprocess.cleaning import CleanedRange
+from distrain.data.preprocess.clusters import Reason
+from distrain.data.preprocess.counts import (
+    SHOWN_BROKEN,
+    Counts,
+    Rejection,
+    RejectionSample,
+    check_budget,
+    sum_counts,
+)
+from distrain.data.preprocess.dedup import RangeFeatures, deduplicate
+from distrain.data.preprocess.minhash import mix
+from distrain.data.preprocess.plan import Plan
+from distrain.data.preprocess.work_folder import WorkFolder
+from distrain.data.shard_files import sync
 from distrain.errors import DataError
 
-BROKEN_REASONS = frozenset({"unreadable", "not_utf8", "nul_bytes", "not_json", "no_text_field"})
-"""What counts against ``data.skip_budget``; other reasons are ordinary."""
-
-SHOWN = 3
+Mask = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class CleanDocument:
-    """A document that is kept."""
-
-    text: str
-    path: str
-    split: str
-    digest: bytes
-
-
-@dataclass
-class Census:
-    """What one reading of the corpus found.
+@dataclass(frozen=True)
+class Corpus:
+    """What is left, and why the rest is not.
 
     Args:
-        documents: Kept documents by split.
-        text_bytes: Their UTF-8 bytes.
-        dropped: Reason -> count.
-        broken: The first few files that are no text, with the reason.
+        sha256: Of the kept documents of every split, in order, and of the settings.
+        sources: Counts of each source.
+        broken: The first few documents that are no text.
     """
 
-    documents: Counter[str] = field(default_factory=Counter)
-    text_bytes: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
-    _hashes: dict[str, "hashlib._Hash"] = field(
-        default_factory=lambda: {split: hashlib.sha256() for split in SPLITS}
-    )
+    sha256: str
+    sources: dict[str, Counts]
+    broken: list[str]
 
-    def keep(self, document: CleanDocument) -> None:
-        """Count a document that is kept."""
-        self.documents[document.split] += 1
-        self.text_bytes[document.split] += len(document.text.encode())
-        self._hashes[document.split].update(document.digest)
+    @property
+    def counts(self) -> Counts:
+        """Over all sources."""
+        return sum_counts(self.sources.values())
 
-    def drop(self, path: str, reason: str) -> None:
-        """Count a document that is not kept."""
-        self.dropped[reason] += 1
-        if reason in BROKEN_REASONS and len(self.broken) < SHOWN:
-            self.broken.append(f"{path} ({reason})")
+    def to_record(self, settings: str) -> dict[str, Any]:
+        """Return what JSON can hold; ``load_corpus`` reads it."""
+        return {
+            "sha256": self.sha256,
+            "settings": settings,
+            "sources": {name: counts.to_record() for name, counts in self.sources.items()},
+            "broken": self.broken,
+        }
 
-    def digest(self, split: str) -> str:
-        """Hash the documents of a split, in their order."""
-        return self._hashes[split].hexdigest()
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "Corpus":
+        """Read what ``to_record`` returned."""
+        sources = {name: Counts.from_record(counts) for name, counts in record["sources"].items()}
+        return cls(record["sha256"], sources, record["broken"])
 
 
-def read_corpus(config: DataConfig, census: Census | None = None) -> Iterator[CleanDocument]:
-    """Yield the clean documents in the order of the source, filling ``census`` on the way.
+@dataclass(frozen=True)
+class Decision:
+    """The outcome of the phase.
+
+    Args:
+        masks: A ``Reason`` for each document of each range; 0 if it is kept.
+        rejections: Source -> examples, of this phase and those before.
+    """
+
+    corpus: Corpus
+    masks: list[Mask]
+    rejections: dict[str, list[Rejection]]
+
+
+def decide(
+    plan: Plan,
+    config: DataConfig,
+    cleaned: Sequence[CleanedRange],
+    work: WorkFolder,
+) -> Decision:
+    """Compare the documents of all ranges, in order; the first of several copies stays.
 
     Raises:
-        DataError: The source is not there, or holds more broken files than ``skip_budget``.
+        DataError: Too much is broken, nothing is left, or a split is empty.
     """
-    census = Census() if census is None else census
-    seen: set[bytes] = set()
-    sources = config.named_sources.values()
-    for found in chain.from_iterable(map(read_source, sources)):
-        cleaned = _clean(found, config, seen)
-        if isinstance(cleaned, Broken):
-            census.drop(cleaned.path, cleaned.reason)
-            _keep_budget(census, config)
-        else:
-            census.keep(cleaned)
-            yield cleaned
+    broken = [example for done in cleaned for example in done.broken][:SHOWN_BROKEN]
+    check_budget(sum_counts(done.counts for done in cleaned), broken, config.skip_budget)
+    keys = [read_keys(work.documents(planned)) for planned in plan.ranges]
+    masks = deduplicate([RangeFeatures(key.digests, key.splits) for key in keys], config.dedup)
+    sources: dict[str, Counts] = {name: Counts() for name in plan.files}
+    for planned, done, key, mask in zip(plan.ranges, cleaned, keys, masks, strict=True):
+        counts = sources[planned.source]
+        counts.add(done.counts)
+        _drop(counts, key, mask)
+    for counts in sources.values():
+        counts.check()
+    corpus = Corpus(_digest(plan.settings, keys, masks), sources, broken)
+    _check_splits(corpus, config)
+    return Decision(corpus, masks, _rejections(plan, config, cleaned, masks, work))
 
 
-def take_census(config: DataConfig) -> Census:
-    """Read the corpus once, and see that it serves.
+def save_decision(decision: Decision, plan: Plan, work: WorkFolder) -> None:
+    """Write masks and counts for the phases that follow; the counts last."""
+    unfinished = work.masks.with_name(f".{work.masks.name}")
+    with unfinished.open("wb") as stream:
+        np.save(stream, np.concatenate([np.zeros(0, np.uint8), *decision.masks]))
+    sync(unfinished)
+    unfinished.replace(work.masks)
+    write_json(work.decided, decision.corpus.to_record(plan.settings))
 
-    Raises:
-        DataError: As ``read_corpus``; also if nothing is left, or a split is empty.
-    """
-    census = Census()
-    for _ in read_corpus(config, census):
-        pass
-    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(census.dropped.items()))
-    if not census.documents:
+
+def load_masks(work: WorkFolder, cleaned: Sequence[CleanedRange]) -> list[Mask] | None:
+    """Map the masks of all ranges; ``None`` if the phase is not done."""
+    if read_json(work.decided) is None:
+        return None
+    masks = np.load(work.masks, mmap_mode="r")
+    ends = np.cumsum([done.documents for done in cleaned])
+    return np.split(masks, ends[:-1])
+
+
+def _drop(counts: Counts, keys: Keys, mask: Mask) -> None:
+    for reason in Reason:
+        for number, split in enumerate(SPLITS):
+            chosen = (mask == reason) & (keys.splits == number)
+            if reason != Reason.KEPT and (documents := int(chosen.sum())):
+                text_bytes = int(keys.text_bytes[chosen].sum())
+                counts.drop_kept(split, reason.name.lower(), documents, text_bytes)
+
+
+def _digest(settings: str, keys: Sequence[Keys], masks: Sequence[Mask]) -> str:
+    content = [settings]
+    for number in range(len(SPLITS)):
+        kept = hashlib.sha256()
+        for key, mask in zip(keys, masks, strict=True):
+            kept.update(key.digests[(mask == Reason.KEPT) & (key.splits == number)].tobytes())
+        content.append(kept.hexdigest())
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _rejections(
+    plan: Plan,
+    config: DataConfig,
+    cleaned: Sequence[CleanedRange],
+    masks: Sequence[Mask],
+    work: WorkFolder,
+) -> dict[str, list[Rejection]]:
+    samples = {name: RejectionSample(config.rejection_samples) for name in plan.files}
+    for planned, done in zip(plan.ranges, cleaned, strict=True):
+        for rejection in done.rejections:
+            samples[planned.source].offer(rejection.reason, rejection.path, rejection.text)
+    for source, sample in samples.items():
+        numbers = [n for n, planned in enumerate(plan.ranges) if planned.source == source]
+        for number, row, reason in _chosen(numbers, masks, config.rejection_samples):
+            for path, text in read_rows(work.documents(plan.ranges[number]), [row]):
+                sample.offer(reason.name.lower(), path, text)
+    return {source: sample.rejections() for source, sample in samples.items()}
+
+
+def _chosen(
+    numbers: Sequence[int], masks: Sequence[Mask], limit: int
+) -> Iterator[tuple[int, int, Reason]]:
+    """Choose dropped documents for the sample: those whose mixed place is lowest."""
+    found: dict[Reason, list[tuple[int, int, int]]] = {}
+    for number in numbers:
+        for reason in set(Reason) - {Reason.KEPT}:
+            rows = np.flatnonzero(masks[number] == reason)
+            places = mix((np.uint64(number) << np.uint64(40)) + rows.astype(np.uint64))
+            lowest = np.argsort(places)[:limit]
+            best = found.setdefault(reason, [])
+            best += [(int(places[n]), number, int(rows[n])) for n in lowest]
+            best.sort()
+            del best[limit:]
+    for reason, best in found.items():
+        for _, number, row in best:
+            yield number, row, reason
+
+
+def _check_splits(corpus: Corpus, config: DataConfig) -> None:
+    counts = corpus.counts
+    dropped = ", ".join(f"{count} {reason}" for reason, count in counts.dropped.items())
+    if not counts.kept.total():
         raise DataError(
-            "data.source",
+            _setting(config),
             f"an empty corpus (dropped: {dropped or 'none'}"
-            + (f", the first: {', '.join(census.broken)})" if census.broken else ")"),
+            + (f", the first: {', '.join(corpus.broken)})" if corpus.broken else ")"),
             "documents with text",
-            _remedy_of_empty(census),
+            _remedy_of_empty(counts, config),
         )
     for split in SPLITS:
-        if not census.documents[split]:
-            raise _empty_split(split, census, config)
-    return census
+        if not counts.kept[split]:
+            raise _empty_split(split, counts.kept, config)
 
 
-def _remedy_of_empty(census: Census) -> str:
-    if census.broken:
-        return "Let data.source name files of UTF-8 text."
-    if census.dropped["too_short"]:
-        return "Correct data.source, or lower data.min_characters."
-    return "Put documents with text there, or correct data.source."
+def _setting(config: DataConfig) -> str:
+    return "data.source" if config.source is not None else "data.sources"
 
 
-def _clean(
-    found: Document | Broken, config: DataConfig, seen: set[bytes]
-) -> CleanDocument | Broken:
-    if isinstance(found, Broken):
-        return found
-    # Files were checked as bytes; a row of a table may still hold what no text does.
-    if "\0" in found.text:
-        return Broken(found.path, "nul_bytes")
-    text = normalize(found.text)
-    if not text.strip() or len(text) < config.min_characters:
-        return Broken(found.path, "too_short" if text.strip() else "empty")
-    try:
-        digest = text_digest(text)
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON may escape it
-        return Broken(found.path, "not_utf8")
-    if digest in seen:
-        return Broken(found.path, "duplicate")
-    seen.add(digest)
-    split = split_of(digest, config.validation_fraction, config.test_fraction)
-    return CleanDocument(text, found.path, split, digest)
+def _remedy_of_empty(counts: Counts, config: DataConfig) -> str:
+    if counts.broken:
+        return f"Let {_setting(config)} name files of UTF-8 text."
+    if counts.rejected["too_short"]:
+        return f"Correct {_setting(config)}, or lower data.min_characters."
+    if set(counts.rejected) - {"empty"}:
+        return "Loosen the setting of data.curation that rejects the most."
+    return f"Put documents with text there, or correct {_setting(config)}."
 
 
-def _keep_budget(census: Census, config: DataConfig) -> None:
-    broken = sum(census.dropped[reason] for reason in BROKEN_REASONS)
-    if broken <= config.skip_budget:
-        return
-    raise DataError(
-        "data.skip_budget",
-        f"more than {config.skip_budget} broken files, the first: {', '.join(census.broken)}",
-        f"at most {config.skip_budget} files that are no UTF-8 text",
-        "Leave such files out of data.source, or raise data.skip_budget.",
-    )
-
-
-def _empty_split(split: str, census: Census, config: DataConfig) -> DataError:
-    total = census.documents.total()
+def _empty_split(split: str, kept: Counter[str], config: DataConfig) -> DataError:
+    total = kept.total()
     fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
     if split in fractions:
         remedy = (

@@ -2,10 +2,12 @@
 
 import hashlib
 
+DIGEST_BYTES = 16
+
 
 def text_digest(text: str) -> bytes:
     """Hash normalised text: what makes two documents the same one."""
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def split_of(digest: bytes, validation_fraction: float, test_fraction: float) -> str:

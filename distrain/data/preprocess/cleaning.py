@@ -1,0 +1,168 @@
+"""Phase *clean*: one range -> its cleaned documents on disk, and what became of all the others."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distrain.config.data import DataConfig
+from distrain.config.records import read_json, write_json
+from distrain.data.document import BROKEN_REASONS, Broken, Document
+from distrain.data.preprocess.clean import Cleaner, Rejected
+from distrain.data.preprocess.cleaned import CleanDocument, CleanedWriter, printable
+from distrain.data.preprocess.counts import (
+    SHOWN_BROKEN,
+    Counts,
+    Rejection,
+    RejectionSample,
+    check_budget,
+)
+from distrain.data.preprocess.plan import PlannedRange
+from distrain.data.preprocess.split import split_of
+from distrain.data.preprocess.work_folder import WorkFolder
+from distrain.data.sources import open_source
+
+
+class Tally:
+    """Counts, and examples, of the documents of one range, as they are cleaned."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.counts = Counts()
+        self.sample = RejectionSample(config.rejection_samples)
+        self.broken: list[str] = []
+        """The first few documents that are no text, with the reason."""
+        self._skip_budget = config.skip_budget
+
+    def keep(self, document: CleanDocument) -> None:
+        """Count a document that is kept."""
+        self.counts.keep(document.split, document.text_bytes)
+
+    def reject(self, path: str, reason: str, text: str | None = None) -> None:
+        """Count a document that is not kept.
+
+        Raises:
+            DataError: More of this range is broken than of the whole corpus may be.
+        """
+        self.counts.reject(reason)
+        self.sample.offer(reason, path, text)
+        if reason in BROKEN_REASONS:
+            if len(self.broken) < SHOWN_BROKEN:
+                self.broken.append(f"{printable(path)} ({reason})")
+            check_budget(self.counts, self.broken, self._skip_budget)
+
+
+def clean_range(
+    config: DataConfig, planned: PlannedRange, cleaner: Cleaner, tally: Tally
+) -> Iterator[CleanDocument]:
+    """Yield the documents of a range that are kept, in order, and count all into ``tally``.
+
+    Copies are not looked for: what is one depends on the ranges before.
+
+    Raises:
+        DataError: A file changed since the plan was made, or too much of it is broken.
+    """
+    reader = open_source(config.named_sources[planned.source], config.range_bytes)
+    for found in reader.read(planned.part):
+        if isinstance(found, Broken):
+            tally.reject(found.path, found.reason)
+            continue
+        document = _clean(found, config, cleaner, tally)
+        if document is not None:
+            tally.keep(document)
+            yield document
+
+
+def _clean(
+    found: Document, config: DataConfig, cleaner: Cleaner, tally: Tally
+) -> CleanDocument | None:
+    cleaned = cleaner.clean(found)
+    if isinstance(cleaned, Rejected):
+        tally.reject(cleaned.path, cleaned.reason, cleaned.text)
+        return None
+    return CleanDocument(
+        cleaned.text,
+        cleaned.path,
+        split_of(cleaned.digest, config.validation_fraction, config.test_fraction),
+        cleaned.digest,
+        len(cleaned.text.encode()),
+        found.label,
+    )
+
+
+@dataclass(frozen=True)
+class CleanedRange:
+    """The record of a range that is cleaned.
+
+    Args:
+        documents: In the file.
+        size_bytes: Of the file.
+        broken: The first few documents that are no text.
+    """
+
+    counts: Counts
+    documents: int
+    size_bytes: int
+    broken: list[str]
+    rejections: list[Rejection]
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what JSON can hold; ``load_cleaned`` reads it."""
+        return {
+            "counts": self.counts.to_record(),
+            "documents": self.documents,
+            "size_bytes": self.size_bytes,
+            "broken": self.broken,
+            "rejections": [rejection.to_record() for rejection in self.rejections],
+        }
+
+
+def load_cleaned(work: WorkFolder, planned: PlannedRange) -> CleanedRange | None:
+    """Return the record of a range; ``None`` if it has to be cleaned."""
+    record = read_json(work.cleaned_record(planned))
+    if record is None:
+        return None
+    try:
+        size = work.documents(planned).stat().st_size
+    except FileNotFoundError:
+        return None
+    if size != record["size_bytes"]:
+        return None
+    return CleanedRange(
+        Counts.from_record(record["counts"]),
+        record["documents"],
+        record["size_bytes"],
+        record["broken"],
+        [Rejection(**rejection) for rejection in record["rejections"]],
+    )
+
+
+@dataclass(frozen=True)
+class CleanJob:
+    """Cleans one range; a job for ``WorkerPool``."""
+
+    config: DataConfig
+    planned: PlannedRange
+    work: Path
+
+    @property
+    def title(self) -> str:
+        """See ``Job``."""
+        return f"cleaning {self.planned.title}"
+
+    def run(self) -> CleanedRange:
+        """Write the cleaned documents, then the record."""
+        work = WorkFolder(self.work)
+        tally = Tally(self.config)
+        cleaner = Cleaner(self.config.of_source(self.planned.source))
+        documents = 0
+        with CleanedWriter(work.documents(self.planned)) as writer:
+            for document in clean_range(self.config, self.planned, cleaner, tally):
+                writer.add(document)
+                documents += 1
+            size_bytes = writer.close()
+        tally.counts.check()
+        done = CleanedRange(
+            tally.counts, documents, size_bytes, tally.broken, tally.sample.rejections()
+        )
+        write_json(work.cleaned_record(self.planned), done.to_record())
+        return done

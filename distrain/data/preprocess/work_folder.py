@@ -1,0 +1,44 @@
+"""File names of what a prepare stage makes on its way, and removes when it is done."""
+
+from pathlib import Path
+
+from distrain.data.preprocess.plan import PlannedRange
+
+
+class WorkFolder:
+    """File names below ``<stage>/work``. Builds paths, touches nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.cleaned = root / "cleaned"
+        self.encoded = root / "encoded"
+        self.masks = root / "dropped.npy"
+        """One byte for each cleaned document of the plan, in order: 0 if it is kept."""
+        self.decided = root / "decided.json"
+        """The counts; written after ``masks``: the dedup phase is done."""
+        self.engine = root / "encoder.json"
+        """Which engine encodes; chosen once, for all ranges."""
+
+    def documents(self, planned: PlannedRange) -> Path:
+        """Cleaned documents of a range, a Parquet file."""
+        return self.cleaned / f"{planned.key}.parquet"
+
+    def sketches(self, planned: PlannedRange) -> Path:
+        """MinHash sketches of the same documents."""
+        return self.cleaned / f"{planned.key}.sketches.npy"
+
+    def cleaned_record(self, planned: PlannedRange) -> Path:
+        """Written last: the range is cleaned."""
+        return self.cleaned / f"{planned.key}.json"
+
+    def shards(self, planned: PlannedRange) -> Path:
+        """Folder of the range's shards: ``<split>/<source>``, as in the stage's folder."""
+        return self.encoded / planned.key
+
+    def pairs(self, planned: PlannedRange) -> Path:
+        """Pairs of a range, in the order of its documents, each line after its split."""
+        return self.encoded / f"{planned.key}.pairs"
+
+    def encoded_record(self, planned: PlannedRange) -> Path:
+        """Written last: the range is encoded."""
+        return self.encoded / f"{planned.key}.json"
