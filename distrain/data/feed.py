@@ -64,7 +64,7 @@ class OrderedStream:
         """Of everything that makes sample n what it is."""
         order = self.order
         blocks = (order.block_samples, order.block_samples and order.window_blocks)
-        made = [type(self.dataset).__name__, self.sequence_length, len(self.dataset), *blocks]
+        made = [*self.dataset.signature, self.sequence_length, len(self.dataset), *blocks]
         text = json.dumps([ORDER_VERSION, order.seed, order.source, made, self.content])
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

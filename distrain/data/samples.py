@@ -12,13 +12,16 @@ import xxhash
 from numpy.typing import NDArray
 
 from distrain.data.order import Ints
-from distrain.data.packing import PackedIndex
+from distrain.data.packing import PACK_VERSION, PackedIndex
 from distrain.data.shards import ShardedTokens, TokenShard
 
 IGNORE_INDEX = -100
 """Target of a position that is not trained on; the value that ``distrain.loss`` leaves out."""
 
 Ids = Ints
+
+Signature = tuple[object, ...]
+"""How samples are cut from what is read, as JSON values."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,11 @@ class Dataset(Protocol):
 
     sequence_length: int
 
+    @property
+    def signature(self) -> Signature:
+        """Equal for datasets that make the same samples of the same content."""
+        ...
+
     def __len__(self) -> int:
         """Count the samples."""
         ...
@@ -138,6 +146,11 @@ class PretrainDataset:
         self._length = (
             -(-num_targets // sequence_length) if keep_tail else num_targets // sequence_length
         )
+
+    @property
+    def signature(self) -> Signature:
+        """Equal for datasets that make the same samples of the same content."""
+        return ("concat",)
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -211,6 +224,12 @@ class PackedDataset:
         self.index = index
         self.sequence_length = sequence_length
 
+    @property
+    def signature(self) -> Signature:
+        """Equal for datasets that make the same samples of the same content."""
+        windows = sorted({plan.window_documents for plan in self.index.plans})
+        return ("best_fit", PACK_VERSION, *windows)
+
     def __len__(self) -> int:
         """Count the samples."""
         return self.index.num_samples
@@ -245,6 +264,11 @@ class JoinedDataset:
         self.sequence_length = parts[0].sequence_length
         self._firsts = [0, *accumulate(len(part) for part in parts)]
 
+    @property
+    def signature(self) -> Signature:
+        """Equal for datasets that make the same samples of the same content."""
+        return ("joined", *((part.signature, len(part)) for part in self.parts))
+
     def __len__(self) -> int:
         """Count the samples."""
         return self._firsts[-1]
@@ -272,6 +296,11 @@ class SftDataset:
         self.examples = examples
         self.sequence_length = sequence_length
         self.pad_id = pad_id
+
+    @property
+    def signature(self) -> Signature:
+        """Equal for datasets that make the same samples of the same content."""
+        return ("pairs",)
 
     def __len__(self) -> int:
         """Count the samples."""

@@ -159,14 +159,14 @@ def test_packed_samples_hold_every_target_of_every_document_once(split):
     index = PackedIndex([plan_best_fit(shard.ends, LENGTH) for shard in split.shards])
     packed = PackedDataset(split, index, LENGTH)
     rows = gather(packed, np.arange(len(packed)))
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for row, first, last in documents_of(rows):
         targets = rows.target_ids[row, first:last]
         assert (targets == IGNORE_INDEX).all() or (targets != IGNORE_INDEX).all()
         if targets[0] != IGNORE_INDEX:
             assert rows.position_ids[row, first:last].tolist() == list(range(last - first))
             pairs += zip(rows.input_ids[row, first:last].tolist(), targets.tolist(), strict=True)
-    expected = []
+    expected: list[tuple[int, int]] = []
     for number in range(split.num_documents):
         ids = split.document(number).tolist()
         expected += pairwise(ids)
@@ -207,6 +207,7 @@ def test_closing_ends_the_thread(dataset):
 def test_an_error_in_the_thread_reaches_who_asks_for_that_batch(dataset, monkeypatch):
     class Failing:
         sequence_length = LENGTH
+        signature = ("failing",)
 
         def __len__(self):
             return len(dataset)

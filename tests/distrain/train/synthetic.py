@@ -25,6 +25,7 @@ class SyntheticDataset:
     """Two documents a row, of unequal lengths, and unequal numbers of targets per row."""
 
     sequence_length = SEQUENCE_LENGTH
+    signature = ("made",)
 
     def __init__(self, size: int) -> None:
         self.size = size
