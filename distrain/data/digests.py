@@ -33,7 +33,7 @@ def digest_of_blocks(digests: bytes) -> str:
     return xxhash.xxh3_128(digests).hexdigest()
 
 
-def record_of(content: bytes, block_bytes: int = BLOCK_BYTES) -> FileRecord:
+def record_of(content: bytes | memoryview, block_bytes: int = BLOCK_BYTES) -> FileRecord:
     """Return the record of a file with this content."""
     view = memoryview(content)
     digests = b"".join(

@@ -26,6 +26,8 @@ MAIN_SOURCE = "main"
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 TOKEN_COUNTS = "unigram.npy"
 PAIRS = "pairs.jsonl"
+BLOCK_TABLE = "blocks.table"
+"""Of a published source, beside its manifest; see ``remote_shards``."""
 INPUTS = "inputs.jsonl"
 """One ``shard_inputs.InputRange`` a line: what the documents were read from, in their order."""
 SPECIAL_TEXT = "ordinary"
@@ -62,6 +64,7 @@ class Manifest:
         columns: Type of each per-document column, by name.
         block_bytes: Size of the blocks of ``.bin`` that have digests of their own.
         storage: ``raw``, or ``zstd`` where the blocks lie compressed (``publish``).
+        block_table: Of a published source, the record of ``blocks.table``.
     """
 
     split: str
@@ -84,12 +87,14 @@ class Manifest:
     columns: dict[str, str] = field(default_factory=dict)
     block_bytes: int = BLOCK_BYTES
     storage: str = "raw"
+    block_table: FileRecord | None = None
 
     @property
     def digest(self) -> str:
         """SHA-256 that stands for the data: equal wherever it lies and whatever engine made it."""
         content = asdict(self)
-        del content["storage"], content["encoder"]
+        for key in ("storage", "block_table", "encoder"):
+            del content[key]
         return _digest(content)
 
     def to_text(self) -> str:
@@ -106,12 +111,8 @@ def parse_manifest(text: str, where: Path | str) -> Manifest:
     Raises:
         DataError: It is damaged, or of another format version.
     """
-    try:
-        content = json.loads(text)
-        intact = isinstance(content, dict) and content.pop("sha256", None) == _digest(content)
-    except ValueError:
-        intact = False
-    if not intact:
+    content = _checked(text)
+    if content is None:
         raise damaged(where, "a manifest whose checksum does not fit its content")
     version = content.pop("version")
     if version != FORMAT_VERSION:
@@ -123,7 +124,14 @@ def parse_manifest(text: str, where: Path | str) -> Manifest:
         )
     content["shards"] = tuple(ShardRecord(**shard) for shard in content["shards"])
     content["files"] = {name: FileRecord(**entry) for name, entry in content["files"].items()}
+    if content["block_table"] is not None:
+        content["block_table"] = FileRecord(**content["block_table"])
     return Manifest(**content)
+
+
+def is_whole_manifest(text: bytes) -> bool:
+    """Say whether ``parse_manifest`` would find it undamaged."""
+    return _checked(text.decode("utf-8", "replace")) is not None
 
 
 def open_manifest(
@@ -180,6 +188,13 @@ def check_split(
         raise missing(path, folder, split, source) from None
     manifest = parse_manifest(text, path / MANIFEST)
     check_names(manifest, split, source, path / MANIFEST)
+    if manifest.storage != "raw":
+        raise DataError(
+            str(path / MANIFEST),
+            f"shards stored as {manifest.storage}",
+            "raw shards, as a prepare stage writes them",
+            f"Give the folder as a URL (file://{folder.absolute()}) where shards are read.",
+        )
     check_files(path, manifest.files, verify=verify, block_bytes=manifest.block_bytes)
     return manifest
 
@@ -212,6 +227,16 @@ def missing(path: Path, folder: Path, split: str, source: str) -> DataError:
         f"source '{source}' of the finished {split} split of a prepare stage",
         "Name one of these sources." if known else "Run the prepare stage first.",
     )
+
+
+def _checked(text: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or content.pop("sha256", None) != _digest(content):
+        return None
+    return content
 
 
 def _lines(value: object) -> str:

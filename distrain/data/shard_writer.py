@@ -6,7 +6,6 @@ documents and on ``shard_tokens`` alone, not on how the documents were cut into 
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from distrain.data.digests import BLOCK_BYTES, FileRecord, record_of
+from distrain.data.digests import BLOCK_BYTES, record_of
 from distrain.data.inputs import InputRange, read_inputs
 from distrain.data.manifest import (
     INPUTS,
@@ -27,11 +26,11 @@ from distrain.data.manifest import (
     PAIRS,
     TOKEN_COUNTS,
     Manifest,
-    ShardRecord,
     parse_manifest,
 )
 from distrain.data.names import NAMES_ENDING, read_names
-from distrain.data.shard_files import Columns, HashingFile, OpenShard, sync
+from distrain.data.shard_files import Columns, HashingFile, sync
+from distrain.data.shard_sequence import ShardSequence
 from distrain.data.tokenizer import Tokenizer
 from distrain.data.verification import check_files
 from distrain.errors import DataError
@@ -92,23 +91,18 @@ class ShardWriter:
             raise ValueError(f"blocks of {block_bytes} bytes; expected a multiple of 4")
         self.target = target
         self.origin = origin
-        self.shard_tokens = shard_tokens
         self.block_bytes = block_bytes
         self._folder = target.with_name(f".{target.name}.unfinished")
         # Left by an attempt that was killed; the stage's lock keeps a second writer away.
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         vocab_size = origin.tokenizer.vocab_size
-        self._dtype = np.dtype("<u2" if vocab_size <= UINT16_IDS else "<u4")
         self._counts = np.zeros(vocab_size, np.int64)
         self._text_bytes = 0
-        self._shards: list[ShardRecord] = []
-        self._files: dict[str, FileRecord] = {}
-        self._shard: OpenShard | None = None
+        dtype = np.dtype("<u2" if vocab_size <= UINT16_IDS else "<u4")
+        self._sequence = ShardSequence(self._folder, dtype, shard_tokens, block_bytes)
         self._pending = _Pending()
         self._inputs: list[InputRange] = []
-        self._has_names: bool | None = None
-        self._columns: dict[str, str] | None = None
         self._pairs = HashingFile(self._folder / PAIRS, block_bytes) if has_pairs else None
         self._num_pairs = 0
 
@@ -121,9 +115,9 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in (self._shard, self._pairs):
-            if file is not None:
-                file.abandon()
+        self._sequence.abandon()
+        if self._pairs is not None:
+            self._pairs.abandon()
         shutil.rmtree(self._folder, ignore_errors=True)
         with suppress(OSError):  # the split's folder, if no source is in it
             self.target.parent.rmdir()
@@ -190,15 +184,7 @@ class ShardWriter:
             DataError: It is not whole (sizes are compared), or was made otherwise.
         """
         part = self._open_part(finished, verify=False)
-        self._finish_shard()
-        for shard in part.shards:
-            name = self._shard_name
-            for file, record in part.files.items():
-                stem, _, ending = file.partition(".")
-                if stem == shard.name:
-                    _link(finished / file, self._folder / f"{name}.{ending}")
-                    self._files[f"{name}.{ending}"] = record
-            self._shards.append(replace(shard, name=name))
+        self._sequence.link(part, finished)
         self._take_counts(part, finished)
 
     def extend(self, finished: Path) -> None:
@@ -212,19 +198,19 @@ class ShardWriter:
         """
         part = self._open_part(finished, verify=True)
         for shard in part.shards:
-            tokens = np.fromfile(finished / f"{shard.name}.bin", self._dtype)
+            tokens = np.fromfile(finished / f"{shard.name}.bin", self._sequence.dtype)
             ends = np.fromfile(finished / f"{shard.name}.idx", "<u8").astype(np.int64)
             columns = {
                 name: np.fromfile(finished / f"{shard.name}.{name}", kind)
                 for name, kind in part.columns.items()
             }
-            self._append(tokens, ends, read_names(finished, shard.name) or [], columns)
+            self._sequence.append(tokens, ends, read_names(finished, shard.name) or [], columns)
         self._take_counts(part, finished)
 
     def commit(self) -> Manifest:
         """Make the source exist in its split, in place of anything that had its name."""
         self._write_pending()
-        self._finish_shard()
+        self._sequence.finish()
         counts = self._folder / TOKEN_COUNTS
         np.save(counts, self._counts)
         self._note(counts)
@@ -233,7 +219,7 @@ class ShardWriter:
             (self._folder / INPUTS).write_text(lines, encoding="utf-8")
             self._note(self._folder / INPUTS)
         if self._pairs is not None:
-            self._files[PAIRS] = self._pairs.close()
+            self._sequence.files[PAIRS] = self._pairs.close()
             self._pairs = None
         manifest = self._manifest()
         record = HashingFile(self._folder / MANIFEST)
@@ -245,13 +231,9 @@ class ShardWriter:
         sync(self.target.parent)
         return manifest
 
-    @property
-    def _shard_name(self) -> str:
-        return f"{len(self._shards):05d}"
-
     def _note(self, path: Path) -> None:
         sync(path)
-        self._files[path.name] = record_of(path.read_bytes(), self.block_bytes)
+        self._sequence.files[path.name] = record_of(path.read_bytes(), self.block_bytes)
 
     def _count_in_range(self, count: int) -> None:
         if self._inputs:
@@ -277,10 +259,6 @@ class ShardWriter:
             return
         columns = columns or {}
         _check_lengths(ids, ends, names, columns)
-        self._agree(
-            names is not None,
-            {name: values.dtype.newbyteorder("<").name for name, values in columns.items()},
-        )
         counts = np.bincount(ids, minlength=len(self._counts))
         if len(counts) > len(self._counts):
             raise DataError(
@@ -289,64 +267,21 @@ class ShardWriter:
                 f"ids below {len(self._counts)}, the size of the tokenizer's vocabulary",
                 "Encode with the tokenizer that the shards are made for.",
             )
+        self._sequence.agree(
+            names is not None,
+            {name: values.dtype.newbyteorder("<").name for name, values in columns.items()},
+        )
         eos_id = self.origin.tokenizer.eos_id
         counts[eos_id] += len(ends)
         self._counts += counts
         self._text_bytes += text_bytes
         ends_with_eos = ends.astype(np.int64) + np.arange(1, len(ends) + 1)
-        tokens = np.empty(len(ids) + len(ends), self._dtype)
+        tokens = np.empty(len(ids) + len(ends), self._sequence.dtype)
         is_text = np.ones(len(tokens), np.bool_)
         is_text[ends_with_eos - 1] = False
         tokens[is_text] = ids
         tokens[ends_with_eos - 1] = eos_id
-        self._append(tokens, ends_with_eos, names or (), columns)
-
-    def _append(
-        self,
-        tokens: NDArray[np.integer],
-        ends: NDArray[np.int64],
-        names: Sequence[str],
-        columns: Columns,
-    ) -> None:
-        """Cut finished documents, their endings included, into shards."""
-        first = 0
-        while first < len(ends):
-            start = int(ends[first - 1]) if first else 0
-            written = self._shard.tokens if self._shard is not None else 0
-            room = start + self.shard_tokens - written
-            last = int(np.searchsorted(ends, room, side="right"))
-            if last <= first:
-                if written:
-                    self._finish_shard()
-                    continue
-                last = first + 1
-            if self._shard is None:
-                self._shard = OpenShard(
-                    self._folder, self._shard_name, self._dtype, self.block_bytes
-                )
-            self._shard.append(
-                tokens[start : int(ends[last - 1])],
-                ends[first:last] - start,
-                names[first:last],
-                {name: values[first:last] for name, values in columns.items()},
-            )
-            first = last
-
-    def _finish_shard(self) -> None:
-        if self._shard is not None:
-            record, files = self._shard.finish()
-            self._shards.append(record)
-            self._files |= files
-            self._shard = None
-
-    def _agree(self, has_names: bool, columns: dict[str, str]) -> None:
-        if self._has_names is None:
-            self._has_names, self._columns = has_names, columns
-        if (has_names, columns) != (self._has_names, self._columns):
-            raise ValueError(
-                f"documents with names: {has_names}, columns: {columns}; those before: "
-                f"{self._has_names}, {self._columns}"
-            )
+        self._sequence.append(tokens, ends_with_eos, names or (), columns)
 
     def _open_part(self, finished: Path, *, verify: bool) -> Manifest:
         self._write_pending()
@@ -363,7 +298,7 @@ class ShardWriter:
             )
         if part.documents:
             has_names = any(name.endswith(NAMES_ENDING) for name in part.files)
-            self._agree(has_names, part.columns)
+            self._sequence.agree(has_names, part.columns)
         return part
 
     def _take_counts(self, part: Manifest, finished: Path) -> None:
@@ -375,21 +310,21 @@ class ShardWriter:
         return Manifest(
             split=self.target.parent.name,
             source=self.target.name,
-            dtype="uint16" if self._dtype.itemsize == 2 else "uint32",
-            tokens=sum(shard.tokens for shard in self._shards),
-            documents=sum(shard.documents for shard in self._shards),
+            dtype="uint16" if self._sequence.dtype.itemsize == 2 else "uint32",
+            tokens=sum(shard.tokens for shard in self._sequence.shards),
+            documents=sum(shard.documents for shard in self._sequence.shards),
             text_bytes=self._text_bytes,
             vocab_size=len(self._counts),
             eos_id=self.origin.tokenizer.eos_id,
             tokenizer=self.origin.tokenizer.fingerprint,
             corpus=self.origin.corpus,
-            pairs=self._num_pairs if PAIRS in self._files else None,
-            shards=tuple(self._shards),
-            files=self._files,
+            pairs=self._num_pairs if PAIRS in self._sequence.files else None,
+            shards=tuple(self._sequence.shards),
+            files=self._sequence.files,
             encoder=self.origin.encoder,
             settings=self.origin.settings,
             inputs=len(self._inputs),
-            columns=self._columns or {},
+            columns=self._sequence.columns or {},
             block_bytes=self.block_bytes,
         )
 
@@ -420,11 +355,3 @@ def _check_lengths(
             raise ValueError(f"{length} {name} for {len(ends)} documents")
         if name in RESERVED_COLUMNS or not name.isidentifier():
             raise ValueError(f"a column named {name!r}; expected a new identifier")
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
-        sync(target)

@@ -1,0 +1,117 @@
+"""Moves one thing to or from a URL, again after errors, until a deadline."""
+
+import random
+import time
+from typing import Protocol, TypeVar
+
+from distrain.data.cache.remote_store import transient_errors
+from distrain.errors import DataError
+
+FIRST_DELAY_S = 0.2
+MAX_DELAY_S = 20.0
+MAX_DAMAGED = 3
+"""Times that something may arrive damaged before its source is taken to be so."""
+
+
+Result = TypeVar("Result", covariant=True)
+
+
+class Transfer(Protocol[Result]):
+    """Something to move whose damage can be told: a ``Block``, a manifest, an upload."""
+
+    @property
+    def label(self) -> str:
+        """For messages: ``block 3 of shard 00012``."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """Of the object that holds it."""
+        ...
+
+    @property
+    def expected(self) -> str:
+        """For messages: what whole content is."""
+        ...
+
+    def attempt(self) -> Result | None:
+        """Move it, once; ``None`` if what came is not whole."""
+        ...
+
+
+class Progress:
+    """How a transfer is doing; other threads read it, and may move the deadline.
+
+    Args:
+        deadline: Time of ``time.monotonic`` after which it is given up.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.activity = "starting"
+
+
+def complete(transfer: Transfer[Result], progress: Progress) -> Result:
+    """Return what ``attempt`` gives, once it is whole.
+
+    Between attempts it waits a random time below a bound that doubles ("full jitter", Brooker,
+    AWS Architecture Blog 2015), so that the nodes of a job do not all ask again at once.
+
+    Raises:
+        DataError: It is not there, arrives damaged, or has not come at the deadline.
+    """
+    number, damaged = 0, 0
+    while True:
+        number += 1
+        progress.activity = f"request {number} to {transfer.url}"
+        try:
+            content = transfer.attempt()
+            problem = "content that is not whole"
+        except (FileNotFoundError, PermissionError) as error:
+            raise _unreachable(transfer, error) from error
+        except transient_errors() as error:
+            problem = _describe(error)
+        else:
+            if content is not None:
+                return content
+            damaged += 1
+            if damaged == MAX_DAMAGED:
+                raise _damaged(transfer)
+        delay = random.uniform(0, min(MAX_DELAY_S, FIRST_DELAY_S * 2**number))
+        if time.monotonic() + delay > progress.deadline:
+            raise late(transfer, f"request {number} gave: {problem}")
+        progress.activity = f"waiting after request {number} gave: {problem}"
+        time.sleep(delay)
+
+
+def late(transfer: Transfer[object], activity: str) -> DataError:
+    """Build the error for what did not come in time."""
+    return DataError(
+        f"{transfer.label} ({transfer.url})",
+        f"nothing whole in time; at last: {activity}",
+        f"{transfer.expected} before the deadline",
+        "See whether the storage answers, or raise stall_deadline_s (below the collectives' "
+        "timeout), and run the same command again.",
+    )
+
+
+def _unreachable(transfer: Transfer[object], error: OSError) -> DataError:
+    return DataError(
+        f"{transfer.label} ({transfer.url})",
+        "no such object" if isinstance(error, FileNotFoundError) else _describe(error),
+        "an object that may be read",
+        "Publish the split again, or correct the URL or its permissions.",
+    )
+
+
+def _damaged(transfer: Transfer[object]) -> DataError:
+    return DataError(
+        f"{transfer.label} ({transfer.url})",
+        f"content that does not fit its digest, {MAX_DAMAGED} times",
+        transfer.expected,
+        "Publish the split again: it writes what is damaged anew.",
+    )
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,47 @@
+"""Where a node's cache lies, how much it may hold, and how long a block is waited for."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CACHE_VARIABLE = "DISTRAIN_CACHE_DIR"
+FREE_SHARE = 0.5
+
+
+def default_folder() -> Path:
+    """``$DISTRAIN_CACHE_DIR``, or a folder of this user in the system's one for temporary files."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else Path(tempfile.gettempdir()) / f"distrain-cache-{os.getuid()}"
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Of the block cache of one process; processes with the same folder share the blocks.
+
+    Args:
+        folder: On a local disk of the node.
+        limit_bytes: 0: half of what is free on that disk when the cache is opened.
+        threads: Downloads ahead at a time, in this process.
+        share: Processes of the node that share the limit; bounds what this one downloads ahead.
+        stall_warning_s: A longer wait for a block is logged, with what is waited for.
+        stall_deadline_s: A longer wait is an error. Below the timeout of the collectives (10 min
+            for NCCL), so that the rank that waits names the block before its peers blame the rank.
+    """
+
+    folder: Path = field(default_factory=default_folder)
+    limit_bytes: int = 0
+    threads: int = 4
+    share: int = 1
+    stall_warning_s: float = 30.0
+    stall_deadline_s: float = 300.0
+
+    def limit(self) -> int:
+        """Return the limit in bytes; the folder must exist."""
+        return self.limit_bytes or int(shutil.disk_usage(self.folder).free * FREE_SHARE)
+
+    @property
+    def request_timeout_s(self) -> float:
+        """After which one request is given up: several must fit before the deadline."""
+        return max(0.1, min(60.0, self.stall_deadline_s / 4))

@@ -1,0 +1,289 @@
+"""Shards at a URL, read through the node's block cache; what ``publish`` wrote.
+
+A remote source holds the same manifest as the folder that it was made from, but for the storage, so
+its data has the same digest. ``blocks.table`` has an entry for each block of every shard.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distrain.data.cache.block_cache import BlockCache
+from distrain.data.cache.blocks import Block
+from distrain.data.cache.fetching import Progress, complete
+from distrain.data.cache.remote_store import RemoteStore
+from distrain.data.manifest import (
+    BLOCK_TABLE,
+    MAIN_SOURCE,
+    MANIFEST,
+    TOKEN_COUNTS,
+    Manifest,
+    ShardRecord,
+    check_access,
+    check_names,
+    is_whole_manifest,
+    parse_manifest,
+)
+from distrain.data.shards import ShardedTokens
+from distrain.errors import DataError
+
+TABLE_ENTRY = np.dtype([("stored_bytes", "<u4"), ("digest", "V16")])
+"""Of one block: what it takes in its object, and its digest (uncompressed)."""
+COMPRESSED_ENDING = ".zst"
+
+
+def stored_name(name: str, storage: str) -> str:
+    """Return the name of the object that holds a ``.bin`` or ``.idx``."""
+    return name if storage == "raw" else name + COMPRESSED_ENDING
+
+
+class ShardBlocks:
+    """The blocks of one ``.bin`` by number, made when they are asked for.
+
+    Args:
+        store: Of the source's folder.
+        table: Entries of this shard's blocks.
+    """
+
+    def __init__(
+        self,
+        store: RemoteStore,
+        manifest: Manifest,
+        record: ShardRecord,
+        table: NDArray[np.void],
+    ) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._record = record
+        self._table = table
+        self._made: dict[int, Block] = {}
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, number: int) -> Block:
+        block = self._made.get(number)
+        if block is None:
+            block = self._made[number] = self._make(number)
+        return block
+
+    @cached_property
+    def _first_bytes(self) -> NDArray[np.int64]:
+        stored = self._table["stored_bytes"].astype(np.int64)
+        return np.cumsum(stored) - stored
+
+    def _make(self, number: int) -> Block:
+        manifest, name = self._manifest, self._record.name
+        size = manifest.block_bytes
+        whole = self._record.tokens * np.dtype(manifest.dtype).itemsize
+        return Block(
+            key=self._table["digest"][number].tobytes().hex(),
+            size_bytes=min(size, whole - number * size),
+            store=self._store,
+            name=stored_name(f"{name}.bin", manifest.storage),
+            first_byte=int(self._first_bytes[number]),
+            stored_bytes=int(self._table["stored_bytes"][number]),
+            is_compressed=manifest.storage == "zstd",
+            tree_block_bytes=0,
+            label=f"block {number} of shard {name}",
+        )
+
+
+class RemoteShard:
+    """A shard whose tokens are downloaded by blocks, when they are read or before.
+
+    Args:
+        store: Of the source's folder.
+        table: Entries of this shard's blocks.
+    """
+
+    def __init__(
+        self,
+        store: RemoteStore,
+        manifest: Manifest,
+        record: ShardRecord,
+        table: NDArray[np.void],
+        cache: BlockCache,
+    ) -> None:
+        self.num_tokens = record.tokens
+        self.num_documents = record.documents
+        self._blocks = ShardBlocks(store, manifest, record, table)
+        self._ends = whole_file(store, manifest, f"{record.name}.idx")
+        self._cache = cache
+        self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
+        self._block_tokens = manifest.block_bytes // self._dtype.itemsize
+
+    @property
+    def ends(self) -> NDArray[np.integer]:
+        """Where each document ends; downloaded whole when it is first asked for."""
+        return self._cache.get(self._ends).view("<u8")
+
+    def tokens(self, start: int, stop: int) -> NDArray[np.integer]:
+        """Return the tokens at [start, stop); a view if they lie in one block.
+
+        Raises:
+            DataError: A block is not there, is damaged, or did not come in time.
+        """
+        size = self._block_tokens
+        parts = [
+            self._cache.get(self._blocks[number]).view(self._dtype)[
+                max(0, start - number * size) : stop - number * size
+            ]
+            for number in self._numbers(start, stop)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty(0, self._dtype)
+
+    def blocks(self, start: int, stop: int) -> list[Block]:
+        """Return the blocks that hold the tokens at [start, stop)."""
+        return [self._blocks[number] for number in self._numbers(start, stop)]
+
+    def _numbers(self, start: int, stop: int) -> range:
+        stop = min(stop, self.num_tokens)
+        if stop <= start:
+            return range(0)
+        return range(start // self._block_tokens, (stop - 1) // self._block_tokens + 1)
+
+
+class RemoteSplit(ShardedTokens):
+    """The shards of one source of a published split. Made by ``open_remote_split``."""
+
+    def __init__(self, store: RemoteStore, manifest: Manifest, cache: BlockCache) -> None:
+        self.url = store.url
+        self.manifest = manifest
+        self._store = store
+        self._cache = cache
+        table = cache.get(table_block(store, manifest)).view(TABLE_ENTRY)
+        shards, first = [], 0
+        for record in manifest.shards:
+            count = num_blocks(manifest, record)
+            shards.append(RemoteShard(store, manifest, record, table[first : first + count], cache))
+            first += count
+        super().__init__(shards, eos_id=manifest.eos_id)
+
+    @cached_property
+    def token_counts(self) -> NDArray[np.int64]:
+        """How often each id occurs, shape (vocab_size,)."""
+        block = whole_file(self._store, self.manifest, TOKEN_COUNTS)
+        counts: NDArray[np.int64] = np.load(BytesIO(self._cache.get(block).tobytes()))
+        return counts
+
+
+def open_remote_split(
+    store: RemoteStore,
+    split: str,
+    source: str = MAIN_SOURCE,
+    *,
+    stage_kind: str,
+    cache: BlockCache,
+) -> RemoteSplit:
+    """Open the tokens of a source in a split that was published; the same guard as ``open_split``.
+
+    Args:
+        store: Where ``publish`` put the splits.
+        split: ``train``, ``validation``, or ``test`` (for a stage of kind ``evaluate`` only).
+        source: Its name in the split.
+        stage_kind: Kind of the stage that wants to read.
+        cache: Of the node; blocks are compared with their digests when they arrive.
+
+    Raises:
+        PreflightError: The test split is asked for by another stage than ``evaluate``.
+        DataError: It is not there, or not readable.
+    """
+    check_access(store.url, split, source, stage_kind=stage_kind)
+    below = store.below(split, source)
+    manifest = read_manifest(below, timeout_s=cache.settings.stall_deadline_s)
+    check_names(manifest, split, source, f"{below.url}/{MANIFEST}")
+    return RemoteSplit(below, manifest, cache)
+
+
+def read_manifest(store: RemoteStore, *, timeout_s: float) -> Manifest:
+    """Read the manifest of a published source, again until it comes whole.
+
+    Raises:
+        DataError: It is not there, is damaged, or did not come in time.
+    """
+    remote = _RemoteManifest(store)
+    content = complete(remote, Progress(time.monotonic() + timeout_s))
+    return parse_manifest(content.decode(), remote.url)
+
+
+def num_blocks(manifest: Manifest, record: ShardRecord) -> int:
+    """Return the number of blocks of a shard's ``.bin``."""
+    size_bytes = record.tokens * np.dtype(manifest.dtype).itemsize
+    return -(-size_bytes // manifest.block_bytes)
+
+
+def whole_file(store: RemoteStore, manifest: Manifest, name: str) -> Block:
+    """Return one of the manifest's files, other than a ``.bin``, as a block."""
+    is_compressed = manifest.storage == "zstd" and name.endswith(".idx")
+    return Block(
+        key=manifest.files[name].digest,
+        size_bytes=manifest.files[name].size_bytes,
+        store=store,
+        name=stored_name(name, manifest.storage) if is_compressed else name,
+        first_byte=None,
+        stored_bytes=None,
+        is_compressed=is_compressed,
+        tree_block_bytes=manifest.block_bytes,
+        label=f"file {name}",
+    )
+
+
+def table_block(store: RemoteStore, manifest: Manifest) -> Block:
+    """Return the table of blocks as a block.
+
+    Raises:
+        DataError: The source was copied there, not published.
+    """
+    if manifest.block_table is None:
+        raise DataError(
+            f"{store.url}/{MANIFEST}",
+            "shards that were copied there, without a table of their blocks",
+            "shards that were published",
+            "Run 'distrain data publish', or copy them to a local disk and read them there.",
+        )
+    return Block(
+        key=manifest.block_table.digest,
+        size_bytes=manifest.block_table.size_bytes,
+        store=store,
+        name=BLOCK_TABLE,
+        first_byte=None,
+        stored_bytes=None,
+        is_compressed=False,
+        tree_block_bytes=manifest.block_bytes,
+        label=f"file {BLOCK_TABLE}",
+    )
+
+
+class _RemoteManifest:
+    """A manifest at a URL, as something to download."""
+
+    label = MANIFEST
+    expected = "a manifest whose checksum fits its content"
+
+    def __init__(self, store: RemoteStore) -> None:
+        self._store = store
+        self.url = f"{store.url}/{MANIFEST}"
+
+    def attempt(self) -> bytes | None:
+        """Read it; ``None`` if it is not whole."""
+        content = self._store.read(MANIFEST)
+        return content if is_whole_manifest(content) else None
+
+
+def blocks_of(stream: ShardedTokens, spans: Iterable[tuple[int, int]]) -> Iterator[Block]:
+    """Yield the remote blocks that hold the tokens at each [start, stop) of a stream, in order.
+
+    Made for ``BlockCache.fetch_ahead``; shards that are not remote have none.
+    """
+    for start, stop in spans:
+        for number, first, end in stream.pieces(start, stop):
+            shard = stream.shards[number]
+            if isinstance(shard, RemoteShard):
+                yield from shard.blocks(first, end)
