@@ -40,8 +40,3 @@ class CacheSettings:
     def limit(self) -> int:
         """Return the limit in bytes; the folder must exist."""
         return self.limit_bytes or int(shutil.disk_usage(self.folder).free * FREE_SHARE)
-
-    @property
-    def request_timeout_s(self) -> float:
-        """After which one request is given up: several must fit before the deadline."""
-        return max(0.1, min(60.0, self.stall_deadline_s / 4))
