@@ -11,7 +11,6 @@ from distrain.config.section import Count, Section
 
 Word = Annotated[str, Field(pattern=r"^\w+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-NgramFractions = dict[Annotated[int, Field(ge=2)], Fraction]
 
 
 class LanguageConfig(Section):
@@ -50,12 +49,17 @@ class GopherRepetitionConfig(Section):
     max_duplicate_paragraph_fraction: Fraction = 0.3
     max_duplicate_line_character_fraction: Fraction = 0.2
     max_duplicate_paragraph_character_fraction: Fraction = 0.2
-    max_top_ngram_fraction: NgramFractions = Field({2: 0.2, 3: 0.18, 4: 0.16})
-    """Length of n-grams -> share of the characters that the most frequent one may hold."""
-    max_duplicate_ngram_fraction: NgramFractions = Field(
-        {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1}
-    )
-    """Length of n-grams -> share of the characters that repeated ones may hold."""
+    max_top_2gram_fraction: Fraction = 0.2
+    """Share of the characters that all occurrences of the most frequent pair of words may hold."""
+    max_top_3gram_fraction: Fraction = 0.18
+    max_top_4gram_fraction: Fraction = 0.16
+    max_duplicate_5gram_fraction: Fraction = 0.15
+    """Share of the characters in runs of five words that were there before."""
+    max_duplicate_6gram_fraction: Fraction = 0.14
+    max_duplicate_7gram_fraction: Fraction = 0.13
+    max_duplicate_8gram_fraction: Fraction = 0.12
+    max_duplicate_9gram_fraction: Fraction = 0.11
+    max_duplicate_10gram_fraction: Fraction = 0.1
 
 
 class C4Config(Section):

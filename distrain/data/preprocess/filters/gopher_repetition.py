@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 from distrain.config.curation import GopherRepetitionConfig
 from distrain.data.preprocess.words import WORD_FACTOR, Hashes, Positions, TextView
 
+TOP_LENGTHS = (2, 3, 4)
+DUPLICATE_LENGTHS = (5, 6, 7, 8, 9, 10)
+SETTINGS = {
+    **{n: f"max_top_{n}gram_fraction" for n in TOP_LENGTHS},
+    **{n: f"max_duplicate_{n}gram_fraction" for n in DUPLICATE_LENGTHS},
+}
+LONGEST = DUPLICATE_LENGTHS[-1]
+
 
 def gopher_repetition(view: TextView, config: GopherRepetitionConfig) -> str | None:
     """Return the setting that the text fails, or ``None``."""
@@ -62,21 +70,20 @@ class Repeats:
 
 
 def _fails_ngrams(view: TextView, config: GopherRepetitionConfig) -> str | None:
-    longest = max([1, *config.max_top_ngram_fraction, *config.max_duplicate_ngram_fraction])
-    words = view.split
-    characters = np.concatenate([[0], np.cumsum(words.lengths)])
-    for repeats in _repeats(view.word_hashes, longest):
-        n = repeats.n
-        limit = config.max_top_ngram_fraction.get(n)
-        if limit is not None and _top(repeats, characters) / len(view.text) > limit:
-            return "max_top_ngram_fraction"
-        limit = config.max_duplicate_ngram_fraction.get(n)
-        if (
-            limit is not None
-            and _covered(repeats, characters) / len(view.text) > limit
-            and _duplicate(repeats, characters) / len(view.text) > limit
-        ):
-            return "max_duplicate_ngram_fraction"
+    characters = np.concatenate([[0], np.cumsum(view.split.lengths)])
+    total = max(len(view.text), 1)
+    for repeats in _repeats(view.word_hashes, LONGEST):
+        name = SETTINGS[repeats.n]
+        limit = getattr(config, name)
+        if repeats.n in TOP_LENGTHS:
+            fails = _top(repeats, characters) / total > limit
+        else:
+            fails = (
+                _covered(repeats, characters) / total > limit
+                and _duplicate(repeats, characters) / total > limit
+            )
+        if fails:
+            return name
     return None
 
 
