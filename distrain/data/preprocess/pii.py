@@ -12,7 +12,7 @@ import re
 from distrain.config.curation import PiiConfig
 
 EMAILS = ("email@example.com", "firstname.lastname@example.org")
-EMAIL_DOMAINS = ("example.com", "example.org", "example.net")
+EMAIL_DOMAINS = (".example.com", ".example.org", ".example.net")
 """Reserved for examples (RFC 2606)."""
 IPV4 = tuple(f"{net}.{host}" for net in ("192.0.2", "198.51.100", "203.0.113") for host in (1, 2))
 """Reserved for documentation (RFC 5737)."""
@@ -70,7 +70,7 @@ def _replace_emails(text: str) -> str:
         domain = _DOMAIN.match(text, at + 1, at + 1 + MAX_DOMAIN) if local else None
         if local and domain:
             end = domain.end()
-            if not domain[0].lower().endswith(EMAIL_DOMAINS):
+            if not f".{domain[0].lower()}".endswith(EMAIL_DOMAINS):
                 parts += [text[copied : local.start()], choose(text[local.start() : end], EMAILS)]
                 copied = end
         at = text.find("@", end)
