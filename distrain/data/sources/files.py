@@ -124,6 +124,9 @@ def read_file(
         DataError: The file changed since it was listed, or its store does not hand it over.
     """
     read = FORMATS[form.format]
+    if form == FileForm("text") and file.size > source.max_document_bytes:
+        yield Broken(file.url, "too_long")
+        return
     try:
         with storage.open(file) as stream:
             if form.compression is None:

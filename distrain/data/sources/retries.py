@@ -18,6 +18,7 @@ from distrain.errors import DataError
 MAX_DELAY_S = 30.0
 REPEATED_STATUSES = frozenset({408, 425, 429})
 """Of HTTP, besides 5xx: what the client did was right, but came at a wrong time."""
+BOTOCORE_TEMPORARY = frozenset({"HTTPClientError", "ConnectionError"})
 PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def is_temporary(error: BaseException) -> bool:
         return False
     if type(root).__module__.startswith(("botocore", "aiobotocore")):
         # Others of its errors are about credentials, parameters, regions.
-        return any(base.__name__ == "HTTPClientError" for base in type(root).__mro__)
+        return not BOTOCORE_TEMPORARY.isdisjoint(base.__name__ for base in type(root).__mro__)
     return isinstance(root, remote_errors()) and not isinstance(root, ValueError)  # a bad URL
 
 
@@ -139,9 +140,8 @@ def _given_up(
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
     link: BaseException | None = error
-    seen: set[int] = set()
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
+    # A timeout of asyncio is caused by a CancelledError, which says nothing and is no Exception.
+    while isinstance(link, Exception):
         yield link
         link = link.__cause__
 

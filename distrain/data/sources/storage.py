@@ -74,12 +74,15 @@ class Storage:
         if protocol_of(file.url) is None:
             with _open_local(file) as stream:
                 yield stream
-            return
-        if file.size > REQUEST_BYTES:  # of a small one, the end of reading comes soon enough
+        elif file.size <= REQUEST_BYTES:
+            body = self.fetch(file, 0, file.size) if file.size else b""
             self.check(file)
-        size = max(1, min(REQUEST_BYTES, file.size))
-        with io.BufferedReader(_RemoteFile(self, file), size) as remote:
-            yield cast(BinaryIO, remote)
+            yield io.BytesIO(body)
+            return
+        else:
+            self.check(file)
+            with io.BufferedReader(_RemoteFile(self, file), REQUEST_BYTES) as remote:
+                yield cast(BinaryIO, remote)
         self.check(file)
 
     def check(self, file: InputFile) -> None:
@@ -134,13 +137,10 @@ class Storage:
             return retry(url, request, self.retries)
         except FileNotFoundError:
             raise
+        except (TypeError, ValueError) as error:  # an option that its client does not know
+            raise _refused(url, error) from error
         except remote_errors() as error:
-            raise DataError(
-                url,
-                describe(error),
-                "a store that hands it over",
-                "Correct the URL, or give the store's credentials in the environment.",
-            ) from error
+            raise _refused(url, error) from error
 
 
 class _RemoteFile(io.RawIOBase):
@@ -181,7 +181,8 @@ def local_file(path: Path) -> InputFile:
     Raises:
         OSError: It is not there, or its folder may not be read.
     """
-    return _from_stat(path.as_posix(), path.stat())
+    status = path.stat()
+    return InputFile(path.as_posix(), status.st_size, str(status.st_mtime_ns))
 
 
 def file_from(url: str, info: Mapping[str, Any]) -> InputFile:
@@ -279,13 +280,9 @@ def _open_local(file: InputFile) -> Iterator[BinaryIO]:
     except FileNotFoundError:
         raise _changed(file, "no such file") from None
     with stream:
-        _compare(file, _from_stat(file.url, os.fstat(stream.fileno())))
+        status = os.fstat(stream.fileno())
+        _compare(file, InputFile(file.url, status.st_size, str(status.st_mtime_ns)))
         yield stream
-        _compare(file, _from_stat(file.url, os.fstat(stream.fileno())))
-
-
-def _from_stat(url: str, status: os.stat_result) -> InputFile:
-    return InputFile(url, status.st_size, str(status.st_mtime_ns))
 
 
 def _compare(listed: InputFile, found: InputFile) -> None:
@@ -293,6 +290,15 @@ def _compare(listed: InputFile, found: InputFile) -> None:
         raise _changed(listed, f"{found.size} bytes")
     if found.version != listed.version:
         raise _changed(listed, f"{found.size} bytes of version {found.version}")
+
+
+def _refused(url: str, error: Exception) -> DataError:
+    return DataError(
+        url,
+        describe(error),
+        "a store that hands it over",
+        "Correct the URL or storage_options, or give the store's credentials in the environment.",
+    )
 
 
 def _changed(listed: InputFile, found: str) -> DataError:
