@@ -276,7 +276,8 @@ def _connect(protocol: str, options: str, process: int) -> Any:  # noqa: ANN401
 @contextmanager
 def _open_local(file: InputFile) -> Iterator[BinaryIO]:
     try:
-        stream = Path(file.url).open("rb", buffering=LOCAL_BUFFER_BYTES)  # noqa: SIM115
+        size = max(io.DEFAULT_BUFFER_SIZE, min(LOCAL_BUFFER_BYTES, file.size))
+        stream = Path(file.url).open("rb", buffering=size)  # noqa: SIM115
     except FileNotFoundError:
         raise _changed(file, "no such file") from None
     with stream:
