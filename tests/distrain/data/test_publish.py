@@ -133,6 +133,24 @@ def test_cut_off_anywhere_it_goes_on_without_uploading_twice(
         assert len(again) == len(all_shards) - len([t for t in tables if t in all_shards])
 
 
+def test_what_another_corpus_left_when_it_was_cut_off_is_not_taken(local, tmp_path, monkeypatch):
+    write_split(tmp_path / "old", "train", make_texts(40, seed=7), block_bytes=256)
+    writing = RemoteStore.writing
+
+    def cut(store, name):
+        if name == MANIFEST:
+            raise CutOffError(name)
+        return writing(store, name)
+
+    url = f"file://{tmp_path}/there"
+    monkeypatch.setattr(RemoteStore, "writing", cut)
+    with pytest.raises(CutOffError):
+        publish(tmp_path / "old", url)
+    monkeypatch.setattr(RemoteStore, "writing", writing)
+    publish(local, url)
+    assert tokens_at(url, tmp_path / "cache") == local_tokens(local)
+
+
 def test_what_is_damaged_there_is_found_and_written_anew(local, tmp_path, writes):
     url = f"file://{tmp_path}/there"
     publish(local, url)

@@ -260,6 +260,8 @@ def test_a_block_damaged_at_its_source_is_named(served, tmp_path):
     split.shards[0].tokens(0, 1000)
     with pytest.raises(DataError, match=r"block 0 of shard 00001 .*00001\.bin\.zst.*3 times"):
         split.shards[1].tokens(0, 10)
+    asked = [count for (path, _), count in served.counts.items() if "00001.bin" in path]
+    assert asked == [3]
     assert parts_below(tmp_path) == []
 
 
