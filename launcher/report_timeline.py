@@ -19,6 +19,7 @@ MARKED = {
     "quarantined": "checkpoint set aside",
     "checkpoint_failed": "checkpoint not written",
     "nonfinite": "step not applied",
+    "schedule_changed": "other data or batch size",
     "sink_failed": "metrics copy given up",
     "early_stop": "early stop",
     "stop_requested": "stop asked for",

@@ -36,6 +36,25 @@ class StageError(TypedDict):
     message: str
 
 
+class StageData(TypedDict):
+    """``<stage>/data.json``: what each step reads, by the newest attempt; written as it begins.
+
+    Packing and order are in the recipe and cannot change; the fingerprints cover them.
+    """
+
+    time: str
+    attempt: int
+    step: int
+    """Steps made before this attempt; a change of the schedule takes effect there."""
+    max_steps: int
+    seed: int
+    sequence_length: int
+    schedule: list[dict[str, Any]]
+    """``schedule.Segment``, from the first step of the stage on."""
+    sources: dict[str, str]
+    """Fingerprint of each source, as in a checkpoint."""
+
+
 STEP_FIELDS = (
     "train/global_step",  # 1 for the first update
     "train/loss",  # nats per target token, mean over the global batch
@@ -46,7 +65,7 @@ STEP_FIELDS = (
     "data/first_sample",  # global index of the first sample of the step
     "data/num_samples",
     "data/num_targets",  # target tokens of the global batch
-    "data/batch_hash",  # sum over ranks of the CRC-32 of their token ids
+    "data/batch_hash",  # sum of the hashes of the samples, modulo 2**32; ``samples.Rows.digest``
     "perf/step_time_s",
     "perf/data_time_s",  # waiting for the loader
     "perf/tokens_per_sec",
@@ -59,7 +78,7 @@ EVAL_FIELDS = ("train/global_step", "eval/loss", "eval/perplexity")
 EVENT_KINDS = frozenset({
     "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",
     "nonfinite", "early_stop", "stop_requested", "yield_requested", "stopped", "restarted",
-    "failed", "finished", "skipped", "sink_failed",
+    "failed", "finished", "skipped", "sink_failed", "schedule_changed",
 })  # fmt: skip
 """``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
 

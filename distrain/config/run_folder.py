@@ -20,6 +20,8 @@ class StageFolder:
         self.error = self.path / "error.json"
         """``records.StageError`` of the last attempt, when it must not be repeated."""
         self.metrics = self.path / "metrics.jsonl"
+        self.data = self.path / "data.json"
+        """``records.StageData``: which samples each step reads; see ``distrain data seen``."""
         self.sink_run_id = self.path / "sink_run_id"
         """Under which W&B knows this stage, the same for all its attempts."""
         self.result = self.path / "result.json"

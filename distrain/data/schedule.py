@@ -85,6 +85,12 @@ class Schedule:
             segments.append(replace(segment, first_sample=first))
         return Schedule(tuple(segments))
 
+    def first_change(self, other: "Schedule") -> int | None:
+        """Return the first step, from 0, that reads otherwise by another schedule, if any does."""
+        places = {segment.first_step for segment in (*self.segments, *other.segments)}
+        changed = (step for step in sorted(places) if self.at(step) != other.at(step))
+        return next(changed, None)
+
     def at(self, step: int) -> Segment:
         """Return the segment that step ``step`` (from 0) belongs to."""
         number = bisect_right([segment.first_step for segment in self.segments], step) - 1

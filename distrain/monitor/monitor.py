@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Self
 
 from distrain.config.figures import short_count, short_duration
-from distrain.config.records import append_event, utc_now, write_text
+from distrain.config.records import Record, append_event, utc_now, write_json, write_text
 from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.config.training import LoggingConfig
 from distrain.monitor.metrics_file import STEP, MetricsFile, finite
@@ -123,6 +123,11 @@ class Monitor:
             perplexity,
         )
 
+    def record_data(self, record: Record) -> None:
+        """Replace ``data.json`` by the record of this attempt; see ``records.StageData``."""
+        head = {"time": utc_now(), "attempt": self.attempt}
+        write_json(self._run.stage(self.stage).data, head | dict(record))
+
     def event(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  (fields depend on the kind)
         """Append an event of this stage and attempt; ``kind`` is one of ``EVENT_KINDS``."""
         append_event(self._run.events, kind, self.stage, attempt=self.attempt, **fields)
@@ -136,12 +141,15 @@ class Monitor:
 
     def _step_record(self, measured: StepMeasurement, tokens_per_sec: float) -> dict[str, Any]:
         load = self.workload
+        # Not from the step: it may have begun with another batch size. Samples never lie.
+        sequence_length = load.tokens_per_step // measured.num_samples
+        samples_seen = measured.first_sample + measured.num_samples
         return {
             STEP: measured.step,
             "train/loss": measured.loss,
             "train/learning_rate": measured.learning_rate,
             "train/grad_norm": measured.grad_norm,
-            "train/tokens_seen": measured.step * load.tokens_per_step,
+            "train/tokens_seen": samples_seen * sequence_length,
             "train/applied": measured.applied,
             "data/first_sample": measured.first_sample,
             "data/num_samples": measured.num_samples,

@@ -29,7 +29,7 @@ from distrain.parallel.collectives import HostGroup
 from distrain.parallel.device import resolve_device, resolve_precision
 from distrain.parallel.engine import Engine
 from distrain.parallel.process_group import start_process_group
-from distrain.train.data_plan import check_epochs, count_samples, plan_schedule
+from distrain.train.data_plan import count_samples, plan_schedule
 from distrain.train.run import Run
 
 
@@ -66,7 +66,7 @@ def build_run(task: TrainTask, host: HostGroup) -> Run:
     device = resolve_device(training.device)
     engine = build_engine_of(task, host, device)
     max_steps = count_steps(training, task.train)
-    loader = build_loader(task, engine, max_steps)  # 1-3
+    loader = build_loader(task, engine)  # 1-3
     monitor = build_monitor(task, host, device, max_steps)
     wishes = Wishes(task.run, host)
     wishes.listen()
@@ -76,6 +76,7 @@ def build_run(task: TrainTask, host: HostGroup) -> Run:
         max_grad_norm=stage.optimizer.max_grad_norm,
         save_steps=stage.checkpoint.save_steps,
         training=training,
+        data=task.data,
         device=device,
         host=host,
         loader=loader,
@@ -96,14 +97,12 @@ def build_host(training: TrainingConfig) -> HostGroup:
     return HostGroup()
 
 
-def build_loader(task: TrainTask, engine: Engine, max_steps: int) -> Loader:
+def build_loader(task: TrainTask, engine: Engine) -> Loader:
     """Layers 1-3: this rank's microbatches of each step's global batch."""
     training = task.stage.training
     schedule = plan_schedule(task.data, task.train, training.global_batch_size)
-    feed = Feed(task.train, schedule, task.seed)
-    check_epochs(task.data, feed, max_steps)
     return Loader(
-        feed,
+        Feed(task.train, schedule, task.seed),
         micro_batch_size=training.micro_batch_size,
         dp_rank=engine.dp_rank,
         dp_size=engine.dp_size,

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 import torch
 
 from distrain.checkpoint.manager import CheckpointManager
+from distrain.config.loading import PretrainDataConfig
 from distrain.config.training import TrainingConfig
 from distrain.data.loader import Loader
+from distrain.data.schedule import Schedule
 from distrain.errors import CheckpointError
 from distrain.evaluation.validation import SummedLoss, Validation
 from distrain.fault.wishes import Wishes
 from distrain.monitor.monitor import Monitor
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
+from distrain.train.data_plan import check_epochs
 from distrain.train.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,7 @@ class Run:
         max_steps: Where the stage ends.
         max_grad_norm: Global L2 norm to which gradients are clipped.
         save_steps: Steps between two checkpoints.
+        data: In which shares sources are read, and how often at most.
         lr_at: Learning rate of the update that follows ``step`` steps.
         monitor: Writes the records; on rank 0 only.
     """
@@ -38,6 +42,7 @@ class Run:
     max_grad_norm: float
     save_steps: int
     training: TrainingConfig
+    data: PretrainDataConfig
     device: torch.device
     host: HostGroup
     loader: Loader
@@ -50,7 +55,12 @@ class Run:
     wishes: Wishes
 
     def restore(self) -> Progress:
-        """Go back to the newest good checkpoint, or begin at step 0. Collective."""
+        """Go back to the newest good checkpoint, or begin at step 0. Collective.
+
+        Raises:
+            CheckpointError: It contradicts itself.
+            DataError: The data are not those that it was made with, or will not last.
+        """
         restored = self.checkpoints.restore(self.engine.state())
         if restored is None:
             progress = Progress()
@@ -66,9 +76,13 @@ class Run:
                 )
             self.engine.loaded(extra["optimizer_steps"])
             self.loader.feed.restore(extra["data"], step)
+        check_epochs(self.data, self.loader.feed, self.max_steps)
         if self.monitor is not None:
             # The validation before the first step is made again, unlike that of a checkpoint.
             lost = self.monitor.truncate_after(progress.step or -1)
+            # Only now: the record must never say of a step that is still in the metrics that it
+            # read what another attempt will read.
+            self.monitor.record_data(self._data_record(progress.step))
             if restored is not None:
                 self.monitor.event("resumed", step=progress.step, lost_records=lost)
                 log.info(
@@ -76,6 +90,7 @@ class Run:
                     progress.step,
                     lost,
                 )
+                self._report_change(self.monitor, Schedule.from_json(extra["data"]["schedule"]))
         return progress
 
     def save(self, progress: Progress) -> None:
@@ -85,6 +100,38 @@ class Run:
     def save_and_wait(self, progress: Progress) -> None:
         """Make sure that this moment is on disk. Collective."""
         self.checkpoints.save_and_wait(progress.step, self.engine.state(), self._extra(progress))
+
+    def _report_change(self, monitor: Monitor, before: Schedule) -> None:
+        """Say from where on other samples are read than the checkpoint's run would have read."""
+        schedule = self.loader.feed.schedule
+        step = schedule.first_change(before)
+        if step is None:
+            return
+        segment = schedule.at(step)
+        sample, _ = schedule.samples_of(step)
+        monitor.event(
+            "schedule_changed",
+            step=step,
+            sample=sample,
+            batch_size=segment.batch_size,
+            weights=dict(segment.weights),
+        )
+        log.info(
+            "after step %d, so from sample %d on: %d samples a step, weights %s",
+            step,
+            sample,
+            segment.batch_size,
+            ", ".join(f"{name} {weight:g}" for name, weight in segment.weights.items()),
+        )
+
+    def _data_record(self, step: int) -> dict[str, object]:
+        return {
+            "step": step,
+            "max_steps": self.max_steps,
+            "seed": self.seed,
+            "sequence_length": self.training.sequence_length,
+            **self.loader.feed.state(),
+        }
 
     def _extra(self, progress: Progress) -> dict[str, object]:
         return {

@@ -96,6 +96,17 @@ def test_planned_changes_begin_at_their_step():
     ]
 
 
+def test_the_first_step_that_reads_otherwise_is_found():
+    old = Schedule.planned(8, {0: A, 60: B})
+    later = old.continued(30, Schedule.planned(4, {0: A, 60: B}))
+    assert old.first_change(old) is None
+    assert later.first_change(old) == old.first_change(later) == 30
+    assert old.continued(30, Schedule.planned(8, {0: A})).first_change(old) == 60
+    assert old.continued(30, Schedule.planned(8, {0: A, 70: B})).first_change(old) == 60
+    # Equal weights in a segment of its own come in another order.
+    assert Schedule.planned(8, {0: A, 60: A}).first_change(Schedule.planned(8, {0: A})) == 60
+
+
 def test_state_is_small_and_read_back():
     schedule, _ = lived([(1, 8, A), (10, 16, B), (10, 8, A)])
     text = json.dumps(schedule.to_json())
