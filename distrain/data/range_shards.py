@@ -54,32 +54,29 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class MakeFirst:
-    """Makes the first range of ``numbers`` that is neither there nor in another's hands."""
+class MakeJob:
+    """Makes a range, unless another process does; a job for ``BackgroundWorker``."""
 
     make: MakeRange
-    numbers: tuple[int, ...]
+    number: int
 
     @property
     def title(self) -> str:
         """See ``workers.Job``."""
-        return f"tokenizing {self.make.title(self.numbers[0])}"
+        return f"tokenizing {self.make.title(self.number)}"
 
-    def run(self) -> int | None:
-        """Return the number of the range that was made, if one was."""
-        for number in self.numbers:
-            if is_made(self.make, number):
-                continue
-            lock = _try_lock(self.make.folder(number))
-            if lock is None:
-                continue
-            try:
-                if not is_made(self.make, number):  # by whoever had the lock
-                    self.make(number)
-                    return number
-            finally:
-                os.close(lock)
-        return None
+    def run(self) -> bool:
+        """Tell whether the range was made here."""
+        lock = _try_lock(self.make.folder(self.number), "lock")
+        if lock is None:
+            return False
+        try:
+            if is_made(self.make, self.number):
+                return False
+            self.make(self.number)
+        finally:
+            os.close(lock)
+        return True
 
 
 class RangeShards:
@@ -142,15 +139,29 @@ class RangeShards:
         while not self._closed:
             numbers = self._unmade()
             try:
-                made = self._worker.run(MakeFirst(self.make, numbers)) if numbers else None
+                is_idle = not any(self._make(number) for number in numbers)
             except Exception as error:  # noqa: BLE001  (raised where the range is waited for)
                 if not self._closed:
                     self._error = error
                 return
-            if made is None:
+            if is_idle:
                 # Nothing to do, or all in other hands, who may die: look again soon.
-                self._wake.wait(None if not numbers else 4 * POLL_S)
+                self._wake.wait(4 * POLL_S if numbers else None)
                 self._wake.clear()
+
+    def _make(self, number: int) -> bool:
+        """Make a range in the worker, unless another rank has claimed it.
+
+        The claim keeps the other ranks of a node from starting a process each. It is not the lock:
+        when this rank dies, its worker finishes the range, and holds the lock until then.
+        """
+        claim = _try_lock(self.make.folder(number), "claim")
+        if claim is None:
+            return False
+        try:
+            return not is_made(self.make, number) and self._worker.run(MakeJob(self.make, number))
+        finally:
+            os.close(claim)
 
     def _wait(self, number: int, is_done: Callable[[], bool]) -> None:
         started = time.monotonic()
@@ -178,9 +189,9 @@ def is_made(make: MakeRange, number: int) -> bool:
     return (make.folder(number) / MANIFEST).exists()
 
 
-def _try_lock(folder: Path) -> int | None:
+def _try_lock(folder: Path, kind: str) -> int | None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder.with_name(f".{folder.name}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+    lock = os.open(folder.with_name(f".{folder.name}.{kind}"), os.O_CREAT | os.O_RDWR, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,9 +2,7 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,51 +11,18 @@ from distrain.data.feed import Feed
 from distrain.data.loader import Loader
 from distrain.data.on_the_fly import OnTheFlyStream, range_order
 from distrain.data.order import Order
-from distrain.data.range_shards import MakeFirst, Patience, RangeShards, is_made
+from distrain.data.range_shards import MakeJob, Patience, RangeShards, is_made
 from distrain.data.samples import IGNORE_INDEX
 from distrain.data.schedule import Schedule
-from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.shards import ShardedTokens, open_split
-from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
-from tests.distrain.data.corpus import make_texts, make_tokenizer
+from tests.distrain.data.corpus import make_tokenizer
+from tests.distrain.data.made_ranges import MakeTexts
 
 pytestmark = pytest.mark.data
 
 LENGTH = 16
 RANGES = 7
-
-
-@dataclass(frozen=True)
-class MakeTexts:
-    """Makes the shards of a range of made-up texts, and leaves a line for each time it did."""
-
-    root: Path
-    delay_s: float = 0.0
-    fails: int = -1
-
-    def folder(self, number):
-        return self.root / "ranges" / f"{number:05d}" / "train" / "web"
-
-    def title(self, number):
-        return f"range {number} of source web"
-
-    def __call__(self, number):
-        if number == self.fails:
-            raise DataError(self.title(number), "a cut-off file", "a whole one", "Restore it.")
-        tokenizer = Tokenizer.load(self.root / "tokenizer.json")
-        origin = Origin(tokenizer, "made")
-        with ShardWriter(self.folder(number), origin, shard_tokens=300) as writer:
-            time.sleep(self.delay_s)
-            for text in texts_of(number):
-                writer.add(tokenizer.encode(text), len(text))
-            with (self.root / "made.txt").open("a") as lines:
-                lines.write(f"{number}\n")
-            writer.commit()
-
-
-def texts_of(number):
-    return [] if number == 3 else make_texts(6 + number, seed=number)
 
 
 @pytest.fixture
@@ -195,7 +160,7 @@ def test_a_maker_that_is_killed_leaves_nothing_behind_and_another_goes_on(root):
         file.rmdir() if file.is_dir() else file.unlink()
     make, number = MakeTexts(root, delay_s=60), range_order(1, "web", RANGES)[0]
     spawn = multiprocessing.get_context("spawn")
-    slow = spawn.Process(target=MakeFirst(make, (number,)).run)
+    slow = spawn.Process(target=MakeJob(make, number).run)
     slow.start()
     while not make.folder(number).with_name(".web.unfinished").exists():
         time.sleep(0.05)
