@@ -8,9 +8,10 @@ from distrain.data.cache.settings import CacheSettings
 from distrain.data.manifest import MANIFEST
 from distrain.data.publish import PublishSettings, publish
 from distrain.data.remote_shards import open_remote_split, read_manifest
+from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.shards import open_split
 from distrain.errors import DataError
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.corpus import make_texts, make_tokenizer, write_split
 
 
 class CutOffError(Exception):
@@ -133,8 +134,15 @@ def test_cut_off_anywhere_it_goes_on_without_uploading_twice(
         assert len(again) == len(all_shards) - len([t for t in tables if t in all_shards])
 
 
-def test_what_another_corpus_left_when_it_was_cut_off_is_not_taken(local, tmp_path, monkeypatch):
-    write_split(tmp_path / "old", "train", make_texts(40, seed=7), block_bytes=256)
+@pytest.mark.parametrize("verify", [True, False])
+def test_what_another_corpus_left_when_it_was_cut_off_is_not_taken(tmp_path, monkeypatch, verify):
+    origin = Origin(make_tokenizer(tmp_path), corpus="made")
+    for name, token in (("old", 7), ("new", 8)):
+        target = tmp_path / name / "train" / "main"
+        with ShardWriter(target, origin, shard_tokens=500, block_bytes=256) as writer:
+            for _ in range(20):
+                writer.add([token] * 60, 60)
+            writer.commit()
     writing = RemoteStore.writing
 
     def cut(store, name):
@@ -143,12 +151,13 @@ def test_what_another_corpus_left_when_it_was_cut_off_is_not_taken(local, tmp_pa
         return writing(store, name)
 
     url = f"file://{tmp_path}/there"
+    settings = PublishSettings(storage="raw", verify=verify)
     monkeypatch.setattr(RemoteStore, "writing", cut)
     with pytest.raises(CutOffError):
-        publish(tmp_path / "old", url)
+        publish(tmp_path / "old", url, settings)
     monkeypatch.setattr(RemoteStore, "writing", writing)
-    publish(local, url)
-    assert tokens_at(url, tmp_path / "cache") == local_tokens(local)
+    publish(tmp_path / "new", url, settings)
+    assert tokens_at(url, tmp_path / "cache") == local_tokens(tmp_path / "new")
 
 
 def test_what_is_damaged_there_is_found_and_written_anew(local, tmp_path, writes):
