@@ -155,10 +155,12 @@ def refuse_surrogates(texts: Sequence[str]) -> None:
 
 
 def raise_if_of_engine(error: BaseException, engine: str, expected: str) -> None:
-    """Raise a DataError for what an engine raised; an interrupt of this process is left alone.
+    """Raise a DataError for what an engine raised; an interrupt, or too little memory, is not its.
 
     A Rust panic is no ``Exception``: pyo3 derives it from ``BaseException``.
     """
+    if isinstance(error, MemoryError):
+        return
     if isinstance(error, Exception) or type(error).__name__ == "PanicException":
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(

@@ -83,5 +83,11 @@ def test_what_an_engine_raises_becomes_a_message(error):
         raise_if_of_engine(error, "engine 1", "text")
 
 
-def test_an_interrupt_is_no_failure_of_the_engine():
-    raise_if_of_engine(KeyboardInterrupt(), "engine 1", "text")
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()])
+def test_what_is_not_the_engines_doing_passes(error):
+    class Interrupted(OneId):
+        def encode_slice(self, texts):
+            raise error
+
+    with pytest.raises(type(error)):
+        Interrupted(300).encode(["1"])

@@ -1,5 +1,7 @@
 """Ids of the engines on real and on made text."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,6 +91,19 @@ def test_threads_change_nothing(engine, threads):
     together = ENCODERS[engine](tokenizer_json, threads=threads).encode(texts)
     np.testing.assert_array_equal(together.ids, alone.ids)
     np.testing.assert_array_equal(together.ends, alone.ends)
+
+
+@pytest.mark.parametrize("engine", ENCODERS)
+def test_a_vocabulary_over_uint16_gives_four_byte_ids(engine):
+    content = json.loads(KINDS["bpe of gpt-2"]())
+    vocab = content["model"]["vocab"]
+    vocab |= {f"never used {number}": number for number in range(len(vocab), 70_000)}
+    kept = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    content["added_tokens"].append({"id": 70_000, "content": "<think>", "special": False, **kept})
+    encoded = ENCODERS[engine](json.dumps(content)).encode(["a<think>b", "<|endoftext|>"])
+    assert encoded.ids.dtype == np.uint32
+    assert encoded.ids[:3].tolist() == [vocab["a"], 70_000, vocab["b"]]
+    assert 0 not in encoded.ids
 
 
 @pytest.mark.parametrize("engine", ENCODERS)
