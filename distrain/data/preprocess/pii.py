@@ -28,7 +28,7 @@ MAX_DOMAIN = 255
 """RFC 5321, 4.5.3.1; they also bound the work at each ``@`` of a hostile text."""
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_LOCAL_PART = re.compile(rf"(?<![A-Za-z0-9._%+-]){_ATOM}(?:\.{_ATOM})*\Z")
+_LOCAL_PART = re.compile(rf"\b(?=\w){_ATOM}(?:\.{_ATOM})*\Z")
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}\b")
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _IPV4 = re.compile(rf"(?<![\w.])(?:{_OCTET}\.){{3}}{_OCTET}(?!\.?\w)")

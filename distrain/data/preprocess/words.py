@@ -4,10 +4,11 @@ The split and the hashes are computed by numpy over the text's code points, and 
 string, which is what lets curation keep up with the tokenizer; ``TextView.words`` cuts the strings
 out for whoever needs them.
 
-A word is one of three. A run of letters, digits, combining marks and underscores, in which an
+A word is one of four. A run of letters, digits, combining marks and underscores, in which an
 apostrophe between two letters and a point or comma between two digits have part (``don't``,
-``1,000.5``). A run of one and the same ideograph or kana. A run of one and the same other character
-(``(``, ``...``): punctuation. White space separates words and belongs to none.
+``1,000.5``). An address (``https://...``), whose parts would else count as repeated phrases. A run
+of one and the same ideograph or kana. A run of one and the same other character (``(``, ``...``):
+punctuation. White space separates words and belongs to none.
 """
 
 import functools
@@ -40,6 +41,7 @@ CHUNK_CHARACTERS = 1 << 15
 
 _CHARACTER_FACTOR = 0xD1342543DE82EF95
 WORD_FACTOR = np.uint64(0xAF251AF3B0F025B5)
+ADDRESSES = re.compile(r"""(?:https?|ftp)://[^\s<>"'`()\[\]{}|]*[\w/]""")
 _PARAGRAPH_ENDS = re.compile(r"\n{2,}")
 _APOSTROPHE, _COMMA, _POINT, _QUOTE = (ord(mark) for mark in "',.\u2019")
 
@@ -156,6 +158,9 @@ def _split_chunk(text: str, offset: int) -> Words:
     codes, tables = _codes(text)
     group = tables.group[codes]
     _join_marks(codes, group, tables)
+    if "://" in text:
+        for address in ADDRESSES.finditer(text):
+            group[address.start() : address.end()] = WORD
     bounds = np.empty(len(text) + 1, np.bool_)
     bounds[0] = bounds[-1] = True
     np.not_equal(group[1:], group[:-1], out=bounds[1:-1])

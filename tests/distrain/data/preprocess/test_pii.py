@@ -61,7 +61,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("match", "replacements"), MATCHES.items())
-@pytest.mark.parametrize("frame", ["{}", "see {}.", "({}), and", "\n{}\n"])
+@pytest.mark.parametrize("frame", ["{}", "see {}.", "('{}'), and", "\n{}\n"])
 def test_personal_data_are_replaced_whatever_is_around_them(match, replacements, frame):
     replaced = replace_pii(frame.format(match), ALL)
     assert replaced in {frame.format(item) for item in replacements or [match]}

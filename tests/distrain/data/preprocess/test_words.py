@@ -13,7 +13,7 @@ from distrain.data.preprocess.characters import (
     WORD,
     character_tables,
 )
-from distrain.data.preprocess.words import TextView, roll, split_words
+from distrain.data.preprocess.words import ADDRESSES, TextView, roll, split_words
 
 GOLDEN_WORDS = [
     "71dd286b4e64d39a",
@@ -25,7 +25,10 @@ GOLDEN_WORDS = [
     "05582d37111ac529",
 ]
 GOLDEN_SHINGLE = "527b271db42165d3"
-TEXT = st.text(st.one_of(st.sampled_from("ab1 .,'\u2019\n-…é人カ्ह"), st.characters()), max_size=60)
+CHARACTERS = st.text(
+    st.one_of(st.sampled_from("ab1 .,'\u2019\n-…é人カ्ह"), st.characters()), max_size=60
+)
+TEXT = st.lists(st.sampled_from(["http://", "a.b/", " "]) | CHARACTERS, max_size=4).map("".join)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,8 @@ TEXT = st.text(st.one_of(st.sampled_from("ab1 .,'\u2019\n-…é人カ्ह"), s
         ("the dog\u2019s 'x'", ["the", "dog\u2019s", "'", "x", "'"]),
         ("1,000.5 a.b 3.", ["1,000.5", "a", ".", "b", "3", "."]),
         ("wait... (so?!)", ["wait", "...", "(", "so", "?", "!", ")"]),
+        ("(see https://a.b/c?d=e-f#g.)", ["(", "see", "https://a.b/c?d=e-f#g", ".", ")"]),
+        ("xhttp://a, file://b", ["xhttp://a", ",", "file", ":", "//", "b"]),
         ("well-known snake_case", ["well", "-", "known", "snake_case"]),
         ("人人间 カ", ["人人", "间", "カ"]),
         ("हिन्दी नमस्ते", ["हिन्दी", "नमस्ते"]),
@@ -60,6 +65,8 @@ def reference_words(text):
             groups.append(WORD)
         else:
             groups.append(int(character_tables(UNICODE_LIMIT).group[ord(character)]))
+    for address in ADDRESSES.finditer(text):
+        groups[address.start() : address.end()] = [WORD] * len(address[0])
     found: list[str] = []
     before = 0
     for character, group in zip(text, groups, strict=True):
