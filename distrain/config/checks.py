@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from distrain.config.check_needs import check_needs, check_source_of_model
-from distrain.config.data import PairsConfig
+from distrain.config.data import DataConfig, PairsConfig
 from distrain.config.launch import LaunchConfig
 from distrain.config.layout import microbatches_per_rank, resolve_layout
 from distrain.config.recipe import DISTRIBUTED_KINDS
@@ -46,6 +46,14 @@ def _check_stage(stage: StageParts, launch: LaunchConfig | None) -> Iterator[Fin
             ("pairs", "min_answer_characters"),
             f"pairs.min_answer_characters: found {pairs.min_answer_characters}; expected at most "
             f"pairs.max_answer_characters, {pairs.max_answer_characters}",
+        )
+    data = stage.get("data", DataConfig)
+    if pairs is not None and data is not None and data.on_the_fly and pairs.kind != "none":
+        yield Finding(
+            stage.name,
+            ("pairs", "kind"),
+            f"pairs.kind: found {pairs.kind} with data.on_the_fly, which leaves the train "
+            "documents unread; set pairs.kind to none, or on_the_fly to false",
         )
     training = stage.get("training", TrainingConfig)
     if training is None:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from distrain.config.curation import CurationConfig
 from distrain.config.dedup import DedupConfig
+from distrain.config.labels import LabelsConfig
 from distrain.config.section import Count, Section
 from distrain.config.sources import Source
 
@@ -28,6 +29,11 @@ class DataConfig(Section):
     """Shorter documents are dropped, and counted."""
     curation: CurationConfig = CurationConfig()
     dedup: DedupConfig = DedupConfig()
+    labels: LabelsConfig | None = None
+    """What labelled documents (``label_field`` of their source) have to be like."""
+    quality: bool = False
+    """Compute figures of each document's quality; they lie beside the shards, one value a
+    document, and their distribution is in ``result.json``."""
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Share of documents, chosen by the document's hash, so never by their order."""
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -43,6 +49,11 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Processes that work on ranges of the input; auto: one for each processor. The result does
     not depend on it."""
+    on_the_fly: bool = False
+    """Leave the train split as text: pretraining tokenizes each range when it needs it. Tokenizer,
+    validation and test split are made in advance. A train document equal to another one is then
+    found only within its range, and what is compared over the whole corpus
+    (``dedup.minhash``, ``dedup.decontaminate``) is refused."""
     keep_cleaned: bool = False
     """Leave the cleaned documents (Parquet) in ``work/cleaned`` when the stage is done."""
 
@@ -64,6 +75,16 @@ class DataConfig(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _whole_corpus_is_not_on_the_fly(self) -> Self:
+        for name in ("minhash", "decontaminate"):
+            if self.on_the_fly and getattr(self.dedup, name) is not None:
+                raise ValueError(
+                    f"dedup.{name} compares documents of the whole corpus, and with on_the_fly "
+                    "there is no time at which all are known; remove one of the two"
+                )
+        return self
+
     @property
     def named_sources(self) -> dict[str, Source]:
         """Every source by its name, in the order of the recipe."""
@@ -73,7 +94,7 @@ class DataConfig(Section):
 
     def of_source(self, name: str) -> "DataConfig":
         """Return the settings for one source: its own curation, if it has one."""
-        own = getattr(self.named_sources[name], "curation", None)
+        own = self.named_sources[name].curation
         return self if own is None else self.model_copy(update={"curation": own})
 
     @property

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from distrain.config.curation import CurationConfig
 from distrain.config.section import Count, Duration, Section
 
 REMOTE_MODULES = {
@@ -41,7 +42,15 @@ class RetriesConfig(Section):
     """For one request with all its attempts. Keep it below the time that peers wait."""
 
 
-class StoreSection(Section):
+class SourceSection(Section):
+    """What all sources have in common."""
+
+    curation: CurationConfig | None = None
+    """What is done to documents of this source; default: what ``data.curation`` says. Settings of
+    the two are not mixed."""
+
+
+class StoreSection(SourceSection):
     """What sources have in common that read files, here or in a store."""
 
     text_field: str = "text"
@@ -57,7 +66,7 @@ class StoreSection(Section):
     retries: RetriesConfig = RetriesConfig()
 
 
-class PythonStdlibSource(Section):
+class PythonStdlibSource(SourceSection):
     """The sources of this interpreter's standard library: real text that every machine has."""
 
     kind: Literal["python_stdlib"]

@@ -19,7 +19,6 @@ from distrain.config.run_folder import StageFolder
 from distrain.data.commit import Target
 from distrain.data.manifest import SPLITS, Manifest, check_split
 from distrain.data.preprocess.corpus import Corpus
-from distrain.data.preprocess.counts import Counts
 from distrain.data.preprocess.pipeline import Pipeline
 from distrain.data.preprocess.plan import Plan, check_inputs, load_plan, make_plan, save_plan
 from distrain.data.preprocess.work_folder import WorkFolder
@@ -28,6 +27,7 @@ from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
 from distrain.stages.context import Outcome, StageContext, typed
+from distrain.stages.prepare_result import figures
 
 NOT_OF_THE_RESULT = {"workers", "keep_cleaned", "rejection_samples"}
 """Settings of ``data`` that decide no byte of the splits."""
@@ -45,7 +45,7 @@ def prepare(stage: PrepareStage, folder: StageFolder) -> dict[str, Any]:
     started = time.monotonic()
     plan = open_plan(stage, folder)
     finished = find_finished(stage, folder)
-    targets = [(split, source) for split in SPLITS for source in plan.files]
+    targets = targets_of(stage)
     missing = [target for target in targets if target not in finished]
     if missing:
         workers = worker_count(stage.data.workers)
@@ -86,6 +86,16 @@ def digest_of_settings(stage: PrepareStage) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
+def targets_of(stage: PrepareStage) -> list[Target]:
+    """List what is to be written; on the fly, the train split is left to those who read it."""
+    return [
+        (split, source)
+        for split in SPLITS
+        for source in stage.data.named_sources
+        if not (stage.data.on_the_fly and split == "train")
+    ]
+
+
 def find_finished(stage: PrepareStage, folder: StageFolder) -> dict[Target, Manifest]:
     """Return what an earlier attempt committed, as far as it is whole and of one corpus."""
     record = read_json(folder.corpus)
@@ -93,14 +103,13 @@ def find_finished(stage: PrepareStage, folder: StageFolder) -> dict[Target, Mani
         return {}
     fingerprint = Tokenizer.load(folder.tokenizer).fingerprint
     finished = {}
-    for split in SPLITS:
-        for source in stage.data.named_sources:
-            manifest = _whole(folder, split, source)
-            if manifest is not None and (manifest.corpus, manifest.tokenizer) == (
-                record["sha256"],
-                fingerprint,
-            ):
-                finished[split, source] = manifest
+    for split, source in targets_of(stage):
+        manifest = _whole(folder, split, source)
+        if manifest is not None and (manifest.corpus, manifest.tokenizer) == (
+            record["sha256"],
+            fingerprint,
+        ):
+            finished[split, source] = manifest
     return finished
 
 
@@ -115,66 +124,10 @@ def make_missing(pipeline: Pipeline, finished: Mapping[Target, Manifest]) -> dic
         for target, manifest in finished.items()
         if (manifest.corpus, manifest.tokenizer) == (corpus.sha256, tokenizer.fingerprint)
     }
-    missing = [
-        (split, source)
-        for split in SPLITS
-        for source in pipeline.plan.files
-        if (split, source) not in whole
-    ]
+    missing = [target for target in targets_of(pipeline.stage) if target not in whole]
     settings = pipeline.settings(tokenizer, corpus, masks, {split for split, _ in missing})
     pipeline.encode(settings, cleaned)
     return whole | pipeline.commit(settings, missing)
-
-
-def figures(
-    corpus: Corpus, manifests: Mapping[Target, Manifest], tokenizer: Tokenizer
-) -> dict[str, Any]:
-    """Return what ``result.json`` says."""
-    counts = corpus.counts
-    of_split = {
-        split: [manifest for (of, _), manifest in manifests.items() if of == split]
-        for split in SPLITS
-    }
-    splits = {
-        split: {
-            "documents": sum(manifest.documents for manifest in found),
-            "tokens": sum(manifest.tokens for manifest in found),
-            "bytes": sum(manifest.text_bytes for manifest in found),
-        }
-        for split, found in of_split.items()
-    }
-    for split, values in splits.items():
-        log.info("%s: %d documents, %d tokens", split, values["documents"], values["tokens"])
-    tokens = sum(values["tokens"] for values in splits.values())
-    text_bytes = sum(values["bytes"] for values in splits.values())
-    return {
-        "documents": counts.kept.total(),
-        "read": counts.read,
-        "dropped": counts.dropped,
-        "sources": {
-            source: _figures_of_source(source, of_source, manifests)
-            for source, of_source in corpus.sources.items()
-        },
-        "splits": splits,
-        "tokens": tokens,
-        "bytes": text_bytes,
-        "tokens_per_byte": round(tokens / text_bytes, 4),
-        "vocab_size": tokenizer.vocab_size,
-        "pairs": {
-            split: sum(manifest.pairs or 0 for manifest in found)
-            for split, found in of_split.items()
-            if any(manifest.pairs is not None for manifest in found)
-        },
-    }
-
-
-def _figures_of_source(
-    source: str, counts: Counts, manifests: Mapping[Target, Manifest]
-) -> dict[str, Any]:
-    record = counts.to_record()
-    del record["text_bytes"]
-    tokens = {split: manifests[split, source].tokens for split in SPLITS}
-    return record | {"tokens": tokens}
 
 
 def _report(corpus: Corpus) -> None:

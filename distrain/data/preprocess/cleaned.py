@@ -167,6 +167,11 @@ def read_keys(path: Path) -> Keys:
     )
 
 
+def read_column(path: Path, name: str) -> Any:  # noqa: ANN401  (pyarrow has no types)
+    """Read one column of a range, a ``pyarrow.ChunkedArray``."""
+    return pq.read_table(path, columns=[name], use_threads=False).column(name)
+
+
 @dataclass(frozen=True)
 class CleanedBatch:
     """A few megabytes of documents, by column.

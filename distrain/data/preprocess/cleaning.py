@@ -7,9 +7,10 @@ from typing import Any
 
 from distrain.config.data import DataConfig
 from distrain.config.records import read_json, write_json
-from distrain.data.document import BROKEN_REASONS, Broken, Document
-from distrain.data.preprocess.clean import Cleaner, Rejected
+from distrain.data.document import BROKEN_REASONS, Broken
+from distrain.data.preprocess.clean import Cleaner, CleanText, Rejected
 from distrain.data.preprocess.cleaned import CleanDocument, CleanedWriter, printable
+from distrain.data.preprocess.clusters import Reason
 from distrain.data.preprocess.counts import (
     SHOWN_BROKEN,
     Counts,
@@ -18,9 +19,14 @@ from distrain.data.preprocess.counts import (
     check_budget,
 )
 from distrain.data.preprocess.plan import PlannedRange
+from distrain.data.preprocess.quality import QUALITY_COLUMNS, quality_figures
+from distrain.data.preprocess.sketches import SketchFile
 from distrain.data.preprocess.split import split_of
+from distrain.data.preprocess.words import TextView
 from distrain.data.preprocess.work_folder import WorkFolder
 from distrain.data.sources import open_source
+
+DUPLICATE = Reason.DUPLICATE.name.lower()
 
 
 class Tally:
@@ -53,39 +59,44 @@ class Tally:
 
 def clean_range(
     config: DataConfig, planned: PlannedRange, cleaner: Cleaner, tally: Tally
-) -> Iterator[CleanDocument]:
+) -> Iterator[tuple[CleanDocument, TextView]]:
     """Yield the documents of a range that are kept, in order, and count all into ``tally``.
 
-    Copies are not looked for: what is one depends on the ranges before.
+    Copies are not looked for, as what is one depends on the ranges before; but with ``on_the_fly``
+    nobody will, so train documents that are copies of one in this range go.
 
     Raises:
         DataError: A file changed since the plan was made, or too much of it is broken.
     """
+    seen: set[bytes] = set()
     reader = open_source(config.named_sources[planned.source], config.range_bytes)
     for found in reader.read(planned.part):
         if isinstance(found, Broken):
             tally.reject(found.path, found.reason)
             continue
-        document = _clean(found, config, cleaner, tally)
-        if document is not None:
-            tally.keep(document)
-            yield document
+        cleaned = cleaner.clean(found)
+        if isinstance(cleaned, Rejected):
+            tally.reject(cleaned.path, cleaned.reason, cleaned.text)
+            continue
+        document = _document(cleaned, found.label, config)
+        if config.on_the_fly and config.dedup.exact and document.split == "train":
+            if document.digest in seen:
+                tally.reject(document.path, DUPLICATE, document.text)
+                continue
+            seen.add(document.digest)
+        tally.keep(document)
+        yield document, cleaned.view
 
 
-def _clean(
-    found: Document, config: DataConfig, cleaner: Cleaner, tally: Tally
-) -> CleanDocument | None:
-    cleaned = cleaner.clean(found)
-    if isinstance(cleaned, Rejected):
-        tally.reject(cleaned.path, cleaned.reason, cleaned.text)
-        return None
+def _document(cleaned: CleanText, label: str | None, config: DataConfig) -> CleanDocument:
     return CleanDocument(
         cleaned.text,
         cleaned.path,
         split_of(cleaned.digest, config.validation_fraction, config.test_fraction),
         cleaned.digest,
         len(cleaned.text.encode()),
-        found.label,
+        label,
+        quality_figures(cleaned.view) if config.quality else {},
     )
 
 
@@ -138,11 +149,16 @@ def load_cleaned(work: WorkFolder, planned: PlannedRange) -> CleanedRange | None
 
 @dataclass(frozen=True)
 class CleanJob:
-    """Cleans one range; a job for ``WorkerPool``."""
+    """Cleans one range; a job for ``WorkerPool``.
+
+    Args:
+        train_bytes: Text of the train split that is written; ``None`` is all of it.
+    """
 
     config: DataConfig
     planned: PlannedRange
     work: Path
+    train_bytes: int | None = None
 
     @property
     def title(self) -> str:
@@ -154,11 +170,22 @@ class CleanJob:
         work = WorkFolder(self.work)
         tally = Tally(self.config)
         cleaner = Cleaner(self.config.of_source(self.planned.source))
-        documents = 0
-        with CleanedWriter(work.documents(self.planned)) as writer:
-            for document in clean_range(self.config, self.planned, cleaner, tally):
+        minhash = self.config.dedup.minhash
+        sketches = None if minhash is None else SketchFile(work.sketches(self.planned), minhash)
+        documents = train_bytes = 0
+        quality = QUALITY_COLUMNS if self.config.quality else ()
+        with CleanedWriter(work.documents(self.planned), quality) as writer:
+            for document, view in clean_range(self.config, self.planned, cleaner, tally):
+                if document.split == "train" and self.train_bytes is not None:
+                    if train_bytes >= self.train_bytes:
+                        continue
+                    train_bytes += document.text_bytes
                 writer.add(document)
+                if sketches is not None:
+                    sketches.add(view)
                 documents += 1
+            if sketches is not None:
+                sketches.close()
             size_bytes = writer.close()
         tally.counts.check()
         done = CleanedRange(

@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distrain.config.data import DataConfig
+from distrain.config.dedup import DecontaminateConfig
 from distrain.config.records import read_json, write_json
 from distrain.data.manifest import SPLITS
 from distrain.data.preprocess.cleaned import Keys, read_keys, read_rows
 from distrain.data.preprocess.cleaning import CleanedRange
 from distrain.data.preprocess.clusters import Reason
+from distrain.data.preprocess.contamination import (
+    TRAIN,
+    CountHeldOutJob,
+    FindContaminatedJob,
+    Mask,
+)
 from distrain.data.preprocess.counts import (
     SHOWN_BROKEN,
     Counts,
@@ -24,14 +30,19 @@ from distrain.data.preprocess.counts import (
     check_budget,
     sum_counts,
 )
+from distrain.data.preprocess.decontaminate import (
+    NgramCounts,
+    collect_ngrams,
+    read_benchmarks,
+)
 from distrain.data.preprocess.dedup import RangeFeatures, deduplicate
+from distrain.data.preprocess.findings import inspect_source
 from distrain.data.preprocess.minhash import mix
 from distrain.data.preprocess.plan import Plan
 from distrain.data.preprocess.work_folder import WorkFolder
+from distrain.data.preprocess.workers import WorkerPool
 from distrain.data.shard_files import sync
 from distrain.errors import DataError
-
-Mask = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -42,11 +53,13 @@ class Corpus:
         sha256: Of the kept documents of every split, in order, and of the settings.
         sources: Counts of each source.
         broken: The first few documents that are no text.
+        findings: What ``findings.inspect_source`` says of each source.
     """
 
     sha256: str
     sources: dict[str, Counts]
     broken: list[str]
+    findings: dict[str, dict[str, Any]]
 
     @property
     def counts(self) -> Counts:
@@ -60,13 +73,14 @@ class Corpus:
             "settings": settings,
             "sources": {name: counts.to_record() for name, counts in self.sources.items()},
             "broken": self.broken,
+            "findings": self.findings,
         }
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Corpus":
         """Read what ``to_record`` returned."""
         sources = {name: Counts.from_record(counts) for name, counts in record["sources"].items()}
-        return cls(record["sha256"], sources, record["broken"])
+        return cls(record["sha256"], sources, record["broken"], record["findings"])
 
 
 @dataclass(frozen=True)
@@ -88,16 +102,20 @@ def decide(
     config: DataConfig,
     cleaned: Sequence[CleanedRange],
     work: WorkFolder,
+    pool: WorkerPool,
 ) -> Decision:
     """Compare the documents of all ranges, in order; the first of several copies stays.
 
     Raises:
-        DataError: Too much is broken, nothing is left, or a split is empty.
+        DataError: Too much is broken, nothing is left, a split is empty, or labels are not as
+            the recipe wants them.
     """
     broken = [example for done in cleaned for example in done.broken][:SHOWN_BROKEN]
     check_budget(sum_counts(done.counts for done in cleaned), broken, config.skip_budget)
     keys = [read_keys(work.documents(planned)) for planned in plan.ranges]
-    masks = deduplicate([RangeFeatures(key.digests, key.splits) for key in keys], config.dedup)
+    masks = _find_copies(plan, config, keys, work)
+    if config.dedup.decontaminate is not None:
+        _decontaminate(plan, config.dedup.decontaminate, masks, work, pool)
     sources: dict[str, Counts] = {name: Counts() for name in plan.files}
     for planned, done, key, mask in zip(plan.ranges, cleaned, keys, masks, strict=True):
         counts = sources[planned.source]
@@ -105,7 +123,8 @@ def decide(
         _drop(counts, key, mask)
     for counts in sources.values():
         counts.check()
-    corpus = Corpus(_digest(plan.settings, keys, masks), sources, broken)
+    findings = {name: inspect_source(plan, config, name, masks, work) for name in plan.files}
+    corpus = Corpus(_digest(plan.settings, keys, masks), sources, broken, findings)
     _check_splits(corpus, config)
     return Decision(corpus, masks, _rejections(plan, config, cleaned, masks, work))
 
@@ -127,6 +146,47 @@ def load_masks(work: WorkFolder, cleaned: Sequence[CleanedRange]) -> list[Mask] 
     masks = np.load(work.masks, mmap_mode="r")
     ends = np.cumsum([done.documents for done in cleaned])
     return np.split(masks, ends[:-1])
+
+
+def _find_copies(
+    plan: Plan, config: DataConfig, keys: Sequence[Keys], work: WorkFolder
+) -> list[Mask]:
+    features = [
+        RangeFeatures(
+            key.digests,
+            key.splits,
+            None
+            if config.dedup.minhash is None
+            else np.load(work.sketches(planned), mmap_mode="r"),
+        )
+        for planned, key in zip(plan.ranges, keys, strict=True)
+    ]
+    masks = deduplicate(features, config.dedup)
+    if config.on_the_fly:
+        # Of the train split only a sample is here, and nobody will know these masks.
+        for key, mask in zip(keys, masks, strict=True):
+            mask[key.splits == TRAIN] = Reason.KEPT
+    return masks
+
+
+def _decontaminate(
+    plan: Plan,
+    config: DecontaminateConfig,
+    masks: Sequence[Mask],
+    work: WorkFolder,
+    pool: WorkerPool,
+) -> None:
+    """Mark the train documents that share stretches with held-out ones or with benchmarks."""
+    files = [work.documents(planned) for planned in plan.ranges]
+    ranges = list(zip(plan.ranges, files, masks, strict=True))
+    counts: list[NgramCounts] = []
+    if config.held_out:
+        held_out = [CountHeldOutJob(config, *each) for each in ranges]
+        counts = [found for _, found in pool.run(held_out)]
+    np.save(work.ngrams, collect_ngrams(counts, read_benchmarks(config).hashes, config))
+    jobs = [FindContaminatedJob(config, *each, work.ngrams) for each in ranges]
+    for number, rows in pool.run(jobs):
+        masks[number][rows] = Reason.CONTAMINATED
 
 
 def _drop(counts: Counts, keys: Keys, mask: Mask) -> None:

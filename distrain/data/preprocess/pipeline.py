@@ -20,20 +20,17 @@ from distrain.data.encoders.report import EngineReport
 from distrain.data.huggingface import copy_tokenizer
 from distrain.data.manifest import SPLITS, Manifest
 from distrain.data.preprocess.cleaning import CleanedRange, CleanJob, load_cleaned
-from distrain.data.preprocess.corpus import (
-    Corpus,
-    Decision,
-    Mask,
-    decide,
-    load_masks,
-    save_decision,
-)
+from distrain.data.preprocess.contamination import Mask
+from distrain.data.preprocess.corpus import Corpus, Decision, decide, load_masks, save_decision
 from distrain.data.preprocess.counts import Counts, Rejection, check_budget
 from distrain.data.preprocess.plan import Plan
 from distrain.data.preprocess.texts import train_texts
 from distrain.data.preprocess.work_folder import WorkFolder
 from distrain.data.preprocess.workers import WorkerPool, available_cpus
 from distrain.data.tokenizer import Tokenizer, train_tokenizer
+
+SAMPLE_BYTES = 8_000_000
+"""Text that engines are compared on, at most; what they take of it is ``SAMPLE_CHARACTERS``."""
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +63,10 @@ class Pipeline:
         }
         missing = [number for number in range(len(self.plan.ranges)) if number not in done]
         _log_start("cleaning", len(missing), len(self.plan.ranges))
-        jobs = [CleanJob(data, self.plan.ranges[number], self.work.root) for number in missing]
+        jobs = [
+            CleanJob(data, self.plan.ranges[number], self.work.root, self._train_bytes(number))
+            for number in missing
+        ]
         total = Counts()
         for record in done.values():
             total.add(record.counts)
@@ -88,7 +88,7 @@ class Pipeline:
         record = read_json(self.work.decided)
         if masks is not None and record is not None:
             return Corpus.from_record(record), masks
-        decision = decide(self.plan, self.stage.data, cleaned, self.work)
+        decision = decide(self.plan, self.stage.data, cleaned, self.work, self.pool)
         _write_rejections(self.folder.rejections, decision.rejections)
         self._replace_corpus(decision)
         save_decision(decision, self.plan, self.work)
@@ -137,7 +137,7 @@ class Pipeline:
         record = read_json(self.work.engine)
         engine = None if record is None else EngineReport.from_json(record)
         if engine is None:
-            samples = train_texts(self._documents(), masks, limit_bytes=8_000_000)
+            samples = train_texts(self._documents(), masks, SAMPLE_BYTES)
             wanted = self.stage.tokenizer.engine
             _, engine = choose_encoder(tokenizer.content, wanted, samples)
             write_json(self.work.engine, engine.to_json())
@@ -170,6 +170,15 @@ class Pipeline:
     ) -> dict[Target, Manifest]:
         """Put the shards of all ranges together."""
         return commit_splits(self.folder.path, self.plan, self.work, settings, targets)
+
+    def _train_bytes(self, number: int) -> int | None:
+        """Return how much train text of a range is kept; on the fly, a sample to learn from."""
+        if not self.stage.data.on_the_fly:
+            return None
+        is_trained = self.stage.tokenizer.path is None
+        sample_bytes = self.stage.tokenizer.train_bytes if is_trained else SAMPLE_BYTES
+        total = sum(planned.size_bytes for planned in self.plan.ranges)
+        return max(1, sample_bytes * self.plan.ranges[number].size_bytes // total)
 
     def _documents(self) -> list[Path]:
         return [self.work.documents(planned) for planned in self.plan.ranges]

@@ -5,12 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from distrain.data.manifest import SPLITS
 from distrain.data.preprocess.cleaned import read_batches, read_keys
 from distrain.data.preprocess.clusters import Reason
-from distrain.data.preprocess.corpus import Mask
-
-TRAIN = SPLITS.index("train")
+from distrain.data.preprocess.contamination import TRAIN, Mask
 
 
 def train_texts(files: Sequence[Path], masks: Sequence[Mask], limit_bytes: int) -> Iterator[str]:

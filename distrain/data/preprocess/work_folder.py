@@ -25,11 +25,21 @@ class WorkFolder:
 
     def sketches(self, planned: PlannedRange) -> Path:
         """MinHash sketches of the same documents."""
-        return self.cleaned / f"{planned.key}.sketches.npy"
+        return self._beside(planned, "sketches.npy")
+
+    @property
+    def ngrams(self) -> Path:
+        """N-grams of the held-out documents, for decontamination."""
+        return self.root / "held_out_ngrams.npy"
 
     def cleaned_record(self, planned: PlannedRange) -> Path:
         """Written last: the range is cleaned."""
-        return self.cleaned / f"{planned.key}.json"
+        return self._beside(planned, "json")
+
+    def _beside(self, planned: PlannedRange, ending: str) -> Path:
+        # An underscore hides it from those who read the folder as one Parquet data set.
+        documents = self.documents(planned)
+        return documents.with_name(f"_{documents.stem}.{ending}")
 
     def shards(self, planned: PlannedRange) -> Path:
         """Folder of the range's shards: ``<split>/<source>``, as in the stage's folder."""

@@ -363,10 +363,10 @@ def begun(sources, tmp_path):
 
 def test_finished_ranges_are_not_made_again(begun, tmp_path, caplog):
     _, settings, folder = begun
-    records = list((folder.work / "cleaned" / "main").glob("0*.json"))
+    records = list((folder.work / "cleaned" / "main").glob("_0*.json"))
     assert len(records) == 4
     times = {file: file.stat().st_mtime_ns for file in records}
-    documents = {file.with_suffix(".parquet") for file in records}
+    documents = {file.with_name(f"{file.stem[1:]}.parquet") for file in records}
     times |= {file: file.stat().st_mtime_ns for file in documents}
     with caplog.at_level("INFO"):
         prepare(settings, folder)
@@ -441,7 +441,7 @@ def test_a_worker_that_is_killed_ends_the_stage_and_the_next_attempt_goes_on(sou
     children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
     while child.poll() is None:
         workers = children.read_text().split()
-        busy = list((tmp_path / "run" / "prepare" / "work").glob("cleaned/main/0*.json"))
+        busy = list((tmp_path / "run" / "prepare" / "work").glob("cleaned/main/_0*.json"))
         if len(workers) >= 2 and busy:
             os.kill(int(workers[-1]), signal.SIGKILL)
             break

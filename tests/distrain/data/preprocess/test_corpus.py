@@ -14,6 +14,7 @@ from distrain.data.preprocess.corpus import decide, load_masks, save_decision
 from distrain.data.preprocess.plan import make_plan
 from distrain.data.preprocess.split import split_of, text_digest
 from distrain.data.preprocess.work_folder import WorkFolder
+from distrain.data.preprocess.workers import WorkerPool
 from distrain.errors import DataError
 
 
@@ -48,7 +49,7 @@ def collect(data, work):
     """Run the phases clean and dedup in this process."""
     plan = make_plan(data, "settings")
     cleaned = [CleanJob(data, planned, work.root).run() for planned in plan.ranges]
-    return plan, cleaned, decide(plan, data, cleaned, work)
+    return plan, cleaned, decide(plan, data, cleaned, work, WorkerPool(1))
 
 
 def kept(plan, decision, work):
