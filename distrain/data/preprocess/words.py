@@ -191,6 +191,7 @@ def _join_marks(
     if group.dtype == np.uint32:
         candidates |= group == _QUOTE
     marks = np.flatnonzero(candidates[1:-1]) + 1
+    marks = marks[(group[marks - 1] == WORD) & (group[marks + 1] == WORD)]
     around = tables.flags[codes[marks - 1]] & tables.flags[codes[marks + 1]]
     is_number_mark = (codes[marks] == _COMMA) | (codes[marks] == _POINT)
     group[marks[(around & np.where(is_number_mark, DIGIT, ALPHABETIC)) != 0]] = WORD

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from distrain.data.preprocess import words
 from distrain.data.preprocess.characters import (
+    ALPHABETIC,
     ASCII_LIMIT,
+    DIGIT,
     NARROW_LIMIT,
     UNICODE_LIMIT,
     WORD,
@@ -42,6 +44,7 @@ TEXT = st.lists(st.sampled_from(["http://", "a.b/", " "]) | CHARACTERS, max_size
         ("xhttp://a, file://b", ["xhttp://a", ",", "file", ":", "//", "b"]),
         ("well-known snake_case", ["well", "-", "known", "snake_case"]),
         ("人人间 カ", ["人人", "间", "カ"]),
+        ("人'a a'人", ["人", "'", "a", "a", "'", "人"]),
         ("हिन्दी नमस्ते", ["हिन्दी", "नमस्ते"]),
         ("a\u200bb soft\u00adhyphen", ["a", "b", "soft\u00adhyphen"]),
         ("half \ud800 pair", ["half", "\ud800", "pair"]),
@@ -56,15 +59,13 @@ def test_the_split_is_the_one_described(text, expected):
 
 def reference_words(text):
     """The rules of the module's docstring, a character at a time."""
-    groups = []
-    for place, character in enumerate(text):
-        left, right = text[place - 1 : place], text[place + 1 : place + 2]
-        if (character in "'\u2019" and left.isalpha() and right.isalpha()) or (
-            character in ".," and left.isdigit() and right.isdigit()
-        ):
-            groups.append(WORD)
-        else:
-            groups.append(int(character_tables(UNICODE_LIMIT).group[ord(character)]))
+    table = character_tables(UNICODE_LIMIT)
+    groups = [int(table.group[ord(character)]) for character in text]
+    flags = [table.flags[code] if table.group[code] == WORD else 0 for code in map(ord, text)]
+    for place in range(1, len(text) - 1):
+        joined = {"'": ALPHABETIC, "\u2019": ALPHABETIC, ".": DIGIT, ",": DIGIT}.get(text[place], 0)
+        if flags[place - 1] & flags[place + 1] & joined:
+            groups[place] = WORD
     for address in ADDRESSES.finditer(text):
         groups[address.start() : address.end()] = [WORD] * len(address[0])
     found: list[str] = []
