@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from distrain.errors import ExitCode, NotFoundError, PreflightError
-from launcher.arguments import JsonOption
+from launcher.arguments import JsonOption, RunArgument
 
 NEEDED_MODULES = ("numpy", "tokenizers", "xxhash", "zstandard")
 
@@ -159,6 +159,42 @@ def sample(  # noqa: PLR0913
     ]
     for record in _records(arguments):
         _print(json.dumps(record) if as_json else document_text(record))
+
+
+@app.command()
+def seen(
+    target: RunArgument = None,
+    step: Annotated[
+        int | None, typer.Option("--step", help="What this step trained on; from 1.", min=1)
+    ] = None,
+    document: Annotated[
+        str | None,
+        typer.Option(
+            "--document",
+            metavar="[SOURCE:]NAME",
+            help="Which steps trained on it; #17 is a number instead of a name.",
+        ),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Needed if several stages pretrain.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which documents a step trained on, or which steps trained on a document."""
+    from launcher.run_files import find_run
+    from launcher.seen_text import document_lines, step_lines
+
+    if (step is None) == (document is None):
+        raise typer.BadParameter("give either --step or --document")
+    found = find_run(target)
+    wanted = [f"--document={document}"] if step is None else [f"--step={step}"]
+    records = _records(["seen", str(found.root), *wanted, *([f"--stage={stage}"] if stage else [])])
+    head = next(records)
+    if as_json:
+        typer.echo(json.dumps({"run": found.root.name} | head | {"parts": list(records)}, indent=2))
+        return
+    for line in (step_lines if document is None else document_lines)(head, records):
+        typer.echo(line)
 
 
 def find_target(target: str | None) -> str:

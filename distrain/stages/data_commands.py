@@ -28,6 +28,7 @@ from distrain.data.shards import ShardedTokens
 from distrain.data.targets import ForeignFiles, Place, find_foreign, find_places, tokenizer_for
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError, DistrainError, ExitCode
+from distrain.stages import seen
 
 Record = dict[str, Any]
 
@@ -100,6 +101,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], Iterator[Record]]] = {
     "inspect": inspect,
     "verify": verify,
     "sample": sample,
+    "seen": seen.seen,
 }
 
 Part = tuple[Record, ShardedTokens, Tokenizer | None]
@@ -221,6 +223,9 @@ def _parser() -> argparse.ArgumentParser:
     for name in COMMANDS:
         command = commands.add_parser(name)
         command.add_argument("target")
+        if name == "seen":
+            seen.add_arguments(command)
+            continue
         command.add_argument("--format", choices=list(ADAPTERS))
         command.add_argument("--dtype", choices=DTYPES)
         command.add_argument("--eos-id", type=int)

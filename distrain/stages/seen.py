@@ -1,0 +1,132 @@
+"""The runtime's side of ``distrain data seen``: what a step read, which steps read a document."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from distrain.data.document_names import find_documents
+from distrain.data.seen import Part
+from distrain.errors import NotFoundError
+from distrain.stages.stage_reading import StageReading
+
+Record = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes besides the run."""
+    parser.add_argument("--stage")
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--step", type=int)
+    wanted.add_argument("--document")
+
+
+def seen(arguments: argparse.Namespace) -> Iterator[Record]:
+    """Yield a record of what was asked for, then one of each part of a document."""
+    reading = StageReading(Path(arguments.target), arguments.stage)
+    if arguments.step is not None:
+        yield from of_step(reading, arguments.step)
+    else:
+        yield from of_document(reading, arguments.document)
+
+
+def of_step(reading: StageReading, step: int) -> Iterator[Record]:
+    """Yield what the step, from 1, has read or, where it lies ahead, would read.
+
+    Raises:
+        NotFoundError: The stage makes no such step.
+        DataError: What the shards hold is not what the step has read.
+    """
+    last = reading.steps_made if reading.is_done else reading.record["max_steps"]
+    if not 1 <= step <= max(last, reading.steps_made):
+        raise NotFoundError(
+            f"step {step} of {reading.where}",
+            f"a stage of {last} steps, {reading.steps_made} of them made",
+            f"a step from 1 to {last}",
+            "Correct --step.",
+        )
+    is_made = step <= reading.steps_made
+    if is_made:
+        reading.check_recorded(step)
+    parts = reading.ledger.parts_of_step(step - 1)
+    first, size = reading.feed.schedule.samples_of(step - 1)
+    yield {
+        "stage": reading.stage,
+        "step": step,
+        "made": is_made,
+        "steps_made": reading.steps_made,
+        "first_sample": first,
+        "num_samples": size,
+        "targets": sum(part.num_targets for part in parts),
+        "documents": len({(part.source, part.document) for part in parts}),
+        "bytes_are_exact": reading.bytes_are_exact,
+    }
+    names = _names_of(reading, parts)
+    for part, record in _listed(reading, parts):
+        yield {
+            "source": part.source,
+            "document": part.document,
+            "name": names[part.source, part.document],
+            "shard": reading.shard_name(part.source, part.shard),
+        } | record
+
+
+def of_document(reading: StageReading, wanted: str) -> Iterator[Record]:
+    """Yield the documents that ``wanted`` names, then each part of them that a step has read.
+
+    Raises:
+        NotFoundError: There is no such document.
+    """
+    found = find_documents(reading.names, wanted)
+    documents = []
+    for source, number in found:
+        split = reading.splits[source]
+        shard, begin, end = split.document_span(number)
+        documents.append(
+            {
+                "source": source,
+                "document": number,
+                "name": reading.names[source].name(number),
+                "shard": reading.shard_name(source, shard),
+                "tokens": end - begin,
+                "bytes": int(reading.sizes[split.document(number)].sum()),
+            }
+        )
+    yield {
+        "stage": reading.stage,
+        "steps_made": reading.steps_made,
+        "documents": documents,
+        "bytes_are_exact": reading.bytes_are_exact,
+    }
+    schedule = reading.feed.schedule
+    for source, number in found:
+        parts = reading.ledger.parts_of_document(source, number, reading.steps_made)
+        for part, record in _listed(reading, parts):
+            yield {
+                "source": source,
+                "document": number,
+                "step": schedule.step_of(part.sample) + 1,
+            } | record
+
+
+def _listed(reading: StageReading, parts: Sequence[Part]) -> Iterator[tuple[Part, Record]]:
+    """Yield each part with what both commands say of it."""
+    for part, (first, stop) in zip(parts, reading.byte_ranges(parts), strict=True):
+        yield (
+            part,
+            {
+                "sample": part.sample,
+                "epoch": part.epoch,
+                "first_token": part.first,
+                "stop_token": part.stop,
+                "first_byte": first,
+                "stop_byte": stop,
+                "targets": part.num_targets,
+            },
+        )
+
+
+def _names_of(reading: StageReading, parts: Sequence[Part]) -> dict[tuple[str, int], str | None]:
+    """Look up the names of documents, each shard's file once."""
+    wanted = sorted({(part.source, part.document) for part in parts})
+    return {(source, number): reading.names[source].name(number) for source, number in wanted}

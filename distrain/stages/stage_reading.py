@@ -1,0 +1,209 @@
+"""A pretraining stage of a run as it reads its data, opened again from its records.
+
+The stage may be running: nothing is changed, and what its records say so far is what is known.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distrain.config.load import read_resolved
+from distrain.config.recipe import PretrainStage, Recipe
+from distrain.config.records import StageData, read_json
+from distrain.config.run_folder import RunFolder, StageFolder
+from distrain.data.document_names import DocumentNames
+from distrain.data.feed import Feed
+from distrain.data.schedule import Schedule
+from distrain.data.seen import Ledger, Part, SeenSource, byte_ranges
+from distrain.data.shards import Split, open_split
+from distrain.data.tokenizer import Tokenizer
+from distrain.errors import DataError, NotFoundError
+from distrain.stages.context import lineage_of, typed
+from distrain.stages.pretrain_data import open_stream
+
+Record = dict[str, Any]
+STEP = "train/global_step"
+FIRST_SAMPLE = "data/first_sample"
+
+
+class StageReading:
+    """A pretraining stage as it reads its data.
+
+    Args:
+        root: Of the run.
+        stage: Its name; needed only where the run has several.
+
+    Raises:
+        NotFoundError: There is no such stage, or it has not begun.
+    """
+
+    def __init__(self, root: Path, stage: str | None) -> None:
+        self.run = RunFolder(root)
+        self.recipe = read_resolved(self.run.resolved)
+        self.stage = _stage_named(self.run, self.recipe, stage)
+        self.folder = self.run.stage(self.stage)
+        self.record = _read_data(self.run, self.folder)
+        self.steps_made = _steps_made(self.folder)
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"stage {self.stage} of run {self.run.root.name}"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no further step will be made."""
+        state = read_json(self.folder.state)
+        return state is not None and state["state"] == "done"
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """Return the train splits that the stage reads, by source; only sizes are checked."""
+        prepare = self.run.stage(str(lineage_of(self.recipe, self.stage).prepare)).path
+        return {
+            name: open_split(prepare, "train", name, stage_kind="pretrain", verify=False)
+            for name in self.record["sources"]
+        }
+
+    @cached_property
+    def feed(self) -> Feed:
+        """Return what makes the stage's rows.
+
+        Raises:
+            DataError: Shards or settings are not those that the stage reads.
+        """
+        config = typed(self.recipe, self.stage, PretrainStage)
+        streams = {
+            name: open_stream(
+                config.data,
+                split,
+                name,
+                folder=self.folder.path,
+                length=self.record["sequence_length"],
+                seed=self.record["seed"],
+            )
+            for name, split in self.splits.items()
+        }
+        feed = Feed(streams, Schedule.from_json(self.record["schedule"]), self.record["seed"])
+        feed.restore(self.record, 0)  # compares the fingerprints
+        return feed
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Return what accounts for the feed's rows."""
+        sources = {name: SeenSource.of(stream) for name, stream in self.feed.streams.items()}
+        return Ledger(self.feed.plan, sources)
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Return the bytes of each id."""
+        prepare = self.run.stage(str(lineage_of(self.recipe, self.stage).prepare))
+        return Tokenizer.load(prepare.tokenizer).token_bytes()
+
+    @property
+    def bytes_are_exact(self) -> bool:
+        """Whether the sizes of the ids add up to the texts that they were made from."""
+        return all(
+            int(split.token_counts @ self.sizes) == split.manifest.text_bytes
+            for split in self.splits.values()
+        )
+
+    @cached_property
+    def names(self) -> dict[str, DocumentNames]:
+        """Return the names of documents, by source."""
+        return {name: DocumentNames(split) for name, split in self.splits.items()}
+
+    def byte_ranges(self, parts: Sequence[Part]) -> list[tuple[int, int]]:
+        """Return which bytes of their documents' texts parts of any sources stand for."""
+        ranges: dict[int, tuple[int, int]] = {}
+        for source in {part.source for part in parts}:
+            places = [place for place, part in enumerate(parts) if part.source == source]
+            chosen = [parts[place] for place in places]
+            found = byte_ranges(self.splits[source], self.sizes, chosen)
+            ranges |= dict(zip(places, found, strict=True))
+        return [ranges[place] for place in range(len(parts))]
+
+    def shard_name(self, source: str, shard: int) -> str:
+        """Return the name of a shard's files."""
+        return self.splits[source].manifest.shards[shard].name
+
+    def check_recorded(self, step: int) -> None:
+        """Make the rows of a step, from 1, again and compare them with what it recorded, if it did.
+
+        Raises:
+            DataError: They differ.
+        """
+        records = (record for record in _step_records(self.folder) if record[STEP] == step)
+        recorded = next(records, None)
+        if recorded is None:
+            return
+        first, size = self.feed.schedule.samples_of(step - 1)
+        digest = self.feed.rows(np.arange(first, first + size)).digest(first)
+        found = (first, size, digest)
+        names = (FIRST_SAMPLE, "data/num_samples", "data/batch_hash")
+        wanted = tuple(recorded[name] for name in names)
+        if found != wanted:
+            raise DataError(
+                f"step {step} of {self.where}",
+                f"samples from {first} on, {size} of them, with hash {digest}",
+                f"from {wanted[0]} on, {wanted[1]} with hash {wanted[2]}, as the step has recorded",
+                f"Look for damage: `distrain data verify {self.run.root.name}`.",
+            )
+
+
+def _stage_named(run: RunFolder, recipe: Recipe, name: str | None) -> str:
+    stages = [stage for stage, config in recipe.stages.items() if config.kind == "pretrain"]
+    if name in stages:
+        return str(name)
+    if name is None and len(stages) == 1:
+        return stages[0]
+    if name is not None:
+        found = f"a stage of kind {recipe.stages[name].kind}" if name in recipe.stages else "none"
+        remedy = "Correct --stage."
+    else:
+        found = f"{len(stages)} of them"
+        remedy = f"Name it with --stage {stages[0]}." if stages else "Name another run."
+    raise NotFoundError(
+        f"stage {name or 'of kind pretrain'} in run {run.root.name}",
+        found,
+        f"one of: {', '.join(stages)}" if stages else "a run with a stage of kind pretrain",
+        remedy,
+    )
+
+
+def _read_data(run: RunFolder, folder: StageFolder) -> StageData:
+    record = read_json(folder.data)
+    if record is None:
+        raise NotFoundError(
+            str(folder.data),
+            f"nothing: stage {folder.name} has read no sample yet",
+            "the record that a stage writes as it begins to train",
+            f"Start it with `distrain resume {run.root.name}`.",
+        )
+    return record  # type: ignore[return-value]
+
+
+def _steps_made(folder: StageFolder) -> int:
+    """Return the last step that was recorded or committed."""
+    state = read_json(folder.state)
+    committed: int = state["step"] if state is not None else 0
+    return max((record[STEP] for record in _step_records(folder)), default=committed)
+
+
+def _step_records(folder: StageFolder) -> Iterator[Record]:
+    """Yield the records of steps; torn lines are passed over, as the next attempt drops them."""
+    if not folder.metrics.exists():
+        return
+    with folder.metrics.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and FIRST_SAMPLE in record:
+                yield record
