@@ -39,6 +39,8 @@ class StageFolder:
         self.work = self.path / "work"
         """What is made on the way, range by range; removed when the splits are there."""
         self.tokenizer = self.path / "tokenizer.json"
+        self.ranges = self.path / "ranges"
+        """Of ``data.on_the_fly``: shards of the ranges that were tokenized so far."""
         # export
         self.huggingface = self.path / "huggingface"
         """The model; after fine-tuning also ``base`` and ``adapter``, in PEFT's format."""

@@ -8,11 +8,11 @@ ranges are there, the number of samples is known, and later epochs are permuted 
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distrain.data.order import ORDER_VERSION, Ints, Order, permute, round_keys
 from distrain.data.packing import PACK_VERSION, PackedIndex, PackPlan, plan_best_fit
@@ -57,8 +57,6 @@ class OnTheFlyStream:
         sequence_length: T.
         is_packed: Whether samples are best-fit bins, planned for each range.
         content: Digest of the ranges, and of all that is done to them.
-        check: Called with the numbers of the ranges up to the newest one; raises when they show
-            that the run must not go on, such as too many broken documents.
     """
 
     num_samples = None
@@ -72,17 +70,16 @@ class OnTheFlyStream:
         *,
         is_packed: bool,
         content: str,
-        check: Callable[[Sequence[int]], None] = lambda _: None,
     ) -> None:
         self.ranges = ranges
         self.order = order
         self.sequence_length = sequence_length
         self.is_packed = is_packed
         self.content = content
-        self._check = check
         self._window = order.block_samples * order.window_blocks
         self._shards: list[TokenShard] = []
         self._packs: list[PackPlan] = []
+        self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
         self._eos_id: int | None = None
         self._known = _Known()
         self._lock = threading.Lock()
@@ -95,6 +92,11 @@ class OnTheFlyStream:
             (ORDER_VERSION, self.order, pack, self.sequence_length, self.content, "on the fly")
         )
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    @property
+    def token_counts(self) -> NDArray[np.int64]:
+        """How often each id occurs in the ranges that were asked for, shape (vocab_size,)."""
+        return self._counts
 
     def fill(self, buffer: RowBuffer, rows: Ints, n: Ints) -> None:
         """Write the source's samples ``n``, counted over all epochs, into ``rows``.
@@ -159,10 +161,10 @@ class OnTheFlyStream:
             split = _open(folder)
             self._shards += split.shards
             self._eos_id = split.eos_id
+            self._counts = split.token_counts + (self._counts if self._counts.size else 0)
             if self.is_packed:
                 length = self.sequence_length
                 self._packs += [plan_best_fit(shard.ends, length) for shard in split.shards]
-            self._check(self.ranges.order[: known.ranges + 1])
             self._known = _Known(self._dataset(), known.ranges + 1)
 
     def _dataset(self) -> Dataset | None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distrain.config.recipe import PretrainStage
+from distrain.config.recipe import PrepareStage, PretrainStage
 from distrain.data.tokenizer import Tokenizer
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
 from distrain.loss import IGNORE_INDEX
@@ -29,10 +29,17 @@ def run_stage(context: StageContext) -> Outcome:
     started = time.monotonic()
     stage = typed(context.recipe, context.name, PretrainStage)
     host = build_host(stage.training)
-    prepare = context.run.stage(str(lineage_of(context.recipe, context.name).prepare))
+    prepare_name = lineage_of(context.recipe, context.name).prepare
+    prepare = context.run.stage(str(prepare_name))
     vocab_size = Tokenizer.load(prepare.tokenizer).vocab_size
     length = stage.training.sequence_length
-    data = open_pretrain_data(stage, prepare.path, context.folder.path, context.recipe.seed)
+    data = open_pretrain_data(
+        stage,
+        typed(context.recipe, prepare_name, PrepareStage).data,
+        prepare,
+        context.folder.path,
+        context.recipe.seed,
+    )
     with torch.device("meta"):
         model = build_model(stage.model, vocab_size)
     task = TrainTask(
@@ -49,7 +56,8 @@ def run_stage(context: StageContext) -> Outcome:
     )
     run = build_run(task, host)
     outcome, _ = train_to_outcome(run)
-    unigram = unigram_figures(run, data.token_counts) if outcome.result else {}
+    data.close()
+    unigram = unigram_figures(run, data.token_counts()) if outcome.result else {}
     close(run)
     if outcome.result is None:
         return outcome

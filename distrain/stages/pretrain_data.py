@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from distrain.config.data import DataConfig
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import PretrainStage
+from distrain.config.run_folder import StageFolder
 from distrain.data.feed import OrderedStream, Stream
 from distrain.data.manifest import list_sources
+from distrain.data.on_the_fly import OnTheFlyStream
 from distrain.data.order import Order
 from distrain.data.pack_files import ensure_packs
 from distrain.data.packing import PackedIndex
 from distrain.data.samples import Dataset, JoinedDataset, PackedDataset, PretrainDataset
 from distrain.data.shards import Split, open_split
+from distrain.stages.on_the_fly_data import open_on_the_fly
 
 PACKS = "packs"
 """Folder in the stage's own one: plans belong to a sequence length, not to the shards."""
@@ -26,34 +30,65 @@ class PretrainData:
     """What a pretraining stage reads.
 
     Args:
-        token_counts: How often each id occurs in the train split of all sources, shape (V,).
+        splits: Of the sources that are ready.
     """
 
     train: Mapping[str, Stream]
     validation: Dataset
-    token_counts: NDArray[np.int64]
+    splits: Mapping[str, Split]
+
+    def token_counts(self) -> NDArray[np.int64]:
+        """Count how often each id occurs in the train split, shape (V,).
+
+        Of sources that are tokenized on the fly, in what this rank has asked for so far.
+        """
+        counts = [split.token_counts for split in self.splits.values()]
+        counts += [
+            stream.token_counts
+            for stream in self.train.values()
+            if isinstance(stream, OnTheFlyStream)
+        ]
+        total: NDArray[np.int64] = np.sum(counts, axis=0)
+        return total
+
+    def close(self) -> None:
+        """Stop tokenizing ahead."""
+        for stream in self.train.values():
+            if isinstance(stream, OnTheFlyStream):
+                stream.close()
 
 
 def open_pretrain_data(
-    stage: PretrainStage, prepare: Path, folder: Path, seed: int
+    stage: PretrainStage, data: DataConfig, prepare: StageFolder, folder: Path, seed: int
 ) -> PretrainData:
-    """Open all sources of the prepare stage in ``prepare``; ``folder`` is the stage's own.
+    """Open all sources of a prepare stage.
+
+    Args:
+        stage: The pretraining stage.
+        data: The ``data`` section of the prepare stage.
+        prepare: Folder of the prepare stage.
+        folder: Of the pretraining stage.
+        seed: The recipe's.
 
     Raises:
         DataError: A split is missing or damaged.
     """
     length = stage.training.sequence_length
-    splits = {name: _open(prepare, "train", name) for name in list_sources(prepare, "train")}
     measured = [
-        PretrainDataset(_open(prepare, "validation", name), length)
-        for name in list_sources(prepare, "validation")
+        PretrainDataset(_open(prepare.path, "validation", name), length)
+        for name in list_sources(prepare.path, "validation")
     ]
-    train = {
-        name: open_stream(stage.data, split, name, folder=folder, length=length, seed=seed)
-        for name, split in splits.items()
-    }
-    counts = sum((split.token_counts for split in splits.values()), np.int64(0))
-    return PretrainData(train, JoinedDataset(measured), np.asarray(counts))
+    splits: dict[str, Split] = {}
+    train: dict[str, Stream] = {}
+    for name in data.named_sources:
+        if data.on_the_fly:
+            train[name] = open_on_the_fly(data, stage.data, prepare, name, length=length, seed=seed)
+        else:
+            splits[name] = _open(prepare.path, "train", name)
+            train[name] = open_stream(
+                stage.data, splits[name], name, folder=folder, length=length, seed=seed
+            )
+    return PretrainData(train, JoinedDataset(measured), splits)
 
 
 def open_stream(
