@@ -20,6 +20,15 @@ SHOWN_CHANGES = 5
 FIXED_SECTIONS = frozenset({"kind", "needs", "model", "data", "tokenizer", "pairs", "lora"})
 FIXED_KEYS = frozenset({"training.sequence_length", "training.global_batch_size"})
 """What a started stage has already built on: its data, its model, which samples a step takes."""
+SCHEDULED_KEYS = (
+    "data.mixture",
+    "data.max_epochs",
+    "data.prefetch",
+    "data.num_threads",
+    "training.global_batch_size",
+)
+"""What a pretraining stage may change all the same: the schedule that its checkpoints hold says
+from which sample on, so none is lost or repeated; or it changes no batch."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +141,21 @@ def change_run(run: RunFolder, recipe: Recipe) -> list[Change]:
     states = {name: read_json(run.stage(name).state) for name in recipe.stages}
     started = {name for name in recipe.stages if _has_begun(run, name)}
     done = {name for name, state in states.items() if state and state["state"] == "done"}
-    frozen = [change for change in changes if _is_fixed(change.key, started, done)]
+    frozen = [
+        change
+        for change in changes
+        if _is_fixed(change.key, started, done) and not _is_scheduled(change.key, recipe, done)
+    ]
     if frozen:
         raise PreflightError(
             f"run {run.root.name}",
             f"the change {'; '.join(map(str, frozen[:SHOWN_CHANGES]))}",
-            "changes of launch, or of what no started stage has built on (data, model, batch)",
+            "changes of launch, or of what no started stage has built on (data, model, order)",
             "Leave it out to go on with this run, or start a new one: "
             f"distrain run {run.resolved} name=OTHER {frozen[0].key}=...",
         )
+    for change in changes:
+        _check_length(run, recipe, change, started)
     write_json(run.environment, describe_environment())
     if changes:
         write_text(run.resolved, dump_resolved(recipe))
@@ -197,6 +212,41 @@ def _is_fixed(key: str, started: set[str], done: set[str]) -> bool:
     if stage in done:
         return True
     return stage in started and (rest.partition(".")[0] in FIXED_SECTIONS or rest in FIXED_KEYS)
+
+
+def _is_scheduled(key: str, recipe: Recipe, done: set[str]) -> bool:
+    stage, _, rest = key.partition(".")
+    if stage in done or stage not in recipe.stages or recipe.stages[stage].kind != "pretrain":
+        return False
+    return any(rest == known or rest.startswith(f"{known}.") for known in SCHEDULED_KEYS)
+
+
+def _check_length(run: RunFolder, recipe: Recipe, change: Change, started: set[str]) -> None:
+    """Refuse another batch size where the number of steps follows from it.
+
+    Counted in steps of the new size from the first one on, the stage would end where nobody means
+    it to.
+
+    Raises:
+        PreflightError: It is so; says how many steps are left.
+    """
+    name, _, key = change.key.partition(".")
+    if name not in started or key != "training.global_batch_size":
+        return
+    training = recipe.stages[name].training  # type: ignore[union-attr]
+    if training.max_steps is not None:
+        return
+    length = "max_tokens" if training.max_tokens is not None else "num_epochs"
+    made = (read_json(run.stage(name).state) or {"step": 0})["step"]
+    planned = (read_json(run.stage(name).data) or {"max_steps": made})["max_steps"]
+    steps = made + max(0, planned - made) * change.old // change.new
+    raise PreflightError(
+        f"run {run.root.name}",
+        f"the change {change}, with training.{length}",
+        "a length in steps: the batch size was another one before",
+        f"Add {name}.training.max_steps={steps} {name}.training.{length}=null: after {made} "
+        f"steps, what is left of the {planned} planned ones are {steps - made} of the new size.",
+    )
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

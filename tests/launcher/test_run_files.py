@@ -109,7 +109,15 @@ def mark(run, stage, state):
         ("pretrain.optimizer.learning_rate=1e-5", True),
         ("launch.max_restarts=7", True),
         ("pretrain.model.hidden_size=64", False),
-        ("pretrain.training.global_batch_size=4", False),
+        ("pretrain.training.global_batch_size=4", True),
+        ("pretrain.data.mixture.main=2", True),
+        ("pretrain.data.max_epochs=2", True),
+        ("pretrain.data.max_epochs.main=2", True),
+        ("pretrain.data.prefetch=0", True),
+        ("pretrain.data.num_threads=3", True),
+        ("pretrain.data.packing=best_fit", False),
+        ("pretrain.data.order.kind=blocks", False),
+        ("pretrain.training.sequence_length=8", False),
         ("prepare.data.min_characters=5", False),
         ("seed=3", False),
     ],
@@ -129,6 +137,42 @@ def test_resume_changes_only_what_nothing_was_built_on(tmp_path, override, is_al
         with pytest.raises(PreflightError, match=override.partition("=")[0]):
             change_run(run, changed)
         assert read_resolved(run.resolved) == before
+
+
+def test_a_mixture_is_changed_and_taken_back_but_not_of_a_stage_that_is_done(tmp_path):
+    run = new_run(tmp_path).run
+    mark(run, "pretrain", "stopped")
+    weights = load_recipe(run.resolved, ["pretrain.data.mixture.main=2"]).recipe
+    assert [str(c) for c in change_run(run, weights)] == ["pretrain.data.mixture.main null -> 2.0"]
+    none = load_recipe(run.resolved, ["pretrain.data.mixture=null"]).recipe
+    assert [str(c) for c in change_run(run, none)] == ["pretrain.data.mixture.main 2.0 -> null"]
+    mark(run, "pretrain", "done")
+    with pytest.raises(PreflightError, match=r"data\.mixture\.main null -> 2"):
+        change_run(run, weights)
+
+
+@pytest.mark.parametrize("length", ["max_tokens=1000", "num_epochs=2"])
+def test_a_batch_size_that_would_move_the_end_is_refused_with_the_steps_that_are_left(
+    tmp_path, length
+):
+    setting = f"pretrain.training.{length}"
+    run = new_run(tmp_path, "pretrain.training.max_steps=null", setting).run
+    write_json(run.stage("pretrain").data, {"max_steps": 31})
+    smaller = ["pretrain.training.global_batch_size=4"]
+    change_run(run, load_recipe(run.resolved, smaller).recipe)  # nothing was made so far
+    change_run(run, load_recipe(run.resolved, ["pretrain.training.global_batch_size=2"]).recipe)
+    mark(run, "pretrain", "stopped")
+
+    with pytest.raises(PreflightError) as caught:
+        change_run(run, load_recipe(run.resolved, smaller).recipe)
+
+    # Three steps of two were made; the other 28 are 14 of four.
+    remedy = str(caught.value).partition("Add ")[2].partition(":")[0].split()
+    assert remedy == [
+        "pretrain.training.max_steps=17",
+        f"pretrain.training.{length.partition('=')[0]}=null",
+    ]
+    change_run(run, load_recipe(run.resolved, [*smaller, *remedy]).recipe)
 
 
 def test_a_stage_that_has_not_started_may_change_altogether(tmp_path):
