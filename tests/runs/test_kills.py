@@ -14,7 +14,7 @@ from tests.runs.processes import assert_no_orphans, family, kill, start, wait_fo
 from tests.tiny import distrain, events, exact_records, tensor_digests, write_recipe
 
 EQUAL_FILES = {
-    "prepare": ("tokenizer.json", "train/manifest.json", "test/manifest.json"),
+    "prepare": ("tokenizer.json", "train/main/manifest.json", "test/main/manifest.json"),
     "evaluate": ("result.json",),
     "export": ("huggingface/model.safetensors", "huggingface/adapter/adapter_model.safetensors"),
 }
