@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from distrain.config.check_needs import check_needs, check_source_of_model
+from distrain.config.check_tokens import check_token_sources
 from distrain.config.data import DataConfig, PairsConfig
 from distrain.config.launch import LaunchConfig
 from distrain.config.layout import microbatches_per_rank, resolve_layout
@@ -33,6 +34,7 @@ def check_recipe(
     for stage in parts:
         findings += _check_stage(stage, launch)
         findings += check_source_of_model(stage, stages)
+        findings += check_token_sources(stage)
     if launch is not None:
         findings += _check_launch(launch)
     return findings

@@ -9,7 +9,8 @@ from distrain.config.curation import CurationConfig
 from distrain.config.dedup import DedupConfig
 from distrain.config.labels import LabelsConfig
 from distrain.config.section import Count, Section
-from distrain.config.sources import Source
+from distrain.config.sources import Source, TextSource
+from distrain.config.token_sources import TokenSource
 
 SOURCE_KEYS = ("source", "sources")
 """The two ways to say what is read; a recipe uses exactly one."""
@@ -92,17 +93,37 @@ class DataConfig(Section):
             return {MAIN_SOURCE: self.source}
         return dict(self.sources or {})
 
+    @property
+    def text_sources(self) -> dict[str, TextSource]:
+        """Sources of documents, by name."""
+        return {
+            name: source
+            for name, source in self.named_sources.items()
+            if not isinstance(source, TokenSource)
+        }
+
+    @property
+    def token_sources(self) -> dict[str, TokenSource]:
+        """Sources that are tokens already, by name."""
+        return {
+            name: source
+            for name, source in self.named_sources.items()
+            if isinstance(source, TokenSource)
+        }
+
+    def setting_of(self, name: str) -> str:
+        """Return the setting that holds a source, such as ``data.sources.web``."""
+        return "data.source" if self.source is not None else f"data.sources.{name}"
+
     def of_source(self, name: str) -> "DataConfig":
         """Return the settings for one source: its own curation, if it has one."""
-        own = self.named_sources[name].curation
+        own = self.text_sources[name].curation
         return self if own is None else self.model_copy(update={"curation": own})
 
     @property
     def settings_of_sources(self) -> dict[str, Source]:
-        """Every source by the setting that holds it, such as ``data.sources.web``."""
-        if self.source is not None:
-            return {"data.source": self.source}
-        return {f"data.sources.{name}": source for name, source in (self.sources or {}).items()}
+        """Every source by the setting that holds it."""
+        return {self.setting_of(name): source for name, source in self.named_sources.items()}
 
 
 EngineName = Literal["auto", "tokenizers", "gigatoken", "fastokens"]

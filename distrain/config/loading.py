@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distrain.config.section import Section
+from distrain.config.section import Count, Duration, Section
 
 Weight = Annotated[float, Field(gt=0)]
 Weights = Annotated[dict[str, Weight], Field(min_length=1)]
@@ -30,6 +30,23 @@ class OrderConfig(Section):
     """Blocks that are mixed with each other; more than a batch should fit."""
 
 
+class CacheConfig(Section):
+    """How a node keeps blocks of remote shards, and how long a rank waits for data."""
+
+    folder: str | None = None
+    """On a local disk of each node; its processes share it. Default: ``$DISTRAIN_CACHE_DIR``, else
+    a folder of this user in the system's one for temporary files."""
+    limit_bytes: Annotated[Count, Field(ge=1)] | None = None
+    """What it may hold. Default: half of what is free on that disk when the run starts."""
+    threads: Annotated[int, Field(ge=1)] = 4
+    """Downloads ahead at a time, in each process."""
+    stall_warning: Annotated[Duration, Field(ge=1)] = 30
+    """A longer wait for data is logged, with what is waited for."""
+    stall_deadline: Annotated[Duration, Field(ge=1)] = 300
+    """A longer wait is an error that names it. Below the timeout of the collectives (10 minutes
+    for NCCL), or the rank that waits is blamed by its peers."""
+
+
 class PretrainDataConfig(Section):
     """Which sources are read, in which shares, order and cut."""
 
@@ -48,6 +65,7 @@ class PretrainDataConfig(Section):
     """Batches made ahead."""
     num_threads: Annotated[int, Field(ge=1)] = 1
     """Threads that make them; more hide the latency of remote shards. Changes no batch."""
+    cache: CacheConfig = CacheConfig()
 
     @model_validator(mode="after")
     def _begins_at_step_0(self) -> Self:

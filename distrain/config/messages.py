@@ -1,5 +1,6 @@
 """pydantic's findings in plain words, each at the place where the value was written."""
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +210,7 @@ def _report_unknown_key(finding: _Finding, problems: ProblemList) -> None:
 
 def _report_value(finding: _Finding, problems: ProblemList) -> None:
     value = finding.at.value
-    words = choices_at(finding.model, finding.path)
+    words = _words(finding.errors)
     if isinstance(value, str) and words and not _takes_text(finding):
         other = [text for text in _expectations(finding.errors) if text]
         problems.add(finding.at.place, unknown_word(value, finding.name, (*words, *other)))
@@ -220,7 +221,17 @@ def _report_value(finding: _Finding, problems: ProblemList) -> None:
 
 
 def _takes_text(finding: _Finding) -> bool:
-    return str in types_at(finding.model, finding.path)
+    return any(error["type"].startswith("string") for error in finding.errors)
+
+
+def _words(errors: list["ErrorDetails"]) -> tuple[str, ...]:
+    """Return the words that may stand there; of a source, those of its own kind."""
+    return tuple(
+        word
+        for error in errors
+        if error["type"] == "literal_error"
+        for word in re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+    )
 
 
 def _expectations(errors: list["ErrorDetails"]) -> list[str]:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from distrain.config.curation import CurationConfig
 from distrain.config.section import Count, Duration, Section
+from distrain.config.token_sources import TokenSource
 
 REMOTE_MODULES = {
     "s3": "s3fs",
@@ -116,6 +117,6 @@ class HubSource(StoreSection):
     """Branch, tag or commit on the hub."""
 
 
-Source = Annotated[
-    PythonStdlibSource | FilesSource | DatasetsSource | HubSource, Field(discriminator="kind")
-]
+TextSource = PythonStdlibSource | FilesSource | DatasetsSource | HubSource
+"""Sources of documents, which the prepare stage cleans and tokenizes."""
+Source = Annotated[TextSource | TokenSource, Field(discriminator="kind")]

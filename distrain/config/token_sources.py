@@ -1,6 +1,6 @@
 """Token files that somebody else made: their form, and how splits are taken from them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,15 +10,26 @@ TokenFormat = Literal["distrain", "megatron", "datatrove", "npy"]
 TokenDtype = Literal["uint8", "uint16", "uint32", "int32", "int64"]
 
 
+def is_url(path: str) -> bool:
+    """Tell a URL, ``file://`` included, from a path: there lie published shards."""
+    return "://" in path
+
+
 class TokenSource(Section):
     """Ready token files, read in place and never written to."""
 
     kind: Literal["tokens"]
     format: TokenFormat
     """``megatron`` (``.bin`` and ``.idx``), ``datatrove`` (``.ds`` and ``.ds.index``), ``npy`` (ids
-    in a row, with or without NumPy's header), or ``distrain`` (folders of ``prepare`` stages)."""
+    in a row, with or without NumPy's header), or ``distrain`` (folders of ``prepare`` stages, or
+    URLs where ``distrain data publish`` put their splits)."""
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
     """Files, folders or globs; read in this order, and by name within a folder or glob."""
+    source: str | None = None
+    """Of ``distrain``: which source of those stages; default: all of them, one after the other."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """For the store of a URL, as fsspec takes them (``endpoint_url``, ``anon``). No secrets: the
+    recipe is copied into the run folder."""
     dtype: TokenDtype | None = None
     """Of one id; needed only where no file says it (``npy`` without a header)."""
     eos_id: Annotated[int, Field(ge=0)] | None = None
@@ -38,3 +49,25 @@ class TokenSource(Section):
                 "file says where a document ends"
             )
         return self
+
+    @model_validator(mode="after")
+    def _own_format_only(self) -> Self:
+        if self.format == "distrain":
+            return self
+        if self.source is not None:
+            raise ValueError(
+                f"source names a part of what a prepare stage wrote; remove it, as files of format "
+                f"{self.format} have none"
+            )
+        urls = [path for path in self.paths if is_url(path)]
+        if urls:
+            raise ValueError(
+                f"'{urls[0]}' is a URL, and {self.format} files are mapped, not copied; copy "
+                "them to a disk of the machines that train"
+            )
+        return self
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether blocks are downloaded as they are read."""
+        return any(is_url(path) for path in self.paths)

@@ -69,7 +69,7 @@ def clean_range(
         DataError: A file changed since the plan was made, or too much of it is broken.
     """
     seen: set[bytes] = set()
-    reader = open_source(config.named_sources[planned.source], config.range_bytes)
+    reader = open_source(config.text_sources[planned.source], config.range_bytes)
     for found in reader.read(planned.part):
         if isinstance(found, Broken):
             tally.reject(found.path, found.reason)

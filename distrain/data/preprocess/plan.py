@@ -84,7 +84,7 @@ def make_plan(config: DataConfig, settings: str) -> Plan:
     """
     files: dict[str, list[InputFile]] = {}
     ranges: list[PlannedRange] = []
-    for name, source in config.named_sources.items():
+    for name, source in config.text_sources.items():
         reader = open_source(source, config.range_bytes)
         files[name] = reader.files()
         ranges += number_ranges(name, reader.ranges(files[name]))
@@ -148,9 +148,8 @@ def check_inputs(plan: Plan, config: DataConfig, folder: Path) -> None:
     Raises:
         DataError: A file changed, was cut off or is gone.
     """
-    for setting, (name, source) in zip(
-        config.settings_of_sources, config.named_sources.items(), strict=True
-    ):
+    for name, source in config.text_sources.items():
+        setting = config.setting_of(name)
         planned = {file.url: file for file in plan.files[name]}
         found = {file.url: file for file in open_source(source, config.range_bytes).files()}
         changes = [

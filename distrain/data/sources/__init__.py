@@ -7,7 +7,7 @@ same documents in the same order every time, wherever that is.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from distrain.config.sources import Source
+from distrain.config.sources import TextSource
 from distrain.data.document import Broken, Document
 from distrain.data.sources.datasets import DatasetsReader
 from distrain.data.sources.files import FilesReader
@@ -24,7 +24,7 @@ SOURCES: dict[str, Callable[[Any, int], SourceReader]] = {
 RANGE_BYTES = 64 * 2**20
 
 
-def open_source(source: Source, range_bytes: int = RANGE_BYTES) -> SourceReader:
+def open_source(source: TextSource, range_bytes: int = RANGE_BYTES) -> SourceReader:
     """Return the reader of a section of the recipe; nothing is looked at yet.
 
     Args:
@@ -34,7 +34,7 @@ def open_source(source: Source, range_bytes: int = RANGE_BYTES) -> SourceReader:
     return SOURCES[source.kind](source, range_bytes)
 
 
-def read_source(source: Source) -> Iterator[Document | Broken]:
+def read_source(source: TextSource) -> Iterator[Document | Broken]:
     """Yield what ``source`` holds, in a fixed order: all its ranges.
 
     Raises:
