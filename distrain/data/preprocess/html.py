@@ -1,7 +1,8 @@
 """HTML to text: the main content of a page, without navigation, scripts and forms.
 
-Resiliparse does it: a parser (Lexbor) and rules in C++, roughly ten times as fast as extractors in
-Python, and with DCLM's corpus as good a base for training (Li et al. 2024, arXiv 2406.11794, 4.2).
+Resiliparse does it, a parser and rules in compiled code. Models trained on its text and on that of
+slower extractors do equally well on language tasks, and it keeps more of tables and code (Li et al.
+2026, arXiv 2602.19548).
 """
 
 import functools
