@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from distrain.config.sources import DatasetsSource, FilesSource, PythonStdlibSource, Source
+from distrain.config.sources import DatasetsSource, FilesSource, PythonStdlibSource, TextSource
 from distrain.data.document import Broken, Document
 from distrain.data.sources import SOURCES, read_source
 from distrain.data.sources.python_stdlib import modules
@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 def test_every_kind_of_the_schema_has_its_source():
-    sections = get_args(get_args(Source)[0])
+    sections = get_args(TextSource)
     kinds = {get_args(section.model_fields["kind"].annotation)[0] for section in sections}
     assert kinds == set(SOURCES)
 
