@@ -58,7 +58,7 @@ $(VENV)/.train: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,remote,fast,dev]'
+	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,remote,fast,html,language,dev]'
 	touch $@
 
 clean:

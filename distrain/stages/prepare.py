@@ -29,7 +29,7 @@ from distrain.fault.parent import die_with_parent
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.prepare_result import figures
 
-NOT_OF_THE_RESULT = {"workers", "keep_cleaned", "rejection_samples"}
+NOT_OF_THE_RESULT = {"workers", "keep_cleaned", "rejection_samples", "skip_budget"}
 """Settings of ``data`` that decide no byte of the splits."""
 
 log = logging.getLogger(__name__)

@@ -79,7 +79,8 @@ def test_a_corpus_that_cannot_serve_is_refused_once(finished, tmp_path, files, o
 
     assert_refused(result, ExitCode.PREFLIGHT, *parts)
     left = {path.name for path in tmp_path.glob("runs/tiny/prepare/*")}
-    assert left <= {"state.json", "error.json", "stage.lock", "logs"}
+    # The plan and the ranges that were cleaned stay for the next attempt; nothing else is begun.
+    assert left <= {"state.json", "error.json", "stage.lock", "logs", "plan.json", "work"}
 
 
 def test_what_a_refused_stage_was_told_to_change_can_be_changed(finished, tmp_path):

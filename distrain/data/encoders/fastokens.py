@@ -25,7 +25,7 @@ class FastokensEncoder(EngineEncoder):
     name = "fastokens"
 
     def __init__(self, tokenizer_json: str, *, threads: int = 1) -> None:
-        import fastokens  # type: ignore[import-untyped]
+        import fastokens
 
         content = plain_content(tokenizer_json)
         super().__init__(content, version=version("fastokens"), threads=threads)

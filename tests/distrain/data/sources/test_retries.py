@@ -45,7 +45,7 @@ def caused(error, cause):
 
 
 def client_error(status):
-    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+    from botocore.exceptions import ClientError
 
     answer = {"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(answer, "GetObject")
