@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
+from distrain.config.check_mixture import check_mixture
 from distrain.config.check_needs import check_needs, check_source_of_model
 from distrain.config.check_tokens import check_token_sources
 from distrain.config.data import DataConfig, PairsConfig
@@ -35,6 +36,7 @@ def check_recipe(
         findings += _check_stage(stage, launch)
         findings += check_source_of_model(stage, stages)
         findings += check_token_sources(stage)
+        findings += check_mixture(stage, stages)
     if launch is not None:
         findings += _check_launch(launch)
     return findings

@@ -50,7 +50,7 @@ class CacheConfig(Section):
 class PretrainDataConfig(Section):
     """Which sources are read, in which shares, order and cut."""
 
-    mixture: Weights | tuple[MixtureSegment, ...] | None = None
+    mixture: Weights | Annotated[tuple[MixtureSegment, ...], Field(min_length=1)] | None = None
     """Weights by source, or a list of ``{from_step, weights}``; a source without a weight is not
     read. Default: every sample of every source once an epoch. May change at a resume."""
     max_epochs: Annotated[float, Field(gt=0)] | dict[str, Annotated[float, Field(gt=0)]] | None = (
@@ -71,10 +71,10 @@ class PretrainDataConfig(Section):
     def _begins_at_step_0(self) -> Self:
         if isinstance(self.mixture, tuple):
             steps = [segment.from_step for segment in self.mixture]
-            if steps[:1] != [0]:
+            if steps[0] != 0:
                 raise ValueError(
-                    f"the first weights of the mixture hold from step "
-                    f"{steps[0] if steps else 'none'}; let the first from_step be 0"
+                    f"the first weights of the mixture hold from step {steps[0]}; let the first "
+                    "from_step be 0"
                 )
             if steps != sorted(set(steps)):
                 raise ValueError(

@@ -123,7 +123,27 @@ def _by_path(tree: Tree, error: ValidationError) -> dict[Path, list["ErrorDetail
     grouped: dict[Path, list[ErrorDetails]] = {}
     for item in error.errors(include_url=False):
         grouped.setdefault(_written_path(tree, item), []).append(item)
-    return grouped
+    return _of_given_shape(tree, grouped)
+
+
+def _of_given_shape(
+    tree: Tree, grouped: dict[Path, list["ErrorDetails"]]
+) -> dict[Path, list["ErrorDetails"]]:
+    """Leave out what members of a union say that are of another shape than the value.
+
+    Where one of them takes a mapping, and finds a mistake in it, it helps nobody that another one
+    would take a list.
+    """
+    kept: dict[Path, list[ErrorDetails]] = {}
+    for path, errors in grouped.items():
+        fitting = [error for error in errors if not error["type"].endswith("_type")]
+        inside = any(len(other) > len(path) and other[: len(path)] == path for other in grouped)
+        # A list of which no entry is right is too short for pydantic, too.
+        if inside and all(error["type"] == "too_short" for error in fitting):
+            continue
+        is_shape = isinstance(find(tree, path)[0].value, dict | list)
+        kept[path] = fitting if fitting and is_shape else errors
+    return kept
 
 
 def _written_path(tree: Tree, error: "ErrorDetails") -> Path:
@@ -258,7 +278,7 @@ def describe(tree: Tree) -> str:
     if value is None:
         return "nothing" if not tree.raw else "null"
     if isinstance(value, dict):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, list):
         return f"a list of {len(value)}" if value else "an empty list"
     return f"the text '{value}'" if isinstance(value, str) else tree.raw or str(value)
