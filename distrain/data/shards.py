@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from distrain.data.manifest import MAIN_SOURCE, TOKEN_COUNTS, Manifest, open_manifest
 from distrain.data.verification import damaged
+from distrain.errors import DataError
 
 
 class TokenShard(Protocol):
@@ -139,6 +140,23 @@ def open_split(
     """
     path, manifest = open_manifest(folder, split, source, stage_kind=stage_kind, verify=verify)
     return Split(path, manifest)
+
+
+def check_tokenizer(split: Split, fingerprint: str) -> None:
+    """See that a split's ids are those of the tokenizer that a stage is about to use.
+
+    Raises:
+        DataError: They are another one's, so each id would mean another text.
+    """
+    found = split.manifest.tokenizer
+    if found != fingerprint:
+        raise DataError(
+            str(split.path),
+            f"tokens made with the tokenizer {found[:12]}",
+            f"those of the stage's own tokenizer, {fingerprint[:12]}",
+            "Put the tokenizer.json back that made them, or remove the folder of the prepare stage "
+            "and run it again.",
+        )
 
 
 def map_array(path: Path, dtype: str, length: int, *, offset_bytes: int = 0) -> NDArray[np.integer]:

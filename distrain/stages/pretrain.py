@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from distrain.config.recipe import PrepareStage, PretrainStage
+from distrain.data.shards import check_tokenizer
 from distrain.data.tokenizer import Tokenizer
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
 from distrain.loss import IGNORE_INDEX
@@ -31,7 +32,8 @@ def run_stage(context: StageContext) -> Outcome:
     host = build_host(stage.training)
     prepare_name = lineage_of(context.recipe, context.name).prepare
     prepare = context.run.stage(str(prepare_name))
-    vocab_size = Tokenizer.load(prepare.tokenizer).vocab_size
+    tokenizer = Tokenizer.load(prepare.tokenizer)
+    vocab_size = tokenizer.vocab_size
     length = stage.training.sequence_length
     data = open_pretrain_data(
         stage,
@@ -40,6 +42,8 @@ def run_stage(context: StageContext) -> Outcome:
         context.folder.path,
         context.recipe.seed,
     )
+    for split in data.splits.values():
+        check_tokenizer(split, tokenizer.fingerprint)
     with torch.device("meta"):
         model = build_model(stage.model, vocab_size)
     task = TrainTask(

@@ -164,6 +164,17 @@ def test_a_damaged_shard_and_a_batch_that_is_too_large_are_named(copied):
     assert_refused(distrain(run.parent, *back), ExitCode.PREFLIGHT, "00000.bin", "digest differs")
 
 
+def test_a_tokenizer_that_did_not_make_the_shards_is_refused(copied):
+    recipe, run = copied
+    forget(run, "pretrain", "sft", "evaluate", "export")
+    tokenizer = run / "prepare" / "tokenizer.json"
+    content = json.loads(tokenizer.read_text())
+    content["model"]["merges"].reverse()
+    tokenizer.write_text(json.dumps(content))
+    refused = distrain(run.parent, "run", str(recipe), "--only", "pretrain")
+    assert_refused(refused, ExitCode.PREFLIGHT, "made with the tokenizer", "tokenizer.json back")
+
+
 def test_a_damaged_newest_checkpoint_costs_only_its_steps(copied, finished):
     recipe, run = copied
     forget(run, "sft", "evaluate", "export")

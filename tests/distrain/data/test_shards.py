@@ -5,7 +5,7 @@ import pytest
 
 from distrain.config.recipe import Stage
 from distrain.data.manifest import MANIFEST, SPLITS, open_manifest
-from distrain.data.shards import open_split
+from distrain.data.shards import check_tokenizer, open_split
 from distrain.errors import DataError, PreflightError
 from tests.distrain.data.corpus import make_texts, write_split
 
@@ -32,6 +32,14 @@ def test_documents_come_back_as_they_were_written(made):
         assert (tokenizer.decode(ids), end) == (text, tokenizer.eos_id)
     with pytest.raises(IndexError, match="document 40 of 40"):
         split.document(40)
+
+
+def test_a_tokenizer_that_did_not_make_them_is_refused(made):
+    folder, _, tokenizer = made
+    split = open_split(folder, "train", stage_kind="pretrain")
+    check_tokenizer(split, tokenizer.fingerprint)
+    with pytest.raises(DataError, match="tokens made with the tokenizer"):
+        check_tokenizer(split, "0" * 64)
 
 
 def test_the_stream_reads_alike_across_shards(made):
