@@ -4,6 +4,7 @@ Which samples step s reads does not depend on the number of ranks: each rank tak
 part of the global batch, and the parts in order of rank are the batch.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from distrain.data.feed import Feed
+from distrain.data.order import Ints
+from distrain.data.remote_stream import fetch_ahead
 from distrain.data.samples import IGNORE_INDEX, Dataset, Rows, gather
 from distrain.errors import DataError
 
@@ -143,16 +146,25 @@ class Loader:
             raise ValueError(f"a batch of {size} samples for {self.dp_size} ranks")
         return first, size, first + self.dp_rank * share, share
 
+    def _samples(self, step: int) -> Ints:
+        """Return the samples g of this rank's part of a step."""
+        *_, mine, share = self._share(step)
+        return np.arange(mine, mine + share)
+
     def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of ``start_step`` and all later steps; the caller closes it.
 
-        An error met while making batches ahead is raised when the first of those is due that
-        were to be made in one go.
+        Blocks of remote shards are downloaded further ahead, in the order of the samples. An error
+        met while making batches ahead is raised when the first of those is due that were to be
+        made in one go.
         """
-        if self.prefetch == 0:
-            while True:
-                yield self.batch_at(start_step)
-                start_step += 1
+        with fetch_ahead(self.feed, map(self._samples, itertools.count(start_step))):
+            if self.prefetch == 0:
+                yield from map(self.batch_at, itertools.count(start_step))
+            else:
+                yield from self._batches_ahead(start_step)
+
+    def _batches_ahead(self, start_step: int) -> Generator[Batch, None, None]:
         *_, share = self._share(start_step)
         at_once = max(1, TOKENS_AT_ONCE // (share * self.feed.sequence_length))
         ready: deque[Future[list[Batch]]] = deque()

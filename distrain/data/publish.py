@@ -5,6 +5,7 @@ whole as well. Beside each finished object lies its part of the table; an upload
 goes on after the objects that have one. The manifest is written last.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ from distrain.data.manifest import (
     list_sources,
     parse_manifest,
 )
+from distrain.data.published import PUBLISHED, TOKENIZER_FILES
 from distrain.data.remote_shards import (
     TABLE_ENTRY,
     ShardBlocks,
@@ -39,7 +41,6 @@ from distrain.data.remote_shards import (
     stored_name,
     whole_file,
 )
-from distrain.data.tokenizer import TOKENIZER_FILE
 from distrain.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -97,9 +98,12 @@ def publish(folder: Path, url: str, settings: PublishSettings | None = None) -> 
             "the folder of a prepare stage",
             "Run the prepare stage first.",
         )
-    tokenizer = folder / TOKENIZER_FILE
-    if tokenizer.exists():
-        _PatientStore(store, settings.timeout_s).write(TOKENIZER_FILE, tokenizer.read_bytes())
+    patient = _PatientStore(store, settings.timeout_s)
+    for name in TOKENIZER_FILES:
+        if (folder / name).exists():
+            patient.write(name, (folder / name).read_bytes())
+    names = {split: list_sources(folder, split) for split in SPLITS}
+    patient.write(PUBLISHED, json.dumps(names).encode())
     return manifests
 
 

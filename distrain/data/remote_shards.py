@@ -4,7 +4,6 @@ A remote source holds the same manifest as the folder that it was made from, but
 its data has the same digest. ``blocks.table`` has an entry for each block of every shard.
 """
 
-import time
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from io import BytesIO
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from distrain.data.cache.block_cache import BlockCache
 from distrain.data.cache.blocks import Block
-from distrain.data.cache.fetching import Progress, complete
 from distrain.data.cache.remote_store import RemoteStore
 from distrain.data.manifest import (
     BLOCK_TABLE,
@@ -24,10 +22,8 @@ from distrain.data.manifest import (
     Manifest,
     ShardRecord,
     check_access,
-    check_names,
-    is_whole_manifest,
-    parse_manifest,
 )
+from distrain.data.published import read_source_manifest
 from distrain.data.shards import ShardedTokens
 from distrain.errors import DataError
 
@@ -112,7 +108,7 @@ class RemoteShard:
         self.num_tokens = record.tokens
         self.num_documents = record.documents
         self._blocks = ShardBlocks(store, manifest, record, table)
-        self._ends = whole_file(store, manifest, f"{record.name}.idx")
+        self.ends_block = whole_file(store, manifest, f"{record.name}.idx")
         self._cache = cache
         self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
         self._block_tokens = manifest.block_bytes // self._dtype.itemsize
@@ -120,7 +116,7 @@ class RemoteShard:
     @property
     def ends(self) -> NDArray[np.integer]:
         """Where each document ends; downloaded whole when it is first asked for."""
-        return self._cache.get(self._ends).view("<u8")
+        return self._cache.get(self.ends_block).view("<u8")
 
     def tokens(self, start: int, stop: int) -> NDArray[np.integer]:
         """Return the tokens at [start, stop); a view if they lie in one block.
@@ -196,21 +192,9 @@ def open_remote_split(
         DataError: It is not there, or not readable.
     """
     check_access(store.url, split, source, stage_kind=stage_kind)
-    below = store.below(split, source)
-    manifest = read_manifest(below, timeout_s=cache.settings.stall_deadline_s)
-    check_names(manifest, split, source, f"{below.url}/{MANIFEST}")
-    return RemoteSplit(below, manifest, cache)
-
-
-def read_manifest(store: RemoteStore, *, timeout_s: float) -> Manifest:
-    """Read the manifest of a published source, again until it comes whole.
-
-    Raises:
-        DataError: It is not there, is damaged, or did not come in time.
-    """
-    remote = _RemoteManifest(store)
-    content = complete(remote, Progress(time.monotonic() + timeout_s))
-    return parse_manifest(content.decode(), remote.url)
+    timeout_s = cache.settings.stall_deadline_s
+    manifest = read_source_manifest(store, split, source, timeout_s=timeout_s)
+    return RemoteSplit(store.below(split, source), manifest, cache)
 
 
 def num_blocks(manifest: Manifest, record: ShardRecord) -> int:
@@ -261,29 +245,18 @@ def table_block(store: RemoteStore, manifest: Manifest) -> Block:
     )
 
 
-class _RemoteManifest:
-    """A manifest at a URL, as something to download."""
-
-    label = MANIFEST
-    expected = "a manifest whose checksum fits its content"
-
-    def __init__(self, store: RemoteStore) -> None:
-        self._store = store
-        self.url = f"{store.url}/{MANIFEST}"
-
-    def attempt(self) -> bytes | None:
-        """Read it; ``None`` if it is not whole."""
-        content = self._store.read(MANIFEST)
-        return content if is_whole_manifest(content) else None
-
-
-def blocks_of(stream: ShardedTokens, spans: Iterable[tuple[int, int]]) -> Iterator[Block]:
+def blocks_of(
+    stream: ShardedTokens, spans: Iterable[tuple[int, int]], *, with_ends: bool = False
+) -> Iterator[Block]:
     """Yield the remote blocks that hold the tokens at each [start, stop) of a stream, in order.
 
-    Made for ``BlockCache.fetch_ahead``; shards that are not remote have none.
+    Made for ``BlockCache.fetch_ahead``; shards that are not remote have none. ``with_ends`` adds
+    the document ends of each shard that is touched.
     """
     for start, stop in spans:
         for number, first, end in stream.pieces(start, stop):
             shard = stream.shards[number]
             if isinstance(shard, RemoteShard):
                 yield from shard.blocks(first, end)
+                if with_ends:
+                    yield shard.ends_block

@@ -66,7 +66,7 @@ class BlockCache:
                 str(folder),
                 f"a cache folder that cannot be used ({error.strerror})",
                 "a folder on a local disk that this user may write to",
-                f"Set {CACHE_VARIABLE} to one.",
+                f"Set data.cache.folder, or {CACHE_VARIABLE}, to one.",
             ) from error
         self._lock = threading.Lock()
         self._mapped: OrderedDict[str, _Mapped] = OrderedDict()

@@ -241,5 +241,6 @@ def _full(root: Path, size_bytes: int) -> DataError:
         str(root),
         f"no space left on the disk for a block of {size_bytes} bytes",
         "a disk that holds the cache up to its limit",
-        "Free space there, lower the cache's limit, or set DISTRAIN_CACHE_DIR to another disk.",
+        "Free space there, lower data.cache.limit_bytes, or set data.cache.folder (or "
+        "DISTRAIN_CACHE_DIR) to another disk.",
     )

@@ -90,8 +90,8 @@ def late(transfer: Transfer[object], activity: str) -> DataError:
         f"{transfer.label} ({transfer.url})",
         f"nothing whole in time; at last: {activity}",
         f"{transfer.expected} before the deadline",
-        "See whether the storage answers, or raise stall_deadline_s (below the collectives' "
-        "timeout), and run the same command again.",
+        "See whether the storage answers, or raise data.cache.stall_deadline (below the "
+        "collectives' timeout), and run the same command again.",
     )
 
 

@@ -5,6 +5,9 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
+
+from distrain.config.loading import CacheConfig
 
 CACHE_VARIABLE = "DISTRAIN_CACHE_DIR"
 FREE_SHARE = 0.5
@@ -36,6 +39,19 @@ class CacheSettings:
     share: int = 1
     stall_warning_s: float = 30.0
     stall_deadline_s: float = 300.0
+
+    @classmethod
+    def of_config(cls, config: CacheConfig, share: int) -> Self:
+        """Return what a recipe asks for, in one of ``share`` processes of a node."""
+        folder = Path(config.folder).expanduser() if config.folder else default_folder()
+        return cls(
+            folder,
+            config.limit_bytes or 0,
+            config.threads,
+            share,
+            float(config.stall_warning),
+            float(config.stall_deadline),
+        )
 
     def limit(self) -> int:
         """Return the limit in bytes; the folder must exist."""

@@ -7,7 +7,8 @@ from distrain.data.cache.remote_store import RemoteStore
 from distrain.data.cache.settings import CacheSettings
 from distrain.data.manifest import MANIFEST
 from distrain.data.publish import PublishSettings, publish
-from distrain.data.remote_shards import open_remote_split, read_manifest
+from distrain.data.published import list_remote_sources, read_manifest, read_tokenizer_files
+from distrain.data.remote_shards import open_remote_split
 from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.shards import open_split
 from distrain.errors import DataError
@@ -83,6 +84,34 @@ def test_all_splits_and_sources_arrive_with_the_tokenizer_and_the_manifest_last(
     assert {path.name for path in (tmp_path / "there").rglob("*.table")} == {"blocks.table"}
     stored = sum(path.stat().st_size for path in (tmp_path / "there").rglob("*.bin.zst"))
     assert stored < sum(path.stat().st_size for path in local.rglob("*.bin"))
+
+
+def test_what_was_published_is_listed_and_loaded_without_listing_a_store(local, tmp_path):
+    (local / "tokenizer_config.json").unlink(missing_ok=True)
+    store = RemoteStore(f"file://{tmp_path}/there")
+    publish(local, store.url)
+    assert list_remote_sources(store, "train", timeout_s=1) == ["main", "other"]
+    with pytest.raises(DataError, match=r"published.json: found no source of the test split"):
+        list_remote_sources(store, "test", timeout_s=1)
+    with pytest.raises(DataError, match=r"published.json .*no such object"):
+        list_remote_sources(RemoteStore(f"file://{tmp_path}/nowhere"), "train", timeout_s=1)
+    content = (local / "tokenizer.json").read_bytes()
+    assert read_tokenizer_files(store, timeout_s=1) == {"tokenizer.json": content}
+
+
+def test_the_names_of_a_foreign_tokenizers_control_tokens_come_along(local, tmp_path):
+    folder = tmp_path / "prepare"
+    shutil.copytree(local, folder)
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    store = RemoteStore(f"file://{tmp_path}/there")
+    publish(folder, store.url)
+    assert read_tokenizer_files(store, timeout_s=1).keys() == {
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    (tmp_path / "there" / "tokenizer.json").write_text('{"cut')
+    with pytest.raises(DataError, match=r"tokenizer.json .*content that does not fit"):
+        read_tokenizer_files(store, timeout_s=5)
 
 
 def test_a_raw_source_can_be_copied_back_and_read_as_it_is(local, tmp_path):

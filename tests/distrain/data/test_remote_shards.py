@@ -290,7 +290,7 @@ def test_a_stall_is_logged_and_ends_in_an_error_that_names_the_block(served, tmp
     assert 0.4 < time.monotonic() - started < 1.5
     assert "waiting for block 0 of shard 00000" in caplog.text
     assert served.url in caplog.text
-    assert "stall_deadline_s" in caught.value.remedy
+    assert "data.cache.stall_deadline" in caught.value.remedy
 
 
 def test_look_ahead_stays_within_its_budget_and_spares_the_reader_the_wait(served, tmp_path):

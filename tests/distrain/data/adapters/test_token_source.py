@@ -37,7 +37,7 @@ def test_the_tokenizer_gives_the_end_of_documents_and_the_limit_of_ids(tmp_path)
     source = section(
         format="npy", paths=[str(tmp_path / "a.npy")], tokenizer=str(tmp_path / "tokenizer.json")
     )
-    stream = opened(source, cache=tmp_path / "ends")
+    stream = opened(source, ends=tmp_path / "ends")
     assert stream.eos_id == tokenizer.eos_id
     assert read_back(stream) == ids[:18]
     assert list((tmp_path / "ends").iterdir())
