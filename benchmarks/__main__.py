@@ -3,7 +3,17 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("launcher_start", "step_overhead", "checkpoint_stall", "quickstart")
+BENCHMARKS = (
+    "launcher_start",
+    "step_overhead",
+    "checkpoint_stall",
+    "data.loader",
+    "data.tokenize",
+    "data.curation",
+    "data.dedup",
+    "data.packing",
+    "quickstart",
+)
 
 
 def main() -> None:
