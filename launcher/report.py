@@ -12,6 +12,7 @@ from distrain.config.records import utc_now, write_text
 from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError
 from launcher.report_charts import GRID, Chart, ChartSpec, Level, Series, build_chart
+from launcher.report_corpus import corpus_figures, source_tables
 from launcher.report_data import (
     STEP,
     TRAINING_KINDS,
@@ -21,7 +22,10 @@ from launcher.report_data import (
     number,
     read_run,
 )
-from launcher.report_results import TABLES, Figure, Table, summary, training_figures, values
+from launcher.report_mixture import mixture_tables
+from launcher.report_parts import Figure, Table
+from launcher.report_rejections import CountsChart, ReasonExamples, counts_charts, examples_shown
+from launcher.report_results import TABLES, summary, training_figures, values
 from launcher.report_text import UNKNOWN, significant
 from launcher.report_timeline import build_timeline, event_rows
 
@@ -47,6 +51,18 @@ class Section:
     charts: list[Chart]
     tables: list[Table]
     note: str
+    corpus: "CorpusPart | None" = None
+    data_tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True)
+class CorpusPart:
+    """What a prepare stage has beside its tables."""
+
+    charts: list[CountsChart]
+    tables: list[Table]
+    examples: list[ReasonExamples]
+    examples_note: str
 
 
 def write_report(run: RunFolder) -> Path:
@@ -94,10 +110,10 @@ def _render(run: RunData, records_drawn: int) -> str:
     )
     events, events_note = event_rows(run.events)
     timeline = build_timeline(run)
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         run=run,
         summary=summary(run),
-        sections=[_section(stage, records_drawn) for stage in run.stages],
+        sections=[_section(run, stage, records_drawn) for stage in run.stages],
         timeline=timeline,
         outcomes={attempt.outcome for stage in run.stages for attempt in stage.attempts},
         has_marks=timeline is not None and any(row.marks for row in timeline.rows),
@@ -109,10 +125,15 @@ def _render(run: RunData, records_drawn: int) -> str:
         version=__version__,
         grid=GRID,
     )
+    return page.encode("utf-8", "backslashreplace").decode()  # names may hold half a pair
 
 
-def _section(stage: StageData, records_drawn: int) -> Section:
+def _section(run: RunData, stage: StageData, records_drawn: int) -> Section:
     tables = TABLES[stage.kind](stage) if stage.kind in TABLES else []
+    if stage.kind == "prepare":
+        bars, note = counts_charts(stage)
+        part = CorpusPart(bars, source_tables(stage), *examples_shown(stage))
+        return Section(stage, corpus_figures(stage), None, [], tables, note, part)
     if stage.kind not in TRAINING_KINDS:
         return Section(stage, [], None, [], tables, "")
     records = thinned(stage.steps, records_drawn)
@@ -123,14 +144,16 @@ def _section(stage: StageData, records_drawn: int) -> Section:
             "metrics.jsonl has them all."
         )
     marks = restart_marks(stage)
-    charts = [build_chart(spec) for spec in _chart_specs(records, marks)]
+    specs = _chart_specs(records, marks)
+    charts = [chart for chart in map(build_chart, specs) if chart is not None]
     return Section(
         stage,
-        training_figures(stage),
+        training_figures(stage) if charts else [],
         build_chart(_loss_spec(stage, records, thinned(stage.scores, records_drawn), marks)),
-        [chart for chart in charts if chart is not None],
+        charts,
         tables,
         note,
+        data_tables=tuple(mixture_tables(stage, run)),
     )
 
 

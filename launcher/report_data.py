@@ -6,7 +6,7 @@ the page and is named there, never the page.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,8 @@ Outcome = Literal["done", "stopped", "failed", "lost", "running"]
 STEP = "train/global_step"
 TRAINING_KINDS = ("pretrain", "sft")
 ENDS: dict[str, Outcome] = {"finished": "done", "stopped": "stopped", "failed": "failed"}
+EXAMPLES_KEPT = 3
+"""Rejected documents of each source and reason that are held; a file may name many."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,12 @@ class StageData:
     """Validation records, in order."""
     result: Fields = field(default_factory=dict)
     error: str = ""
+    corpus: Fields = field(default_factory=dict)
+    """Of prepare: counts, there before the stage is done."""
+    rejections: list[Fields] = field(default_factory=list)
+    """Of prepare: examples, the first few of each source and reason."""
+    data: Fields = field(default_factory=dict)
+    """Of pretrain and sft: which samples each step reads."""
 
 
 @dataclass
@@ -95,6 +103,11 @@ def number(value: object) -> float | None:
     return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
 
 
+def fields(value: object) -> Fields:
+    """Pass a JSON object on; anything else is an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
 def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> StageData:
     folder = run.stage(name)
     state = _guarded(folder.state, data, read_json) or {}
@@ -107,6 +120,9 @@ def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> S
         last_step=int(number(state.get("step")) or 0),
         result=_guarded(folder.result, data, read_json) or {},
         error=str(error.get("message", "")),
+        corpus=_guarded(folder.corpus, data, read_json) or {},
+        rejections=_first_of_each(_lines(folder.rejections, data)),
+        data=_guarded(folder.data, data, read_json) or {},
     )
     for record in _lines(folder.metrics, data):
         if number(record.get(STEP)) is None:
@@ -169,22 +185,44 @@ def _is_event(record: Fields) -> bool:
     return isinstance(record.get("event"), str) and isinstance(record.get("stage"), str)
 
 
-def _lines(path: Path, data: RunData) -> list[Fields]:
+def _first_of_each(records: Iterable[Fields]) -> list[Fields]:
+    """Keep a few records of each source and reason; the file may hold any number."""
+    found: dict[tuple[str, str], list[Fields]] = {}
+    for record in records:
+        key = (str(record.get("source")), str(record.get("reason")))
+        kept = found.setdefault(key, [])
+        if len(kept) < EXAMPLES_KEPT:
+            kept.append(record)
+    return [record for kept in found.values() for record in kept]
+
+
+def _lines(path: Path, data: RunData) -> Iterator[Fields]:
     """Read a JSONL file; a line still being written is left out, a broken one is counted."""
-    text = _guarded(path, data, _read_text) or ""
-    records, broken = [], 0
-    for line in text.split("\n")[:-1]:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict):
-            records.append(record)
-        else:
-            broken += 1
+    broken = 0
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+            for line in stream:
+                record = _object(line)
+                if record is not None:
+                    yield record
+                elif line.endswith("\n"):
+                    broken += 1
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        data.damage.append(f"{path.parent.name}/{path.name}: {error}")
     if broken:
         data.damage.append(f"{path.parent.name}/{path.name}: {broken} lines are no JSON objects")
-    return records
+
+
+def _object(line: str) -> Fields | None:
+    if not line.endswith("\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _read_text(path: Path) -> str:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import median
 
+from launcher.report_corpus import prepare_tables
 from launcher.report_data import Fields, RunData, StageData, number
+from launcher.report_parts import Figure, Table
 from launcher.report_text import (
     MINUS,
     UNKNOWN,
@@ -17,27 +18,6 @@ from launcher.report_text import (
     short_duration,
 )
 from launcher.report_text import significant as digits
-
-SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number that stands large."""
-
-    label: str
-    value: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under a header; the first column is text, the others are numbers."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 def values(records: Sequence[Fields], field: str) -> list[float]:
@@ -124,41 +104,6 @@ def sft_tables(stage: StageData) -> list[Table]:
             "Shuffled prompts give each answer the prompt of another pair.",
         )
     ]
-
-
-def prepare_tables(stage: StageData) -> list[Table]:
-    """Documents, what was dropped and why, tokens of each split."""
-    result, tables = stage.result, []
-    splits = result.get("splits")
-    pairs = result.get("pairs") if isinstance(result.get("pairs"), dict) else {}
-    if isinstance(splits, dict):
-        rows = []
-        for name in [*(s for s in SPLITS if s in splits), *(s for s in splits if s not in SPLITS)]:
-            split = splits[name] if isinstance(splits[name], dict) else {}
-            size = number(split.get("bytes"))
-            rows.append((
-                str(name),
-                integer(number(split.get("documents"))),
-                integer(number(split.get("tokens"))),
-                UNKNOWN if size is None else short_bytes(size),
-                integer(number((pairs or {}).get(name))),
-            ))  # fmt: skip
-        header = ("split", "documents", "tokens", "text", "pairs")
-        vocabulary = number(result.get("vocab_size"))
-        note = "" if vocabulary is None else f"Vocabulary of {integer(vocabulary)} tokens."
-        tables.append(Table("Splits", header, tuple(rows), note))
-    dropped = result.get("dropped")
-    if isinstance(dropped, dict):
-        rows_dropped = [
-            (str(reason).replace("_", " "), integer(number(amount)))
-            for reason, amount in dropped.items()
-        ]
-        kept = number(result.get("documents"))
-        rows_dropped.insert(0, ("kept", integer(kept)))
-        tables.append(
-            Table("Documents", ("kept or dropped, why", "documents"), tuple(rows_dropped))
-        )
-    return tables
 
 
 def evaluate_tables(stage: StageData) -> list[Table]:

@@ -1,5 +1,6 @@
 """Numbers and labels as the report writes them."""
 
+import unicodedata
 from datetime import UTC, datetime
 
 from launcher.text import short_bytes, short_count, short_duration
@@ -14,12 +15,19 @@ __all__ = [
     "date_text",
     "integer",
     "nats",
+    "share",
     "short_bytes",
     "short_count",
     "short_duration",
     "significant",
     "tick_text",
+    "visible",
 ]
+
+ACTING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of characters that act on a text, or are none: controls, directions, line ends."""
+HARMLESS = frozenset("\n\t\u200c\u200d")
+"""Of those: what texts need. The last two join letters, and parts of emoji."""
 
 
 def nats(value: float | None) -> str:
@@ -73,3 +81,26 @@ def date_text(time_s: float | None) -> str:
     if time_s is None:
         return UNKNOWN
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def share(part: float, whole: float) -> str:
+    """Write a part of a whole in percent; only nothing is 0%, only everything 100%."""
+    if not whole:
+        return UNKNOWN
+    percent = 100 * part / whole
+    if 0 < percent < 0.05:
+        return "<0.1%"
+    if 99.95 <= percent < 100:
+        return ">99.9%"
+    return f"{percent:.1f}%" if 0 < percent < 100 else f"{percent:.0f}%"
+
+
+def visible(text: str, most: int) -> str:
+    """Return the first ``most`` characters; what would act on the page is written as an escape."""
+    shown = "".join(
+        char
+        if char in HARMLESS or unicodedata.category(char) not in ACTING
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text[:most]
+    )
+    return shown if len(text) <= most else shown + "…"

@@ -5,6 +5,7 @@ import math
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from distrain.config.records import STEP_FIELDS, write_json
 from distrain.config.run_folder import RunFolder
@@ -32,6 +33,7 @@ class RunWriter:
             lines += [f"  {name}:", f"    kind: {kind}"]
             if kind in ("pretrain", "sft"):
                 steps = max_steps if kind == "pretrain" else 120
+                lines.append("    needs: [prepare]")
                 lines.append(f"    training: {{max_steps: {steps}, global_batch_size: 8}}")
         self.run.resolved.write_text("\n".join(lines) + "\n")
 
@@ -223,4 +225,118 @@ def finished_run(root: Path) -> RunFolder:
         },
         seconds=12,
     )
+    return writer.run
+
+
+HOSTILE_TEXTS = (
+    "</pre></details><script>alert('hostile')</script><img src=x onerror=alert(1)>",
+    "x" * 500,
+    "bell \x07, escape \x1b[31m, nul \x00, to the left \u202eesrever, half a pair \ud800, \u2028",
+    "Z" + "\u0351\u036b\u0343\u036a\u0302" * 80,
+    "\n" * 400,
+    None,
+)
+
+
+def curated_result() -> dict[str, Any]:
+    """Two sources, as a prepare stage with filters, quality columns and labels writes them."""
+    quality: dict[str, Any] = {
+        "documents": 900,
+        "mean": 273.7294117647059,
+        "quantiles": {"0.01": 18.0, "0.5": 153.0, "0.99": 1692.25},
+    }
+    web: dict[str, Any] = {
+        "read": 1200,
+        "kept": {"train": 900, "validation": 50, "test": 50},
+        "rejected": {"gopher_quality.min_words": 150, "duplicate": 48, "contaminated": 1},
+        "broken": {"not_utf8": 1},
+        "bytes": {"train": 9_000_000, "validation": 400_000, "test": 400_000},
+        "tokens": {"train": 640_001, "validation": 30_000, "test": 30_000},
+        "quality": {"words": quality},
+        "labels": {
+            "documents": 1000,
+            "missing": 7,
+            "labels": {"good": 900, "<b>bad</b>": 93},
+            "conflicting": 2,
+            "conflicts": [],
+            "missing_paths": [],
+        },
+    }
+    code: dict[str, Any] = {
+        "read": 300,
+        "kept": {"train": 250, "validation": 25, "test": 20},
+        "rejected": {"empty": 5},
+        "broken": {},
+        "bytes": {"train": 4_000_000, "validation": 200_000, "test": 200_000},
+        "tokens": {"train": 320_001, "validation": 15_000, "test": 15_000},
+    }
+    splits = {
+        split: {
+            "documents": web["kept"][split] + code["kept"][split],
+            "tokens": web["tokens"][split] + code["tokens"][split],
+            "bytes": web["bytes"][split] + code["bytes"][split],
+        }
+        for split in ("train", "validation", "test")
+    }
+    return {
+        "documents": 1295,
+        "read": 1500,
+        "dropped": web["rejected"] | web["broken"] | code["rejected"],
+        "sources": {"web": web, "code": code},
+        "splits": splits,
+        "tokens": sum(split["tokens"] for split in splits.values()),
+        "bytes": sum(split["bytes"] for split in splits.values()),
+        "tokens_per_byte": 0.0739,
+        "vocab_size": 4096,
+        "pairs": {},
+    }
+
+
+def rejections(source: str, reason: str, texts: tuple[str | None, ...] = HOSTILE_TEXTS) -> list:
+    return [
+        {"source": source, "reason": reason, "path": f"{source}/<i>{n}</i>.txt", "text": text}
+        for n, text in enumerate(texts)
+    ]
+
+
+def data_record(**changes: object) -> dict:
+    """What a pretraining stage reads: two sources, their weights turned around on the way."""
+    schedule = [
+        {
+            "first_step": step,
+            "first_sample": 8 * step,
+            "batch_size": 8,
+            "weights": weights,
+            "by_size": False,
+        }
+        for step, weights in ((0, {"web": 3.0, "code": 1.0}), (100, {"web": 0.2, "code": 0.8}))
+    ]
+    return {
+        "time": "2026-03-14T09:30:00.000Z",
+        "attempt": 1,
+        "step": 0,
+        "max_steps": 300,
+        "seed": 42,
+        "sequence_length": 64,
+        "schedule": schedule,
+        "sources": {"web": "0a4e", "code": "cbe7"},
+        **changes,
+    }
+
+
+def curated_run(root: Path) -> RunFolder:
+    """A mixture of two curated sources, in the middle of pretraining."""
+    writer = RunWriter(root, max_steps=300)
+    writer.done("prepare", curated_result(), seconds=20)
+    examples = [
+        *rejections("web", "duplicate", HOSTILE_TEXTS[1:]),
+        *rejections("web", "gopher_quality.min_words"),
+        *rejections("web", "not_utf8", (None,)),
+        *rejections("code", "empty", ("",)),
+    ]
+    writer._append(writer.run.stage("prepare").rejections, *examples)
+    writer.event("started", "pretrain", attempt=1)
+    write_json(writer.run.stage("pretrain").data, data_record())
+    writer.steps("pretrain", 1, 1, 200, total=300)
+    writer.state("pretrain", "running", 1)
     return writer.run

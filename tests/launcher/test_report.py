@@ -9,7 +9,7 @@ from distrain.config.records import write_json
 from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError
 from launcher.report import MAX_BYTES, write_report
-from tests.launcher.report_runs import RunWriter, finished_run, pretrain_result
+from tests.launcher.report_runs import RunWriter, curated_run, finished_run, pretrain_result
 
 PATH = re.compile(r'data-label="([^"]*)" data-points="(\d+)"')
 
@@ -220,11 +220,13 @@ def test_missing_run_is_an_error_with_a_remedy(tmp_path):
         write_report(RunFolder(tmp_path / "nowhere"))
 
 
-def test_report_needs_no_torch(tmp_path):
-    run = finished_run(tmp_path / "quickstart")
+@pytest.mark.parametrize("make_run", [finished_run, curated_run])
+def test_report_needs_no_torch_and_no_numpy(tmp_path, make_run):
+    run = make_run(tmp_path / "quickstart")
     script = (
         "import sys; from pathlib import Path; from launcher.report import write_report;"
         "from distrain.config.run_folder import RunFolder;"
-        f"write_report(RunFolder(Path({str(run.root)!r}))); assert 'torch' not in sys.modules"
+        f"write_report(RunFolder(Path({str(run.root)!r}))); "
+        "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.report import write_report
 from tests.launcher.chromium import Chromium
-from tests.launcher.report_runs import RunWriter, finished_run
+from tests.launcher.report_runs import RunWriter, curated_run, finished_run
 
 pytestmark = pytest.mark.browser
 
@@ -33,6 +33,28 @@ CLIPPED_LABELS = """
   return box.left < 0 || box.right > window.innerWidth;
 }).map((label) => label.textContent)
 """
+
+
+COUNTS = """
+(() => {
+  const width = (box) => box.getBoundingClientRect().width;
+  return [...document.querySelectorAll(".counts")].map((card) => [
+    card.querySelector("h3").firstChild.textContent.trim(),
+    width(card.querySelector(".track")),
+    [...card.querySelectorAll(".reasons li")].map((line) =>
+      [line.querySelector(".reason").textContent, width(line.querySelector(".bar"))])]);
+})()
+"""
+OPEN_EXAMPLES = (
+    "document.querySelectorAll('.examples, .examples details').forEach((d) => d.open = true)"
+)
+ESCAPING = """
+[...document.querySelectorAll(".examples pre, .examples .path, .reason")].filter((box) => {
+  const outer = box.closest(".card").getBoundingClientRect(), own = box.getBoundingClientRect();
+  return own.left < outer.left || own.right > outer.right || own.height > 400;
+}).map((box) => box.textContent.slice(0, 40))
+"""
+EXAMPLES = "[...document.querySelectorAll('.examples pre')].map((box) => box.textContent)"
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +136,36 @@ def test_report_opens_cleanly_at_any_moment_of_a_run(browser, tmp_path, state, s
     assert (browser.complaints, browser.requests) == ([], [])
     drawn = {label: number for label, _, number, _ in browser.run(SERIES)}
     assert drawn.get("train", 0) == steps
+
+
+@pytest.fixture(scope="module")
+def curated(tmp_path_factory):
+    return write_report(curated_run(tmp_path_factory.mktemp("runs") / "curated"))
+
+
+def test_bars_of_documents_are_as_long_as_their_counts(browser, curated):
+    browser.open(curated)
+    assert (browser.complaints, browser.requests) == ([], [])
+    everything, web, code = browser.run(COUNTS)
+    assert [card[0] for card in (everything, web, code)] == ["All sources", "web", "code"]
+    _, whole, reasons = web
+    assert [reason for reason, _ in reasons] == [
+        "gopher_quality.min_words", "duplicate", "contaminated", "not_utf8 broken"
+    ]  # fmt: skip
+    assert [width for _, width in reasons[:2]] == pytest.approx([whole, 0.32 * whole], abs=1)
+    assert all(width >= 1 for _, width in reasons)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_rejected_documents_do_nothing_but_stand_there(browser, curated, width):
+    browser.resize(width, 800)
+    browser.open(curated)
+    browser.run(OPEN_EXAMPLES)
+    assert (browser.complaints, browser.requests) == ([], [])
+    assert browser.run("document.scripts.length + document.images.length") == 1
+    texts = browser.run(EXAMPLES)
+    assert "</pre></details><script>alert('hostile')</script><img src=x onerror=alert(1)>" in texts
+    assert any(r"to the left \u202eesrever" in text for text in texts)
+    assert browser.run(ESCAPING) == []
+    assert browser.run(OVERFLOW) <= 0
+    browser.resize(1280, 900)

@@ -1,6 +1,6 @@
 import pytest
 
-from launcher.report_text import date_text, nats, significant, tick_text
+from launcher.report_text import date_text, nats, share, significant, tick_text, visible
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,37 @@ def test_losses_have_three_decimals():
 
 def test_dates_are_utc():
     assert date_text(0) == "1970-01-01 00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (0, 7, "0%"),
+        (7, 7, "100%"),
+        (1, 3, "33.3%"),
+        (1, 10_000, "<0.1%"),
+        (9_999, 10_000, ">99.9%"),
+        (0, 0, "\N{EN DASH}"),
+    ],
+)
+def test_only_nothing_is_0_percent_and_only_everything_100(part, whole, text):
+    assert share(part, whole) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain <b>\n\tcafé 漢字 👩\u200d🚀", "plain <b>\n\tcafé 漢字 👩\u200d🚀"),
+        ("\x00\x1b[31m\x7f\x85\r", r"\x00\x1b[31m\x7f\x85\r"),
+        ("\u202eevil\u2066 \u2028\ufeff", r"\u202eevil\u2066 \u2028\ufeff"),
+        ("\ud83d alone", r"\ud83d alone"),
+    ],
+)
+def test_characters_that_act_on_a_text_are_written_out(text, shown):
+    assert visible(text, 100) == shown
+    assert shown.encode()
+
+
+def test_long_texts_end_in_an_ellipsis():
+    assert visible("abcdef", 6) == "abcdef"
+    assert visible("abcdefg", 6) == "abcdef…"
