@@ -18,7 +18,7 @@ from distrain.data.docstrings import docstring_pairs
 from distrain.data.encoders.choose import open_encoder
 from distrain.data.encoders.encoder import Encoder
 from distrain.data.encoders.report import EngineReport
-from distrain.data.inputs import InputFile, InputRange
+from distrain.data.inputs import RecordedFile, RecordedRange
 from distrain.data.manifest import SPLITS
 from distrain.data.preprocess.cleaned import CleanedBatch, read_batches
 from distrain.data.preprocess.clusters import Reason
@@ -134,11 +134,11 @@ def is_encoded(work: WorkFolder, planned: PlannedRange, settings: EncodeSettings
     return read_json(work.encoded_record(planned)) == settings.to_record()
 
 
-def inputs_of(planned: PlannedRange) -> InputRange:
+def inputs_of(planned: PlannedRange) -> RecordedRange:
     """Return the form in which shards record where their documents come from."""
     part = planned.part
-    files = tuple(InputFile(file.url, file.size, file.version) for file in part.files)
-    return InputRange(files, part.first_row, planned.rows)
+    files = tuple(RecordedFile(file.url, file.size, file.version) for file in part.files)
+    return RecordedRange(files, part.first_row, planned.rows)
 
 
 def _add(

@@ -9,7 +9,7 @@ from distrain.data.manifest import INPUTS
 
 
 @dataclass(frozen=True)
-class InputFile:
+class RecordedFile:
     """A file as it was when it was read.
 
     Args:
@@ -23,7 +23,7 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class InputRange:
+class RecordedRange:
     """Rows of one file, or all rows of several small ones.
 
     Args:
@@ -33,7 +33,7 @@ class InputRange:
             same order, so these counts say which range a document came from.
     """
 
-    files: tuple[InputFile, ...]
+    files: tuple[RecordedFile, ...]
     first_row: int = 0
     rows: int | None = None
     documents: int = 0
@@ -43,16 +43,16 @@ class InputRange:
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, line: str | bytes) -> "InputRange":
+    def from_json(cls, line: str | bytes) -> "RecordedRange":
         """Read what ``to_json`` wrote."""
         content: dict[str, Any] = json.loads(line)
-        content["files"] = tuple(InputFile(**file) for file in content["files"])
+        content["files"] = tuple(RecordedFile(**file) for file in content["files"])
         return cls(**content)
 
 
-def read_inputs(folder: Path) -> list[InputRange]:
+def read_inputs(folder: Path) -> list[RecordedRange]:
     """Return the input ranges of one source in one split, in the order of its documents."""
     path = folder / INPUTS
     if not path.exists():
         return []
-    return [InputRange.from_json(line) for line in path.read_bytes().splitlines()]
+    return [RecordedRange.from_json(line) for line in path.read_bytes().splitlines()]

@@ -19,7 +19,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from distrain.data.digests import BLOCK_BYTES, record_of
-from distrain.data.inputs import InputRange, read_inputs
+from distrain.data.inputs import RecordedRange, read_inputs
 from distrain.data.manifest import (
     INPUTS,
     MANIFEST,
@@ -102,7 +102,7 @@ class ShardWriter:
         dtype = np.dtype("<u2" if vocab_size <= UINT16_IDS else "<u4")
         self._sequence = ShardSequence(self._folder, dtype, shard_tokens, block_bytes)
         self._pending = _Pending()
-        self._inputs: list[InputRange] = []
+        self._inputs: list[RecordedRange] = []
         self._pairs = HashingFile(self._folder / PAIRS, block_bytes) if has_pairs else None
         self._num_pairs = 0
 
@@ -122,7 +122,7 @@ class ShardWriter:
         with suppress(OSError):  # the split's folder, if no source is in it
             self.target.parent.rmdir()
 
-    def begin_range(self, source: InputRange) -> None:
+    def begin_range(self, source: RecordedRange) -> None:
         """Note where the documents that follow come from; their number is filled in."""
         self._inputs.append(replace(source, documents=0))
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.data.digests import BlockHasher, block_digest, digest_of_blocks, record_of
-from distrain.data.inputs import InputFile, InputRange, read_inputs
+from distrain.data.inputs import RecordedFile, RecordedRange, read_inputs
 from distrain.data.manifest import list_sources
 from distrain.data.names import read_names, unpack_names
 from distrain.data.shard_writer import Origin, ShardWriter
@@ -93,7 +93,7 @@ def test_parts_extended_make_the_bytes_of_the_whole(origin, tmp_path):
 def test_adopted_shards_are_the_same_files(origin, tmp_path):
     texts = make_texts(6)
     documents = [(origin.tokenizer.encode(text), text[:6]) for text in texts]
-    source = InputRange((InputFile("a.txt", 10, "v1"),), 0, 3)
+    source = RecordedRange((RecordedFile("a.txt", 10, "v1"),), 0, 3)
     for number in range(2):
         with ShardWriter(
             tmp_path / f"part{number}", origin, shard_tokens=100, block_bytes=16
@@ -145,9 +145,9 @@ def test_a_damaged_part_is_refused(origin, tmp_path):
 
 def test_columns_and_ranges_lie_beside_the_tokens(origin, tmp_path):
     target = tmp_path / "train" / "web"
-    files = tuple(InputFile(f"{name}.txt", 5, "etag") for name in "ab")
+    files = tuple(RecordedFile(f"{name}.txt", 5, "etag") for name in "ab")
     with ShardWriter(target, origin, shard_tokens=6, block_bytes=16) as writer:
-        for first, source in enumerate((InputRange(files), InputRange(files[:1], 7, 2))):
+        for first, source in enumerate((RecordedRange(files), RecordedRange(files[:1], 7, 2))):
             writer.begin_range(source)
             quality = np.array([first, 9], np.uint8)
             ids, ends = np.array([5, 6, 7]), np.array([1, 3])
