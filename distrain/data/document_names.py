@@ -1,12 +1,12 @@
 """Documents by their names: what the files beside the shards say, in both directions."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 
 from distrain.data.names import read_names
-from distrain.data.shards import Split
+from distrain.data.shards import ShardedTokens, Split
 from distrain.errors import NotFoundError
 
 NUMBER_SIGN = "#"
@@ -17,23 +17,30 @@ SHOWN_NAMES = 3
 
 
 class DocumentNames:
-    """Names of a split's documents; the last shard that was asked for stays in memory."""
+    """Names of a source's documents; those of the last shard that was asked for stay in memory.
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    Args:
+        tokens: Of the source.
+        splits: What its shards are of, in their order: one, or one for each range of the input.
+    """
+
+    def __init__(self, tokens: ShardedTokens, splits: Sequence[Split]) -> None:
+        self.tokens = tokens
+        self._files = [
+            (split.path, shard.name) for split in splits for shard in split.manifest.shards
+        ]
         self._shard: tuple[int, list[str] | None] = (-1, None)
 
     def name(self, document: int) -> str | None:
         """Return the name of a document; ``None`` if the shards were written without names."""
-        shard, _, _ = self.split.document_span(document)
+        shard, _, _ = self.tokens.document_span(document)
         names = self.of_shard(shard)
-        return None if names is None else names[document - self.split.first_document[shard]]
+        return None if names is None else names[document - self.tokens.first_document[shard]]
 
     def of_shard(self, shard: int) -> list[str] | None:
         """Return the names of all documents of a shard."""
         if self._shard[0] != shard:
-            record = self.split.manifest.shards[shard]
-            self._shard = shard, read_names(self.split.path, record.name)
+            self._shard = shard, read_names(*self._files[shard])
         return self._shard[1]
 
     def find(self, name: str) -> list[int]:
@@ -59,7 +66,7 @@ class DocumentNames:
         return [known for file in files for known in by_file[file][:1]]
 
     def _all(self) -> Iterator[tuple[int, str]]:
-        for shard, first in enumerate(self.split.first_document[:-1]):
+        for shard, first in enumerate(self.tokens.first_document[:-1]):
             yield from enumerate(self.of_shard(shard) or (), first)
 
 
@@ -110,7 +117,7 @@ def _only(sources: list[str], wanted: str) -> str:
 
 
 def _checked(names: Mapping[str, DocumentNames], source: str, number: int, wanted: str) -> int:
-    count = names[source].split.num_documents
+    count = names[source].tokens.num_documents
     if number >= count:
         raise NotFoundError(
             f"document {wanted}",

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.order import ORDER_VERSION, Ints, Order, permute, round_keys
+from distrain.data.order import ORDER_VERSION, Ints, Order, permute, round_keys, unpermute
 from distrain.data.packing import PACK_VERSION, PackedIndex, PackPlan, plan_best_fit
 from distrain.data.range_shards import RangeShards
 from distrain.data.samples import Dataset, PackedDataset, PretrainDataset, RowBuffer
@@ -28,6 +28,61 @@ def range_order(seed: int, source: str, count: int) -> list[int]:
         round_keys(seed, source, "ranges"), np.arange(count), count
     ).tolist()
     return numbers
+
+
+@dataclass(frozen=True)
+class GrowingOrder:
+    """The order of a source as far as its ranges are there; see ``order.Order`` for the terms.
+
+    Args:
+        order: ``seed`` and ``source`` name it; a window is ``block_samples * window_blocks``.
+        known: Samples of the ranges that are there, from the first on.
+        is_whole: Whether these are all ranges.
+    """
+
+    order: Order
+    known: int
+    is_whole: bool
+
+    @property
+    def num_samples(self) -> int:
+        """In an epoch; as long as nobody knows, more than any run reads."""
+        return self.known if self.is_whole else 1 << 62
+
+    def visit(self, n: Ints) -> tuple[Ints, Ints]:
+        """Return the epochs and the indices of the samples ``n``, of windows that are there."""
+        epochs = n // self.num_samples
+        indices = np.empty_like(n)
+        is_first = epochs == 0
+        indices[is_first] = self._in_windows(n[is_first], back=False)
+        if not is_first.all():
+            indices[~is_first] = self._later.visit(n[~is_first])[1]
+        return epochs, indices
+
+    def find(self, epoch: int, indices: Ints) -> Ints:
+        """Return which n visits each of ``indices`` in ``epoch``.
+
+        In a window of which a part is still missing, some n of it.
+        """
+        return self._later.find(epoch, indices) if epoch else self._in_windows(indices, back=True)
+
+    @property
+    def _later(self) -> Order:
+        return Order(self.order.seed, self.order.source, self.known)
+
+    def _in_windows(self, places: Ints, *, back: bool) -> Ints:
+        """Permute within windows, or undo it; the last one ends where the samples do."""
+        moved = np.empty_like(places)
+        window = self.order.block_samples * self.order.window_blocks
+        numbers = places // window
+        for number in set(numbers.tolist()):
+            chosen = numbers == number
+            first = number * window
+            keys = round_keys(self.order.seed, self.order.source, "window", number)
+            size = min(window, self.known - first)
+            move = unpermute if back else permute
+            moved[chosen] = move(keys, places[chosen] - first, size) + first
+        return moved
 
 
 @dataclass(frozen=True)
@@ -77,6 +132,8 @@ class OnTheFlyStream:
         self.is_packed = is_packed
         self.content = content
         self._window = order.block_samples * order.window_blocks
+        self.splits: list[Split] = []
+        """Of the ranges that were asked for, in the order of the stream."""
         self._shards: list[TokenShard] = []
         self._packs: list[PackPlan] = []
         self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -104,54 +161,39 @@ class OnTheFlyStream:
         Raises:
             DataError: A range cannot be made, or the source has no sample at all.
         """
-        dataset, indices = self._find(n)
-        dataset.fill(buffer, rows, indices)
+        dataset, order = self.reach(int(n.max()))
+        dataset.fill(buffer, rows, order.visit(n)[1])
+
+    def reach(self, n: int) -> tuple[Dataset, GrowingOrder]:
+        """Have the ranges made that sample ``n`` needs.
+
+        Returns:
+            All samples of the ranges that are there, and the order in which they are read.
+
+        Raises:
+            DataError: A range cannot be made, or the source has no sample at all.
+        """
+        while True:
+            known = self._known
+            order = GrowingOrder(
+                self.order, known.num_samples, known.ranges == len(self.ranges.order)
+            )
+            # Where a sample of a window lies depends on nothing behind the window.
+            needed = 1 if order.is_whole else (n // self._window + 1) * self._window
+            if known.dataset is not None and order.known >= needed:
+                return known.dataset, order
+            if order.is_whole:
+                raise DataError(
+                    f"data of source '{self.order.source}'",
+                    f"less than one sample of {self.sequence_length} tokens in all its ranges",
+                    "at least one sample",
+                    "Add documents, or shorten training.sequence_length.",
+                )
+            self._open_next(known)
 
     def close(self) -> None:
         """Stop looking ahead."""
         self.ranges.close()
-
-    def _find(self, n: Ints) -> tuple[Dataset, Ints]:
-        last = int(n.max())
-        while True:
-            known = self._known
-            if known.ranges == len(self.ranges.order):
-                return self._find_among_all(known, n)
-            # Where a sample of a window lies depends on nothing behind the window.
-            if known.dataset is not None and (last // self._window + 1) * self._window <= len(
-                known.dataset
-            ):
-                return known.dataset, self._mix(n, known.num_samples)
-            self._open_next(known)
-
-    def _find_among_all(self, known: _Known, n: Ints) -> tuple[Dataset, Ints]:
-        size = known.num_samples
-        if known.dataset is None or not size:
-            raise DataError(
-                f"data of source '{self.order.source}'",
-                f"less than one sample of {self.sequence_length} tokens in all its ranges",
-                "at least one sample",
-                "Add documents, or shorten training.sequence_length.",
-            )
-        indices = np.empty_like(n)
-        is_first = n < size
-        indices[is_first] = self._mix(n[is_first], size)
-        if not is_first.all():
-            later = Order(self.order.seed, self.order.source, size)
-            indices[~is_first] = later.visit(n[~is_first])[1]
-        return known.dataset, indices
-
-    def _mix(self, places: Ints, known: int) -> Ints:
-        """Permute within windows; the last one may be cut off at ``known`` samples."""
-        mixed = np.empty_like(places)
-        numbers = places // self._window
-        for number in set(numbers.tolist()):
-            chosen = numbers == number
-            first = number * self._window
-            keys = round_keys(self.order.seed, self.order.source, "window", number)
-            size = min(self._window, known - first)
-            mixed[chosen] = permute(keys, places[chosen] - first, size) + first
-        return mixed
 
     def _open_next(self, known: _Known) -> None:
         with self._lock:
@@ -159,6 +201,7 @@ class OnTheFlyStream:
                 return
             folder = self.ranges.wait_for(known.ranges)
             split = _open(folder)
+            self.splits.append(split)
             self._shards += split.shards
             self._eos_id = split.eos_id
             self._counts = split.token_counts + (self._counts if self._counts.size else 0)

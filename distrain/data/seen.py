@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.data.feed import OrderedStream, Stream
+from distrain.data.on_the_fly import OnTheFlyStream
 from distrain.data.order import Ints
 from distrain.data.packing import Pieces
-from distrain.data.samples import PackedDataset, PretrainDataset
+from distrain.data.samples import Dataset, PackedDataset, PretrainDataset
 from distrain.data.schedule import Plan
 from distrain.data.shards import ShardedTokens
 
@@ -49,15 +50,26 @@ class SeenSource:
     order: Visits
 
     @classmethod
-    def of(cls, stream: Stream) -> "SeenSource":
+    def of(cls, stream: Stream, read: int) -> "SeenSource":
         """Look through a stream.
+
+        Args:
+            stream: Of a pretraining stage.
+            read: Samples of it that are asked about, from the first on; at least one. As much of a
+                source that is tokenized on the fly is looked at.
 
         Raises:
             TypeError: Its samples are not cut from documents in shards.
         """
-        if isinstance(stream, OrderedStream) and isinstance(stream.dataset, Cut):
-            return cls(stream.dataset, stream.order)
-        raise TypeError(f"{type(stream).__name__}; expected an OrderedStream of documents")
+        dataset: Dataset | None = None
+        order: Visits
+        if isinstance(stream, OrderedStream):
+            dataset, order = stream.dataset, stream.order
+        elif isinstance(stream, OnTheFlyStream):
+            dataset, order = stream.reach(read - 1)
+        if not isinstance(dataset, Cut):
+            raise TypeError(f"{type(stream).__name__}; expected a stream of documents")
+        return cls(dataset, order)
 
     @property
     def tokens(self) -> ShardedTokens:
@@ -98,7 +110,7 @@ class Ledger:
 
     Args:
         plan: Which sample of which source each g is.
-        sources: By name.
+        sources: By name; those that were read.
     """
 
     plan: Plan

@@ -24,10 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def seen(arguments: argparse.Namespace) -> Iterator[Record]:
     """Yield a record of what was asked for, then one of each part of a document."""
     reading = StageReading(Path(arguments.target), arguments.stage)
-    if arguments.step is not None:
-        yield from of_step(reading, arguments.step)
-    else:
-        yield from of_document(reading, arguments.document)
+    try:
+        if arguments.step is not None:
+            yield from of_step(reading, arguments.step)
+        else:
+            yield from of_document(reading, arguments.document)
+    finally:
+        reading.close()
 
 
 def of_step(reading: StageReading, step: int) -> Iterator[Record]:
@@ -48,6 +51,14 @@ def of_step(reading: StageReading, step: int) -> Iterator[Record]:
     is_made = step <= reading.steps_made
     if is_made:
         reading.check_recorded(step)
+    elif reading.is_on_the_fly:
+        raise NotFoundError(
+            f"step {step} of {reading.where}",
+            f"a step that lies ahead ({reading.steps_made} are made), of text that is tokenized "
+            "on the fly",
+            f"a step from 1 to {reading.steps_made}",
+            "Ask again when it is made.",
+        )
     parts = reading.ledger.parts_of_step(step - 1)
     first, size = reading.feed.schedule.samples_of(step - 1)
     yield {
@@ -80,8 +91,8 @@ def of_document(reading: StageReading, wanted: str) -> Iterator[Record]:
     found = find_documents(reading.names, wanted)
     documents = []
     for source, number in found:
-        split = reading.splits[source]
-        shard, begin, end = split.document_span(number)
+        tokens = reading.ledger.sources[source].tokens
+        shard, begin, end = tokens.document_span(number)
         documents.append(
             {
                 "source": source,
@@ -89,7 +100,7 @@ def of_document(reading: StageReading, wanted: str) -> Iterator[Record]:
                 "name": reading.names[source].name(number),
                 "shard": reading.shard_name(source, shard),
                 "tokens": end - begin,
-                "bytes": int(reading.sizes[split.document(number)].sum()),
+                "bytes": int(reading.sizes[tokens.document(number)].sum()),
             }
         )
     yield {

@@ -13,17 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.load import read_resolved
-from distrain.config.recipe import PretrainStage, Recipe
+from distrain.config.recipe import PrepareStage, PretrainStage, Recipe
 from distrain.config.records import StageData, read_json
 from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.data.document_names import DocumentNames
-from distrain.data.feed import Feed
+from distrain.data.feed import Feed, Stream
+from distrain.data.on_the_fly import OnTheFlyStream
 from distrain.data.schedule import Schedule
 from distrain.data.seen import Ledger, Part, SeenSource, byte_ranges
 from distrain.data.shards import Split, open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError, NotFoundError
 from distrain.stages.context import lineage_of, typed
+from distrain.stages.on_the_fly_data import open_on_the_fly
 from distrain.stages.pretrain_data import open_stream
 
 Record = dict[str, Any]
@@ -49,6 +51,11 @@ class StageReading:
         self.folder = self.run.stage(self.stage)
         self.record = _read_data(self.run, self.folder)
         self.steps_made = _steps_made(self.folder)
+        self._growing: list[OnTheFlyStream] = []
+
+    @property
+    def _prepare(self) -> StageFolder:
+        return self.run.stage(str(lineage_of(self.recipe, self.stage).prepare))
 
     @property
     def where(self) -> str:
@@ -62,61 +69,97 @@ class StageReading:
         return state is not None and state["state"] == "done"
 
     @cached_property
-    def splits(self) -> dict[str, Split]:
-        """Return the train splits that the stage reads, by source; only sizes are checked."""
-        prepare = self.run.stage(str(lineage_of(self.recipe, self.stage).prepare)).path
-        return {
-            name: open_split(prepare, "train", name, stage_kind="pretrain", verify=False)
-            for name in self.record["sources"]
-        }
+    def streams(self) -> dict[str, Stream]:
+        """The sources as the stage reads them; of ready shards, only sizes are checked."""
+        config = typed(self.recipe, self.stage, PretrainStage)
+        prepared = typed(self.recipe, self._prepare.name, PrepareStage).data
+        streams: dict[str, Stream] = {}
+        length, seed = self.record["sequence_length"], self.record["seed"]
+        for name in self.record["sources"]:
+            if prepared.on_the_fly:
+                stream = open_on_the_fly(
+                    prepared, config.data, self._prepare, name, length=length, seed=seed
+                )
+                stream.ranges.ahead = 0  # what the run has read is there; nothing else is made
+                self._growing.append(stream)
+                streams[name] = stream
+            else:
+                split = open_split(
+                    self._prepare.path, "train", name, stage_kind="pretrain", verify=False
+                )
+                streams[name] = open_stream(
+                    config.data, split, name, folder=self.folder.path, length=length, seed=seed
+                )
+        return streams
 
     @cached_property
     def feed(self) -> Feed:
-        """Return what makes the stage's rows.
+        """What makes the stage's rows.
 
         Raises:
             DataError: Shards or settings are not those that the stage reads.
         """
-        config = typed(self.recipe, self.stage, PretrainStage)
-        streams = {
-            name: open_stream(
-                config.data,
-                split,
-                name,
-                folder=self.folder.path,
-                length=self.record["sequence_length"],
-                seed=self.record["seed"],
-            )
-            for name, split in self.splits.items()
-        }
-        feed = Feed(streams, Schedule.from_json(self.record["schedule"]), self.record["seed"])
+        schedule = Schedule.from_json(self.record["schedule"])
+        feed = Feed(self.streams, schedule, self.record["seed"])
         feed.restore(self.record, 0)  # compares the fingerprints
         return feed
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Return what accounts for the feed's rows."""
-        sources = {name: SeenSource.of(stream) for name, stream in self.feed.streams.items()}
+        """What accounts for the feed's rows, of the sources that were read so far."""
+        consumed = Ledger(self.feed.plan, {}).consumed(self.steps_made)
+        sources = {
+            name: SeenSource.of(stream, max(1, consumed[name]))
+            for name, stream in self.streams.items()
+            if consumed[name] or not isinstance(stream, OnTheFlyStream)
+        }
         return Ledger(self.feed.plan, sources)
+
+    @property
+    def is_on_the_fly(self) -> bool:
+        """Whether what later steps read is not known yet."""
+        return bool(self.streams) and bool(self._growing)
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """Return the bytes of each id."""
-        prepare = self.run.stage(str(lineage_of(self.recipe, self.stage).prepare))
-        return Tokenizer.load(prepare.tokenizer).token_bytes()
+        """Bytes of each id."""
+        return Tokenizer.load(self._prepare.tokenizer).token_bytes()
 
     @property
     def bytes_are_exact(self) -> bool:
         """Whether the sizes of the ids add up to the texts that they were made from."""
         return all(
             int(split.token_counts @ self.sizes) == split.manifest.text_bytes
-            for split in self.splits.values()
+            for name in self.ledger.sources
+            for split in self.splits(name)
         )
 
     @cached_property
     def names(self) -> dict[str, DocumentNames]:
-        """Return the names of documents, by source."""
-        return {name: DocumentNames(split) for name, split in self.splits.items()}
+        """Names of documents, by source."""
+        return {
+            name: DocumentNames(source.tokens, self.splits(name))
+            for name, source in self.ledger.sources.items()
+        }
+
+    def splits(self, source: str) -> list[Split]:
+        """Return what the shards of a source are of: one split, or one for each range."""
+        stream = self.streams[source]
+        tokens = self.ledger.sources[source].tokens
+        if isinstance(stream, OnTheFlyStream):
+            return stream.splits
+        return [tokens] if isinstance(tokens, Split) else []
+
+    def shard_name(self, source: str, shard: int) -> str:
+        """Return the name of a shard's files, after its range's if it was made on the fly."""
+        for split in self.splits(source):
+            shards = split.manifest.shards
+            if shard < len(shards):
+                range_folder = split.path.parent.parent
+                prefix = "" if range_folder == self._prepare.path else f"{range_folder.name}/"
+                return prefix + shards[shard].name
+            shard -= len(shards)
+        return str(shard)
 
     def byte_ranges(self, parts: Sequence[Part]) -> list[tuple[int, int]]:
         """Return which bytes of their documents' texts parts of any sources stand for."""
@@ -124,13 +167,14 @@ class StageReading:
         for source in {part.source for part in parts}:
             places = [place for place, part in enumerate(parts) if part.source == source]
             chosen = [parts[place] for place in places]
-            found = byte_ranges(self.splits[source], self.sizes, chosen)
+            found = byte_ranges(self.ledger.sources[source].tokens, self.sizes, chosen)
             ranges |= dict(zip(places, found, strict=True))
         return [ranges[place] for place in range(len(parts))]
 
-    def shard_name(self, source: str, shard: int) -> str:
-        """Return the name of a shard's files."""
-        return self.splits[source].manifest.shards[shard].name
+    def close(self) -> None:
+        """End what sources that are tokenized on the fly have started."""
+        for stream in self._growing:
+            stream.close()
 
     def check_recorded(self, step: int) -> None:
         """Make the rows of a step, from 1, again and compare them with what it recorded, if it did.

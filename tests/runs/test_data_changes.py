@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from distrain.errors import ExitCode
 from distrain.stages.seen import of_document, of_step
 from distrain.stages.stage_reading import StageReading
 from tests.runs.processes import assert_no_orphans, family, start, wait_for_stage
+from tests.runs.test_on_the_fly import kill_after, write_on_the_fly_recipe
 from tests.tiny import command, distrain, environment, events, write_recipe
 
 STEPS = 150
@@ -90,16 +92,40 @@ def test_a_run_that_is_stopped_changed_killed_and_changed_reads_everything_once(
         (stopped_at, 4, {"web": 1, "code": 4}),
         (killed_after, 12, {"web": 0.5, "code": 4}),
     ]
-    check_ledger(run, {0: 8, stopped_at: 4, killed_after: 12})
+    steps, ended = check_ledger(run, {0: 8, stopped_at: 4, killed_after: 12})
+    assert steps == STEPS
+    assert ended["code"] >= 1
+
+
+@pytest.mark.data
+def test_text_tokenized_on_the_fly_is_accounted_for_after_a_kill_and_a_change(tmp_path):
+    recipe = write_on_the_fly_recipe(tmp_path)
+    run = tmp_path / "runs" / "tiny"
+    kill_after(run, recipe, 7)
+    changed = newest(run)
+    ended = distrain(
+        run.parent, "resume", "tiny", "pretrain.data.mixture.mail=8",
+        "pretrain.training.global_batch_size=24", "pretrain.training.max_steps=60",
+        "launch.processes_per_node=1",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    steps, epochs = check_ledger(run, {0: 8, changed: 24})
+    assert steps == 60
+    assert epochs["rest"] == 0
+    assert epochs["mail"] >= 1
+    ahead = distrain(run.parent, "data", "seen", "tiny", "--step", "61")
+    assert ahead.returncode == ExitCode.NOT_FOUND
+    shown = distrain(run.parent, "data", "seen", "tiny", "--step", "60")
+    assert re.search(r"\(mail:#\d+ in shard \d{5}/00000\)", shown.stdout), shown.stdout
 
 
 def check_ledger(run, batch_sizes):
     """Compare what the steps read with the metrics, with the documents, and with the whole."""
     reading = StageReading(run, None)
-    assert reading.steps_made == STEPS
+    steps = reading.steps_made
     targets: Counter[tuple[str, int, int, int]] = Counter()
     listed, next_sample = [], 0
-    for step in range(1, STEPS + 1):
+    for step in range(1, steps + 1):
         head, *parts = of_step(reading, step)  # compares the hash with that of the metrics
         size = batch_sizes[max(first for first in batch_sizes if first < step)]
         assert (head["first_sample"], head["num_samples"]) == (next_sample, size)
@@ -109,25 +135,29 @@ def check_ledger(run, batch_sizes):
             targets.update((*key, n) for n in range(part["first_token"] + 1, part["stop_token"]))
             listed.append((*key, step, part["sample"], part["first_byte"], part["stop_byte"]))
     assert set(targets.values()) == {1}
-    check_epochs(reading, targets)
+    ended = check_epochs(reading, targets)
     found = []
-    for source, split in reading.splits.items():
-        numbers = (f"{source}:#{number}" for number in range(split.num_documents))
+    for name, source in reading.ledger.sources.items():
+        numbers = (f"{name}:#{number}" for number in range(source.tokens.num_documents))
         for part in chain.from_iterable(list(of_document(reading, name))[1:] for name in numbers):
             key = part["source"], part["epoch"], part["document"]
             place = part["step"], part["sample"], part["first_byte"], part["stop_byte"]
             found.append((*key, *place))
     assert sorted(found) == sorted(listed)
+    reading.close()
+    return steps, ended
 
 
 def check_epochs(reading, targets):
-    consumed = reading.ledger.consumed(STEPS)
-    ended = {name: consumed[name] // len(reading.feed.streams[name].dataset) for name in consumed}
-    assert ended["code"] >= 1, consumed
-    for (source, epoch), count in Counter(key[:2] for key in targets).items():
-        split = reading.splits[source]
-        if epoch < ended[source]:
-            assert count == split.num_tokens - split.num_documents
+    """See that epochs that have ended hold every target; returns how many ended, by source."""
+    consumed = reading.ledger.consumed(reading.steps_made)
+    sources = reading.ledger.sources
+    ended = {name: consumed[name] // source.order.num_samples for name, source in sources.items()}
+    for (name, epoch), count in Counter(key[:2] for key in targets).items():
+        tokens = sources[name].tokens
+        if epoch < ended[name]:
+            assert count == tokens.num_tokens - tokens.num_documents
+    return ended
 
 
 @pytest.mark.data

@@ -19,14 +19,15 @@ def names(tmp_path_factory):
             for name in of_source:
                 writer.add([5, 6], 2, name)
             writer.commit()
-    return {
-        source: DocumentNames(open_split(folder, "train", source, stage_kind="pretrain"))
+    splits = {
+        source: open_split(folder, "train", source, stage_kind="pretrain")
         for source in ("code", "web")
     }
+    return {source: DocumentNames(split, [split]) for source, split in splits.items()}
 
 
 def test_every_document_of_every_shard_has_its_name(names):
-    assert len(names["code"].split.shards) == 2
+    assert len(names["code"].tokens.shards) == 2
     assert [names["code"].name(number) for number in range(4)] == CODE
     assert [names["web"].name(number) for number in range(5)] == WEB
 

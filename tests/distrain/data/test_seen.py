@@ -6,13 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.data.feed import Feed, OrderedStream
+from distrain.data.on_the_fly import GrowingOrder, OnTheFlyStream, range_order
 from distrain.data.order import Order
 from distrain.data.packing import PackedIndex, plan_best_fit
+from distrain.data.range_shards import Patience, RangeShards
 from distrain.data.samples import IGNORE_INDEX, PackedDataset, PretrainDataset
 from distrain.data.schedule import Plan, Schedule
 from distrain.data.seen import Ledger, SeenSource, byte_ranges
 from distrain.data.shards import open_split
 from tests.distrain.data.corpus import make_texts, make_tokenizer, write_split
+from tests.distrain.data.made_ranges import MakeTexts
 
 LENGTH = 24
 TEXTS = {"code": make_texts(25, seed=1), "web": [*make_texts(12, seed=2), "", "é ü 漢字 🙂 " * 40]}
@@ -40,8 +43,16 @@ def read_by(splits, packing, schedule, block_samples=0):
         dataset = dataset_of(split, packing)
         order = Order(3, name, len(dataset), block_samples, 2)
         streams[name] = OrderedStream(dataset, order, "")
-    sources = {name: SeenSource.of(stream) for name, stream in streams.items()}
-    return Feed(streams, schedule, 3), Ledger(Plan(3, schedule), sources)
+    return account(streams, schedule)
+
+
+def account(streams, schedule, steps=1000):
+    """Open the ledger of a run that makes so many steps."""
+    plan = Plan(3, schedule)
+    first, size = schedule.samples_of(steps - 1)
+    read = plan.consumed(first + size)
+    sources = {name: SeenSource.of(streams[name], count) for name, count in read.items() if count}
+    return Feed(streams, schedule, 3), Ledger(plan, sources)
 
 
 def lives():
@@ -68,27 +79,32 @@ def check(splits, packing, life, block_samples=0):
     """Compare what is listed with the rows, and one direction with the other."""
     schedule, steps = lived(life)
     feed, ledger = read_by(splits, packing, schedule, block_samples)
+    check_ledger(feed, ledger, steps, packing)
+
+
+def check_ledger(feed, ledger, steps, packing):
     listed = []
     for step in range(steps):
         parts = ledger.parts_of_step(step)
-        first, size = schedule.samples_of(step)
-        check_rows(feed.rows(np.arange(first, first + size)), parts, first, splits)
+        first, size = feed.schedule.samples_of(step)
+        check_rows(feed.rows(np.arange(first, first + size)), parts, first, ledger)
         listed += parts
     by_document = defaultdict(list)
     for part in listed:
         by_document[part.source, part.document].append(part)
-    for name, split in splits.items():
-        for document in range(split.num_documents):
+    for name, source in ledger.sources.items():
+        for document in range(source.tokens.num_documents):
             expected = by_document[name, document]
             assert ledger.parts_of_document(name, document, steps) == expected
     check_epochs(ledger, listed, steps, packing)
 
 
-def check_rows(rows, parts, first, splits):
+def check_rows(rows, parts, first, ledger):
     inputs: dict[int, list[int]] = defaultdict(list)
     targets: dict[int, list[int]] = defaultdict(list)
     for part in parts:
-        ids = splits[part.source].document(part.document)[part.first : part.stop].tolist()
+        tokens = ledger.sources[part.source].tokens
+        ids = tokens.document(part.document)[part.first : part.stop].tolist()
         assert len(ids) == part.stop - part.first > 1
         inputs[part.sample - first] += ids[:-1]
         targets[part.sample - first] += ids[1:]
@@ -107,7 +123,7 @@ def check_epochs(ledger, listed, steps, packing):
     for (name, epoch), count in counts.items():
         assert set(count.values()) == {1}
         source = ledger.sources[name]
-        if ledger.consumed(steps)[name] >= (epoch + 1) * len(source.dataset):
+        if ledger.consumed(steps)[name] >= (epoch + 1) * source.order.num_samples:
             assert len(count) == num_targets(source, packing)
 
 
@@ -181,3 +197,38 @@ def test_an_empty_document_is_in_no_sample(splits, packing):
     assert ledger.parts_of_document("web", empty - 1, 50)
     with pytest.raises(IndexError):
         ledger.parts_of_document("web", len(TEXTS["web"]), 50)
+
+
+@pytest.mark.parametrize("known", [1, 37, 64, 100])
+def test_the_order_of_a_source_that_grows_is_found_again(known):
+    whole = GrowingOrder(Order(3, "web", 1, block_samples=4, window_blocks=4), known, True)
+    n = np.arange(3 * known)
+    epochs, indices = whole.visit(n)
+    assert epochs.tolist() == (n // known).tolist()
+    for epoch in range(3):
+        of_epoch = indices[epochs == epoch]
+        assert sorted(of_epoch.tolist()) == list(range(known))
+        assert whole.find(epoch, of_epoch).tolist() == n[epochs == epoch].tolist()
+    # As long as ranges are missing, nothing moves in the windows that are there.
+    part = GrowingOrder(whole.order, known, False)
+    there = n[: known // 16 * 16]
+    assert part.visit(there)[1].tolist() == indices[: len(there)].tolist()
+    assert part.find(0, indices[: len(there)]).tolist() == there.tolist()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+@pytest.mark.parametrize("steps", [3, 10, 60])
+def test_what_was_tokenized_on_the_fly_is_accounted_for(splits, packing, steps, tmp_path):
+    make_tokenizer(tmp_path)
+    ranges = RangeShards(MakeTexts(tmp_path), range_order(3, "web", 7), patience=Patience(5, 60))
+    order = Order(3, "web", 1, block_samples=4, window_blocks=2)
+    packed = packing == "best_fit"
+    web = OnTheFlyStream(ranges, order, LENGTH, is_packed=packed, content="made")
+    code = dataset_of(splits["code"], packing)
+    streams = {"web": web, "code": OrderedStream(code, Order(3, "code", len(code)), "")}
+    schedule = Schedule.planned(8, {0: {"web": 3, "code": 1}, 20: {"web": 1}})
+    feed, ledger = account(streams, schedule, steps)
+    assert ledger.sources["web"].order.is_whole == (steps == 60)
+    check_ledger(feed, ledger, steps, packing)
+    web.close()
