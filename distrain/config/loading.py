@@ -43,8 +43,8 @@ class CacheConfig(Section):
     stall_warning: Annotated[Duration, Field(ge=1)] = 30
     """A longer wait for data is logged, with what is waited for."""
     stall_deadline: Annotated[Duration, Field(ge=1)] = 300
-    """A longer wait is an error that names it. Below the timeout of the collectives (10 minutes
-    for NCCL), or the rank that waits is blamed by its peers."""
+    """A longer wait is an error that names it. Below the timeout of the collectives (30 minutes),
+    or the rank that waits is blamed by its peers."""
 
 
 class PretrainDataConfig(Section):

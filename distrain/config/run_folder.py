@@ -41,6 +41,10 @@ class StageFolder:
         self.tokenizer = self.path / "tokenizer.json"
         self.ranges = self.path / "ranges"
         """Of ``data.on_the_fly``: shards of the ranges that were tokenized so far."""
+        self.ready = self.path / "ready.json"
+        """What sources of ready tokens held when the stage looked at them."""
+        self.ready_index = self.path / "ready"
+        """Of token files of other tools: document ends and token counts that took a pass."""
         # export
         self.huggingface = self.path / "huggingface"
         """The model; after fine-tuning also ``base`` and ``adapter``, in PEFT's format."""

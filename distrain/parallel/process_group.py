@@ -30,6 +30,11 @@ def start_process_group(device: torch.device, *, timeout_s: float = 1800) -> Non
     )
 
 
+def local_world_size() -> int:
+    """Return how many ranks run on this node, as torchrun says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def finish(exit_code: int, *, together: bool = True) -> NoReturn:
     """End this process at once.
 

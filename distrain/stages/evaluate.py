@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distrain.config.recipe import EvaluateStage, PretrainStage
+from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage
 from distrain.config.records import read_json, write_json
 from distrain.data.loader import Microbatch, evaluation_microbatches
 from distrain.data.manifest import list_sources
 from distrain.data.samples import IGNORE_INDEX, Dataset, JoinedDataset, PretrainDataset
-from distrain.data.shards import open_split
+from distrain.data.shards import ShardedTokens, open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.evaluation import test_set
 from distrain.finetune.lora import merge
@@ -29,6 +29,7 @@ from distrain.models.causal_lm import CausalLM
 from distrain.parallel.device import resolve_device
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
 from distrain.stages.export import read_trained
+from distrain.stages.ready_tokens import ReadySources
 from distrain.stages.sft_data import PairSamples, find_pairs
 
 
@@ -51,15 +52,7 @@ def run_stage(context: StageContext) -> Outcome:
     lineage = lineage_of(context.recipe, context.name)
     meter.load(trained.base_state)
     if lineage.pretrain is not None:
-        folder = context.run.stage(str(lineage.prepare)).path
-        length = sequence_length(context, lineage.pretrain)
-        parts = [
-            PretrainDataset(
-                open_split(folder, "test", source, stage_kind="evaluate"), length, keep_tail=True
-            )
-            for source in list_sources(folder, "test")
-        ]
-        result["documents"] = meter.documents(JoinedDataset(parts), tokenizer)
+        result["documents"] = meter.documents(open_test_split(context), tokenizer)
     if lineage.sft is not None:
         assert trained.adapter_state is not None, "a fine-tuned line has adapters"
         assert trained.lora is not None, "and their settings"
@@ -72,9 +65,24 @@ def run_stage(context: StageContext) -> Outcome:
     return Outcome(result)
 
 
-def sequence_length(context: StageContext, name: str) -> int:
-    """Return the length in which the pretraining stage read its text."""
-    return typed(context.recipe, name, PretrainStage).training.sequence_length
+def open_test_split(context: StageContext) -> Dataset:
+    """Open the test split of all sources that the pretrained model was trained on.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    lineage = lineage_of(context.recipe, context.name)
+    prepare = context.run.stage(str(lineage.prepare))
+    pretrain = typed(context.recipe, lineage.pretrain, PretrainStage)
+    data = typed(context.recipe, lineage.prepare, PrepareStage).data
+    ready = ReadySources(data, prepare, pretrain.data.cache)
+    splits: list[ShardedTokens] = [
+        open_split(prepare.path, "test", source, stage_kind="evaluate")
+        for source in list_sources(prepare.path, "test")
+    ]
+    splits += [ready.open(name, "test", stage_kind="evaluate").tokens for name in ready.sources]
+    length = pretrain.training.sequence_length
+    return JoinedDataset([PretrainDataset(split, length, keep_tail=True) for split in splits])
 
 
 @dataclass(frozen=True)

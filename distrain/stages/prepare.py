@@ -28,6 +28,7 @@ from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.prepare_result import figures
+from distrain.stages.prepare_tokens import adopt_tokenizer, include_tokens, look_at_sources
 
 NOT_OF_THE_RESULT = {"workers", "keep_cleaned", "rejection_samples", "skip_budget"}
 """Settings of ``data`` that decide no byte of the splits."""
@@ -43,6 +44,23 @@ def run_stage(context: StageContext) -> Outcome:
 def prepare(stage: PrepareStage, folder: StageFolder) -> dict[str, Any]:
     """Fill ``folder``; returns the figures of ``result.json``."""
     started = time.monotonic()
+    looked = look_at_sources(stage, folder)
+    if stage.data.text_sources:
+        result = prepare_text(stage, folder)
+    else:
+        adopt_tokenizer(stage, folder)
+        result = {}
+    tokenizer = Tokenizer.load(folder.tokenizer)
+    if looked:
+        result = include_tokens(stage, folder, looked, tokenizer, result)
+    return result | {
+        "vocab_size": tokenizer.vocab_size,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def prepare_text(stage: PrepareStage, folder: StageFolder) -> dict[str, Any]:
+    """Make tokenizer, splits and pairs of the sources of text; returns their figures."""
     plan = open_plan(stage, folder)
     finished = find_finished(stage, folder)
     targets = targets_of(stage)
@@ -55,9 +73,7 @@ def prepare(stage: PrepareStage, folder: StageFolder) -> dict[str, Any]:
     _tidy(stage, folder)
     corpus = Corpus.from_record(_known(folder.corpus))
     manifests = {target: finished[target] for target in targets}
-    return figures(corpus, manifests, Tokenizer.load(folder.tokenizer)) | {
-        "seconds": round(time.monotonic() - started, 1)
-    }
+    return figures(corpus, manifests)
 
 
 def open_plan(stage: PrepareStage, folder: StageFolder) -> Plan:
@@ -71,7 +87,7 @@ def open_plan(stage: PrepareStage, folder: StageFolder) -> Plan:
     if plan is not None and plan.settings == settings:
         check_inputs(plan, stage.data, folder.path)
         return plan
-    log.info("listing %s", ", ".join(stage.data.named_sources))
+    log.info("listing %s", ", ".join(stage.data.text_sources))
     plan = make_plan(stage.data, settings)
     _discard(folder)
     save_plan(plan, folder.plan)
@@ -91,7 +107,7 @@ def targets_of(stage: PrepareStage) -> list[Target]:
     return [
         (split, source)
         for split in SPLITS
-        for source in stage.data.named_sources
+        for source in stage.data.text_sources
         if not (stage.data.on_the_fly and split == "train")
     ]
 

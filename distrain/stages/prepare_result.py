@@ -7,14 +7,11 @@ from typing import Any
 from distrain.data.commit import Target
 from distrain.data.manifest import SPLITS, Manifest
 from distrain.data.preprocess.corpus import Corpus
-from distrain.data.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 
-def figures(
-    corpus: Corpus, manifests: Mapping[Target, Manifest], tokenizer: Tokenizer
-) -> dict[str, Any]:
+def figures(corpus: Corpus, manifests: Mapping[Target, Manifest]) -> dict[str, Any]:
     """Return the figures; tokens of a split that is made on the fly are ``None``."""
     counts = corpus.counts
     splits = {
@@ -48,7 +45,6 @@ def figures(
         "tokens": tokens,
         "bytes": counts.text_bytes.total(),
         "tokens_per_byte": round(tokens / text_bytes, 4),
-        "vocab_size": tokenizer.vocab_size,
         "pairs": {
             split: sum(found.pairs or 0 for (of, _), found in manifests.items() if of == split)
             for split in SPLITS

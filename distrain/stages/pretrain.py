@@ -18,6 +18,7 @@ from distrain.models.init import initialize
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision
+from distrain.parallel.process_group import local_world_size
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
 from distrain.stages.pretrain_data import open_pretrain_data
 from distrain.stages.training import close, train_to_outcome
@@ -41,6 +42,7 @@ def run_stage(context: StageContext) -> Outcome:
         prepare,
         context.folder.path,
         context.recipe.seed,
+        local_ranks=local_world_size(),
     )
     for split in data.splits.values():
         check_tokenizer(split, tokenizer.fingerprint)
