@@ -15,6 +15,7 @@ from distrain.config.sources import (
     Source,
     protocol_of,
 )
+from distrain.config.token_sources import TokenSource, is_url
 from distrain.errors import DistrainError, PreflightError
 from launcher.environment import available_cpus, gpu_names
 from launcher.estimate import kept_checkpoint_bytes
@@ -27,6 +28,15 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "wandb": ("wandb",),
 }
 """Modules that each extra brings; the few heavy ones of ``train`` come with their stage below."""
+
+PREPARED = "the folder of a finished prepare stage"
+TOKENS = "token files"
+EXPECTED = {
+    "glob": "an existing file, folder or pattern",
+    TOKENS: "an existing file, folder or pattern of token files",
+    "file": "a file",
+}
+"""Kind of a path -> what it should name, where the kind does not say it."""
 
 
 class UnfitMachineError(PreflightError):
@@ -103,7 +113,7 @@ def missing_paths(recipe: Recipe) -> Iterator[PreflightError]:
             yield PreflightError(
                 setting,
                 f"'{pattern}', where there is {'something else' if where.exists() else 'nothing'}",
-                {"glob": "an existing file, folder or pattern", "file": "a file"}.get(kind, kind),
+                EXPECTED.get(kind, kind),
                 f"Correct {setting}; a relative path counts from {Path.cwd()}.",
             )
 
@@ -185,7 +195,7 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _modules_of_source(source: Source) -> Iterator[tuple[str, str]]:
     if isinstance(source, DatasetsSource | HubSource):
         yield "train", "datasets"
-    for path in source.paths if isinstance(source, FilesSource) else ():
+    for path in source.paths if isinstance(source, FilesSource | TokenSource) else ():
         module = REMOTE_MODULES.get(protocol_of(path) or "")
         if module is not None:
             yield "remote", module
@@ -195,10 +205,7 @@ def _paths(recipe: Recipe) -> Iterable[tuple[str, str, str]]:
     for name, stage in recipe.stages.items():
         if isinstance(stage, PrepareStage):
             for setting, source in stage.data.settings_of_sources.items():
-                if isinstance(source, FilesSource | DatasetsSource):
-                    for path in source.paths:
-                        if "://" not in path:  # what a store holds is seen when it is listed
-                            yield f"{name}.{setting}.paths", path, "glob"
+                yield from _paths_of_source(f"{name}.{setting}", source)
             if stage.tokenizer.path is not None:
                 yield f"{name}.tokenizer.path", stage.tokenizer.path, "file"
         if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
@@ -211,8 +218,27 @@ def _paths(recipe: Recipe) -> Iterable[tuple[str, str, str]]:
             yield f"{name}.data.path", stage.data.path, "file"
 
 
+def _paths_of_source(setting: str, source: Source) -> Iterator[tuple[str, str, str]]:
+    kind = "glob"
+    if isinstance(source, TokenSource):
+        kind = PREPARED if source.format == "distrain" else TOKENS
+        if source.tokenizer is not None:
+            yield f"{setting}.tokenizer", source.tokenizer, "file"
+    elif not isinstance(source, FilesSource | DatasetsSource):
+        return
+    for path in source.paths:
+        if not is_url(path):  # what a store holds is seen when it is listed
+            yield f"{setting}.paths", path, kind
+
+
 def _exists(pattern: str, kind: str) -> bool:
     path = Path(pattern).expanduser()  # as the stages read it
+    if kind == PREPARED:
+        return any((path / split).is_dir() for split in ("train", "validation"))
+    if kind == TOKENS and path.with_name(path.name + ".bin").exists():
+        return True  # Megatron's own tools name a pair of files by what their names share
+    if kind == TOKENS:
+        kind = "glob"
     if kind == "glob":
         # A file may have a pattern's characters in its name.
         return path.exists() or any(glob.iglob(str(path), recursive=True))  # noqa: PTH207

@@ -76,6 +76,13 @@ class StageReading:
         streams: dict[str, Stream] = {}
         length, seed = self.record["sequence_length"], self.record["seed"]
         for name in self.record["sources"]:
+            if name in prepared.token_sources:
+                raise DataError(
+                    f"source '{name}' of {self.where}",
+                    "ready tokens, whose documents have no names or text here",
+                    "sources that the prepare stage has made of text",
+                    "Look at the documents where they lie, with `distrain data sample`.",
+                )
             if prepared.on_the_fly:
                 stream = open_on_the_fly(
                     prepared, config.data, self._prepare, name, length=length, seed=seed

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -74,6 +75,40 @@ def test_urls_are_no_paths_and_need_the_module_of_their_store(tmp_path):
     [error] = missing_modules(recipe, find=lambda name: None if name in missing else name)
     assert error.found == "no aiohttp, s3fs"
     assert 'pip install "distrain[remote]"' in error.remedy
+
+
+def token_source(tmp_path, paths, **settings):
+    section = {"kind": "tokens", "format": "megatron", "paths": paths} | settings
+    return load_small(
+        tmp_path, "pairs.kind=none", f"prepare.data.source={json.dumps(section)}"
+    ).recipe
+
+
+def test_missing_token_files_and_their_tokenizer_are_named(tmp_path):
+    recipe = token_source(tmp_path, ["no/web", f"{tmp_path}/*.bin"], tokenizer="no/tokenizer.json")
+    assert [(error.where, error.expected) for error in missing_paths(recipe)] == [
+        ("prepare.data.source.tokenizer", "a file"),
+        ("prepare.data.source.paths", "an existing file, folder or pattern of token files"),
+        ("prepare.data.source.paths", "an existing file, folder or pattern of token files"),
+    ]
+    (tmp_path / "web.bin").write_bytes(b"")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    there = [f"{tmp_path}/web", f"{tmp_path}/*.bin", f"{tmp_path}/web.bin"]
+    recipe = token_source(tmp_path, there, tokenizer=f"{tmp_path}/tokenizer.json")
+    assert not list(missing_paths(recipe))
+
+
+def test_published_tokens_need_the_module_of_their_store_and_folders_a_split(tmp_path):
+    (tmp_path / "run" / "train").mkdir(parents=True)
+    paths = ["s3://bucket/corpus", f"{tmp_path}/run", f"{tmp_path}/other"]
+    recipe = token_source(tmp_path, paths, format="distrain")
+    [error] = missing_paths(recipe)
+    assert (error.expected, "/other" in error.found) == (
+        "the folder of a finished prepare stage",
+        True,
+    )
+    [missing] = missing_modules(recipe, find=lambda name: None if name == "s3fs" else name)
+    assert missing.found == "no s3fs"
 
 
 def test_a_path_below_the_home_folder_is_found_there(tmp_path, monkeypatch):
