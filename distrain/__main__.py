@@ -13,14 +13,15 @@ from pathlib import Path
 
 from distrain.config.load import read_resolved
 from distrain.config.lock import acquire
-from distrain.config.recipe import DISTRIBUTED_KINDS, Recipe
+from distrain.config.phases import PHASES, WHOLE, Phase, Share
+from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe
 from distrain.config.records import StageState, append_event, read_json, utc_now, write_json
 from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.errors import DistrainError, ExitCode, PreflightError
 from distrain.fault.parent import die_with_parent
 from distrain.monitor.logs import configure_logging
 from distrain.stages import stage_body
-from distrain.stages.context import Outcome, StageContext
+from distrain.stages.context import Outcome, StageContext, typed
 
 log = logging.getLogger("distrain")
 
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
             return data_commands.run_command(arguments.arguments)
         run = RunFolder(arguments.run)
         recipe = read_resolved(run.resolved)
+        if arguments.phase is not None:
+            return run_phase(recipe, run, arguments.stage, arguments.phase, arguments.share)
         return run_stage(recipe, run, arguments.stage, rank, again=arguments.again)
     except DistrainError as error:
         log.error("%s", error)  # noqa: TRY400  (a message for the user, not a traceback)
@@ -86,6 +89,21 @@ def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bo
     if lock is not None:
         os.close(lock)
     return ExitCode.DONE
+
+
+def run_phase(recipe: Recipe, run: RunFolder, name: str, phase: Phase, share: Share) -> int:
+    """Do one phase of a prepare stage, or a share of it; state and result are the stage's own."""
+    from distrain.stages import prepare_phases
+
+    folder = run.stage(name)
+    stage = typed(recipe, name, PrepareStage)
+    with prepare_phases.phase_lock(folder, run.root.name, phase, share):
+        try:
+            is_done = prepare_phases.run_phase(stage, folder, phase, share)
+        except DistrainError as error:
+            _record_permanent(StageContext(recipe, run, name, _next_attempt(folder)), error)
+            raise
+    return ExitCode.DONE if is_done else ExitCode.STOPPED
 
 
 def _after_error(code: ExitCode) -> int:
@@ -182,6 +200,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     stage.add_argument("run", type=Path)
     stage.add_argument("stage")
     stage.add_argument("--again", action="store_true", help="of evaluate: use the test split again")
+    stage.add_argument("--phase", choices=PHASES, help="of prepare: do this phase only")
+    stage.add_argument(
+        "--share", type=Share.parse, default=WHOLE, help="of a phase over ranges: INDEX/COUNT"
+    )
     generate = commands.add_parser("generate", help="complete a prompt with an exported model")
     generate.add_argument("folder", type=Path)
     generate.add_argument("prompt")

@@ -17,13 +17,16 @@ ORPHAN_PATIENCE_S = 10.0
 POLL_S = 0.1
 
 
-def acquire(path: Path, run: str, patience_s: float = ORPHAN_PATIENCE_S) -> int:
+def acquire(
+    path: Path, run: str, patience_s: float = ORPHAN_PATIENCE_S, *, shared: bool = False
+) -> int:
     """Take the lock until this process ends, however it ends, or the descriptor is closed.
 
     Args:
         path: The lock file; made if it is not there.
         run: Name of the run, for the message.
         patience_s: How long to wait for another holder to end.
+        shared: Hold it together with others that share it.
 
     Returns:
         The descriptor that holds the lock.
@@ -34,7 +37,8 @@ def acquire(path: Path, run: str, patience_s: float = ORPHAN_PATIENCE_S) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _wait(lambda: _try_lock(descriptor), patience_s, lambda: in_use(path, run))
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        _wait(lambda: _try_lock(descriptor, kind), patience_s, lambda: in_use(path, run))
     except BaseException:
         os.close(descriptor)
         raise
@@ -52,7 +56,7 @@ def hold(path: Path, run: str, patience_s: float = ORPHAN_PATIENCE_S) -> Iterato
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a living process holds the lock."""
+    """Tell whether a living process holds the lock alone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -96,9 +100,9 @@ def _wait(
         time.sleep(POLL_S)
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -9,15 +9,20 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distrain.config.phases import WHOLE, Share
 from distrain.config.recipe import PrepareStage
 from distrain.config.records import read_json
 from distrain.config.run_folder import StageFolder
 from distrain.data.commit import Target
+from distrain.data.encode import EncodeSettings
 from distrain.data.manifest import SPLITS, Manifest, check_split
+from distrain.data.preprocess.cleaning import CleanedRange
 from distrain.data.preprocess.corpus import Corpus
 from distrain.data.preprocess.pipeline import Pipeline
 from distrain.data.preprocess.plan import Plan, check_inputs, load_plan, make_plan, save_plan
@@ -66,14 +71,22 @@ def prepare_text(stage: PrepareStage, folder: StageFolder) -> dict[str, Any]:
     targets = targets_of(stage)
     missing = [target for target in targets if target not in finished]
     if missing:
-        workers = worker_count(stage.data.workers)
-        with WorkerPool(min(workers, len(plan.ranges)), die_with_parent) as pool:
-            pipeline = Pipeline(stage, folder, plan, pool)
+        with pipeline_of(stage, folder, plan) as pipeline:
             finished = make_missing(pipeline, finished)
     _tidy(stage, folder)
     corpus = Corpus.from_record(_known(folder.corpus))
     manifests = {target: finished[target] for target in targets}
     return figures(corpus, manifests)
+
+
+@contextmanager
+def pipeline_of(
+    stage: PrepareStage, folder: StageFolder, plan: Plan, share: Share = WHOLE
+) -> Iterator[Pipeline]:
+    """Yield the pipeline with as many workers as it may have, and as a share has ranges."""
+    workers = min(worker_count(stage.data.workers), len(share.numbers(len(plan.ranges))))
+    with WorkerPool(max(1, workers), die_with_parent) as pool:
+        yield Pipeline(stage, folder, plan, pool)
 
 
 def open_plan(stage: PrepareStage, folder: StageFolder) -> Plan:
@@ -132,6 +145,29 @@ def find_finished(stage: PrepareStage, folder: StageFolder) -> dict[Target, Mani
 def make_missing(pipeline: Pipeline, finished: Mapping[Target, Manifest]) -> dict[Target, Manifest]:
     """Go through the phases; what is ``finished`` stays if the corpus is still the same."""
     cleaned = pipeline.clean()
+    decided = decide(pipeline, cleaned, finished)
+    pipeline.encode(decided.settings, cleaned)
+    return decided.whole | pipeline.commit(decided.settings, decided.missing)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What is to be encoded, and with what.
+
+    Args:
+        whole: Committed before, and still of this corpus and tokenizer.
+        missing: All other targets.
+    """
+
+    settings: EncodeSettings
+    whole: dict[Target, Manifest]
+    missing: list[Target]
+
+
+def decide(
+    pipeline: Pipeline, cleaned: Sequence[CleanedRange], finished: Mapping[Target, Manifest]
+) -> Decided:
+    """Settle all that needs the documents of all ranges, or read how it was settled."""
     corpus, masks = pipeline.dedup(cleaned)
     _report(corpus)
     tokenizer = pipeline.tokenizer(masks)
@@ -142,8 +178,7 @@ def make_missing(pipeline: Pipeline, finished: Mapping[Target, Manifest]) -> dic
     }
     missing = [target for target in targets_of(pipeline.stage) if target not in whole]
     settings = pipeline.settings(tokenizer, corpus, masks, {split for split, _ in missing})
-    pipeline.encode(settings, cleaned)
-    return whole | pipeline.commit(settings, missing)
+    return Decided(settings, whole, missing)
 
 
 def _report(corpus: Corpus) -> None:
@@ -185,7 +220,9 @@ def _discard(folder: StageFolder) -> None:
 
 def _tidy(stage: PrepareStage, folder: StageFolder) -> None:
     """Remove what only an unfinished stage needs."""
-    _remove(WorkFolder(folder.work).encoded)
+    work = WorkFolder(folder.work)
+    for path in (work.encoded, work.locks):
+        _remove(path)
     if not stage.data.keep_cleaned:
         _remove(folder.work)
 

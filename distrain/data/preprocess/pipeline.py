@@ -6,10 +6,12 @@
 
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
+from distrain.config.phases import WHOLE, Share
 from distrain.config.recipe import PrepareStage
 from distrain.config.records import read_json, write_json, write_text
 from distrain.config.run_folder import StageFolder
@@ -55,28 +57,54 @@ class Pipeline:
         Raises:
             DataError: More is broken than ``data.skip_budget``, or a file changed.
         """
-        data = self.stage.data
-        done = {
-            number: record
-            for number, planned in enumerate(self.plan.ranges)
-            if (record := load_cleaned(self.work, planned)) is not None
-        }
-        missing = [number for number in range(len(self.plan.ranges)) if number not in done]
-        _log_start("cleaning", len(missing), len(self.plan.ranges))
-        jobs = [
-            CleanJob(data, self.plan.ranges[number], self.work.root, self._train_bytes(number))
-            for number in missing
-        ]
+        numbers = range(len(self.plan.ranges))
+        done = self.load_cleaned(numbers)
+        missing = [number for number in numbers if number not in done]
+        _log_start("cleaning", len(missing), len(numbers))
         total = Counts()
         for record in done.values():
             total.add(record.counts)
-        for place, record in self.pool.run(jobs):
+        for place, record in self.pool.run(self._clean_jobs(missing)):
             done[missing[place]] = record
             total.add(record.counts)
             examples = [example for number in sorted(done) for example in done[number].broken]
-            check_budget(total, examples[:3], data.skip_budget)
-            log.debug("%d of %d ranges are clean", len(done), len(self.plan.ranges))
-        return [done[number] for number in range(len(self.plan.ranges))]
+            check_budget(total, examples[:3], self.stage.data.skip_budget)
+            log.debug("%d of %d ranges are clean", len(done), len(numbers))
+        return [done[number] for number in numbers]
+
+    def clean_share(self, share: Share) -> None:
+        """Clean the ranges of a share that are not finished.
+
+        Raises:
+            DataError: More of a range is broken than of the whole corpus may be, or a file changed.
+        """
+        numbers = share.numbers(len(self.plan.ranges))
+        done = self.load_cleaned(numbers)
+        missing = [number for number in numbers if number not in done]
+        _log_start("cleaning", len(missing), len(numbers))
+        for _ in self.pool.run(self._clean_jobs(missing)):
+            pass
+
+    def load_cleaned(self, numbers: Iterable[int]) -> dict[int, CleanedRange]:
+        """Return the records of those among some ranges that are cleaned, by number."""
+        return {
+            number: record
+            for number in numbers
+            if (record := load_cleaned(self.work, self.plan.ranges[number])) is not None
+        }
+
+    def _clean_jobs(self, numbers: Iterable[int]) -> list[CleanJob]:
+        return [
+            CleanJob(
+                self.stage.data, self.plan.ranges[number], self.work.root, self._train_bytes(number)
+            )
+            for number in numbers
+        ]
+
+    def is_decided(self) -> bool:
+        """Whether deduplication, tokenizer and engine are settled."""
+        settled = (self.work.decided, self.folder.tokenizer, self.work.engine)
+        return all(path.exists() for path in settled)
 
     def dedup(self, cleaned: Sequence[CleanedRange]) -> tuple[Corpus, list[Mask]]:
         """Decide which documents are copies, unless it is decided; returns what is left.
@@ -153,15 +181,18 @@ class Pipeline:
             max(1, available_cpus() // min(self.pool.count, len(self.plan.ranges))),
         )
 
-    def encode(self, settings: EncodeSettings, cleaned: Sequence[CleanedRange]) -> None:
-        """Encode the ranges that are not finished."""
-        jobs: list[EncodeJob] = []
-        first = 0
-        for planned, done in zip(self.plan.ranges, cleaned, strict=True):
-            if not is_encoded(self.work, planned, settings):
-                jobs.append(EncodeJob(settings, planned, self.work.root, first, done.documents))
-            first += done.documents
-        _log_start(f"encoding {', '.join(settings.splits)} of", len(jobs), len(self.plan.ranges))
+    def encode(
+        self, settings: EncodeSettings, cleaned: Sequence[CleanedRange], share: Share = WHOLE
+    ) -> None:
+        """Encode the ranges of a share that are not finished."""
+        firsts = list(accumulate((done.documents for done in cleaned), initial=0))
+        numbers = share.numbers(len(self.plan.ranges))
+        jobs = [
+            EncodeJob(settings, planned, self.work.root, firsts[number], cleaned[number].documents)
+            for number in numbers
+            if not is_encoded(self.work, planned := self.plan.ranges[number], settings)
+        ]
+        _log_start(f"encoding {', '.join(settings.splits)} of", len(jobs), len(numbers))
         for _ in self.pool.run(jobs):
             pass
 

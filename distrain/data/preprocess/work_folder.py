@@ -18,6 +18,8 @@ class WorkFolder:
         """The counts; written after ``masks``: the dedup phase is done."""
         self.engine = root / "encoder.json"
         """Which engine encodes; chosen once, for all ranges."""
+        self.locks = root / "locks"
+        """Held by the processes that make one share of the ranges each."""
 
     def documents(self, planned: PlannedRange) -> Path:
         """Cleaned documents of a range, a Parquet file."""
