@@ -35,6 +35,13 @@ class TokenFormat(StrEnum):
     NPY = "npy"
 
 
+class Storage(StrEnum):
+    """How blocks lie at a URL."""
+
+    ZSTD = "zstd"
+    RAW = "raw"
+
+
 class Dtype(StrEnum):
     """Types of ids; ``distrain.data.adapters.npy.DTYPES``."""
 
@@ -195,6 +202,41 @@ def seen(
         return
     for line in (step_lines if document is None else document_lines)(head, records):
         typer.echo(line)
+
+
+@app.command()
+def publish(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, or the folder of its prepare stage.")
+    ],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Where to: s3://bucket/corpus, gs://..., file://.")
+    ],
+    storage: Annotated[
+        Storage, typer.Option("--storage", help="zstd: smaller; raw: can be mapped as it is.")
+    ] = Storage.ZSTD,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Needed if several stages prepare.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload prepared splits, to be read from there; what lies there whole is left as it is."""
+    from launcher.data_text import published_line, source_of_published
+
+    if "://" not in url:
+        raise typer.BadParameter(
+            f"'{url}' is no URL; write s3://bucket/folder, or file://{Path(url).absolute()}"
+        )
+    given = ["publish", find_target(target), url, f"--storage={storage.value}"]
+    records = []
+    for record in _records([*given, *([f"--stage={stage}"] if stage else [])]):
+        records.append(record)
+        if not as_json:
+            _print(published_line(record))
+    if as_json:
+        _print(json.dumps({"url": url, "parts": records}, indent=2))
+    else:
+        _print(source_of_published(url))
 
 
 def find_target(target: str | None) -> str:

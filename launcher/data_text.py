@@ -48,6 +48,17 @@ def verified_text(record: Record) -> str:
     return "\n".join(lines)
 
 
+def published_line(record: Record) -> str:
+    """Say in a line what lies at a URL now."""
+    size = f"{plural(record['tokens'], 'token')} in {plural(record['shards'], 'shard')}"
+    return f"there    {visible(_name(record) or '')}  {visible(record['url'])}  ({size})"
+
+
+def source_of_published(url: str) -> str:
+    """Write the setting of a recipe that reads from a URL."""
+    return f"read it with  data.source: {{kind: tokens, format: distrain, paths: [{url}]}}"
+
+
 def damage_text(count: int) -> str:
     """Say how much is damaged, at the end."""
     return f"error: {plural(count, 'problem')} found; each is named above"

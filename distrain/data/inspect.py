@@ -18,8 +18,10 @@ from distrain.data.adapters.opening import (
     find_bad_id,
     open_files,
 )
+from distrain.data.cache.remote_store import RemoteStore
 from distrain.data.digests import FileRecord
 from distrain.data.manifest import MANIFEST, TEST_SPLIT, Manifest
+from distrain.data.published import read_published, read_source_manifest
 from distrain.data.shards import ShardedTokens, Split
 from distrain.data.targets import RAW, ForeignFiles, Place
 from distrain.data.tokenizer import Tokenizer
@@ -34,14 +36,39 @@ MAX_LENGTHS = 4_000_000
 SAMPLED_TOKENS = 1 << 22
 STRETCH = 1 << 16
 TOP_TOKENS = 10
+TIMEOUT_S = 60.0
+"""For each file at a URL; who waits for it is a person."""
 
 
 def describe_place(place: Place, tokenizer: Tokenizer | None, manifest: Manifest) -> Record:
     """Describe one source in one split; of the test split, what its manifest says and no more."""
     if manifest.storage == RAW:
         check_files(place.path, manifest.files, verify=False)
-    record: Record = {
-        "path": str(place.path),
+    record = describe_manifest(str(place.path), manifest)
+    if manifest.split == TEST_SPLIT or manifest.storage != RAW:
+        return record  # counts are all that is known without opening it
+    split = place.open(manifest, "data inspect")
+    counted = int(split.token_counts.sum())
+    return record | _lengths(split) | {"top_tokens": _top(split.token_counts, counted, tokenizer)}
+
+
+def describe_published(url: str) -> Iterator[Record]:
+    """Describe what was published at a URL: what its manifests say.
+
+    Raises:
+        DataError: Nothing was published there, or it cannot be read.
+    """
+    store = RemoteStore(url)
+    for split, names in read_published(store, timeout_s=TIMEOUT_S).items():
+        for name in names:
+            manifest = read_source_manifest(store, split, name, timeout_s=TIMEOUT_S)
+            yield describe_manifest(store.below(split, name).url, manifest)
+
+
+def describe_manifest(path: str, manifest: Manifest) -> Record:
+    """Return what a manifest alone says of its source."""
+    return {
+        "path": path,
         "format": "distrain",
         "split": manifest.split,
         "source": manifest.source,
@@ -61,11 +88,6 @@ def describe_place(place: Place, tokenizer: Tokenizer | None, manifest: Manifest
         "digest": manifest.digest,
         "shards": [asdict(shard) | _files_of(manifest, shard.name) for shard in manifest.shards],
     }
-    if manifest.split == TEST_SPLIT or manifest.storage != RAW:
-        return record  # counts are all that is known without opening it
-    split = place.open(manifest, "data inspect")
-    counted = int(split.token_counts.sum())
-    return record | _lengths(split) | {"top_tokens": _top(split.token_counts, counted, tokenizer)}
 
 
 def describe_foreign(target: ForeignFiles) -> Record:

@@ -6,7 +6,6 @@ goes on after the objects that have one. The manifest is written last.
 """
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -43,8 +42,6 @@ from distrain.data.remote_shards import (
 )
 from distrain.errors import DataError
 
-log = logging.getLogger(__name__)
-
 Result = TypeVar("Result")
 
 LEVEL = 3
@@ -72,7 +69,14 @@ class PublishSettings:
 
 
 def publish(folder: Path, url: str, settings: PublishSettings | None = None) -> list[Manifest]:
-    """Upload all sources of all finished splits, and the tokenizer; returns the manifests there.
+    """Do as ``publish_each``; returns all manifests."""
+    return list(publish_each(folder, url, settings))
+
+
+def publish_each(
+    folder: Path, url: str, settings: PublishSettings | None = None
+) -> Iterator[Manifest]:
+    """Upload all sources of all finished splits, and the tokenizer; yields each manifest there.
 
     Cut off at any moment, the same call goes on. What lies there whole is not uploaded again.
 
@@ -86,25 +90,22 @@ def publish(folder: Path, url: str, settings: PublishSettings | None = None) -> 
     """
     settings = settings or PublishSettings()
     store = RemoteStore(url, settings.storage_options)
-    manifests = [
-        _Upload(store, folder, check_split(folder, split, source), settings).run()
-        for split in SPLITS
-        for source in list_sources(folder, split)
-    ]
-    if not manifests:
+    names = {split: list_sources(folder, split) for split in SPLITS}
+    if not any(names.values()):
         raise DataError(
             str(folder),
             "no finished split",
             "the folder of a prepare stage",
             "Run the prepare stage first.",
         )
+    for split, sources in names.items():
+        for source in sources:
+            yield _Upload(store, folder, check_split(folder, split, source), settings).run()
     patient = _PatientStore(store, settings.timeout_s)
     for name in TOKENIZER_FILES:
         if (folder / name).exists():
             patient.write(name, (folder / name).read_bytes())
-    names = {split: list_sources(folder, split) for split in SPLITS}
     patient.write(PUBLISHED, json.dumps(names).encode())
-    return manifests
 
 
 class _Upload:
@@ -128,7 +129,6 @@ class _Upload:
         self.patient.write(MANIFEST, manifest.to_text().encode())
         for shard in self.manifest.shards:
             self.patient.remove(_table_name(shard))
-        log.info("%s: %d shards", self.store.url, len(manifest.shards))
         return manifest
 
     def _send_all(self) -> NDArray[np.void]:

@@ -28,21 +28,31 @@ TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json")
 def list_remote_sources(store: RemoteStore, split: str, *, timeout_s: float) -> list[str]:
     """Return the names of the published sources of a split.
 
-    Not every store can list its objects, so ``publish`` writes a list of them.
-
     Raises:
         DataError: Nothing was published there, or nothing of this split, or it is not readable.
     """
-    remote = _Whole(store, PUBLISHED, "the list of what was published there", _is_json)
-    content = complete(remote, Progress(time.monotonic() + timeout_s))
-    names: list[str] = json.loads(content).get(split, [])
+    names = read_published(store, timeout_s=timeout_s).get(split, [])
     if not names:
         raise DataError(
-            remote.url,
+            f"{store.url}/{PUBLISHED}",
             f"no source of the {split} split",
             "one at least",
             "Publish the run again with 'distrain data publish'.",
         )
+    return names
+
+
+def read_published(store: RemoteStore, *, timeout_s: float) -> dict[str, list[str]]:
+    """Return the names of the published sources by split.
+
+    Not every store can list its objects, so ``publish`` writes a list of them.
+
+    Raises:
+        DataError: Nothing was published there, or it is not readable.
+    """
+    remote = _Whole(store, PUBLISHED, "the list of what was published there", _is_json)
+    content = complete(remote, Progress(time.monotonic() + timeout_s))
+    names: dict[str, list[str]] = json.loads(content)
     return names
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.config.load import read_resolved
+from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.run_folder import RunFolder
+from distrain.config.token_sources import is_url
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.foreign import Reading
 from distrain.data.adapters.opening import find_token_files
@@ -144,8 +146,14 @@ def find_foreign(target: str, token_format: str | None) -> tuple[str, list[Path]
     Raises:
         DataError: There are none, or of no format that is known.
     """
-    if "://" in target:
-        find_token_files([target], ADAPTERS["npy"])  # refuses it, and says why
+    if is_url(target):
+        raise DataError(
+            target,
+            "a URL",
+            "a run, or files of this machine",
+            "Use `distrain data inspect` to see what was published there; `distrain data publish` "
+            "of its run reads everything there again.",
+        )
     if token_format is not None:
         return token_format, find_token_files([target], ADAPTERS[token_format])
     for name, adapter in ADAPTERS.items():
@@ -190,6 +198,14 @@ def _places_of_run(root: Path) -> list[Place]:
     recipe = read_resolved(RunFolder(root).resolved)
     stages = [name for name, stage in recipe.stages.items() if stage.kind == "prepare"]
     places = [place for name in stages for place in _places_of_stage(root / name)]
+    ready = [part for name in stages for part in _ready_tokens(recipe, name)]
+    if not places and ready:
+        raise DataError(
+            str(root),
+            "a run whose sources are ready tokens, which it reads where they lie",
+            "splits that its prepare stage has written",
+            f"Name them: {'; '.join(ready)}.",
+        )
     if not places:
         raise DataError(
             str(root),
@@ -200,6 +216,17 @@ def _places_of_run(root: Path) -> list[Place]:
             else "Look at the run that prepared its data.",
         )
     return places
+
+
+def _ready_tokens(recipe: Recipe, name: str) -> list[str]:
+    """Say which path and format show each source of ready tokens of a prepare stage."""
+    stage = recipe.stages[name]
+    assert isinstance(stage, PrepareStage), "of kind prepare"
+    return [
+        path if source.format == "distrain" else f"{path} --format {source.format}"
+        for source in stage.data.token_sources.values()
+        for path in source.paths
+    ]
 
 
 def _places_of_stage(folder: Path) -> list[Place]:

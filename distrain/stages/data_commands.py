@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from distrain.config.token_sources import is_url
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.foreign import Reading
 from distrain.data.adapters.npy import DTYPES
@@ -18,6 +19,7 @@ from distrain.data.inspect import (
     Verified,
     describe_foreign,
     describe_place,
+    describe_published,
     open_foreign,
     verify_foreign,
     verify_place,
@@ -28,7 +30,7 @@ from distrain.data.shards import ShardedTokens
 from distrain.data.targets import ForeignFiles, Place, find_foreign, find_places, tokenizer_for
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError, DistrainError, ExitCode
-from distrain.stages import seen
+from distrain.stages import publish_command, seen
 
 Record = dict[str, Any]
 
@@ -53,6 +55,9 @@ def run_command(argv: Sequence[str]) -> int:
 
 def inspect(arguments: argparse.Namespace) -> Iterator[Record]:
     """Yield a record of each source in each split, or one of all foreign files."""
+    if is_url(arguments.target):
+        yield from describe_published(arguments.target)
+        return
     places = find_places(Path(arguments.target))
     for place in places:
         manifest = place.read_manifest()
@@ -102,7 +107,14 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], Iterator[Record]]] = {
     "verify": verify,
     "sample": sample,
     "seen": seen.seen,
+    "publish": publish_command.publish_run,
 }
+
+ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "seen": seen.add_arguments,
+    "publish": publish_command.add_arguments,
+}
+"""Commands that take others than those that look at any tokens."""
 
 Part = tuple[Record, ShardedTokens, Tokenizer | None]
 """What a stream is called, the stream, and what made it."""
@@ -223,8 +235,8 @@ def _parser() -> argparse.ArgumentParser:
     for name in COMMANDS:
         command = commands.add_parser(name)
         command.add_argument("target")
-        if name == "seen":
-            seen.add_arguments(command)
+        if name in ARGUMENTS:
+            ARGUMENTS[name](command)
             continue
         command.add_argument("--format", choices=list(ADAPTERS))
         command.add_argument("--dtype", choices=DTYPES)
