@@ -38,10 +38,8 @@ def test_a_run_is_published_and_what_lies_there_is_inspected(distrain, tmp_path)
     code, out, err = distrain("publish", "small", url)
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert [line.split("  ")[:2] for line in lines[:3]] == [
-        ["there ", "  train/main"],
-        ["there ", "  validation/main"],
-        ["there ", "  test/main"],
+    assert [line.split()[:3] for line in lines[:3]] == [
+        ["there", f"{split}/main", f"{url}/{split}/main"] for split in SPLITS
     ]
     assert lines[3] == (
         f"read it with  data.source: {{kind: tokens, format: distrain, paths: [{url}]}}"
