@@ -5,6 +5,7 @@ part of the global batch, and the parts in order of rank are the batch.
 """
 
 import itertools
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -169,14 +170,28 @@ class Loader:
         at_once = max(1, TOKENS_AT_ONCE // (share * self.feed.sequence_length))
         ready: deque[Future[list[Batch]]] = deque()
         executor = ThreadPoolExecutor(self.num_threads, thread_name_prefix="loader")
+        is_over = threading.Event()
+
+        def make(steps: range) -> list[Batch]:
+            # Nobody will read on after an error; to begin would be to wait once more for what
+            # did not come.
+            if is_over.is_set():
+                return []
+            try:
+                return self._make(steps)
+            except BaseException:
+                is_over.set()
+                raise
+
         try:
             while True:
                 while len(ready) < max(-(-self.prefetch // at_once), self.num_threads) + 1:
                     steps = range(start_step, start_step + at_once)
-                    ready.append(executor.submit(self._make, steps))
+                    ready.append(executor.submit(make, steps))
                     start_step = steps.stop
                 yield from ready.popleft().result()
         finally:
+            is_over.set()
             executor.shutdown(wait=True, cancel_futures=True)
 
 

@@ -214,9 +214,11 @@ def test_an_error_in_the_thread_reaches_who_asks_for_that_batch(dataset, monkeyp
 
         def fill(self, buffer, rows, indices):
             if order.find(0, indices).max() >= 24:
+                failures.append(len(indices))
                 raise OSError("disk gone")
             dataset.fill(buffer, rows, indices)
 
+    failures: list[int] = []
     order = Order(7, "text", len(dataset))
     batches = loader(Failing()).batches()
     monkeypatch.setattr("distrain.data.loader.TOKENS_AT_ONCE", 24 * LENGTH)
@@ -224,6 +226,7 @@ def test_an_error_in_the_thread_reaches_who_asks_for_that_batch(dataset, monkeyp
     with pytest.raises(OSError, match="disk gone"):
         next(batches)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+    assert len(failures) == 1, "each further one might wait for what does not come"
 
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused(dataset):
