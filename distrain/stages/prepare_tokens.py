@@ -225,13 +225,16 @@ def _add_figures(result: dict[str, Any], ready: Mapping[str, dict[str, Any]]) ->
             values["bytes"] += figures["bytes"].get(split, 0)
             if values["tokens"] is not None:  # on the fly, nobody has counted
                 values["tokens"] += figures["tokens"][split]
+    text_bytes = sum(values["bytes"] for values in splits.values())
+    for values in splits.values():
+        values["bytes"] = values["bytes"] or None  # nobody knows what ids of other tools were
     added = sum(sum(figures["tokens"].values()) for figures in ready.values())
     return result | {
         "documents": sum(values["documents"] for values in splits.values()),
         "sources": result.get("sources", {}) | ready,
         "splits": splits,
         "tokens": result.get("tokens", 0) + added,
-        "bytes": sum(values["bytes"] for values in splits.values()),
+        "bytes": text_bytes or None,
     }
 
 
