@@ -149,6 +149,13 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed calls of ``write_text`` left in a folder that nobody writes to now."""
+    for path in folder.glob(".*.????????"):
+        if path.is_file():
+            path.unlink()
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; ``None`` if the file does not exist."""
     try:

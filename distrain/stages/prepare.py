@@ -17,7 +17,7 @@ from typing import Any
 
 from distrain.config.phases import WHOLE, Share
 from distrain.config.recipe import PrepareStage
-from distrain.config.records import read_json
+from distrain.config.records import read_json, remove_unfinished
 from distrain.config.run_folder import StageFolder
 from distrain.data.commit import Target
 from distrain.data.encode import EncodeSettings
@@ -220,9 +220,12 @@ def _discard(folder: StageFolder) -> None:
 
 def _tidy(stage: PrepareStage, folder: StageFolder) -> None:
     """Remove what only an unfinished stage needs."""
+    remove_unfinished(folder.path)
     work = WorkFolder(folder.work)
     for path in (work.encoded, work.locks):
         _remove(path)
+    for leftover in work.cleaned.glob("*/.*"):  # of processes that were killed
+        leftover.unlink()
     if not stage.data.keep_cleaned:
         _remove(folder.work)
 
