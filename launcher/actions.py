@@ -161,6 +161,10 @@ def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]
     run.stop.touch()
     for name, attempt in running.items():
         append_event(run.events, "stop_requested", name, attempt=attempt)
+    if recipe.launch.backend == "slurm":
+        from launcher.submit import cancel_phases
+
+        cancel_phases(run, recipe.stages)
     started = time.monotonic()
     ended = False
     while not ended and time.monotonic() - started < patience_s:

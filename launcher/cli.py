@@ -143,7 +143,7 @@ def submit(
     start: FromOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Queue a recipe with Slurm, one job a stage."""
+    """Queue the jobs of a recipe with Slurm."""
     from launcher import actions, planning
 
     if dry_run:

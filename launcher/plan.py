@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.layout import Layout, microbatches_per_rank, resolve_layout, stage_order
-from distrain.config.recipe import DISTRIBUTED_KINDS, Recipe, TrainStage
+from distrain.config.phases import Phase
+from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe, TrainStage
 from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError, RecipeError
 
@@ -42,6 +43,8 @@ class StagePlan:
     """How the ranks are cut; ``None`` for stages that run as one process."""
     accumulation: int | None
     """Microbatches per rank and optimizer step; ``None`` as for ``layout``."""
+    tasks: int = 1
+    """Array tasks that share the ranges of a prepare stage, under Slurm."""
 
     @property
     def world_size(self) -> int:
@@ -90,9 +93,12 @@ def make_plan(recipe: Recipe, run: RunFolder, processes_per_node: int) -> Plan:
 
 def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan:
     stage = recipe.stages[name]
+    launch = recipe.launch
     if stage.kind not in DISTRIBUTED_KINDS or not isinstance(stage, TrainStage):
-        return StagePlan(name, stage.kind, stage.needs, 1, 1, None, None, None)
-    nodes = recipe.launch.nodes
+        has_ranges = isinstance(stage, PrepareStage) and bool(stage.data.text_sources)
+        tasks = launch.prepare_tasks if has_ranges and launch.backend == "slurm" else 1
+        return StagePlan(name, stage.kind, stage.needs, 1, 1, None, None, None, tasks)
+    nodes = launch.nodes
     world_size = nodes * processes_per_node
     layout = resolve_layout(stage.parallelism, world_size)
     return StagePlan(
@@ -162,6 +168,14 @@ def stage_argv(
         "--module",
         *command,
     ]
+
+
+def phase_argv(
+    stage: StagePlan, run: RunFolder, phase: Phase, *, python: str, share: str | None
+) -> list[str]:
+    """Return the command that does one phase of a prepare stage, or one ``share`` of it."""
+    argv = stage_argv(stage, run, python=python, rendezvous=None)
+    return [*argv, f"--phase={phase}", *([f"--share={share}"] if share else [])]
 
 
 def local_rendezvous(start_id: str) -> Rendezvous:

@@ -143,17 +143,20 @@ class Slurm:
     def __init__(self, run: Run = run_command) -> None:
         self._run = run
 
-    def submit(self, script: Path, after: Sequence[str] = ()) -> str:
-        """Queue a script behind the jobs ``after`` and return its id.
+    def submit(self, script: Path, after: Sequence[str] = (), behind: str | None = None) -> str:
+        """Queue a script behind other jobs and return its id.
 
-        It starts when all of them succeeded, and is cancelled when one did not.
+        It starts when all jobs ``after`` succeeded and the job or array ``behind`` ended in any
+        way; it is cancelled when one of ``after`` did not succeed.
 
         Raises:
             SchedulerError: Slurm refused, or is not there.
         """
         argv = ["sbatch", "--parsable"]
-        if after:
-            argv += [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"]
+        conditions = [f"afterok:{':'.join(after)}"] if after else []
+        conditions += [f"afterany:{behind}"] if behind is not None else []
+        if conditions:
+            argv += [f"--dependency={','.join(conditions)}", "--kill-on-invalid-dep=yes"]
         answer = self._run([*argv, str(script)])
         job = answer.out.strip().partition(";")[0]  # "id;cluster" in a federation
         if answer.code != 0 or not job.isdigit():
@@ -168,6 +171,8 @@ class Slurm:
     def job_states(self, ids: Iterable[str]) -> dict[str, JobInfo]:
         """Return what Slurm knows of jobs; one that it has forgotten is left out.
 
+        An array is known by the task that is furthest from its end.
+
         Raises:
             SchedulerError: Slurm did not answer; that says nothing about the jobs.
         """
@@ -175,22 +180,23 @@ class Slurm:
         for job in ids:
             answer = self._run(["scontrol", "show", "job", "--oneliner", job])
             if answer.code == 0:
-                found[job] = parse_job(answer.out)
+                tasks = [parse_job(line) for line in answer.out.splitlines() if line.strip()]
+                found[job] = min(tasks, key=_distance_to_end, default=parse_job(""))
             elif not UNKNOWN_JOB.search(answer.err):
                 raise _no_answer("scontrol show job", answer)
         return found
 
     def live_jobs(self, name: str) -> list[str]:
-        """Return the ids of this user's queued and running jobs of that name.
+        """Return the ids of this user's queued and running jobs and arrays of that name.
 
         Raises:
             SchedulerError: Slurm did not answer.
         """
-        argv = ["squeue", "--noheader", "--me", f"--name={name}", "--format=%A"]
+        argv = ["squeue", "--noheader", "--me", f"--name={name}", "--format=%F"]
         answer = self._run(argv)
         if answer.code != 0:
             raise _no_answer("squeue", answer)
-        return answer.out.split()
+        return list(dict.fromkeys(answer.out.split()))  # once for each task of an array
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Cancel jobs; those that have ended already are left as they are.
@@ -222,6 +228,15 @@ def parse_job(line: str) -> JobInfo:
         nodes="" if nodes == "(null)" else nodes,
         script=script[1] if script else "",
     )
+
+
+def _distance_to_end(info: JobInfo) -> int:
+    """Order the tasks of an array: running, waiting, ending, ended."""
+    if info.state == "RUNNING":
+        return 0
+    if not info.is_live:
+        return 3
+    return 2 if info.state == "COMPLETING" else 1
 
 
 def _field(line: str, name: str) -> str:
@@ -257,6 +272,7 @@ _REFUSALS = {
     "qos": "Set the site file's qos to one that `sacctmgr show qos` lists.",
     "node configuration": "Ask for what a node has: compare launch.nodes, and gpus_per_node and "
     "cpus_per_task of the site file, with `sinfo -o '%P %D %c %G'`.",
+    "array": "Set launch.prepare_tasks to at most what `scontrol show config` has as MaxArraySize.",
     "node count": "Set launch.nodes to at most what `sinfo` lists for the partition.",
     "time limit": "Set launch.time_limit to at most what `sinfo -o '%P %l'` lists.",
     "unable to contact": "Try `scontrol ping`, and again when it answers.",

@@ -7,6 +7,7 @@ from distrain.config.load import LoadedRecipe
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.config.run_folder import RunFolder
 from launcher.estimate import checkpoint_bytes, stage_parameters, stage_tokens
+from launcher.jobs import jobs_of
 from launcher.plan import Plan, StagePlan
 from launcher.progress import total_steps
 from launcher.resources import ShippedRecipe
@@ -53,6 +54,7 @@ def plan_text(loaded: LoadedRecipe, plan: Plan) -> str:
         table(PLAN_HEADER, rows),
         "",
         "In every stage: processes = ranks = product of the degrees of its layout.",
+        *(_chain(stage) for stage in plan.stages if stage.tasks > 1),
     ]
     changed = [key for key, origin in loaded.origins.items() if origin == "override"]
     if changed:
@@ -92,7 +94,7 @@ def queued_text(run: RunFolder, jobs: "list[SubmittedJob]") -> str:
         (
             "queued" if job.is_new else "in the queue",
             job.stage,
-            f"job {job.job}",
+            f"job {job.job}" + (f", {job.tasks} tasks" if job.tasks > 1 else ""),
             f"after {', '.join(job.after)}" if job.after else "",
         )
         for job in jobs
@@ -125,6 +127,14 @@ def shown_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def _chain(stage: StagePlan) -> str:
+    words = [
+        f"{job.phase or 'the rest'}" + (f" ({job.tasks} tasks)" if job.tasks > 1 else "")
+        for job in jobs_of([stage])
+    ]
+    return f"{stage.name} is {len(words)} jobs, one after the other: {', '.join(words)}."
+
+
 def _plan_row(recipe: Recipe, stage: StagePlan) -> tuple[str, ...]:
     head = (stage.name, stage.kind, ",".join(stage.needs) or "-", _processes(stage))
     section = recipe.stages[stage.name]
@@ -155,6 +165,7 @@ def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
         "nodes": stage.nodes,
         "processes_per_node": stage.processes_per_node,
         "world_size": stage.world_size,
+        "tasks": stage.tasks,
         "strategy": layout.strategy if layout else None,
         "dp_replicate": layout.dp_replicate if layout else None,
         "dp_shard": layout.dp_shard if layout else None,
@@ -167,6 +178,8 @@ def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
 
 
 def _processes(stage: StagePlan) -> str:
+    if stage.tasks > 1:
+        return f"{stage.tasks} tasks"
     if stage.nodes == 1:
         return str(stage.world_size)
     return f"{stage.nodes} x {stage.processes_per_node} = {stage.world_size}"

@@ -1,4 +1,4 @@
-"""One stage -> the text of its sbatch script, through ``slurm/stage.sbatch.j2``.
+"""One job -> the text of its sbatch script, through the templates in ``slurm``.
 
 Pure but for reading the template. What the script does when Slurm signals it, when a node is lost
 and when the stage ends is written, and explained, in the template.
@@ -7,30 +7,35 @@ and when the stage ends is written, and explained, in the template.
 import json
 import re
 import shlex
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.run_folder import RunFolder
 from distrain.errors import RecipeError
-from launcher.plan import Rendezvous, StagePlan, stage_argv, stage_env
+from launcher.jobs import StageJob
+from launcher.plan import Rendezvous, StagePlan, phase_argv, stage_argv, stage_env
 from launcher.resources import resource_folder
 
-TEMPLATE = "stage.sbatch.j2"
+STAGE_TEMPLATE = "stage.sbatch.j2"
+PHASE_TEMPLATE = "phase.sbatch.j2"
 ENDPOINT = "${MASTER_ADDR}:${MASTER_PORT}"
 START_ID = "${DISTRAIN_START}"
+TASK_ID = "${SLURM_ARRAY_TASK_ID}"
 """Variables of the script: the nodes are known when the job starts, not before."""
 PATIENCE_MARGIN_S = 10
 """Left of the grace period when the script stops waiting for a stage that does not yield."""
 
 
 def render_job(
-    stage: StagePlan, run: RunFolder, launch: LaunchConfig, site: SiteConfig, python: str
+    job: StageJob, run: RunFolder, launch: LaunchConfig, site: SiteConfig, python: str
 ) -> str:
-    """Return the sbatch script of a stage.
+    """Return the sbatch script of a job.
 
     Args:
-        stage: Its ``nodes`` and ``processes_per_node`` are asked for as they are.
+        job: ``nodes`` and ``processes_per_node`` of its stage are asked for as they are.
         run: With an absolute path, the same on all nodes.
         launch: Time limit, grace period, restarts.
         site: What the cluster wants.
@@ -43,37 +48,25 @@ def render_job(
     """
     if not run.root.is_absolute():
         raise ValueError(f"run folder {run.root} must be absolute: a job starts elsewhere")
-    time_limit = launch.time_limit or site.time_limit
-    _check_grace(launch.grace_period, time_limit)
-    folder = run.stage(stage.name)
-    return (
-        _environment()
-        .get_template(TEMPLATE)
-        .render(
-            stage=stage.name,
-            run_name=run.root.name,
-            job_name=job_name(run, stage.name),
-            log=f"{folder.logs}".replace("%", "%%") + "/slurm-%j.log",
-            nodes=stage.nodes,
-            gpus_per_node=_gpus(stage, site),
-            site=site,
-            time_limit=slurm_time(time_limit),
-            grace_period=launch.grace_period,
-            patience=max(launch.grace_period - PATIENCE_MARGIN_S, 1),
-            max_restarts=launch.max_restarts,
-            stage_folder=str(folder.path),
-            control_folder=str(run.control),
-            events=str(run.events),
-            resume_command=f"distrain resume {shlex.quote(run.root.name)}",
-            env=_variables(stage, site),
-            command=_command(stage, run, python),
-        )
-    )
+    values = _values(job, run, launch, site)
+    stage = job.stage
+    if job.phase is not None:
+        template = PHASE_TEMPLATE
+        values |= {"phase": job.phase, "command": _phase_command(job, run, python)}
+    else:
+        template = STAGE_TEMPLATE
+        values |= {
+            "patience": max(launch.grace_period - PATIENCE_MARGIN_S, 1),
+            "events": str(run.events),
+            "resume_command": f"distrain resume {shlex.quote(run.root.name)}",
+            "command": _command(stage, run, python),
+        }
+    return _environment().get_template(template).render(values)
 
 
-def job_name(run: RunFolder, stage: str) -> str:
-    """Return the name under which ``squeue`` shows the job of a stage."""
-    return f"{run.root.name}.{stage}"
+def job_name(run: RunFolder, job: str) -> str:
+    """Return the name under which ``squeue`` shows a job, given its name within the run."""
+    return f"{run.root.name}.{job}"
 
 
 def slurm_time(seconds: int) -> str:
@@ -89,6 +82,32 @@ def directive(value: str) -> str:
     if re.fullmatch(r"[\w%+,./:@=-]+", value):
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _values(
+    job: StageJob, run: RunFolder, launch: LaunchConfig, site: SiteConfig
+) -> dict[str, Any]:
+    """Return what both templates are filled with."""
+    time_limit = launch.time_limit or site.time_limit
+    _check_grace(launch.grace_period, time_limit)
+    stage, folder = job.stage, run.stage(job.stage.name)
+    log = "slurm-%A_%a.log" if job.tasks > 1 else "slurm-%j.log"
+    return {
+        "stage": stage.name,
+        "run_name": run.root.name,
+        "job_name": job_name(run, job.name),
+        "log": f"{folder.logs}".replace("%", "%%") + f"/{log}",
+        "tasks": job.tasks,
+        "nodes": stage.nodes,
+        "gpus_per_node": _gpus(stage, site),
+        "site": site,
+        "time_limit": slurm_time(time_limit),
+        "grace_period": launch.grace_period,
+        "max_restarts": launch.max_restarts,
+        "stage_folder": str(folder.path),
+        "control_folder": str(run.control),
+        "env": _variables(stage, site),
+    }
 
 
 def _environment() -> Environment:
@@ -109,7 +128,18 @@ def _command(stage: StagePlan, run: RunFolder, python: str) -> str:
     one_node = stage.nodes == 1
     rendezvous = Rendezvous("localhost:0" if one_node else ENDPOINT, START_ID)
     words = stage_argv(stage, run, python=python, rendezvous=rendezvous)
-    own = {f"--rdzv-endpoint={ENDPOINT}", f"--rdzv-id={START_ID}"}
+    return _quoted(words, {f"--rdzv-endpoint={ENDPOINT}", f"--rdzv-id={START_ID}"})
+
+
+def _phase_command(job: StageJob, run: RunFolder, python: str) -> str:
+    """As ``_command``, for one phase of the stage, or this task's share of it."""
+    assert job.phase is not None
+    share = f"{TASK_ID}/{job.tasks}" if job.tasks > 1 else None
+    words = phase_argv(job.stage, run, job.phase, python=python, share=share)
+    return _quoted(words, {f"--share={share}"})
+
+
+def _quoted(words: Sequence[str], own: Collection[str]) -> str:
     return " \\\n  ".join(f'"{word}"' if word in own else shlex.quote(word) for word in words)
 
 

@@ -4,15 +4,20 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distrain.config.lock import is_held
+from distrain.config.phases import prepare_progress
 from distrain.config.recipe import Recipe
 from distrain.config.run_folder import RunFolder
 from distrain.errors import SchedulerError
+from launcher.jobs import keys_of_stage
 from launcher.local import read_state
 from launcher.progress import STEP, total_steps
 from launcher.text import short_count, short_duration, table
+
+if TYPE_CHECKING:
+    from launcher.scheduler import JobInfo, Slurm
 
 TAIL_BYTES = 65536
 """Of ``metrics.jsonl``: room for more than a hundred records."""
@@ -46,7 +51,9 @@ def run_status(run: RunFolder, recipe: Recipe) -> list[StageStatus]:
     return [_stage_status(run, recipe, name) for name in recipe.stages]
 
 
-def with_queue_notes(run: RunFolder, rows: list[StageStatus]) -> list[StageStatus]:
+def with_queue_notes(
+    run: RunFolder, rows: list[StageStatus], slurm: "Slurm | None" = None
+) -> list[StageStatus]:
     """Add what Slurm says about the jobs of a run, if it was ever submitted."""
     from launcher.scheduler import Slurm
     from launcher.submit import recorded_jobs
@@ -55,11 +62,28 @@ def with_queue_notes(run: RunFolder, rows: list[StageStatus]) -> list[StageStatu
     if not jobs:
         return rows
     try:
-        states = Slurm().job_states(jobs.values())
+        states = (slurm or Slurm()).job_states(jobs.values())
     except SchedulerError as error:
         return [replace(row, note=row.note or f"Slurm: {error.found}") for row in rows]
-    notes = {stage: states[job].note for stage, job in jobs.items() if job in states}
-    return [replace(row, note=notes.get(row.stage) or row.note) for row in rows]
+    known = {name: states[job] for name, job in jobs.items() if job in states}
+    return [_with_queue_note(row, known) for row in rows]
+
+
+def _with_queue_note(row: StageStatus, known: "dict[str, JobInfo]") -> StageStatus:
+    """Tell of the first of a stage's jobs that has not ended."""
+    for name in keys_of_stage(row.stage):
+        info = known.get(name)
+        if info is None or not info.is_live:
+            continue
+        if name == row.stage:
+            return replace(row, note=info.note or row.note)
+        if row.state == "failed":
+            return row  # those behind it find that out when they begin
+        phase = name.removeprefix(f"{row.stage}.")
+        if info.state == "RUNNING":
+            return replace(row, state="running", note=f"{phase}: {row.note or 'begins'}")
+        return replace(row, note=f"{phase} {info.note}" if info.note else row.note)
+    return row
 
 
 def status_table(rows: list[StageStatus]) -> str:
@@ -98,11 +122,11 @@ def _stage_status(run: RunFolder, recipe: Recipe, name: str) -> StageStatus:
 def _word(run: RunFolder, recipe: Recipe, name: str) -> tuple[str, str]:
     folder = run.stage(name)
     state = read_state(folder)
-    if state is None:
-        return "waiting", ""
     if folder.error.exists():
         message = json.loads(folder.error.read_text(encoding="utf-8"))["message"]
         return "failed", message.splitlines()[0]
+    if state is None:
+        return "waiting", _ranges_note(run, recipe, name)
     word = state["state"]
     # A lock says something about this machine only; under Slurm the holder lives on another.
     if word == "running" and recipe.launch.backend == "local" and not is_held(folder.lock):
@@ -111,7 +135,15 @@ def _word(run: RunFolder, recipe: Recipe, name: str) -> tuple[str, str]:
         return "interrupted", f"no process; distrain resume {run.root.name}"
     if word == "stopped":
         return word, f"work is left; distrain resume {run.root.name}"
-    return word, ""
+    return word, _ranges_note(run, recipe, name) if word == "running" else ""
+
+
+def _ranges_note(run: RunFolder, recipe: Recipe, name: str) -> str:
+    """Say how far a prepare stage is, which has no steps."""
+    if recipe.stages[name].kind != "prepare":
+        return ""
+    progress = prepare_progress(run.stage(name))
+    return "" if progress is None else str(progress)
 
 
 def last_records(path: Path) -> list[dict[str, Any]]:

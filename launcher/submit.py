@@ -1,16 +1,19 @@
-"""Queues the stages of a run as Slurm jobs, each behind those it needs; all of them or none."""
+"""Queues the jobs of a run with Slurm, each behind those it needs; all of them or none."""
 
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.config.launch import LaunchConfig, SiteConfig
+from distrain.config.phases import PHASES
 from distrain.config.records import append_event, read_json, write_json, write_text
 from distrain.config.run_folder import RunFolder
 from distrain.errors import SchedulerError
 from launcher.interrupt import clear_wishes
-from launcher.plan import Plan, StagePlan
+from launcher.jobs import StageJob, job_key, jobs_of
+from launcher.plan import Plan
 from launcher.scheduler import JobInfo, Slurm
 from launcher.slurm import job_name, render_job
 
@@ -20,27 +23,30 @@ COMPLETING_PATIENCE_S = 60.0
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """One stage in the queue, or what would be queued."""
+    """One job in the queue, or what would be queued."""
 
     stage: str
+    """Name within the run: the stage's, with ``.<phase>`` for a job that does one phase of it."""
     script: Path
     text: str
     """Of the script."""
     job: str | None
     """Slurm's id; ``None`` in a dry run."""
     after: tuple[str, ...]
-    """Stages whose success it waits for."""
+    """Stages whose success it waits for, and the job of its own stage whose end it waits for."""
     is_new: bool
     """False: it was queued or running before."""
+    tasks: int = 1
+    """Of the array; 1: it is none."""
 
 
-def script_of(run: RunFolder, stage: str) -> Path:
-    """Return where the sbatch script of a stage is kept."""
-    return run.scripts / f"{stage}.sbatch"
+def script_of(run: RunFolder, job: str) -> Path:
+    """Return where the sbatch script of a job is kept."""
+    return run.scripts / f"{job}.sbatch"
 
 
 def recorded_jobs(run: RunFolder) -> dict[str, str]:
-    """Return the job id of each stage that was ever submitted, the last one of each."""
+    """Return the id of each job that was ever submitted by its name, the last one of each."""
     return {stage: str(job) for stage, job in (read_json(run.jobs) or {}).items()}
 
 
@@ -52,7 +58,7 @@ def submit_run(
     dry_run: bool,
     slurm: Slurm | None = None,
 ) -> list[SubmittedJob]:
-    """Write and queue one job for each stage that is neither done nor queued.
+    """Write and queue the jobs of each stage that is not done, but for those in the queue.
 
     The caller holds the lock of the run. A dry run writes nothing and needs no Slurm.
 
@@ -63,15 +69,26 @@ def submit_run(
     """
     python = site.python or sys.executable
     pending = [stage for stage in plan.stages if not _is_done(plan.run, stage.name)]
-    texts = {s.name: render_job(s, plan.run, launch, site, python) for s in pending}
+    jobs = jobs_of(pending)
+    texts = {job.name: render_job(job, plan.run, launch, site, python) for job in jobs}
     if dry_run:
-        return [
-            SubmittedJob(s.name, script_of(plan.run, s.name), texts[s.name], None, s.needs, True)
-            for s in pending
-        ]
+        return [_submitted(plan.run, job, texts[job.name], job.stage.needs) for job in jobs]
     queue = _Queue(plan.run, slurm or Slurm())
     clear_wishes(plan.run)
-    return queue.fill(pending, texts)
+    return queue.fill(jobs, texts)
+
+
+def cancel_phases(run: RunFolder, stages: Iterable[str], slurm: Slurm | None = None) -> None:
+    """Cancel the jobs that do one phase of a stage; what they finished stays.
+
+    The job that ends a stage is left to find that it shall stop, and to say so.
+
+    Raises:
+        SchedulerError: Slurm did not do it.
+    """
+    jobs = recorded_jobs(run)
+    names = [job_key(stage, phase) for stage in stages for phase in PHASES]
+    (slurm or Slurm()).cancel([jobs[name] for name in names if name in jobs])
 
 
 class _Queue:
@@ -84,45 +101,62 @@ class _Queue:
         self._live: dict[str, str] = {}
         self._new: dict[str, str] = {}
 
-    def fill(self, stages: list[StagePlan], texts: dict[str, str]) -> list[SubmittedJob]:
+    def fill(self, jobs: list[StageJob], texts: dict[str, str]) -> list[SubmittedJob]:
         # Ask about all of them first: a Slurm that does not answer shall leave nothing behind.
-        self._live = {s.name: job for s in stages if (job := self._live_job(s.name)) is not None}
+        self._live = {job.name: found for job in jobs if (found := self._live_job(job.name))}
         if not self._live.items() <= self._before.items():
             self._record()  # found in the queue only
         submitted = []
-        for stage in stages:
+        for job in self._not_past(jobs):
             try:
-                submitted.append(self._put(stage, texts[stage.name]))
+                submitted.append(self._put(job, texts[job.name]))
             except SchedulerError as error:
                 self._take_back(error)
         return submitted
 
-    def _put(self, stage: StagePlan, text: str) -> SubmittedJob:
-        script = script_of(self._run, stage.name)
-        jobs = self._live | self._new
-        after = tuple(need for need in stage.needs if need in jobs)  # the others are done
-        job = self._live.get(stage.name)
-        if job is not None:
-            return SubmittedJob(stage.name, script, text, job, after, is_new=False)
+    def _not_past(self, jobs: list[StageJob]) -> list[StageJob]:
+        """Leave out jobs that have ended while one behind them is in the queue or runs."""
+        wanted: list[StageJob] = []
+        overtaken: set[str] = set()
+        for job in reversed(jobs):
+            if job.name in self._live:
+                overtaken.add(job.stage.name)
+            elif job.stage.name in overtaken:
+                continue
+            wanted.append(job)
+        return wanted[::-1]
+
+    def _put(self, job: StageJob, text: str) -> SubmittedJob:
+        ids = self._live | self._new
+        needs = [need for need in job.stage.needs if need in ids]  # the others are done
+        behind = job.behind if job.behind in ids else None
+        after = (*needs, *([behind] if behind else []))
+        known = self._live.get(job.name)
+        if known is not None:
+            return _submitted(self._run, job, text, after, known, is_new=False)
+        script = script_of(self._run, job.name)
         write_text(script, text)
-        self._run.stage(stage.name).logs.mkdir(parents=True, exist_ok=True)  # Slurm does not
-        job = self._slurm.submit(script, [jobs[need] for need in after])
-        self._new[stage.name] = job
+        stage = job.stage.name
+        self._run.stage(stage).logs.mkdir(parents=True, exist_ok=True)  # Slurm does not
+        new = self._slurm.submit(
+            script, [ids[need] for need in needs], ids[behind] if behind else None
+        )
+        self._new[job.name] = new
         self._record()
-        append_event(self._run.events, "submitted", stage.name, job=job)
-        return SubmittedJob(stage.name, script, text, job, after, is_new=True)
+        phase = {} if job.phase is None else {"phase": job.phase}
+        append_event(self._run.events, "submitted", stage, job=new, **phase)
+        return _submitted(self._run, job, text, after, new)
 
     def _record(self) -> None:
         write_json(self._run.jobs, self._before | self._live | self._new)
 
-    def _live_job(self, stage: str) -> str | None:
-        """Find the stage's job in the queue, also one whose submitter died before recording it."""
-        name = job_name(self._run, stage)
-        candidates = [*self._slurm.live_jobs(name)]
-        if stage in self._before and self._before[stage] not in candidates:
-            candidates.append(self._before[stage])
+    def _live_job(self, name: str) -> str | None:
+        """Find a job in the queue, also one whose submitter died before recording it."""
+        candidates = [*self._slurm.live_jobs(job_name(self._run, name))]
+        if name in self._before and self._before[name] not in candidates:
+            candidates.append(self._before[name])
         for job, info in self._settled(candidates).items():
-            if info.is_live and info.script == str(script_of(self._run, stage)):
+            if info.is_live and info.script == str(script_of(self._run, name)):
                 return job
         return None
 
@@ -147,6 +181,19 @@ class _Queue:
             else " Nothing was queued."
         )
         raise SchedulerError(error.where, error.found, error.expected, error.remedy + undone)
+
+
+def _submitted(
+    run: RunFolder,
+    job: StageJob,
+    text: str,
+    after: tuple[str, ...],
+    found: str | None = None,
+    *,
+    is_new: bool = True,
+) -> SubmittedJob:
+    script = script_of(run, job.name)
+    return SubmittedJob(job.name, script, text, found, after, is_new, job.tasks)
 
 
 def _is_done(run: RunFolder, stage: str) -> bool:

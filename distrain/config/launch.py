@@ -24,6 +24,8 @@ class LaunchConfig(Section):
     """Save and ask for requeue this long before the limit."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
     """In a row without a new committed step."""
+    prepare_tasks: Annotated[int, Field(ge=1)] = 1
+    """Of ``slurm``: array tasks that share the input ranges of each prepare stage; 1: one job."""
     rendezvous: Annotated[str | None, Field(pattern=ENDPOINT)] = None
     """Of ``torchrun`` with several nodes: ``host:port`` of the first node."""
 

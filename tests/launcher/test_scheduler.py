@@ -59,6 +59,32 @@ def test_a_job_is_queued_behind_all_it_needs(tmp_path):
     ]
 
 
+def test_a_job_is_queued_behind_the_end_of_another_too(tmp_path):
+    fake = FakeSlurm()
+    Slurm(fake).submit(tmp_path / "a.sbatch", ["5"], behind="6")
+    assert fake.asked[0][2:4] == ["--dependency=afterok:5,afterany:6", "--kill-on-invalid-dep=yes"]
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        (["COMPLETED", "RUNNING", "PENDING"], "RUNNING"),
+        (["COMPLETED", "COMPLETING", "PENDING"], "PENDING"),
+        (["FAILED", "COMPLETING"], "COMPLETING"),
+        (["FAILED", "COMPLETED"], "FAILED"),
+    ],
+)
+def test_an_array_is_as_its_task_that_is_furthest_from_its_end(states, state):
+    lines = [f"JobId={n} ArrayJobId=7 JobState={s} Reason=None\n" for n, s in enumerate(states)]
+    slurm = Slurm(lambda argv: Answer(0, "".join(lines), ""))
+    assert slurm.job_states(["7"])["7"].state == state
+
+
+def test_an_array_is_one_job_of_the_queue():
+    slurm = Slurm(lambda argv: Answer(0, "7\n7\n9\n7\n", ""))
+    assert slurm.live_jobs("mine.prepare.clean") == ["7", "9"]
+
+
 def test_the_job_id_of_a_federation_is_read(tmp_path):
     slurm = Slurm(lambda argv: Answer(0, "12;west\n", ""))
     assert slurm.submit(tmp_path / "a.sbatch") == "12"
@@ -72,6 +98,7 @@ def test_the_job_id_of_a_federation_is_read(tmp_path):
         ("Requested node configuration is not available", "gpus_per_node"),
         ("Requested time limit is invalid (missing or exceeds some limit)", "launch.time_limit"),
         ("resolve_ctls_from_dns_srv: res_nsearch error: DNS SRV lookup failed", "SLURM_CONF"),
+        ("Invalid job array specification", "launch.prepare_tasks"),
         ("Something nobody has seen", "site file"),
     ],
 )

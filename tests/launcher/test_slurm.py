@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from distrain.config.layout import Layout
 from distrain.config.load import load_site
 from distrain.config.run_folder import RunFolder
 from distrain.errors import RecipeError
+from launcher.jobs import StageJob, jobs_of
 from launcher.plan import StagePlan
 from launcher.slurm import directive, render_job, slurm_time
 
@@ -23,6 +25,7 @@ PREPARE = StagePlan("prepare", "prepare", (), 1, 1, None, None, None)
 PRETRAIN = StagePlan(
     "pretrain", "pretrain", ("prepare",), 2, 4, 2, Layout("fsdp", 2, 1, 8), accumulation=1
 )
+SHARED_PREPARE = replace(PREPARE, tasks=8)
 RUN = RunFolder(Path("/shared/group a/runs/llama-125m"))
 SITE = SiteConfig.model_validate(
     {
@@ -39,16 +42,31 @@ SITE = SiteConfig.model_validate(
 
 
 def render(stage: StagePlan, run: RunFolder = RUN, site: SiteConfig | None = None) -> str:
-    return render_job(stage, run, LAUNCH, site or SiteConfig(), "/opt/venv/bin/python")
+    return render_part(StageJob(stage, None, 1, None), run, site)
+
+
+def render_part(job: StageJob, run: RunFolder = RUN, site: SiteConfig | None = None) -> str:
+    return render_job(job, run, LAUNCH, site or SiteConfig(), "/opt/venv/bin/python")
+
+
+def part(name: str) -> StageJob:
+    """One of the jobs of a prepare stage over eight tasks."""
+    (found,) = (job for job in jobs_of([SHARED_PREPARE]) if job.name == name)
+    return found
 
 
 @pytest.mark.parametrize(
     ("name", "stage", "site"),
-    [("two_nodes.sbatch", PRETRAIN, SITE), ("one_process.sbatch", PREPARE, SiteConfig())],
+    [
+        ("two_nodes.sbatch", StageJob(PRETRAIN, None, 1, None), SITE),
+        ("one_process.sbatch", StageJob(PREPARE, None, 1, None), SiteConfig()),
+        ("array.sbatch", part("prepare.clean"), SITE),
+        ("one_phase.sbatch", part("prepare.plan"), SiteConfig()),
+    ],
 )
 def test_the_script_is_as_it_was_read_and_agreed(name, stage, site):
     """After an intended change: run with DISTRAIN_UPDATE_GOLDEN=1, read the difference."""
-    text = render(stage, site=site)
+    text = render_part(stage, site=site)
     if os.environ.get("DISTRAIN_UPDATE_GOLDEN"):
         (GOLDEN / name).write_text(text)
     assert text == (GOLDEN / name).read_text()
@@ -61,7 +79,9 @@ def test_the_example_site_is_one():
     assert "module load cuda/12.8\n" in text
 
 
-@pytest.mark.parametrize("name", ["two_nodes.sbatch", "one_process.sbatch"])
+@pytest.mark.parametrize(
+    "name", ["two_nodes.sbatch", "one_process.sbatch", "array.sbatch", "one_phase.sbatch"]
+)
 def test_bash_can_read_the_script(name):
     subprocess.run(["bash", "-n", GOLDEN / name], check=True)
 
@@ -86,7 +106,7 @@ def test_a_relative_run_folder_is_refused():
 def test_a_grace_period_as_long_as_the_limit_is_refused():
     launch = LaunchConfig.model_validate({"time_limit": "2m", "grace_period": "2m"})
     with pytest.raises(RecipeError, match=r"Set launch\.grace_period=60s"):
-        render_job(PREPARE, RUN, launch, SiteConfig(), "python")
+        render_job(StageJob(PREPARE, None, 1, None), RUN, launch, SiteConfig(), "python")
 
 
 def test_a_variable_that_no_shell_accepts_is_refused():
@@ -115,13 +135,15 @@ SCONTROL = """#!/bin/bash
 case "$1 $2" in
   "show job") echo "JobId=5 JobState=$JOB_STATE Reason=None" ;;
   "show hostnames") echo localhost ;;
-  requeue*) echo requeue >>"$CALLS"; exit "$REQUEUE_CODE" ;;
+  requeue*) echo "requeue${ARRAY:+:$2}" >>"$CALLS"; exit "$REQUEUE_CODE" ;;
 esac
 """
 SRUN = """#!/bin/bash
 echo srun >>"$CALLS"
 [ -z "$RECORD" ] || echo "$RECORD" >"$STAGE/state.json"
 [ -z "$ERROR" ] || echo "$ERROR" >"$STAGE/error.json"
+[ -z "$RANGE" ] || { mkdir -p "$STAGE/work" && touch "$STAGE/work/_$RANGE.json"; }
+[ -z "$SIGNAL" ] || { kill -s "$SIGNAL" $PPID; exec sleep 1 >/dev/null 2>&1; }
 [ -z "$SAVES" ] || mkdir -p "$STAGE/checkpoints/step_$SAVES"
 exit "$SRUN_CODE"
 """
@@ -132,13 +154,15 @@ ANSWERS = {
     "RECORD": "",
     "ERROR": "",
     "SAVES": "",
+    "RANGE": "",  # finishes this one
+    "SIGNAL": "",  # its script gets this one
 }
 
 
 class Job:
     """One start of a rendered script, with chosen answers of Slurm and of the stage."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, job: StageJob | None = None) -> None:
         self.run = RunFolder(folder / "my run's")
         self.stage = self.run.stage("prepare")
         self.calls = folder / "calls"
@@ -148,7 +172,7 @@ class Job:
             (self.bin / name).write_text(text)
             (self.bin / name).chmod(0o755)
         self.script = folder / "job.sbatch"
-        text = render(PREPARE, run=self.run)
+        text = render_part(job or StageJob(PREPARE, None, 1, None), run=self.run)
         self.script.write_text(text.replace("  sleep 1 &", "  sleep 0.05 &"))
         self.stage.path.mkdir(parents=True)
 
@@ -239,3 +263,65 @@ def test_a_wish_to_stop_ends_a_queued_job_at_once_but_an_old_one_to_yield_does_n
     job.run.yield_.touch()
     assert job.start(RECORD=state("done")) == (0, ["srun"])
     assert not job.run.yield_.exists()
+
+
+# --- a job that does one phase
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """Task 3 of the array that cleans; its answers are those of ``Job``."""
+    job = Job(tmp_path, part("prepare.clean"))
+    for name, value in {"ARRAY_JOB_ID": "4", "ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setitem(ANSWERS, f"SLURM_{name}", value)
+    monkeypatch.setitem(ANSWERS, "ARRAY", "yes")
+    return job
+
+
+def test_an_array_has_the_tasks_and_each_its_share():
+    text = render_part(part("prepare.encode"))
+    assert "#SBATCH --array=0-7\n" in text
+    assert '--phase=encode \\\n  "--share=${SLURM_ARRAY_TASK_ID}/8"' in text
+    assert "--array" not in render_part(part("prepare.decide"))
+
+
+def test_a_task_ends_with_its_process_and_is_not_started_again(task):
+    assert task.start() == (0, ["srun"])
+    assert task.start(SRUN_CODE="75") == (75, ["srun"])
+    assert "a later job does the rest" in task.output
+
+
+def test_a_task_that_fails_is_started_again_by_its_own_id_a_few_times(task):
+    assert task.start(SRUN_CODE="1") == (75, ["srun", "requeue:4_3"])
+    assert task.start(SRUN_CODE="1", SLURM_RESTART_COUNT="3") == (75, ["srun"])
+
+
+def test_at_the_time_limit_a_task_goes_on_later_unless_it_finished_nothing(task):
+    assert task.start(SIGNAL="USR1") == (75, ["srun"])
+    assert "no range was finished" in task.output
+    assert task.start(SIGNAL="USR1", RANGE="00003") == (75, ["srun", "requeue:4_3"])
+    assert task.start(SIGNAL="USR1", RANGE="00003") == (75, ["srun"]), "finished before"
+
+
+def test_a_task_that_is_preempted_goes_on_later_and_one_that_is_cancelled_does_not(task):
+    assert task.start(SIGNAL="TERM") == (75, ["srun", "requeue:4_3"])
+    assert task.start(SIGNAL="TERM", JOB_STATE="CANCELLED") == (75, ["srun"])
+
+
+def test_an_error_that_would_repeat_ends_the_tasks_that_begin_later(task):
+    error = json.dumps({"exit_code": 4, "message": "a file changed"})
+    assert task.start(ERROR=error, SRUN_CODE="1") == (6, ["srun"])
+    assert task.start() == (6, [])
+
+
+def test_the_first_job_of_a_stage_forgets_the_error_of_an_earlier_submission(tmp_path):
+    job = Job(tmp_path, part("prepare.plan"))
+    job.stage.error.write_text("{}")
+    assert job.start() == (0, ["srun"])
+    assert not job.stage.error.exists()
+
+
+def test_a_task_of_a_stopped_run_does_not_begin(task):
+    task.run.control.mkdir()
+    task.run.stop.touch()
+    assert task.start() == (75, [])

@@ -2,8 +2,10 @@ import json
 
 from distrain.config.lock import hold
 from distrain.config.records import append_record, write_json
-from launcher.status import last_records, run_status, status_table
+from launcher.scheduler import Slurm
+from launcher.status import last_records, run_status, status_table, with_queue_notes
 from tests.launcher.fake_runtime import step_record
+from tests.launcher.fake_slurm import FakeSlurm
 from tests.launcher.small_run import new_run
 
 
@@ -58,6 +60,59 @@ def test_a_recorded_error_is_the_note(tmp_path):
     write_json(plan.run.stage("prepare").error, {"exit_code": 4, "message": "corpus: empty\nmore"})
     row = by_stage(plan)["prepare"]
     assert (row.state, row.note) == ("failed", "corpus: empty")
+
+
+def test_an_error_is_known_before_the_stage_itself_has_begun(tmp_path):
+    plan = new_run(tmp_path)
+    write_json(plan.run.stage("prepare").error, {"exit_code": 4, "message": "a file changed"})
+    assert by_stage(plan)["prepare"].state == "failed"
+
+
+def begin_prepare(plan, ranges, cleaned):
+    folder = plan.run.stage("prepare")
+    write_json(folder.plan, {"sources": {"main": {"ranges": list(range(ranges))}}})
+    for number in range(cleaned):
+        write_json(folder.cleaned / "main" / f"_{number:05d}.json", {})
+
+
+def test_a_prepare_stage_says_how_many_ranges_it_has_done(tmp_path):
+    plan = new_run(tmp_path)
+    begin_prepare(plan, ranges=5, cleaned=2)
+    assert by_stage(plan)["prepare"].note == "2 of 5 ranges cleaned"
+    mark(plan.run, "prepare", "running")
+    with hold(plan.run.stage("prepare").lock, "small"):
+        assert by_stage(plan)["prepare"].note == "2 of 5 ranges cleaned"
+    mark(plan.run, "prepare", "done")
+    assert by_stage(plan)["prepare"].note == ""
+
+
+def test_a_stage_of_several_jobs_is_as_the_first_that_has_not_ended(tmp_path):
+    plan = new_run(tmp_path, "launch.backend=slurm", "launch.prepare_tasks=3")
+    fake = FakeSlurm()
+    for phase in ("plan", "clean", "decide", "encode"):
+        fake.states[phase] = "PENDING"
+    fake.states["end"] = "PENDING"
+    fake.scripts = dict.fromkeys(fake.states, tmp_path)
+    jobs = {f"prepare.{job}" if job != "end" else "prepare": job for job in fake.states}
+    write_json(plan.run.jobs, jobs)
+
+    def prepare():
+        rows = with_queue_notes(plan.run, run_status(plan.run, plan.recipe), Slurm(fake))
+        return rows[0].state, rows[0].note
+
+    waits = "waits jobs with a higher priority go first (Priority)"
+    assert prepare() == ("waiting", f"plan {waits}")
+    fake.states |= {"plan": "COMPLETED", "clean": "RUNNING"}
+    begin_prepare(plan, ranges=5, cleaned=2)
+    assert prepare() == ("running", "clean: 2 of 5 ranges cleaned")
+    write_json(plan.run.stage("prepare").error, {"exit_code": 4, "message": "a file changed"})
+    assert prepare() == ("failed", "a file changed")
+    plan.run.stage("prepare").error.unlink()
+    fake.states |= {"clean": "FAILED", "decide": "FAILED", "encode": "COMPLETED"}
+    assert prepare() == ("waiting", waits)
+    fake.states["end"] = "COMPLETED"
+    mark(plan.run, "prepare", "done")
+    assert prepare() == ("done", "")
 
 
 def test_the_table_names_every_stage_and_unknown_figures_are_dashes(tmp_path):

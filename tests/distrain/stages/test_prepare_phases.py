@@ -169,6 +169,17 @@ def test_a_task_that_was_killed_goes_on_from_its_ranges(sources, whole, tmp_path
     assert content_of(folder.path) == content_of(whole[0].path)
 
 
+def test_what_a_killed_task_was_writing_does_not_stay(sources, whole, tmp_path):
+    folder = StageFolder(tmp_path, "prepare")
+    settings = settings_of(sources)
+    run_phase(settings, folder, "plan", WHOLE)
+    killed = run_child(settings, str(tmp_path), "clean", "0/3", kill_at=2)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list(folder.cleaned.glob("*/.*")), "not in the middle of a file"
+    prepare(settings, folder)
+    assert content_of(folder.path) == content_of(whole[0].path)
+
+
 def test_a_plan_of_other_settings_is_left_alone(sources, tmp_path):
     folder = StageFolder(tmp_path, "prepare")
     run_phase(settings_of(sources), folder, "plan", WHOLE)
