@@ -2,6 +2,7 @@
 
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -17,18 +18,27 @@ pytestmark = pytest.mark.slurm
 STEPS = 60
 SAVE_STEPS = 5
 TWO_NODES = ("launch.backend=slurm", "launch.nodes=2", "launch.processes_per_node=1")
-STAGES = ("--only", "prepare", "--only", "pretrain")
+PRETRAINING = ("prepare", "pretrain")
+TRAINING = (*PRETRAINING, "sft")
 
 
 class SlurmRun:
     """The tiny recipe on two nodes, one process each."""
 
-    def __init__(self, cluster: Cluster, recipe: Path, runs: Path, *overrides: str) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        recipe: Path,
+        runs: Path,
+        *overrides: str,
+        stages: Sequence[str] = PRETRAINING,
+    ) -> None:
         self.cluster = cluster
         self.root = runs / "tiny"
-        submitted = distrain(runs, "submit", str(recipe), *TWO_NODES, *STAGES, *overrides)
+        submitted = distrain(runs, "submit", str(recipe), *TWO_NODES, *only(stages), *overrides)
         assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-        self.job = recorded_jobs(RunFolder(self.root))["pretrain"]
+        self.jobs = recorded_jobs(RunFolder(self.root))
+        self.job = self.jobs["pretrain"]
 
     @property
     def log(self) -> str:
@@ -48,7 +58,8 @@ class SlurmRun:
 
     def finish(self) -> None:
         """Wait for the end, which must be a good one."""
-        assert self.cluster.ended(self.job).state == "COMPLETED", self.log
+        for job in self.jobs.values():
+            assert self.cluster.ended(job).state == "COMPLETED", self.log
 
     def ranks(self) -> list[psutil.Process]:
         """Return its training processes."""
@@ -62,9 +73,9 @@ class SlurmRun:
                 found.append(process)
         return found
 
-    def assert_equal_to(self, twin: Path) -> None:
-        assert exact_records(self.root, "pretrain") == exact_records(twin, "pretrain")
-        assert tensor_digests(self.root, "pretrain") == tensor_digests(twin, "pretrain")
+    def assert_equal_to(self, twin: Path, stage: str = "pretrain") -> None:
+        assert exact_records(self.root, stage) == exact_records(twin, stage)
+        assert tensor_digests(self.root, stage) == tensor_digests(twin, stage)
 
     def assert_resumed(self) -> None:
         """Check that Slurm started it again, and that it then went on where it was."""
@@ -76,6 +87,11 @@ class SlurmRun:
         assert max(resumed) >= SAVE_STEPS
 
 
+def only(stages: Sequence[str]) -> list[str]:
+    """Return the flags that choose ``stages``."""
+    return [word for stage in stages for word in ("--only", stage)]
+
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     return write_recipe(tmp_path_factory.mktemp("recipe"), processes=2, steps=STEPS)
@@ -85,16 +101,17 @@ def recipe(tmp_path_factory):
 def twin(recipe):
     """The same recipe, undisturbed on this machine with two processes."""
     runs = recipe.parent / "runs"
-    finished = distrain(runs, "run", str(recipe), *STAGES)
+    finished = distrain(runs, "run", str(recipe), *only(TRAINING))
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return runs / "tiny"
 
 
 def test_two_nodes_train_bit_for_bit_as_two_local_processes(cluster, recipe, twin, tmp_path):
-    run = SlurmRun(cluster, recipe, tmp_path)
+    run = SlurmRun(cluster, recipe, tmp_path, stages=TRAINING)
     run.finish()
     assert run.node_lists == ["node[1-2]"]
-    run.assert_equal_to(twin)
+    for stage in ("pretrain", "sft"):
+        run.assert_equal_to(twin, stage)
 
 
 def test_a_dead_node_is_replaced_and_the_run_ends_as_if_it_had_lived(
