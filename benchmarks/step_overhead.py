@@ -22,7 +22,9 @@ from benchmarks.bare_loop import bare_step
 from benchmarks.measuring import interleaved, machine_line, median_ratio, table
 from distrain.config.recipe import PretrainStage
 from distrain.config.run_folder import RunFolder
-from distrain.data.samples import Ids, Rows
+from distrain.data.feed import OrderedStream
+from distrain.data.order import Order
+from distrain.data.samples import Ids, RowBuffer, Signature
 from distrain.models import build_model
 from distrain.models.init import initialize
 from distrain.optim import build_optimizer
@@ -41,20 +43,23 @@ class RandomTokens:
 
     def __init__(self, size: int, sequence_length: int) -> None:
         dice = np.random.default_rng(0)
+        self.sequence_length = sequence_length
         self.ids = dice.integers(4, VOCAB_SIZE, (size, sequence_length + 1))
 
     def __len__(self) -> int:
         """Count the samples."""
         return len(self.ids)
 
-    def gather(self, indices: Ids) -> Rows:
-        """Return the samples at ``indices``."""
+    @property
+    def signature(self) -> Signature:
+        """What makes a sample what it is."""
+        return ("random", *self.ids.shape)
+
+    def fill(self, buffer: RowBuffer, rows: Ids, indices: Ids) -> None:
+        """Write the samples ``indices`` into ``rows`` of the buffer."""
         ids = self.ids[indices]
-        half = ids.shape[1] // 2
-        places = np.arange(ids.shape[1] - 1)
-        documents = np.broadcast_to((places >= half).astype(np.int64), ids[:, 1:].shape).copy()
-        positions = np.broadcast_to(places % half, ids[:, 1:].shape).copy()
-        return Rows(ids[:, :-1].copy(), ids[:, 1:].copy(), documents, positions)
+        buffer.input_ids[rows], buffer.target_ids[rows] = ids[:, :-1], ids[:, 1:]
+        buffer.begin_documents(rows * self.sequence_length + self.sequence_length // 2)
 
 
 def quickstart_stage() -> PretrainStage:
@@ -82,7 +87,8 @@ def measure() -> None:
         name="pretrain",
         seed=1,
         stage=stage,
-        train=RandomTokens(512, 256),
+        train={"made": OrderedStream(RandomTokens(512, 256), Order(1, "made", 512), "made")},
+        data=stage.data,
         validation=RandomTokens(8, 256),
         spec=partial(model_spec, stage, VOCAB_SIZE, 1),
         flops_per_token=1.0,

@@ -1,6 +1,7 @@
 import pytest
 
 from distrain.config.load import dump_resolved, load_recipe, read_resolved
+from distrain.config.recipe import PrepareStage
 from distrain.errors import RecipeError
 from tests.distrain.config.conftest import TINY
 
@@ -24,9 +25,18 @@ def curated(tmp_path):
     return file
 
 
+def curation_of(recipe):
+    stage = recipe.stages["prepare"]
+    assert isinstance(stage, PrepareStage)
+    return stage.data.curation
+
+
 def test_filters_are_on_when_named_and_the_resolved_recipe_reads_back_the_same(curated, tmp_path):
     recipe = load_recipe(curated).recipe
-    filters = recipe.stages["prepare"].data.curation.filters
+    filters = curation_of(recipe).filters
+    assert filters.gopher_quality
+    assert filters.gopher_repetition
+    assert filters.language
     assert (filters.gopher_quality.min_words, filters.c4, filters.fineweb) == (50, None, None)
     assert filters.gopher_repetition.max_top_2gram_fraction == 0.25
     assert filters.language.keep == ("en", "de")
@@ -46,7 +56,7 @@ def test_impossible_limits_are_refused_with_their_place(curated, good, bad):
 
 
 def test_by_default_a_document_is_only_normalised(recipe):
-    curation = load_recipe(recipe).recipe.stages["prepare"].data.curation
+    curation = curation_of(load_recipe(recipe).recipe)
     assert curation.normalize
     assert not curation.html
     assert curation.pii is None

@@ -16,13 +16,13 @@ import pytest
 from torch.multiprocessing.spawn import start_processes
 
 import tests.ranks  # noqa: F401  (its fork server has torch loaded)
-from distrain.data.feed import Feed, OrderedStream
+from distrain.data.feed import Feed, OrderedStream, Stream
 from distrain.data.loader import Loader
 from distrain.data.on_the_fly import OnTheFlyStream, range_order
 from distrain.data.order import Order
 from distrain.data.packing import PackedIndex, plan_best_fit
 from distrain.data.range_shards import Patience, RangeShards
-from distrain.data.samples import PackedDataset, PretrainDataset
+from distrain.data.samples import Dataset, PackedDataset, PretrainDataset
 from distrain.data.schedule import Schedule
 from distrain.data.shards import open_split
 from tests.distrain.data.corpus import make_texts, write_split
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.data
 
 LENGTH, RANGES, SEED, STEPS, SAVE_STEPS = 24, 9, 11, 40, 4
 BATCH_SIZE = 24
-WEIGHTS = {  # by the step from which they hold
+WEIGHTS: dict[int, dict[str, float]] = {  # by the step from which they hold
     0: {"web": 2, "code": 1, "books": 0.7},
     13: {"web": 1, "code": 1},
     29: {"web": 1, "code": 3, "books": 1},
@@ -40,9 +40,10 @@ WEIGHTS = {  # by the step from which they hold
 
 
 def open_feed(root, packing):
-    streams = {}
+    streams: dict[str, Stream] = {}
     for name in ("code", "books"):
         split = open_split(root, "train", name, stage_kind="pretrain")
+        dataset: Dataset
         if packing:
             index = PackedIndex([plan_best_fit(shard.ends, LENGTH) for shard in split.shards])
             dataset = PackedDataset(split, index, LENGTH)
@@ -143,7 +144,7 @@ def count_lines(log):
 
 def steps_of(log):
     """Of each step: its first sample, its size, and the sum of the ranks' digests."""
-    parts = {}
+    parts: dict[tuple[int, int], dict[int, list[int]]] = {}
     for file in log.glob("rank_*.jsonl"):
         _, rank, _, world_size, _ = file.stem.split("_")
         for line in file.read_text().splitlines():
@@ -152,7 +153,7 @@ def steps_of(log):
                 parts.setdefault((step, int(world_size)), {}).setdefault(int(rank), read)
                 # A part that was read again must be the same.
                 assert parts[step, int(world_size)][int(rank)] == read
-    found = {}
+    found: dict[int, tuple[int, int, int]] = {}
     for (step, world_size), ranks in parts.items():
         if len(ranks) == world_size:
             first, size, _ = ranks[0]

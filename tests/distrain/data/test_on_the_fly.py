@@ -14,7 +14,7 @@ from distrain.data.order import Order
 from distrain.data.range_shards import MakeJob, Patience, RangeShards, is_made
 from distrain.data.samples import IGNORE_INDEX
 from distrain.data.schedule import Schedule
-from distrain.data.shards import ShardedTokens, open_split
+from distrain.data.shards import ShardedTokens, TokenShard, open_split
 from distrain.errors import DataError
 from tests.distrain.data.corpus import make_tokenizer
 from tests.distrain.data.made_ranges import MakeTexts
@@ -53,7 +53,7 @@ def digests(root, steps, *, packed=False, **changes):
 
 def stream_of_ranges(root, seed=1):
     """The tokens of all ranges in their keyed order, read as a prepared split is."""
-    shards = []
+    shards: list[TokenShard] = []
     for number in range_order(seed, "web", RANGES):
         make = MakeTexts(root)
         if not is_made(make, number):
@@ -164,6 +164,7 @@ def test_a_maker_that_is_killed_leaves_nothing_behind_and_another_goes_on(root):
     slow.start()
     while not make.folder(number).with_name(".web.unfinished").exists():
         time.sleep(0.05)
+    assert slow.pid is not None
     os.kill(slow.pid, signal.SIGKILL)
     slow.join()
     assert digests(root, range(5)) == expected
