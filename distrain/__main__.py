@@ -8,6 +8,7 @@ import argparse
 import errno
 import logging
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from distrain.stages.context import Outcome, StageContext, typed
 
 log = logging.getLogger("distrain")
 
+MANY_FILES = 1 << 17
+"""Descriptors wanted: each mapped shard holds two or three, and many systems begin with 1024."""
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -33,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     rank = int(os.environ.get("RANK", "0"))
     die_with_parent()
+    allow_many_files()
     configure_logging(rank, os.environ.get("DISTRAIN_LOG_LEVEL", "INFO"))
     try:
         if arguments.command == "generate":
@@ -57,6 +62,14 @@ def main(argv: list[str] | None = None) -> int:
         else:
             log.exception("a defect of distrain, or of something it uses")
         return _after_error(ExitCode.BUG)
+
+
+def allow_many_files() -> None:
+    """Raise the soft limit of open files as far as it may be, up to ``MANY_FILES``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(MANY_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bool = False) -> int:
