@@ -176,7 +176,7 @@ class RangeShards:
                     f"no tokens after {waited:.0f} s",
                     "its tokens, made here or by another process that holds its lock",
                     "See whether the source answers, lower data.range_bytes of the prepare "
-                    "stage, or raise the stage's data.stall_deadline.",
+                    "stage, or raise the reading stage's data.cache.stall_deadline.",
                 )
             if waited > warn_at:
                 log.warning("waiting for %s for %.0f s", self.make.title(number), waited)

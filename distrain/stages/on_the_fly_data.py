@@ -60,7 +60,7 @@ def open_on_the_fly(
     ranges = RangeShards(
         make,
         range_order(seed, source, len(plan.of_source(source))),
-        patience=Patience(),
+        patience=Patience(config.cache.stall_warning, config.cache.stall_deadline),
     )
     content = hashlib.sha256(prepare.plan.read_bytes())
     content.update(f"{manifest.tokenizer} {manifest.corpus}".encode())
