@@ -37,7 +37,7 @@ class Progress:
     """Counters of one stage, saved with each checkpoint.
 
     Args:
-        step: Steps made; also the position in the data: step s reads samples [s*B, (s+1)*B).
+        step: Steps made; with the schedule also the position in the data (``data.schedule``).
         tokens_seen: Input tokens of those steps.
         train_loss: Of the last step.
         eval_loss: Of the last validation.
