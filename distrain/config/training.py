@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from distrain.config.labels import PairChecksConfig
 from distrain.config.section import Count, Section
 
 Positive = Annotated[int, Field(ge=1)]
@@ -190,4 +191,6 @@ class SftDataConfig(Section):
 
     path: str | None = None
     """A JSONL file with ``prompt`` and ``answer``, split by the hash of the prompt."""
+    checks: PairChecksConfig = PairChecksConfig()
+    """What the pairs have to be like."""
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05

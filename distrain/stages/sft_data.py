@@ -1,17 +1,23 @@
 """Which pairs the fine-tuning of a line reads, and as what samples."""
 
 import hashlib
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distrain.config.labels import PairChecksConfig
 from distrain.config.recipe import SftStage
 from distrain.data.feed import OrderedStream
 from distrain.data.order import Order
 from distrain.data.pairs import Pair, open_pairs, read_user_pairs, sft_dataset, shuffle_prompts
+from distrain.data.preprocess.labels import inspect_pairs
 from distrain.data.samples import SftDataset
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.context import StageContext, lineage_of, typed
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,25 @@ class PairSamples:
         return sft_dataset(pairs, self.tokenizer, self.sequence_length)
 
 
+def check_pairs(pairs: Sequence[Pair], config: PairChecksConfig) -> None:
+    """Compare the pairs with each other; what is odd but allowed is logged.
+
+    Raises:
+        DataError: More of them are empty or contradict each other than the recipe allows.
+    """
+    report = inspect_pairs(pairs)
+    report.check(config, "data.checks")
+    if report.repeated:
+        log.warning("%d of %d pairs repeat an earlier one", report.repeated, report.pairs)
+    if report.conflicting:
+        log.warning(
+            "%d of %d pairs have a prompt with several answers, such as %s",
+            report.conflicting,
+            report.pairs,
+            report.conflicts[0],
+        )
+
+
 def find_pairs(context: StageContext, tokenizer: Tokenizer, split: str) -> PairSamples | None:
     """Find the pairs of ``split`` for the line of ``context``'s stage.
 
@@ -65,6 +90,8 @@ def find_pairs(context: StageContext, tokenizer: Tokenizer, split: str) -> PairS
     else:
         folder = context.run.stage(str(lineage.prepare)).path
         pairs = open_pairs(folder, split, stage_kind=context.stage.kind)
+    if split == "train":
+        check_pairs(pairs, stage.data.checks)
     if len(pairs) < 2:
         raise DataError(
             f"pairs of the {split} split",
