@@ -4,12 +4,15 @@ import os
 import signal
 import time
 
+import pytest
+
 from tests.runs.processes import assert_no_orphans, family, start, wait_for_stage
 from tests.tiny import distrain, exact_records, tensor_digests, write_recipe
 
 ZERO3 = ("parallelism.strategy=deepspeed", "parallelism.zero_stage=3")
 
 
+@pytest.mark.chaos  # a minute; a resume under ZeRO-3 is also in tests/distrain/train
 def test_a_killed_run_under_zero3_equals_its_twin(tmp_path):
     recipe = write_recipe(tmp_path)
     twin = tmp_path / "twin" / "tiny"
