@@ -79,6 +79,12 @@ def _check_on_the_fly(
             f"weight for each to be read ({', '.join(sources)}): shares by size are not known"
         )
         yield Finding(stage.name, ("data",), message, at_key=True)
+    if config.max_epochs is not None:
+        message = (
+            "data.max_epochs: nobody has counted the samples of sources that are tokenized on the "
+            "fly; remove it, or set data.on_the_fly of the prepare stage to false"
+        )
+        yield Finding(stage.name, ("data", "max_epochs"), message)
     if config.order.kind == "full":
         message = (
             "data.order.kind: found full, with sources that are tokenized on the fly and mixed "

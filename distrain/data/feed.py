@@ -36,6 +36,10 @@ class Stream(Protocol):
         """Write the source's samples ``n``, counted over all epochs, into ``rows``."""
         ...
 
+    def close(self) -> None:
+        """Stop making samples; who waits for one gets an error."""
+        ...
+
 
 @dataclass(frozen=True)
 class OrderedStream:
@@ -72,6 +76,9 @@ class OrderedStream:
         """Write the source's samples ``n``, counted over all epochs, into ``rows``."""
         self.dataset.fill(buffer, rows, self.order.visit(n)[1])
 
+    def close(self) -> None:
+        """Do nothing: ready samples are not made."""
+
 
 class Feed:
     """Makes samples g of the run. Its only state is the schedule.
@@ -102,6 +109,11 @@ class Feed:
             (rows,) = np.nonzero(sources == number)
             self.streams[plan.names[number]].fill(buffer, rows, n[rows])
         return buffer.finish()
+
+    def close(self) -> None:
+        """Tell all streams that no further sample is wanted."""
+        for stream in self.streams.values():
+            stream.close()
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: under a kilobyte for a handful of changes."""

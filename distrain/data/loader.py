@@ -4,7 +4,7 @@ Which samples step s reads does not depend on the number of ranks: each rank tak
 part of the global batch, and the parts in order of rank are the batch.
 """
 
-import itertools
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -152,20 +152,27 @@ class Loader:
         *_, mine, share = self._share(step)
         return np.arange(mine, mine + share)
 
-    def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
+    def batches(
+        self, start_step: int = 0, stop_step: int | None = None
+    ) -> Generator[Batch, None, None]:
         """Yield the batches of ``start_step`` and all later steps; the caller closes it.
 
+        Nothing is made or fetched of ``stop_step`` and what comes after it.
         Blocks of remote shards are downloaded further ahead, in the order of the samples. An error
         met while making batches ahead is raised when the first of those is due that were to be
         made in one go.
         """
-        with fetch_ahead(self.feed, map(self._samples, itertools.count(start_step))):
+        steps = range(start_step, sys.maxsize if stop_step is None else stop_step)
+        if not steps:
+            return
+        with fetch_ahead(self.feed, map(self._samples, steps)):
             if self.prefetch == 0:
-                yield from map(self.batch_at, itertools.count(start_step))
+                yield from map(self.batch_at, steps)
             else:
-                yield from self._batches_ahead(start_step)
+                yield from self._batches_ahead(steps)
 
-    def _batches_ahead(self, start_step: int) -> Generator[Batch, None, None]:
+    def _batches_ahead(self, steps: range) -> Generator[Batch, None, None]:
+        start_step, stop_step = steps.start, steps.stop
         *_, share = self._share(start_step)
         at_once = max(1, TOKENS_AT_ONCE // (share * self.feed.sequence_length))
         ready: deque[Future[list[Batch]]] = deque()
@@ -184,11 +191,12 @@ class Loader:
                 raise
 
         try:
-            while True:
-                while len(ready) < max(-(-self.prefetch // at_once), self.num_threads) + 1:
-                    steps = range(start_step, start_step + at_once)
-                    ready.append(executor.submit(make, steps))
-                    start_step = steps.stop
+            num_ahead = max(-(-self.prefetch // at_once), self.num_threads) + 1
+            while ready or start_step < stop_step:
+                while len(ready) < num_ahead and start_step < stop_step:
+                    part = range(start_step, min(start_step + at_once, stop_step))
+                    ready.append(executor.submit(make, part))
+                    start_step = part.stop
                 yield from ready.popleft().result()
         finally:
             is_over.set()

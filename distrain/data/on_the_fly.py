@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from distrain.data.manifest import TOKEN_COUNTS
 from distrain.data.order import ORDER_VERSION, Ints, Order, permute, round_keys, unpermute
 from distrain.data.packing import PACK_VERSION, PackedIndex, PackPlan, plan_best_fit
-from distrain.data.range_shards import RangeShards
+from distrain.data.range_shards import RangeShards, is_made
 from distrain.data.samples import Dataset, PackedDataset, PretrainDataset, RowBuffer
 from distrain.data.shards import ShardedTokens, Split, TokenShard, open_split
 from distrain.errors import DataError
@@ -112,6 +113,7 @@ class OnTheFlyStream:
         sequence_length: T.
         is_packed: Whether samples are best-fit bins, planned for each range.
         content: Digest of the ranges, and of all that is done to them.
+        vocab_size: Of the tokenizer.
     """
 
     num_samples = None
@@ -125,18 +127,19 @@ class OnTheFlyStream:
         *,
         is_packed: bool,
         content: str,
+        vocab_size: int = 0,
     ) -> None:
         self.ranges = ranges
         self.order = order
         self.sequence_length = sequence_length
         self.is_packed = is_packed
         self.content = content
+        self.vocab_size = vocab_size
         self._window = order.block_samples * order.window_blocks
         self.splits: list[Split] = []
         """Of the ranges that were asked for, in the order of the stream."""
         self._shards: list[TokenShard] = []
         self._packs: list[PackPlan] = []
-        self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
         self._eos_id: int | None = None
         self._known = _Known()
         self._lock = threading.Lock()
@@ -152,8 +155,12 @@ class OnTheFlyStream:
 
     @property
     def token_counts(self) -> NDArray[np.int64]:
-        """How often each id occurs in the ranges that were asked for, shape (vocab_size,)."""
-        return self._counts
+        """How often each id occurs in the ranges that anybody has made, shape (vocab_size,)."""
+        counts = np.zeros(self.vocab_size, np.int64)
+        for number in self.ranges.order:
+            if is_made(self.ranges.make, number):
+                counts += np.load(self.ranges.make.folder(number) / TOKEN_COUNTS)
+        return counts
 
     def fill(self, buffer: RowBuffer, rows: Ints, n: Ints) -> None:
         """Write the source's samples ``n``, counted over all epochs, into ``rows``.
@@ -204,7 +211,6 @@ class OnTheFlyStream:
             self.splits.append(split)
             self._shards += split.shards
             self._eos_id = split.eos_id
-            self._counts = split.token_counts + (self._counts if self._counts.size else 0)
             if self.is_packed:
                 length = self.sequence_length
                 self._packs += [plan_best_fit(shard.ends, length) for shard in split.shards]

@@ -100,7 +100,7 @@ class RangeShards:
         self._worker = BackgroundWorker()
         self._wake = threading.Event()
         self._closed = False
-        self._error: Exception | None = None
+        self._errors: dict[int, Exception] = {}
         self._thread: threading.Thread | None = None
 
     def wait_for(self, place: int) -> Path:
@@ -110,6 +110,7 @@ class RangeShards:
             DataError: It cannot be made, or took longer than the deadline.
         """
         number = self.order[place]
+        self._errors.pop(number, None)  # of an attempt ahead; now that it is needed, once more
         self._next = max(self._next, place)
         if self._unmade():
             self._start()
@@ -119,7 +120,7 @@ class RangeShards:
         return self.make.folder(number)
 
     def close(self) -> None:
-        """Stop making ranges ahead."""
+        """Stop making ranges, and waiting for them."""
         self._closed = True
         self._wake.set()
         self._worker.close()
@@ -128,7 +129,11 @@ class RangeShards:
 
     def _unmade(self) -> tuple[int, ...]:
         numbers = self.order[self._next : self._next + 1 + self.ahead]
-        return tuple(number for number in numbers if not is_made(self.make, number))
+        return tuple(
+            number
+            for number in numbers
+            if number not in self._errors and not is_made(self.make, number)
+        )
 
     def _start(self) -> None:
         if self._thread is None:
@@ -138,16 +143,17 @@ class RangeShards:
     def _make_ahead(self) -> None:
         while not self._closed:
             numbers = self._unmade()
-            try:
-                is_idle = not any(self._make(number) for number in numbers)
-            except Exception as error:  # noqa: BLE001  (raised where the range is waited for)
-                if not self._closed:
-                    self._error = error
-                return
-            if is_idle:
+            if not any(self._try_to_make(number) for number in numbers):
                 # Nothing to do, or all in other hands, who may die: look again soon.
                 self._wake.wait(4 * POLL_S if numbers else None)
                 self._wake.clear()
+
+    def _try_to_make(self, number: int) -> bool:
+        try:
+            return self._make(number)
+        except Exception as error:  # noqa: BLE001  (raised where the range is waited for)
+            self._errors[number] = error
+            return False
 
     def _make(self, number: int) -> bool:
         """Make a range in the worker, unless another rank has claimed it.
@@ -167,8 +173,10 @@ class RangeShards:
         started = time.monotonic()
         warn_at = self.patience.warning_s
         while not is_done():
-            if self._error is not None:
-                raise self._error
+            if self._closed:
+                raise RuntimeError(f"closed while {self.make.title(number)} was waited for")
+            if number in self._errors:
+                raise self._errors[number]
             waited = time.monotonic() - started
             if waited > self.patience.deadline_s:
                 raise DataError(

@@ -70,4 +70,5 @@ def open_on_the_fly(
         length,
         is_packed=config.packing == "best_fit",
         content=content.hexdigest(),
+        vocab_size=manifest.vocab_size,
     )

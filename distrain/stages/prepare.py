@@ -214,7 +214,7 @@ def _discard(folder: StageFolder) -> None:
     folder.plan.unlink(missing_ok=True)  # first: what is left then belongs to no plan
     for file in (folder.corpus, folder.tokenizer, folder.rejections):
         file.unlink(missing_ok=True)
-    for path in (folder.work, *map(folder.split, SPLITS)):
+    for path in (folder.work, folder.ranges, *map(folder.split, SPLITS)):
         _remove(path)
 
 

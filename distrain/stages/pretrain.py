@@ -62,7 +62,6 @@ def run_stage(context: StageContext) -> Outcome:
     )
     run = build_run(task, host)
     outcome, _ = train_to_outcome(run)
-    data.close()
     unigram = unigram_figures(run, data.token_counts()) if outcome.result else {}
     close(run)
     if outcome.result is None:

@@ -45,7 +45,7 @@ class PretrainData:
     def token_counts(self) -> NDArray[np.int64]:
         """Count how often each id occurs in the train split, shape (V,).
 
-        Of sources that are tokenized on the fly, in what this rank has asked for so far.
+        Of sources that are tokenized on the fly, in what is made so far.
         """
         counts = [split.token_counts for split in self.splits.values()]
         counts += [source.token_counts() for source in self.ready.values()]
@@ -56,12 +56,6 @@ class PretrainData:
         ]
         total: NDArray[np.int64] = np.sum(counts, axis=0)
         return total
-
-    def close(self) -> None:
-        """Stop tokenizing ahead."""
-        for stream in self.train.values():
-            if isinstance(stream, OnTheFlyStream):
-                stream.close()
 
 
 def open_pretrain_data(

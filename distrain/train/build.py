@@ -29,7 +29,7 @@ from distrain.parallel.collectives import HostGroup
 from distrain.parallel.device import resolve_device, resolve_precision
 from distrain.parallel.engine import Engine
 from distrain.parallel.process_group import start_process_group
-from distrain.train.data_plan import count_samples, plan_schedule
+from distrain.train.data_plan import count_samples, plan_schedule, streams_read
 from distrain.train.run import Run
 
 
@@ -65,7 +65,7 @@ def build_run(task: TrainTask, host: HostGroup) -> Run:
     stage, training = task.stage, task.stage.training
     device = resolve_device(training.device)
     engine = build_engine_of(task, host, device)
-    max_steps = count_steps(training, task.train)
+    max_steps = count_steps(training, streams_read(task.data, task.train))
     loader = build_loader(task, engine)  # 1-3
     monitor = build_monitor(task, host, device, max_steps)
     wishes = Wishes(task.run, host)

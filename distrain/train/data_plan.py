@@ -26,6 +26,14 @@ def count_samples(streams: Mapping[str, Stream]) -> int:
     return sum(count for count in counts.values() if count is not None)
 
 
+def streams_read(config: PretrainDataConfig, streams: Mapping[str, Stream]) -> Mapping[str, Stream]:
+    """Return the streams that the mixture reads at some time: an epoch is one of these."""
+    if config.segments is None:
+        return streams
+    named = {name for weights in config.segments.values() for name in weights}
+    return {name: stream for name, stream in streams.items() if name in named}
+
+
 def plan_schedule(
     config: PretrainDataConfig, streams: Mapping[str, Stream], batch_size: int
 ) -> Schedule:
@@ -50,7 +58,7 @@ def plan_schedule(
         _check_counted(streams)
     if any(stream.num_samples is None for stream in streams.values()):
         return Schedule.planned(batch_size, segments or {0: dict.fromkeys(streams, 1)})
-    total = count_samples(streams)
+    total = count_samples(streams_read(config, streams))
     if total < batch_size:
         raise _too_small(total, batch_size)
     if segments is not None:

@@ -42,7 +42,7 @@ def train(run: Run) -> tuple[Progress, Wish]:
     progress = run.restore()  # 9 checkpointing
     if progress.step == 0:
         progress = validate(run, progress)
-    batches = run.loader.batches(start_step=progress.step)  # 1-3 collection to loader
+    batches = run.loader.batches(progress.step, run.max_steps)  # 1-3 collection to loader
     wish = Wish.NONE
     while progress.step < run.max_steps and not progress.is_stale(run.training.early_stopping):
         # All ranks must leave together, or the first collective after the loop never returns.
@@ -60,8 +60,9 @@ def train(run: Run) -> tuple[Progress, Wish]:
         if progress.step % run.save_steps == 0 or wish is Wish.SAVE:
             run.save(progress)
         run.checkpoints.poll()
+    run.save_and_wait(progress)  # first: a thread may still wait for samples nobody will read
+    run.loader.feed.close()
     batches.close()
-    run.save_and_wait(progress)
     return progress, wish
 
 

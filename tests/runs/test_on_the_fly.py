@@ -1,5 +1,6 @@
 """Text that is tokenized while the run reads it, through the command line, killed and moved."""
 
+import json
 import re
 import shutil
 import time
@@ -85,6 +86,22 @@ def test_on_another_number_of_ranks_every_step_reads_the_same_samples(twin, tmp_
     finished = distrain(run.parent, "run", str(recipe), "launch.processes_per_node=1")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert read_samples(run) == read_samples(twin_run)
+
+
+def test_killed_after_the_last_checkpoint_it_ends_without_reading_anything(twin, tmp_path):
+    recipe, twin_run = twin
+    run = tmp_path / "runs" / "tiny"
+    shutil.copytree(twin_run, run)
+    (run / "pretrain" / "result.json").unlink()
+    state = json.loads((run / "pretrain" / "state.json").read_text())
+    (run / "pretrain" / "state.json").write_text(json.dumps(state | {"state": "running"}))
+    finished = distrain(run.parent, "run", str(recipe))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    results = [
+        json.loads((root / "pretrain" / "result.json").read_text()) for root in (run, twin_run)
+    ]
+    figures = ("unigram_entropy", "steps", "eval_loss")
+    assert [results[0][name] for name in figures] == [results[1][name] for name in figures]
 
 
 def test_a_file_that_changed_since_it_was_planned_ends_the_run_with_its_name(twin, tmp_path):

@@ -195,6 +195,28 @@ def test_batches_made_ahead_are_those_of_their_steps(dataset, prefetch):
     batches.close()
 
 
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_nothing_is_made_of_steps_that_nobody_will_ask_for(dataset, prefetch):
+    made = []
+
+    class Counting:
+        sequence_length = LENGTH
+        signature = ("counting",)
+
+        def __len__(self):
+            return len(dataset)
+
+        def fill(self, buffer, rows, indices):
+            made.extend(indices.tolist())
+            dataset.fill(buffer, rows, indices)
+
+    source = loader(Counting(), prefetch=prefetch)
+    digests = [batch.digest for batch in source.batches(2, 5)]
+    assert digests == [loader(dataset).batch_at(step).digest for step in (2, 3, 4)]
+    assert len(made) == 3 * 24
+    assert list(source.batches(5, 5)) == []
+
+
 def test_closing_ends_the_thread(dataset):
     before = threading.active_count()
     batches = loader(dataset).batches()

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from distrain.data.range_shards import MakeJob, Patience, RangeShards, is_made
 from distrain.data.samples import IGNORE_INDEX
 from distrain.data.schedule import Schedule
 from distrain.data.shards import ShardedTokens, TokenShard, open_split
+from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from tests.distrain.data.corpus import make_tokenizer
 from tests.distrain.data.made_ranges import MakeTexts
@@ -177,6 +179,38 @@ def test_a_range_that_cannot_be_made_is_named_where_it_is_needed(root):
     loader.batch_at(0)
     with pytest.raises(DataError, match=f"range {order[4]} of source web"):
         loader.batch_at(500)
+    stream.close()
+
+
+def test_a_range_that_fails_ahead_stops_nobody_who_does_not_need_it(root):
+    order = range_order(1, "web", RANGES)
+    make = MakeTexts(root, fails=order[1])
+    ranges = RangeShards(make, order, patience=Patience(5, 20))
+    ranges.wait_for(0)
+    while order[1] not in ranges._errors:
+        time.sleep(0.01)
+    make(order[2])
+    assert ranges.wait_for(2) == make.folder(order[2])
+    with pytest.raises(DataError, match=f"range {order[1]} of source web"):
+        ranges.wait_for(1)
+    ranges.close()
+
+
+def test_closing_ends_a_wait(root):
+    ranges = RangeShards(
+        MakeTexts(root, delay_s=60), range_order(1, "web", RANGES), patience=Patience(90, 90)
+    )
+    threading.Timer(1.0, ranges.close).start()
+    with pytest.raises(RuntimeError, match="closed while range"):
+        ranges.wait_for(0)
+
+
+def test_tokens_are_counted_in_all_ranges_there_are_whoever_asked_for_them(root):
+    stream = open_stream(root)
+    stream.vocab_size = Tokenizer.load(root / "tokenizer.json").vocab_size
+    assert stream.token_counts.sum() == 0
+    tokens = stream_of_ranges(root)
+    assert stream.token_counts.sum() == tokens.num_tokens
     stream.close()
 
 
