@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.data.manifest import TOKEN_COUNTS
-from distrain.data.order import ORDER_VERSION, Ints, Order, permute, round_keys, unpermute
+from distrain.data.order import ORDER_VERSION, Ints, Order, in_windows, permute, round_keys
 from distrain.data.packing import PACK_VERSION, PackedIndex, PackPlan, plan_best_fit
 from distrain.data.range_shards import RangeShards, is_made
 from distrain.data.samples import Dataset, PackedDataset, PretrainDataset, RowBuffer
@@ -72,18 +72,9 @@ class GrowingOrder:
         return Order(self.order.seed, self.order.source, self.known)
 
     def _in_windows(self, places: Ints, *, back: bool) -> Ints:
-        """Permute within windows, or undo it; the last one ends where the samples do."""
-        moved = np.empty_like(places)
-        window = self.order.block_samples * self.order.window_blocks
-        numbers = places // window
-        for number in set(numbers.tolist()):
-            chosen = numbers == number
-            first = number * window
-            keys = round_keys(self.order.seed, self.order.source, "window", number)
-            size = min(window, self.known - first)
-            move = unpermute if back else permute
-            moved[chosen] = move(keys, places[chosen] - first, size) + first
-        return moved
+        order = self.order
+        name = (order.source, "window")
+        return in_windows(places, order.window, self.known, order.seed, name, back=back)
 
 
 @dataclass(frozen=True)
@@ -135,7 +126,7 @@ class OnTheFlyStream:
         self.is_packed = is_packed
         self.content = content
         self.vocab_size = vocab_size
-        self._window = order.block_samples * order.window_blocks
+        self._window = order.window
         self.splits: list[Split] = []
         """Of the ranges that were asked for, in the order of the stream."""
         self._shards: list[TokenShard] = []

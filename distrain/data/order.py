@@ -68,7 +68,7 @@ class Order:
         if not self.block_samples:
             places = unpermute(self._keys("epoch", epoch), indices, self.num_samples)
         else:
-            places = self._out_of_windows(epoch, self._out_of_blocks(epoch, indices))
+            places = self._in_windows(epoch, self._out_of_blocks(epoch, indices), back=True)
         return places + epoch * self.num_samples
 
     def _indices_at(self, epoch: int, places: Ints) -> Ints:
@@ -84,36 +84,19 @@ class Order:
         """Return the indices at ``places``, in [0, N), of an epoch."""
         if not self.block_samples:
             return permute(self._keys("epoch", epoch), places, self.num_samples)
-        return self._into_blocks(epoch, self._into_windows(epoch, places))
+        return self._into_blocks(epoch, self._in_windows(epoch, places, back=False))
 
     def _keys(self, *name: object) -> Keys:
         return round_keys(self.seed, self.source, *name)
 
-    # Windows: a permutation of each stretch of window_blocks * block_samples places.
+    @property
+    def window(self) -> int:
+        """Samples that are mixed with each other, where blocks are."""
+        return self.window_blocks * self.block_samples
 
-    def _window(self, epoch: int, number: int) -> tuple[Keys, int, int]:
-        size = self.window_blocks * self.block_samples
-        first = number * size
-        keys = self._keys("epoch", epoch, "window", number)
-        return keys, first, min(size, self.num_samples - first)
-
-    def _into_windows(self, epoch: int, places: Ints) -> Ints:
-        numbers = places // (self.window_blocks * self.block_samples)
-        moved = np.empty_like(places)
-        for number in _distinct(numbers):
-            keys, first, size = self._window(epoch, number)
-            chosen = numbers == number
-            moved[chosen] = permute(keys, places[chosen] - first, size) + first
-        return moved
-
-    def _out_of_windows(self, epoch: int, places: Ints) -> Ints:
-        numbers = places // (self.window_blocks * self.block_samples)
-        moved = np.empty_like(places)
-        for number in _distinct(numbers):
-            keys, first, size = self._window(epoch, number)
-            chosen = numbers == number
-            moved[chosen] = unpermute(keys, places[chosen] - first, size) + first
-        return moved
+    def _in_windows(self, epoch: int, places: Ints, *, back: bool) -> Ints:
+        name = (self.source, "epoch", epoch, "window")
+        return in_windows(places, self.window, self.num_samples, self.seed, name, back=back)
 
     # Blocks: slot s of the epoch holds a whole block. The last block may be short; where it comes,
     # the places after it move up.
@@ -171,6 +154,30 @@ def unpermute(keys: Keys, values: Ints, size: int) -> Ints:
     while (outside := places >= size).any():
         places[outside] = _feistel_back(keys, places[outside], half_bits)
     return places.astype(np.int64)
+
+
+def in_windows(
+    places: Ints, window: int, num_places: int, seed: int, name: tuple[object, ...], *, back: bool
+) -> Ints:
+    """Permute each stretch of ``window`` places, or undo it.
+
+    Args:
+        places: In [0, num_places).
+        window: Size of a stretch; the last one ends at ``num_places``.
+        num_places: Of all stretches.
+        seed: With ``name`` and the number of a stretch, what keys its permutation.
+        name: See ``seed``.
+        back: Undo it.
+    """
+    move = unpermute if back else permute
+    numbers = places // window
+    moved = np.empty_like(places)
+    for number in _distinct(numbers):
+        chosen = numbers == number
+        first = number * window
+        size = min(window, num_places - first)
+        moved[chosen] = move(round_keys(seed, *name, number), places[chosen] - first, size) + first
+    return moved
 
 
 def _half_bits(size: int) -> int:

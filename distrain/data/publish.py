@@ -18,8 +18,8 @@ import zstandard
 from numpy.typing import NDArray
 
 from distrain.data.cache.blocks import Block
-from distrain.data.cache.fetching import Progress, Transfer, complete
-from distrain.data.cache.remote_store import RemoteStore, transient_errors
+from distrain.data.cache.fetching import Progress, Transfer, complete, transfer_errors
+from distrain.data.cache.remote_store import RemoteStore
 from distrain.data.digests import DIGEST_BYTES, record_of
 from distrain.data.manifest import (
     BLOCK_TABLE,
@@ -310,7 +310,7 @@ def _is_whole(block: Block) -> bool:
     """Say whether a block lies at its URL; an error there is reason enough to write it anew."""
     try:
         return block.attempt() is not None
-    except transient_errors():
+    except transfer_errors():
         return False
 
 

@@ -1,13 +1,12 @@
 """Moves one thing to or from a URL, again after errors, until a deadline."""
 
-import random
 import time
 from typing import Protocol, TypeVar
 
-from distrain.data.cache.remote_store import transient_errors
+from distrain.data.retries import describe, full_jitter_s, is_temporary, remote_errors
 from distrain.errors import DataError
 
-FIRST_DELAY_S = 0.2
+FIRST_DELAY_S = 0.4
 MAX_DELAY_S = 20.0
 MAX_DAMAGED = 3
 """Times that something may arrive damaged before its source is taken to be so."""
@@ -54,8 +53,8 @@ class Progress:
 def complete(transfer: Transfer[Result], progress: Progress) -> Result:
     """Return what ``attempt`` gives, once it is whole.
 
-    Between attempts it waits a random time below a bound that doubles ("full jitter", Brooker,
-    AWS Architecture Blog 2015), so that the nodes of a job do not all ask again at once.
+    Between attempts it waits a random time (``retries.full_jitter_s``), so that the nodes of a job
+    do not all ask again at once.
 
     Raises:
         DataError: It is not there, arrives damaged, or has not come at the deadline.
@@ -67,21 +66,27 @@ def complete(transfer: Transfer[Result], progress: Progress) -> Result:
         try:
             content = transfer.attempt()
             problem = "content that is not whole"
-        except (FileNotFoundError, PermissionError) as error:
-            raise _unreachable(transfer, error) from error
-        except transient_errors() as error:
-            problem = _describe(error)
+        except transfer_errors() as error:
+            # A store that is busy may be reported as a file that is not there.
+            if isinstance(error, FileNotFoundError | PermissionError) and not is_temporary(error):
+                raise _unreachable(transfer, error) from error
+            problem = describe(error)
         else:
             if content is not None:
                 return content
             damaged += 1
             if damaged == MAX_DAMAGED:
                 raise _damaged(transfer)
-        delay = random.uniform(0, min(MAX_DELAY_S, FIRST_DELAY_S * 2**number))
+        delay = full_jitter_s(number, FIRST_DELAY_S, MAX_DELAY_S)
         if time.monotonic() + delay > progress.deadline:
             raise late(transfer, f"request {number} gave: {problem}")
         progress.activity = f"waiting after request {number} gave: {problem}"
         time.sleep(delay)
+
+
+def transfer_errors() -> tuple[type[Exception], ...]:
+    """Return what an attempt may raise: as a request may, or an object that ends too early."""
+    return (EOFError, *remote_errors())
 
 
 def late(transfer: Transfer[object], activity: str) -> DataError:
@@ -98,7 +103,7 @@ def late(transfer: Transfer[object], activity: str) -> DataError:
 def _unreachable(transfer: Transfer[object], error: OSError) -> DataError:
     return DataError(
         f"{transfer.label} ({transfer.url})",
-        "no such object" if isinstance(error, FileNotFoundError) else _describe(error),
+        "no such object" if isinstance(error, FileNotFoundError) else describe(error),
         "an object that may be read",
         "Publish the split again, or correct the URL or its permissions.",
     )
@@ -111,7 +116,3 @@ def _damaged(transfer: Transfer[object]) -> DataError:
         transfer.expected,
         "Publish the split again: it writes what is damaged anew.",
     )
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

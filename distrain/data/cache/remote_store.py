@@ -1,6 +1,5 @@
 """Objects below a URL, read whole or in ranges; one attempt a call."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any
@@ -80,20 +79,3 @@ class RemoteStore:
         except FileNotFoundError:
             return None
         return size
-
-
-def transient_errors() -> tuple[type[Exception], ...]:
-    """Return the errors of reading that may not come again.
-
-    Clients of HTTP and S3 have errors of their own, which need no import where nobody uses them.
-    """
-    errors: list[type[Exception]] = [OSError, EOFError]
-    for module, name in (
-        ("aiohttp", "ClientError"),
-        ("botocore.exceptions", "BotoCoreError"),
-        ("botocore.exceptions", "ClientError"),
-        ("http.client", "HTTPException"),
-    ):
-        if module in sys.modules:
-            errors.append(getattr(sys.modules[module], name))
-    return tuple(errors)

@@ -17,7 +17,7 @@ from distrain.data.preprocess.work_folder import WorkFolder
 from distrain.errors import DataError, ExitCode, PreflightError
 from distrain.stages.prepare import prepare
 from distrain.stages.prepare_phases import phase_lock, run_phase
-from tests.distrain.stages.test_prepare import content_of, stage, write_module
+from tests.distrain.stages.preparing import content_of, stage, write_module
 
 CHILD = """
 import os, signal, sys

@@ -119,6 +119,11 @@ def retry(
         sleep(delay)
 
 
+def full_jitter_s(failures: int, first_delay_s: float, max_delay_s: float = MAX_DELAY_S) -> float:
+    """Draw the delay after ``failures`` failures, from 1."""
+    return _jitter.uniform(0.0, min(max_delay_s, first_delay_s * 2.0 ** min(failures - 1, 32)))
+
+
 def describe(error: BaseException) -> str:
     """Return class and message in one line; of a translated error, also what it was."""
     root = list(_with_causes(error))[-1]
