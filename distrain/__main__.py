@@ -12,9 +12,9 @@ import resource
 import sys
 from pathlib import Path
 
-from distrain.config.load import read_resolved
 from distrain.config.lock import acquire
 from distrain.config.phases import PHASES, WHOLE, Phase, Share
+from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe
 from distrain.config.records import StageState, append_event, read_json, utc_now, write_json
 from distrain.config.run_folder import RunFolder, StageFolder

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrain.config.launch import SiteConfig
-from distrain.config.load import LoadedRecipe, load_recipe, read_resolved
 from distrain.config.lock import hold, is_held
+from distrain.config.reading.load import LoadedRecipe, load_recipe, read_resolved
 from distrain.config.recipe import Recipe
 from distrain.config.records import append_event
 from distrain.config.run_folder import RunFolder

@@ -80,7 +80,7 @@ def recipes(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
-    from distrain.config.load import json_schema
+    from distrain.config.reading.load import json_schema
 
     _echo_json(json_schema())
 
@@ -179,7 +179,7 @@ def resume(
 @app.command()
 def status(target: RunArgument = None, as_json: JsonOption = False) -> None:
     """Show where the stages of a run stand."""
-    from distrain.config.load import read_resolved
+    from distrain.config.reading.load import read_resolved
     from launcher.run_files import find_run
     from launcher.status import run_status, status_table, with_queue_notes
 
@@ -201,7 +201,7 @@ def logs(
     ] = False,
 ) -> None:
     """Print what the processes of a stage wrote."""
-    from distrain.config.load import read_resolved
+    from distrain.config.reading.load import read_resolved
     from launcher.logs import failure_excerpt, find_log
     from launcher.run_files import find_run
 
@@ -324,7 +324,7 @@ def _split_target(targets: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def _finish(run: "RunFolder", code: ExitCode) -> None:
-    from distrain.config.load import read_resolved
+    from distrain.config.reading.load import read_resolved
     from launcher.show import next_steps
     from launcher.status import run_status, status_table
 

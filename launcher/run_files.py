@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.config.load import LoadedRecipe, dump_resolved, read_resolved, recipe_fingerprint
+from distrain.config.reading.load import (
+    LoadedRecipe,
+    dump_resolved,
+    read_resolved,
+    recipe_fingerprint,
+)
 from distrain.config.recipe import Recipe
 from distrain.config.records import read_json, write_json, write_text
 from distrain.config.run_folder import RunFolder

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distrain.config.load import LoadedRecipe
+from distrain.config.reading.load import LoadedRecipe
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.config.run_folder import RunFolder
 from launcher.estimate import checkpoint_bytes, stage_parameters, stage_tokens

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distrain.config.load import load_recipe
+from distrain.config.reading.load import load_recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCKS = [

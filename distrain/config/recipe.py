@@ -1,7 +1,7 @@
 """The recipe as a whole: named stages, how they need each other, and where they run.
 
 A stage's sections are the recipe's ``defaults`` under the stage's own values
-(``distrain.config.load`` merges them before this schema is applied).
+(``distrain.config.reading.load`` merges them before this schema is applied).
 """
 
 from typing import Annotated, Literal

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distrain.config.load import read_resolved
+from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.run_folder import RunFolder
 from distrain.config.token_sources import is_url

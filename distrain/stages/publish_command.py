@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distrain.config.load import read_resolved
+from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage
 from distrain.config.records import read_json
 from distrain.config.run_folder import RunFolder

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.config.load import read_resolved
+from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage, PretrainStage, Recipe
 from distrain.config.records import StageData, read_json
 from distrain.config.run_folder import RunFolder, StageFolder

@@ -170,7 +170,7 @@ def test_imports_are_absolute(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["launcher.cli", "launcher.actions", "launcher.local", "distrain.config.load"]
+    "module", ["launcher.cli", "launcher.actions", "launcher.local", "distrain.config.reading.load"]
 )
 def test_importing_the_launcher_imports_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from distrain.config.load import LoadedRecipe, load_recipe
+from distrain.config.reading.load import LoadedRecipe, load_recipe
 from distrain.config.run_folder import RunFolder
 from launcher.plan import Plan, make_plan
 from launcher.run_files import make_folder, open_run

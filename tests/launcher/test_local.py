@@ -180,7 +180,7 @@ def test_a_killed_launcher_leaves_no_orphan(tmp_path):
     launcher = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(f"""
             from pathlib import Path
-            from distrain.config.load import read_resolved
+            from distrain.config.reading.load import read_resolved
             from distrain.config.run_folder import RunFolder
             from launcher.local import Surroundings, run_stages
             from launcher.display import display_factory

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from distrain.config.launch import LaunchConfig, SiteConfig
-from distrain.config.load import RecipeErrors, load_recipe
+from distrain.config.reading.load import RecipeErrors, load_recipe
 from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError, RecipeError
 from launcher.plan import (

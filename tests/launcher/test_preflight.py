@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from distrain.config.load import load_recipe
+from distrain.config.reading.load import load_recipe
 from launcher import preflight
 from launcher.estimate import checkpoint_bytes, kept_checkpoint_bytes, stage_parameters
 from launcher.preflight import (

@@ -1,7 +1,7 @@
 import io
 import json
 
-from distrain.config.load import load_recipe
+from distrain.config.reading.load import load_recipe
 from distrain.config.records import append_event, append_record, write_text
 from distrain.config.run_folder import RunFolder
 from launcher.display import BarDisplay, LineDisplay, Pace, event_line, step_line, validation_line

@@ -1,6 +1,6 @@
 import pytest
 
-from distrain.config.load import load_recipe
+from distrain.config.reading.load import load_recipe
 from distrain.errors import NotFoundError
 from launcher.resources import find_recipe, resource_folder, shipped_recipes
 

@@ -1,6 +1,6 @@
 import pytest
 
-from distrain.config.load import load_recipe, read_resolved
+from distrain.config.reading.load import load_recipe, read_resolved
 from distrain.config.records import read_json, write_json
 from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError, PreflightError

@@ -10,7 +10,7 @@ import pytest
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.layout import Layout
-from distrain.config.load import load_site
+from distrain.config.reading.load import load_site
 from distrain.config.run_folder import RunFolder
 from distrain.errors import RecipeError
 from launcher.jobs import StageJob, jobs_of

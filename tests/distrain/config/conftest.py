@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from distrain.config.load import LoadedRecipe
+from distrain.config.reading.load import LoadedRecipe
 
 TINY = """\
 name: tiny

@@ -1,6 +1,6 @@
 import pytest
 
-from distrain.config.load import dump_resolved, load_recipe, read_resolved
+from distrain.config.reading.load import dump_resolved, load_recipe, read_resolved
 from distrain.config.recipe import PrepareStage
 from distrain.errors import RecipeError
 from tests.distrain.config.conftest import TINY

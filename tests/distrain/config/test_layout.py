@@ -9,7 +9,7 @@ from distrain.config.layout import (
     resolve_layout,
     stage_order,
 )
-from distrain.config.load import load_recipe
+from distrain.config.reading.load import load_recipe
 from distrain.config.training import ParallelismConfig, TrainingConfig
 from distrain.errors import RecipeError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distrain.config.load import load_recipe
+from distrain.config.reading.load import load_recipe
 from distrain.config.records import write_json
 from distrain.config.run_folder import RunFolder
 from distrain.errors import PreflightError

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from distrain.config.load import read_resolved
+from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PretrainStage
 from distrain.config.records import append_record, write_json
 from distrain.data.feed import Feed

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from distrain.config.reading.sections import SECTIONS, STAGE_KINDS, is_section, members
 from distrain.config.recipe import RecipeHead
 from distrain.config.section import Section
-from distrain.config.sections import SECTIONS, STAGE_KINDS, is_section, members
 
 _REFERENCE = "#/$defs/{model}"
 JsonObject = dict[str, Any]

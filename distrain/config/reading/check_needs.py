@@ -5,9 +5,9 @@ from graphlib import CycleError
 
 from distrain.config.data import PairsConfig
 from distrain.config.layout import order_of
-from distrain.config.sections import Path
-from distrain.config.stage_parts import Finding, StageParts
-from distrain.config.suggest import nearest
+from distrain.config.reading.sections import Path
+from distrain.config.reading.stage_parts import Finding, StageParts
+from distrain.config.reading.suggest import nearest
 from distrain.config.training import SIZE_FIELDS, ModelConfig, SftDataConfig
 
 Stages = Mapping[str, StageParts]

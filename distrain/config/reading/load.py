@@ -10,25 +10,25 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from distrain.config.checks import check_recipe
-from distrain.config.extends import read_file, with_parents
-from distrain.config.json_schema import json_schema
 from distrain.config.launch import LaunchConfig, SiteConfig
-from distrain.config.layers import read_layers
-from distrain.config.messages import validate
-from distrain.config.overrides import (
+from distrain.config.reading.checks import check_recipe
+from distrain.config.reading.extends import read_file, with_parents
+from distrain.config.reading.json_schema import json_schema
+from distrain.config.reading.layers import read_layers
+from distrain.config.reading.messages import validate
+from distrain.config.reading.overrides import (
     Overrides,
     apply_to_recipe,
     apply_to_stages,
     replaced_values,
 )
-from distrain.config.problems import Place, ProblemList, RecipeErrors
+from distrain.config.reading.problems import Place, ProblemList, RecipeErrors
+from distrain.config.reading.resolved import dump_resolved, recipe_fingerprint
+from distrain.config.reading.sections import STAGE_KINDS, sections_of
+from distrain.config.reading.stage_parts import Finding, StageParts
+from distrain.config.reading.yaml_source import Tree, find, plain
 from distrain.config.recipe import Recipe, RecipeHead
-from distrain.config.resolved import dump_resolved, recipe_fingerprint
 from distrain.config.section import Section
-from distrain.config.sections import STAGE_KINDS, sections_of
-from distrain.config.stage_parts import Finding, StageParts
-from distrain.config.yaml_source import Tree, find, plain
 
 __all__ = [
     "LoadedRecipe",

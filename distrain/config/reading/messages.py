@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from distrain.config.problems import Place, ProblemList
-from distrain.config.recipe import PATTERNS
-from distrain.config.section import Section, parse_count
-from distrain.config.sections import (
+from distrain.config.reading.problems import Place, ProblemList
+from distrain.config.reading.sections import (
     SECTIONS,
     STAGE_KINDS,
     Path,
@@ -19,8 +17,10 @@ from distrain.config.sections import (
     sections_of,
     types_at,
 )
-from distrain.config.suggest import unknown_key, unknown_word
-from distrain.config.yaml_source import Tree, find, plain
+from distrain.config.reading.suggest import unknown_key, unknown_word
+from distrain.config.reading.yaml_source import Tree, find, plain
+from distrain.config.recipe import PATTERNS
+from distrain.config.section import Section, parse_count
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.config.load import load_recipe, load_site
-from distrain.config.problems import Problem, RecipeErrors
+from distrain.config.reading.load import load_recipe, load_site
+from distrain.config.reading.problems import Problem, RecipeErrors
 from tests.distrain.config.conftest import TINY
 
-MISTAKES = Path(__file__).parents[2] / "recipes" / "mistakes"
+MISTAKES = Path(__file__).parents[3] / "recipes" / "mistakes"
 FILES = sorted(MISTAKES.glob("*.yaml"))
 
 

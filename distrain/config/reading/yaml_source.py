@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from distrain.config.problems import Place, ProblemList
+from distrain.config.reading.problems import Place, ProblemList
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML

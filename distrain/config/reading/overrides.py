@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from distrain.config.extends import read_named
-from distrain.config.merge import without_alternatives
-from distrain.config.messages import override_place
-from distrain.config.problems import Place, ProblemList
-from distrain.config.recipe import RecipeHead
-from distrain.config.section import Section
-from distrain.config.sections import (
+from distrain.config.reading.extends import read_named
+from distrain.config.reading.merge import without_alternatives
+from distrain.config.reading.messages import override_place
+from distrain.config.reading.problems import Place, ProblemList
+from distrain.config.reading.sections import (
     SECTIONS,
     STAGE_KINDS,
     Path,
@@ -28,8 +26,10 @@ from distrain.config.sections import (
     types_at,
     types_below,
 )
-from distrain.config.suggest import EXPLANATIONS, FOREIGN_NAMES, nearest, unknown_key
-from distrain.config.yaml_source import Tree, find, parse_value
+from distrain.config.reading.suggest import EXPLANATIONS, FOREIGN_NAMES, nearest, unknown_key
+from distrain.config.reading.yaml_source import Tree, find, parse_value
+from distrain.config.recipe import RecipeHead
+from distrain.config.section import Section
 
 SKIP = "skip"
 

@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterator, Mapping
 
 from distrain.config.data import DataConfig
 from distrain.config.loading import PretrainDataConfig
-from distrain.config.sections import Path
-from distrain.config.stage_parts import Finding, StageParts
-from distrain.config.suggest import nearest
+from distrain.config.reading.sections import Path
+from distrain.config.reading.stage_parts import Finding, StageParts
+from distrain.config.reading.suggest import nearest
 from distrain.config.training import TrainingConfig
 
 

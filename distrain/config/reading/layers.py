@@ -4,12 +4,10 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from distrain.config.merge import merge
-from distrain.config.messages import validate
-from distrain.config.problems import ProblemList
-from distrain.config.recipe import RecipeHead
-from distrain.config.section import Section
-from distrain.config.sections import (
+from distrain.config.reading.merge import merge
+from distrain.config.reading.messages import validate
+from distrain.config.reading.problems import ProblemList
+from distrain.config.reading.sections import (
     RESERVED,
     SECTIONS,
     STAGE_KINDS,
@@ -18,9 +16,11 @@ from distrain.config.sections import (
     places_of,
     sections_of,
 )
-from distrain.config.suggest import nearest, unknown_key, unknown_word
+from distrain.config.reading.suggest import nearest, unknown_key, unknown_word
+from distrain.config.reading.yaml_source import Tree
+from distrain.config.recipe import RecipeHead
+from distrain.config.section import Section
 from distrain.config.training import SIZE_FIELDS
-from distrain.config.yaml_source import Tree
 
 STAGE_NAME = r"[A-Za-z][A-Za-z0-9_-]*"
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
+from distrain.config.reading.sections import Path
 from distrain.config.section import Section
-from distrain.config.sections import Path
 
 AnySection = TypeVar("AnySection", bound=Section)
 

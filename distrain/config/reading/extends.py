@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from distrain.config.merge import merge
-from distrain.config.problems import Place, ProblemList
-from distrain.config.suggest import nearest
-from distrain.config.yaml_source import Tree, parse_tree
+from distrain.config.reading.merge import merge
+from distrain.config.reading.problems import Place, ProblemList
+from distrain.config.reading.suggest import nearest
+from distrain.config.reading.yaml_source import Tree, parse_tree
 from distrain.errors import NotFoundError
 
 RECIPE_SUFFIXES = frozenset({".yaml", ".yml"})

@@ -1,7 +1,7 @@
 import pytest
 
-from distrain.config.problems import ProblemList
-from distrain.config.yaml_source import parse_tree, parse_value, plain
+from distrain.config.reading.problems import ProblemList
+from distrain.config.reading.yaml_source import parse_tree, parse_value, plain
 
 
 def read(text):

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from distrain.config.check_mixture import check_mixture
-from distrain.config.check_needs import check_needs, check_source_of_model
-from distrain.config.check_tokens import check_token_sources
 from distrain.config.data import DataConfig, PairsConfig
 from distrain.config.launch import LaunchConfig
 from distrain.config.layout import microbatches_per_rank, resolve_layout
+from distrain.config.reading.check_mixture import check_mixture
+from distrain.config.reading.check_needs import check_needs, check_source_of_model
+from distrain.config.reading.check_tokens import check_token_sources
+from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.recipe import DISTRIBUTED_KINDS
 from distrain.config.section import format_duration
-from distrain.config.stage_parts import Finding, StageParts
 from distrain.config.training import (
     LrSchedulerConfig,
     ModelConfig,

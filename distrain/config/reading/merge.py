@@ -1,7 +1,7 @@
 """Layers of a recipe laid over each other: parents, defaults, a stage's own values."""
 
-from distrain.config.sections import ALTERNATIVES
-from distrain.config.yaml_source import Tree
+from distrain.config.reading.sections import ALTERNATIVES
+from distrain.config.reading.yaml_source import Tree
 
 
 def merge(base: Tree, over: Tree) -> Tree:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from distrain.config.load import (
+from distrain.config.reading.load import (
     dump_resolved,
     load_recipe,
     load_site,
     read_resolved,
     recipe_fingerprint,
 )
-from distrain.config.problems import RecipeErrors
+from distrain.config.reading.problems import RecipeErrors
 from distrain.errors import ExitCode, NotFoundError
 from tests.distrain.config.conftest import TINY, stages_of
 
@@ -189,10 +189,11 @@ def test_skipped_stages_are_left_out(recipe):
 
 def test_loading_imports_neither_torch_nor_numpy(recipe):
     code = (
-        "import sys; from pathlib import Path; from distrain.config.load import load_recipe;"
+        "import sys; from pathlib import Path\n"
+        "from distrain.config.reading.load import load_recipe\n"
         "load_recipe(Path(sys.argv[1])); print({'torch', 'numpy'} & sys.modules.keys())"
     )
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     result = subprocess.run(
         [sys.executable, "-c", code, str(recipe)],
         env={**os.environ, "PYTHONPATH": str(root)},

@@ -1,7 +1,12 @@
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from distrain.config.load import dump_resolved, load_recipe, read_resolved, recipe_fingerprint
+from distrain.config.reading.load import (
+    dump_resolved,
+    load_recipe,
+    read_resolved,
+    recipe_fingerprint,
+)
 from distrain.config.recipe import Recipe
 
 TEXT = st.text(

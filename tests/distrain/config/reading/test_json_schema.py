@@ -5,10 +5,10 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from distrain.config.load import dump_resolved, json_schema, load_recipe
+from distrain.config.reading.load import dump_resolved, json_schema, load_recipe
 from tests.distrain.config.conftest import TINY
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SCHEMA = json_schema()
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from distrain.config.curation import CurationConfig
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
-from distrain.config.sections import Path
-from distrain.config.stage_parts import Finding, StageParts
+from distrain.config.reading.sections import Path
+from distrain.config.reading.stage_parts import Finding, StageParts
 
 
 def check_token_sources(stage: StageParts) -> Iterator[Finding]:

@@ -3,10 +3,10 @@
 
 import pytest
 
-from distrain.config.load import load_recipe
-from distrain.config.problems import RecipeErrors
-from distrain.config.sections import SECTIONS, keys_of
-from distrain.config.suggest import FOREIGN_NAMES
+from distrain.config.reading.load import load_recipe
+from distrain.config.reading.problems import RecipeErrors
+from distrain.config.reading.sections import SECTIONS, keys_of
+from distrain.config.reading.suggest import FOREIGN_NAMES
 from tests.distrain.config.conftest import TINY
 
 

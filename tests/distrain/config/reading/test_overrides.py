@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.config.load import load_recipe
-from distrain.config.problems import RecipeErrors
+from distrain.config.reading.load import load_recipe
+from distrain.config.reading.problems import RecipeErrors
 from tests.distrain.config.conftest import TINY, stages_of
 
 

@@ -1,0 +1,1 @@
+"""From YAML to a checked recipe: files, parents, overrides, messages with line and column."""
