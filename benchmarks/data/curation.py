@@ -28,11 +28,11 @@ from distrain.config.curation import (
     LanguageConfig,
     PiiConfig,
 )
-from distrain.data.preprocess.filters import FILTERS
+from distrain.data.curate.filters import FILTERS
+from distrain.data.curate.normalize import normalize
+from distrain.data.curate.pii import replace_pii
+from distrain.data.curate.words import TextView
 from distrain.data.preprocess.minhash import flatten, sketch
-from distrain.data.preprocess.normalize import normalize
-from distrain.data.preprocess.pii import replace_pii
-from distrain.data.preprocess.words import TextView
 
 TOGETHER = "quality + repetition + C4 + sketch"
 NO_LIMIT = FiltersConfig(

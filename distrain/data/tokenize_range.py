@@ -10,8 +10,8 @@ from typing import cast
 import numpy as np
 
 from distrain.config.data import DataConfig
+from distrain.data.curate.clean import Cleaner
 from distrain.data.encoders.encoder import Encoded, Encoder, Ids
-from distrain.data.preprocess.clean import Cleaner
 from distrain.data.preprocess.cleaning import Tally, clean_range
 from distrain.data.preprocess.counts import Counts
 from distrain.data.preprocess.plan import PlannedRange

@@ -5,11 +5,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from distrain.config.data import DataConfig
+from distrain.data.curate.clean import Cleaner
 from distrain.data.encode import inputs_of
 from distrain.data.encoders.choose import open_encoder
 from distrain.data.encoders.encoder import Encoder
 from distrain.data.encoders.report import EngineReport
-from distrain.data.preprocess.clean import Cleaner
 from distrain.data.preprocess.plan import Plan, load_plan
 from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.tokenize_range import tokenize_range

@@ -7,8 +7,11 @@ from typing import Any
 
 from distrain.config.data import DataConfig
 from distrain.config.records import read_json, write_json
+from distrain.data.curate.clean import Cleaner, CleanText, Rejected
+from distrain.data.curate.quality import QUALITY_COLUMNS, quality_figures
+from distrain.data.curate.split import split_of
+from distrain.data.curate.words import TextView
 from distrain.data.document import BROKEN_REASONS, Broken
-from distrain.data.preprocess.clean import Cleaner, CleanText, Rejected
 from distrain.data.preprocess.cleaned import CleanDocument, CleanedWriter, printable
 from distrain.data.preprocess.clusters import Reason
 from distrain.data.preprocess.counts import (
@@ -19,10 +22,7 @@ from distrain.data.preprocess.counts import (
     check_budget,
 )
 from distrain.data.preprocess.plan import PlannedRange
-from distrain.data.preprocess.quality import QUALITY_COLUMNS, quality_figures
 from distrain.data.preprocess.sketches import SketchFile
-from distrain.data.preprocess.split import split_of
-from distrain.data.preprocess.words import TextView
 from distrain.data.preprocess.work_folder import WorkFolder
 from distrain.data.sources import open_source
 

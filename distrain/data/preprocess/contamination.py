@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.dedup import DecontaminateConfig
+from distrain.data.curate.words import TextView
 from distrain.data.manifest import SPLITS
 from distrain.data.preprocess.cleaned import read_batches
 from distrain.data.preprocess.clusters import Reason
@@ -19,7 +20,6 @@ from distrain.data.preprocess.decontaminate import (
 )
 from distrain.data.preprocess.minhash import flatten
 from distrain.data.preprocess.plan import PlannedRange
-from distrain.data.preprocess.words import TextView
 
 TRAIN = SPLITS.index("train")
 Mask = NDArray[np.uint8]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.dedup import DecontaminateConfig
-from distrain.data.preprocess.normalize import normalize
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.normalize import normalize
+from distrain.data.curate.words import TextView
 from distrain.errors import DataError
 
 Hashes = NDArray[np.uint64]

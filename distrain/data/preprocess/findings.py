@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from distrain.config.data import DataConfig
+from distrain.data.curate.quality import QUALITY_COLUMNS, summarize
 from distrain.data.preprocess.cleaned import read_column, read_keys
 from distrain.data.preprocess.clusters import Reason
 from distrain.data.preprocess.contamination import Mask
 from distrain.data.preprocess.labels import Labelled, inspect_labels
 from distrain.data.preprocess.plan import Plan
-from distrain.data.preprocess.quality import QUALITY_COLUMNS, summarize
 from distrain.data.preprocess.work_folder import WorkFolder
 
 

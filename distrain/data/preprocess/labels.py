@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from distrain.config.labels import LabelsConfig, PairChecksConfig
-from distrain.data.preprocess.normalize import normalize
+from distrain.data.curate.normalize import normalize
 from distrain.errors import DataError
 
 SHOWN = 5

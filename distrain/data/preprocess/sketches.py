@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.dedup import MinHashConfig
+from distrain.data.curate.words import TextView
 from distrain.data.preprocess.minhash import flatten, sketch
-from distrain.data.preprocess.words import TextView
 
 PENDING_HASHES = 1 << 20
 """N-gram hashes that are gathered before they are sketched: 8 MB."""

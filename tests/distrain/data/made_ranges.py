@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.config.data import DataConfig
+from distrain.data.curate.clean import Cleaner, Rejected
 from distrain.data.document import Document
-from distrain.data.preprocess.clean import Cleaner, Rejected
 from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError

@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from distrain.data.curate.split import text_digest
 from distrain.data.preprocess import cleaned
 from distrain.data.preprocess.cleaned import (
     CleanDocument,
@@ -10,7 +11,6 @@ from distrain.data.preprocess.cleaned import (
     read_keys,
     read_rows,
 )
-from distrain.data.preprocess.split import text_digest
 
 TEXTS = [f"text {n} " + "é" * (n % 7) for n in range(50)]
 

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.config.data import DataConfig
+from distrain.data.curate.split import split_of, text_digest
 from distrain.data.manifest import SPLITS
 from distrain.data.preprocess.cleaned import read_batches
 from distrain.data.preprocess.cleaning import CleanJob, load_cleaned
 from distrain.data.preprocess.corpus import decide, load_masks, save_decision
 from distrain.data.preprocess.plan import make_plan
-from distrain.data.preprocess.split import split_of, text_digest
 from distrain.data.preprocess.work_folder import WorkFolder
 from distrain.data.preprocess.workers import WorkerPool
 from distrain.errors import DataError

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrain.config.dedup import DecontaminateConfig
+from distrain.data.curate.words import TextView
 from distrain.data.preprocess.decontaminate import (
     NgramSet,
     add_counts,
@@ -15,7 +16,6 @@ from distrain.data.preprocess.decontaminate import (
     read_benchmarks,
 )
 from distrain.data.preprocess.minhash import flatten
-from distrain.data.preprocess.words import TextView
 from distrain.errors import DataError
 
 NOTHING = np.zeros(0, np.uint64)

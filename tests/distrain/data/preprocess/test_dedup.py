@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from distrain.config.dedup import DedupConfig, MinHashConfig
+from distrain.data.curate.split import text_digest
 from distrain.data.preprocess.clusters import Reason
 from distrain.data.preprocess.dedup import RangeFeatures, deduplicate
-from distrain.data.preprocess.split import text_digest
 from tests.distrain.data.preprocess.planted import replaced, sketches_of, words_of
 
 BOTH = DedupConfig(minhash=MinHashConfig())

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from distrain.config.dedup import DedupConfig, MinHashConfig
+from distrain.data.curate.normalize import normalize
+from distrain.data.curate.split import text_digest
+from distrain.data.curate.words import TextView
 from distrain.data.preprocess.clusters import Reason
 from distrain.data.preprocess.dedup import RangeFeatures, deduplicate
 from distrain.data.preprocess.minhash import flatten, meeting_probability, sketch
-from distrain.data.preprocess.normalize import normalize
-from distrain.data.preprocess.split import text_digest
-from distrain.data.preprocess.words import TextView
 
 pytestmark = pytest.mark.data
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distrain.data.curate.split import text_digest
 from distrain.data.preprocess.clusters import Reason, choose
 from distrain.data.preprocess.exact_duplicates import find_exact_duplicates
-from distrain.data.preprocess.split import text_digest
 
 
 def digests_of(texts):

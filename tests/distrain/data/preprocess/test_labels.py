@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrain.config.labels import LabelsConfig, PairChecksConfig
+from distrain.data.curate.split import text_digest
 from distrain.data.pairs import Pair
 from distrain.data.preprocess.labels import SHOWN, Labelled, inspect_labels, inspect_pairs
-from distrain.data.preprocess.split import text_digest
 from distrain.errors import DataError
 
 LENIENT = LabelsConfig(max_missing_fraction=None, max_conflict_fraction=None)

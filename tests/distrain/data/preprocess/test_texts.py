@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from distrain.data.curate.split import text_digest
 from distrain.data.preprocess.cleaned import CleanDocument, CleanedWriter
-from distrain.data.preprocess.split import text_digest
 from distrain.data.preprocess.texts import train_texts
 
 

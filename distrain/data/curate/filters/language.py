@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 from distrain.config.curation import LanguageConfig
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.words import TextView
 from distrain.errors import DataError
 
 MODEL_LANGUAGES = 176

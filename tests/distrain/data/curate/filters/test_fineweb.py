@@ -3,8 +3,8 @@
 import pytest
 
 from distrain.config.curation import FinewebConfig
-from distrain.data.preprocess.filters.fineweb import TERMINALS, fineweb
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.filters.fineweb import TERMINALS, fineweb
+from distrain.data.curate.words import TextView
 
 
 def verdict(text, **settings):

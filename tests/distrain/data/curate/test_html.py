@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from distrain.data.preprocess import html as module
-from distrain.data.preprocess.html import MAX_DEPTH, html_to_text
+from distrain.data.curate import html as module
+from distrain.data.curate.html import MAX_DEPTH, html_to_text
 from distrain.errors import DataError
 
 PAGE = """<!doctype html><html><head><title>Title</title><script>track()</script></head>

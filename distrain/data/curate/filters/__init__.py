@@ -7,12 +7,12 @@ A filter takes a text and its own section. It returns ``None`` to keep the text,
 from collections.abc import Callable
 from typing import Any
 
-from distrain.data.preprocess.filters.c4 import c4
-from distrain.data.preprocess.filters.fineweb import fineweb
-from distrain.data.preprocess.filters.gopher_quality import gopher_quality
-from distrain.data.preprocess.filters.gopher_repetition import gopher_repetition
-from distrain.data.preprocess.filters.language import language
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.filters.c4 import c4
+from distrain.data.curate.filters.fineweb import fineweb
+from distrain.data.curate.filters.gopher_quality import gopher_quality
+from distrain.data.curate.filters.gopher_repetition import gopher_repetition
+from distrain.data.curate.filters.language import language
+from distrain.data.curate.words import TextView
 
 Verdict = TextView | str | None
 Filter = Callable[[TextView, Any], Verdict]

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.config.curation import GopherRepetitionConfig
-from distrain.data.preprocess.filters.gopher_repetition import (
+from distrain.data.curate.filters.gopher_repetition import (
     DUPLICATE_LENGTHS,
     SETTINGS,
     TOP_LENGTHS,
     gopher_repetition,
 )
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.words import TextView
 
 # Overlapping occurrences count each, so the share of a top n-gram may be above one.
 NO_LIMIT = dict.fromkeys(GopherRepetitionConfig.model_fields, float("inf"))

@@ -3,8 +3,8 @@
 import pytest
 
 from distrain.config.curation import GopherQualityConfig
-from distrain.data.preprocess.filters.gopher_quality import gopher_quality
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.filters.gopher_quality import gopher_quality
+from distrain.data.curate.words import TextView
 
 
 def verdict(text, **settings):

@@ -8,7 +8,7 @@ import sysconfig
 from importlib.metadata import distributions
 from pathlib import Path
 
-from distrain.data.preprocess.normalize import normalize
+from distrain.data.curate.normalize import normalize
 
 MANUALS = Path("/usr/share/man/man1")
 MAX_CHARACTERS = 12_000

@@ -3,7 +3,7 @@ import unicodedata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.preprocess.normalize import normalize
+from distrain.data.curate.normalize import normalize
 
 
 def test_equal_texts_become_equal_bytes():

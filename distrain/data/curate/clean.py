@@ -7,13 +7,13 @@ be, but for replaced addresses.
 from dataclasses import dataclass
 
 from distrain.config.data import DataConfig
+from distrain.data.curate.filters import FILTERS
+from distrain.data.curate.html import html_to_text
+from distrain.data.curate.normalize import normalize
+from distrain.data.curate.pii import replace_pii
+from distrain.data.curate.split import text_digest
+from distrain.data.curate.words import TextView
 from distrain.data.document import Document
-from distrain.data.preprocess.filters import FILTERS
-from distrain.data.preprocess.html import html_to_text
-from distrain.data.preprocess.normalize import normalize
-from distrain.data.preprocess.pii import replace_pii
-from distrain.data.preprocess.split import text_digest
-from distrain.data.preprocess.words import TextView
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from distrain.config.curation import PiiConfig
-from distrain.data.preprocess import pii
-from tests.distrain.data.preprocess.real_texts import made_pages, real_texts
+from distrain.data.curate import pii
+from tests.distrain.data.real_texts import made_pages, real_texts
 
 formatters = pytest.importorskip("datatrove.pipeline.formatters.pii")
 

@@ -3,8 +3,8 @@ import sys
 import pytest
 
 from distrain.config.curation import LanguageConfig
-from distrain.data.preprocess.filters.language import _detector, language, language_scores
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.filters.language import _detector, language, language_scores
+from distrain.data.curate.words import TextView
 from distrain.errors import DataError
 
 ENGLISH = "The committee will meet on Monday to decide what should be done about the old bridge.\n"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.preprocess import words
-from distrain.data.preprocess.characters import (
+from distrain.data.curate import words
+from distrain.data.curate.characters import (
     ALPHABETIC,
     ASCII_LIMIT,
     DIGIT,
@@ -15,7 +15,7 @@ from distrain.data.preprocess.characters import (
     WORD,
     character_tables,
 )
-from distrain.data.preprocess.words import ADDRESSES, TextView, roll, split_words
+from distrain.data.curate.words import ADDRESSES, TextView, roll, split_words
 
 GOLDEN_WORDS = [
     "71dd286b4e64d39a",

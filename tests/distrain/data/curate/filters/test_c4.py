@@ -3,8 +3,8 @@
 import pytest
 
 from distrain.config.curation import C4Config
-from distrain.data.preprocess.filters.c4 import c4
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.filters.c4 import c4
+from distrain.data.curate.words import TextView
 
 GOOD = "This line is a whole sentence."
 PAGE = f'{GOOD} Here is another one.\nAnd "a third one is this."'

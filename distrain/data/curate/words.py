@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.preprocess.characters import (
+from distrain.data.curate.characters import (
     ALPHABETIC,
     ASCII_LIMIT,
     DIGIT,

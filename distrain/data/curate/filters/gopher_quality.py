@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.curation import GopherQualityConfig
-from distrain.data.preprocess.characters import ALPHABETIC
-from distrain.data.preprocess.words import TextView, split_words
+from distrain.data.curate.characters import ALPHABETIC
+from distrain.data.curate.words import TextView, split_words
 
 BULLETS = ("•", "-")
 ELLIPSES = ("...", "…")

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.config.curation import PiiConfig
-from distrain.data.preprocess import pii
-from distrain.data.preprocess.pii import (
+from distrain.data.curate import pii
+from distrain.data.curate.pii import (
     CARDS,
     EMAILS,
     IPV4,

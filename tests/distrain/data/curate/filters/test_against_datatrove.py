@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from distrain.config.curation import FiltersConfig
-from distrain.data.preprocess.characters import LEXICAL, UNICODE_LIMIT, character_tables
-from distrain.data.preprocess.filters import FILTERS
-from distrain.data.preprocess.filters.c4 import CITATIONS, END_MARKS, SENTENCE_ENDS
-from distrain.data.preprocess.filters.fineweb import TERMINALS
-from distrain.data.preprocess.words import TextView
-from tests.distrain.data.preprocess.real_texts import made_pages, real_texts
+from distrain.data.curate.characters import LEXICAL, UNICODE_LIMIT, character_tables
+from distrain.data.curate.filters import FILTERS
+from distrain.data.curate.filters.c4 import CITATIONS, END_MARKS, SENTENCE_ENDS
+from distrain.data.curate.filters.fineweb import TERMINALS
+from distrain.data.curate.words import TextView
+from tests.distrain.data.real_texts import made_pages, real_texts
 
 datatrove = pytest.importorskip("datatrove.data")
 pytest.importorskip("spacy")  # the peer's own word split

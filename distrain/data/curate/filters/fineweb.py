@@ -1,8 +1,8 @@
 """FineWeb's own heuristics (Penedo et al. 2024, arXiv 2406.17557, section 3.6)."""
 
 from distrain.config.curation import FinewebConfig
-from distrain.data.preprocess.filters.gopher_repetition import duplicate_characters
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.filters.gopher_repetition import duplicate_characters
+from distrain.data.curate.words import TextView
 
 _SENTENCE_TERMINALS = """
     21 2E 3F 589 61D-61F 6D4 700-702 7F9 837 839 83D-83E 964-965 104A-104B 1362 1367-1368 166E

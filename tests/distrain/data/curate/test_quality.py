@@ -5,13 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrain.data.preprocess.quality import (
-    QUALITY_COLUMNS,
-    QUANTILES,
-    quality_figures,
-    summarize,
-)
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.quality import QUALITY_COLUMNS, QUANTILES, quality_figures, summarize
+from distrain.data.curate.words import TextView
 
 
 def figures(text):

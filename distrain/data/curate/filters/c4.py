@@ -7,7 +7,7 @@ dropped. C4's list of bad words, and its removal of repeated three-sentence span
 import re
 
 from distrain.config.curation import C4Config
-from distrain.data.preprocess.words import TextView
+from distrain.data.curate.words import TextView
 
 CITATIONS = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 END_MARKS = (".", "?", "!", '"')

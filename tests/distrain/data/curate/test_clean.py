@@ -2,10 +2,10 @@ import pytest
 
 from distrain.config.curation import FiltersConfig
 from distrain.config.data import DataConfig
+from distrain.data.curate.clean import Cleaner, CleanText, Rejected
+from distrain.data.curate.filters import FILTERS
+from distrain.data.curate.split import text_digest
 from distrain.data.document import Document
-from distrain.data.preprocess.clean import Cleaner, CleanText, Rejected
-from distrain.data.preprocess.filters import FILTERS
-from distrain.data.preprocess.split import text_digest
 
 
 def cleaner(curation=None, **settings):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.curation import GopherRepetitionConfig
-from distrain.data.preprocess.words import WORD_FACTOR, Hashes, Positions, TextView
+from distrain.data.curate.words import WORD_FACTOR, Hashes, Positions, TextView
 
 TOP_LENGTHS = (2, 3, 4)
 DUPLICATE_LENGTHS = (5, 6, 7, 8, 9, 10)
