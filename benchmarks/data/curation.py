@@ -28,11 +28,11 @@ from distrain.config.curation import (
     LanguageConfig,
     PiiConfig,
 )
+from distrain.data.corpus.minhash import flatten, sketch
 from distrain.data.curate.filters import FILTERS
 from distrain.data.curate.normalize import normalize
 from distrain.data.curate.pii import replace_pii
 from distrain.data.curate.words import TextView
-from distrain.data.preprocess.minhash import flatten, sketch
 
 TOGETHER = "quality + repetition + C4 + sketch"
 NO_LIMIT = FiltersConfig(

@@ -23,18 +23,13 @@ from benchmarks.data.dedup_peers import PEERS, PERMUTATIONS
 from benchmarks.data.text import real_texts
 from benchmarks.measuring import Sample, interleaved, machine_line, median_ratio, table
 from distrain.config.dedup import DecontaminateConfig, DedupConfig, MinHashConfig
+from distrain.data.corpus.clusters import Reason
+from distrain.data.corpus.decontaminate import NgramSet, collect_ngrams, count_ngrams, find_overlap
+from distrain.data.corpus.dedup import RangeFeatures, deduplicate
+from distrain.data.corpus.minhash import flatten, sketch
 from distrain.data.curate.quality import quality_figures
 from distrain.data.curate.split import text_digest
 from distrain.data.curate.words import TextView
-from distrain.data.preprocess.clusters import Reason
-from distrain.data.preprocess.decontaminate import (
-    NgramSet,
-    collect_ngrams,
-    count_ngrams,
-    find_overlap,
-)
-from distrain.data.preprocess.dedup import RangeFeatures, deduplicate
-from distrain.data.preprocess.minhash import flatten, sketch
 
 OURS = "distrain"
 PLANTED_EVERY = 10

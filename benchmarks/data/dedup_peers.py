@@ -11,8 +11,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from distrain.data.corpus.minhash import flatten
 from distrain.data.curate.words import TextView
-from distrain.data.preprocess.minhash import flatten
 
 BANDS, ROWS, NGRAM = 14, 8, 5
 PERMUTATIONS = BANDS * ROWS

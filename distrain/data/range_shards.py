@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from distrain.data.manifest import MANIFEST
-from distrain.data.preprocess.workers import BackgroundWorker
+from distrain.data.workers import BackgroundWorker
 from distrain.errors import DataError
 
 POLL_S = 0.05

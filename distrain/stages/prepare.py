@@ -19,16 +19,16 @@ from distrain.config.phases import WHOLE, Share
 from distrain.config.recipe import PrepareStage
 from distrain.config.records import read_json, remove_unfinished
 from distrain.config.run_folder import StageFolder
-from distrain.data.commit import Target
-from distrain.data.encode import EncodeSettings
+from distrain.data.corpus.cleaning import CleanedRange
+from distrain.data.corpus.commit import Target
+from distrain.data.corpus.duplicates import Corpus
+from distrain.data.corpus.encode import EncodeSettings
+from distrain.data.corpus.pipeline import Pipeline
+from distrain.data.corpus.plan import Plan, check_inputs, load_plan, make_plan, save_plan
+from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.manifest import SPLITS, Manifest, check_split
-from distrain.data.preprocess.cleaning import CleanedRange
-from distrain.data.preprocess.corpus import Corpus
-from distrain.data.preprocess.pipeline import Pipeline
-from distrain.data.preprocess.plan import Plan, check_inputs, load_plan, make_plan, save_plan
-from distrain.data.preprocess.work_folder import WorkFolder
-from distrain.data.preprocess.workers import WorkerPool, worker_count
 from distrain.data.tokenizer import Tokenizer
+from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
 from distrain.stages.context import Outcome, StageContext, typed

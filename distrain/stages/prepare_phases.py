@@ -14,8 +14,8 @@ from distrain.config.lock import ORPHAN_PATIENCE_S, acquire
 from distrain.config.phases import SHARED_PHASES, Phase, Share
 from distrain.config.recipe import PrepareStage
 from distrain.config.run_folder import StageFolder
-from distrain.data.preprocess.plan import Plan, load_plan
-from distrain.data.preprocess.work_folder import WorkFolder
+from distrain.data.corpus.plan import Plan, load_plan
+from distrain.data.corpus.work_folder import WorkFolder
 from distrain.stages.prepare import (
     decide,
     digest_of_settings,

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from distrain.data.commit import Target
+from distrain.data.corpus.commit import Target
+from distrain.data.corpus.duplicates import Corpus
 from distrain.data.manifest import SPLITS, Manifest
-from distrain.data.preprocess.corpus import Corpus
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ from distrain.data.adapters.token_source import (
 )
 from distrain.data.huggingface import copy_tokenizer
 from distrain.data.manifest import SPLITS
-from distrain.data.preprocess.workers import WorkerPool, worker_count
 from distrain.data.published import read_tokenizer_files
 from distrain.data.tokenizer import TOKENIZER_FILE, Tokenizer
+from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
 from distrain.stages.ready_tokens import counts_file

@@ -12,7 +12,7 @@ from distrain.data.adapters.npy import DTYPES
 from distrain.data.manifest import SPLITS
 from launcher import cli, data_commands
 from launcher.data_text import document_text, inspection_text, verified_text
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.launcher.small_run import new_run
 from tests.tiny import command, environment
 

@@ -10,7 +10,7 @@ from distrain.data.document import Document
 from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
-from tests.distrain.data.corpus import make_texts
+from tests.distrain.data.made_corpus import make_texts
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from distrain.data.cache.directory import CacheDirectory
 from distrain.data.publish import publish
 from distrain.data.shards import open_split
 from tests.distrain.data.block_server import block_server
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 
 pytestmark = pytest.mark.data
 BLOCK_BYTES = 1024

@@ -4,7 +4,7 @@ from distrain.data.document_names import DocumentNames, find_documents
 from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.shards import open_split
 from distrain.errors import NotFoundError
-from tests.distrain.data.corpus import make_tokenizer
+from tests.distrain.data.made_corpus import make_tokenizer
 
 CODE = ["json/decoder.py", "json/encoder.py", "email/encoder.py", "decoder.py"]
 WEB = ["page.jsonl", "page.jsonl", "http://host/decoder.py", "#1", "code:page"]

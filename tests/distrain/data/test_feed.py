@@ -11,7 +11,7 @@ from distrain.data.samples import PackedDataset, PretrainDataset
 from distrain.data.schedule import Schedule
 from distrain.data.shards import open_split
 from distrain.errors import DataError
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 
 LENGTH = 32
 

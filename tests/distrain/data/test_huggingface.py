@@ -5,7 +5,7 @@ import pytest
 from distrain.data.huggingface import copy_tokenizer, save_huggingface
 from distrain.data.prompts import pair_ids, prompt_ids
 from distrain.data.tokenizer import Tokenizer
-from tests.distrain.data.corpus import make_texts, make_tokenizer
+from tests.distrain.data.made_corpus import make_texts, make_tokenizer
 from tests.distrain.data.test_tokenizer import TRICKY, foreign
 
 

@@ -22,7 +22,7 @@ from tests.distrain.data.adapters.foreign_files import (
     write_datatrove,
     write_megatron,
 )
-from tests.distrain.data.corpus import make_texts, make_tokenizer, write_split
+from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from distrain.data.samples import (
 from distrain.data.schedule import Schedule
 from distrain.data.shards import open_split
 from distrain.errors import DataError
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 
 LENGTH = 32
 FIELDS = ("input_ids", "target_ids", "position_ids", "document_ids")

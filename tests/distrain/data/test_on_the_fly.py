@@ -18,7 +18,7 @@ from distrain.data.schedule import Schedule
 from distrain.data.shards import ShardedTokens, TokenShard, open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
-from tests.distrain.data.corpus import make_tokenizer
+from tests.distrain.data.made_corpus import make_tokenizer
 from tests.distrain.data.made_ranges import MakeTexts
 
 pytestmark = pytest.mark.data

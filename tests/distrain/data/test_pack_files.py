@@ -15,7 +15,7 @@ from distrain.data.pack_files import ends_digest, ensure_packs, open_pack, write
 from distrain.data.packing import plan_best_fit
 from distrain.data.shards import ShardedTokens, open_split
 from distrain.errors import DataError
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 
 T = 64
 

@@ -14,7 +14,7 @@ from distrain.data.prompts import pair_ids, prompt_ids
 from distrain.data.samples import IGNORE_INDEX
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError, PreflightError
-from tests.distrain.data.corpus import make_texts, make_tokenizer, write_split
+from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
 from tests.distrain.data.test_tokenizer import foreign
 
 PAIRS = [Pair(f"prompt {n} " * (n + 1), f"answer {n}", f"x.py:{n}") for n in range(12)]

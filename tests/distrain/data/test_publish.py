@@ -12,7 +12,7 @@ from distrain.data.remote_shards import open_remote_split
 from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.shards import open_split
 from distrain.errors import DataError
-from tests.distrain.data.corpus import make_texts, make_tokenizer, write_split
+from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
 
 
 class CutOffError(Exception):

@@ -19,7 +19,7 @@ from distrain.data.remote_shards import blocks_of, open_remote_split
 from distrain.data.shards import open_split
 from distrain.errors import DataError, PreflightError
 from tests.distrain.data.block_server import block_server
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 
 BLOCK_BYTES = 512
 READER = """

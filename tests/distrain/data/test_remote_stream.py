@@ -21,7 +21,7 @@ from distrain.data.samples import PackedDataset, PretrainDataset, gather
 from distrain.data.schedule import Schedule
 from distrain.data.shards import open_split
 from tests.distrain.data.block_server import block_server
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 
 LENGTH, BATCH = 16, 8
 CUTS = ["concat", "best_fit"]

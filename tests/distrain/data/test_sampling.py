@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from distrain.data.sampling import NO_TOKEN, Reader, choose, show
 from distrain.data.shards import ShardedTokens, open_split
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 
 
 class Counted(ShardedTokens):

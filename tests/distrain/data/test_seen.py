@@ -14,7 +14,7 @@ from distrain.data.samples import IGNORE_INDEX, PackedDataset, PretrainDataset
 from distrain.data.schedule import Plan, Schedule
 from distrain.data.seen import Ledger, SeenSource, byte_ranges
 from distrain.data.shards import open_split
-from tests.distrain.data.corpus import make_texts, make_tokenizer, write_split
+from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
 from tests.distrain.data.made_ranges import MakeTexts
 
 LENGTH = 24

@@ -12,7 +12,7 @@ from distrain.data.names import read_names, unpack_names
 from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.shards import open_split
 from distrain.errors import DataError
-from tests.distrain.data.corpus import make_texts, make_tokenizer
+from tests.distrain.data.made_corpus import make_texts, make_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from distrain.config.recipe import Stage
 from distrain.data.manifest import MANIFEST, SPLITS, open_manifest
 from distrain.data.shards import check_tokenizer, open_split
 from distrain.errors import DataError, PreflightError
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 
 KINDS = [
     section.model_fields["kind"].annotation.__args__[0] for section in Stage.__args__[0].__args__

@@ -11,8 +11,8 @@ from tokenizers import decoders, models, processors
 
 from distrain.data.tokenizer import CONTROL_TOKENS, Tokenizer, train_tokenizer
 from distrain.errors import DataError
-from tests.distrain.data.corpus import make_texts, make_tokenizer
 from tests.distrain.data.encoders.made import stdlib_texts
+from tests.distrain.data.made_corpus import make_texts, make_tokenizer
 
 TRICKY = [
     "",

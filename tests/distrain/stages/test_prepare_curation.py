@@ -9,12 +9,12 @@ import pytest
 
 from distrain.config.recipe import PrepareStage
 from distrain.config.run_folder import StageFolder
+from distrain.data.corpus.plan import load_plan
+from distrain.data.corpus.tokenize_range import tokenize_range
 from distrain.data.curate.clean import Cleaner
 from distrain.data.encoders import ENCODERS
 from distrain.data.manifest import SPLITS
-from distrain.data.preprocess.plan import load_plan
 from distrain.data.shards import open_split
-from distrain.data.tokenize_range import tokenize_range
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.prepare import prepare

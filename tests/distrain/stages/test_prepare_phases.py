@@ -11,9 +11,9 @@ from distrain.__main__ import run_phase as run_and_record
 from distrain.config.phases import WHOLE, Share, prepare_progress
 from distrain.config.recipe import Recipe
 from distrain.config.run_folder import RunFolder, StageFolder
+from distrain.data.corpus.plan import load_plan
+from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.manifest import SPLITS
-from distrain.data.preprocess.plan import load_plan
-from distrain.data.preprocess.work_folder import WorkFolder
 from distrain.errors import DataError, ExitCode, PreflightError
 from distrain.stages.prepare import prepare
 from distrain.stages.prepare_phases import phase_lock, run_phase

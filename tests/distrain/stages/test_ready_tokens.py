@@ -18,7 +18,7 @@ from distrain.errors import DataError
 from distrain.stages.prepare import prepare
 from distrain.stages.pretrain_data import open_pretrain_data
 from tests.distrain.data.adapters.foreign_files import write_megatron
-from tests.distrain.data.corpus import make_texts, make_tokenizer, write_split
+from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
 
 LENGTH = 16
 

@@ -17,7 +17,7 @@ from distrain.data.manifest import SPLITS
 from distrain.data.schedule import Schedule
 from distrain.stages.prepare import prepare
 from distrain.stages.pretrain_data import open_pretrain_data
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.s3 import Fault, random_faults, s3_server
 from tests.tiny import command, environment
 

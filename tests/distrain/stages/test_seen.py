@@ -16,7 +16,7 @@ from distrain.errors import ExitCode
 from distrain.stages import data_commands
 from distrain.stages.context import typed
 from distrain.stages.pretrain_data import open_stream
-from tests.distrain.data.corpus import make_texts, write_split
+from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.launcher.small_run import new_run
 
 STEPS_MADE, MAX_STEPS = 6, 9

@@ -1,0 +1,86 @@
+"""Phase *commit*: the shards of all ranges, put in order, become the splits of the stage."""
+
+import hashlib
+from collections.abc import Collection
+from contextlib import ExitStack
+from pathlib import Path
+
+from distrain.data.corpus.encode import EncodeSettings, read_pairs
+from distrain.data.corpus.plan import Plan
+from distrain.data.corpus.work_folder import WorkFolder
+from distrain.data.manifest import MANIFEST, Manifest, parse_manifest
+from distrain.data.shard_writer import ShardWriter
+from distrain.errors import DataError
+
+ADOPT_SHARE = 4
+"""A range that fills at least 1/4 of a shard keeps its own shards, which are linked; smaller ones
+are copied together, so that a large corpus has no myriads of small files."""
+
+Target = tuple[str, str]
+"""Split and source."""
+
+
+def commit_splits(
+    folder: Path,
+    plan: Plan,
+    work: WorkFolder,
+    settings: EncodeSettings,
+    targets: Collection[Target],
+) -> dict[Target, Manifest]:
+    """Assemble ``targets`` below ``folder``; returns their manifests.
+
+    Raises:
+        DataError: A split that should have pairs gets none.
+    """
+    origin = settings.origin()
+    with ExitStack() as stack:
+        writers = {
+            (split, source): stack.enter_context(
+                ShardWriter(
+                    folder / split / source,
+                    origin,
+                    shard_tokens=settings.shard_tokens,
+                    has_pairs=settings.pairs is not None,
+                )
+            )
+            for split, source in targets
+        }
+        for planned in plan.ranges:
+            for (split, source), writer in writers.items():
+                if source == planned.source:
+                    _take(writer, work.shards(planned) / split / source, settings)
+        if settings.pairs is not None:
+            _add_pairs(writers, plan, work)
+        return {target: writer.commit() for target, writer in writers.items()}
+
+
+def _take(writer: ShardWriter, part: Path, settings: EncodeSettings) -> None:
+    record = parse_manifest((part / MANIFEST).read_text(encoding="utf-8"), part / MANIFEST)
+    if record.tokens * ADOPT_SHARE >= settings.shard_tokens:
+        writer.adopt(part)
+    else:
+        writer.extend(part)
+
+
+def _add_pairs(writers: dict[Target, ShardWriter], plan: Plan, work: WorkFolder) -> None:
+    """Add the pairs of all ranges; a prompt that came before, in any split, makes none."""
+    seen: set[bytes] = set()
+    counts = {split: 0 for split, _ in writers}
+    for planned in plan.ranges:
+        for split, pair in read_pairs(work.pairs(planned)):
+            digest = hashlib.blake2b(pair["prompt"].encode(), digest_size=16).digest()
+            if digest in seen:
+                continue
+            seen.add(digest)
+            if split in counts:
+                counts[split] += 1
+            if (split, planned.source) in writers:
+                writers[split, planned.source].add_pair(pair)
+    for split, count in counts.items():
+        if count == 0:
+            raise DataError(
+                "pairs.kind",
+                f"no documented Python function in the {split} split",
+                "at least one pair in each split",
+                "Set pairs.kind to none, or add Python sources with docstrings.",
+            )

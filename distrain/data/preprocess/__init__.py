@@ -1,1 +1,0 @@
-"""Layer 2: normalise documents, drop some for a counted reason, give each to a split."""
