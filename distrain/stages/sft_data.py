@@ -11,7 +11,13 @@ from distrain.config.recipe import SftStage
 from distrain.data.corpus.labels import inspect_pairs
 from distrain.data.feed import OrderedStream
 from distrain.data.order import Order
-from distrain.data.pairs import Pair, open_pairs, read_user_pairs, sft_dataset, shuffle_prompts
+from distrain.data.pairs.reading import (
+    Pair,
+    open_pairs,
+    read_user_pairs,
+    sft_dataset,
+    shuffle_prompts,
+)
 from distrain.data.samples import SftDataset
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError

@@ -18,12 +18,12 @@ from distrain.data.corpus.cleaned import CleanedBatch, read_batches
 from distrain.data.corpus.clusters import Reason
 from distrain.data.corpus.plan import PlannedRange
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.docstrings import docstring_pairs
 from distrain.data.encoders.choose import open_encoder
 from distrain.data.encoders.encoder import Encoder
 from distrain.data.encoders.report import EngineReport
 from distrain.data.inputs import RecordedFile, RecordedRange
 from distrain.data.manifest import SPLITS
+from distrain.data.pairs.docstrings import docstring_pairs
 from distrain.data.shard_files import HashingFile
 from distrain.data.shard_writer import Origin, ShardWriter
 from distrain.data.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ import pytest
 
 from distrain.config.run_folder import StageFolder
 from distrain.data.manifest import SPLITS
-from distrain.data.pairs import open_pairs
+from distrain.data.pairs.reading import open_pairs
 from distrain.data.shards import open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError

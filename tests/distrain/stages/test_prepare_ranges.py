@@ -15,7 +15,7 @@ import pytest
 from distrain.config.run_folder import StageFolder
 from distrain.data.corpus.cleaning import CleanJob
 from distrain.data.manifest import SPLITS
-from distrain.data.pairs import open_pairs
+from distrain.data.pairs.reading import open_pairs
 from distrain.data.shards import open_split
 from distrain.errors import DataError
 from distrain.stages.prepare import open_plan, prepare

@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from distrain.config.labels import PairChecksConfig
-from distrain.data.pairs import Pair
+from distrain.data.pairs.reading import Pair
 from distrain.errors import DataError
 from distrain.stages.sft_data import check_pairs
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from distrain.config.labels import LabelsConfig, PairChecksConfig
 from distrain.data.corpus.labels import SHOWN, Labelled, inspect_labels, inspect_pairs
 from distrain.data.curate.split import text_digest
-from distrain.data.pairs import Pair
+from distrain.data.pairs.reading import Pair
 from distrain.errors import DataError
 
 LENIENT = LabelsConfig(max_missing_fraction=None, max_conflict_fraction=None)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from distrain.data.pairs import (
+from distrain.data.pairs.reading import (
     Pair,
     encode_pairs,
     open_pairs,

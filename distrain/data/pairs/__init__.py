@@ -1,0 +1,1 @@
+"""Layer 2, instruction pairs: read from a user's file, or made from documents."""
