@@ -27,7 +27,7 @@ from distrain.data.loader import Loader
 from distrain.data.order import Order
 from distrain.data.samples import PretrainDataset
 from distrain.data.schedule import Schedule
-from distrain.data.shards import MappedShard, ShardedTokens, map_array
+from distrain.data.shards.reader import MappedShard, ShardedTokens, map_array
 
 LENGTH, BATCH = 2048, 8
 ROUNDS = 5

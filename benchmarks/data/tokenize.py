@@ -31,7 +31,7 @@ from benchmarks.data.tokenize_peers import PEERS, missing_packages
 from benchmarks.measuring import machine_line, median_ratio, table
 from distrain.config.data import EngineName
 from distrain.data.encoders.choose import choose_encoder, open_encoder
-from distrain.data.shard_writer import Origin, ShardWriter
+from distrain.data.shards.writer import Origin, ShardWriter
 from distrain.data.tokenizer import Tokenizer, train_tokenizer
 
 LIMIT = "limit: encode_batch_fast, uint16 file"

@@ -19,13 +19,13 @@ from distrain.data.adapters.opening import (
     open_files,
 )
 from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.digests import FileRecord
-from distrain.data.manifest import MANIFEST, TEST_SPLIT, Manifest
 from distrain.data.published import read_published, read_source_manifest
-from distrain.data.shards import ShardedTokens, Split
+from distrain.data.shards.digests import FileRecord
+from distrain.data.shards.manifest import MANIFEST, TEST_SPLIT, Manifest
+from distrain.data.shards.reader import ShardedTokens, Split
+from distrain.data.shards.verification import MAX_THREADS, check_files, damaged
 from distrain.data.targets import RAW, ForeignFiles, Place
 from distrain.data.tokenizer import Tokenizer
-from distrain.data.verification import MAX_THREADS, check_files, damaged
 from distrain.errors import DataError
 
 Record = dict[str, Any]

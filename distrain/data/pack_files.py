@@ -19,10 +19,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from distrain.config.lock import acquire
-from distrain.data.digests import DIGEST_BYTES, record_of
 from distrain.data.packing import PACK_VERSION, WINDOW_DOCUMENTS, PackPlan, plan_best_fit
-from distrain.data.shard_files import sync
-from distrain.data.shards import ShardedTokens
+from distrain.data.shards.digests import DIGEST_BYTES, record_of
+from distrain.data.shards.files import sync
+from distrain.data.shards.reader import ShardedTokens
 from distrain.errors import DataError, PreflightError
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,16 @@ from numpy.typing import NDArray
 from distrain.data.cache.blocks import Block
 from distrain.data.cache.fetching import Progress, Transfer, complete, transfer_errors
 from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.digests import DIGEST_BYTES, record_of
-from distrain.data.manifest import (
+from distrain.data.published import PUBLISHED, TOKENIZER_FILES
+from distrain.data.remote_shards import (
+    TABLE_ENTRY,
+    ShardBlocks,
+    num_blocks,
+    stored_name,
+    whole_file,
+)
+from distrain.data.shards.digests import DIGEST_BYTES, record_of
+from distrain.data.shards.manifest import (
     BLOCK_TABLE,
     MANIFEST,
     SPLITS,
@@ -31,14 +39,6 @@ from distrain.data.manifest import (
     is_whole_manifest,
     list_sources,
     parse_manifest,
-)
-from distrain.data.published import PUBLISHED, TOKENIZER_FILES
-from distrain.data.remote_shards import (
-    TABLE_ENTRY,
-    ShardBlocks,
-    num_blocks,
-    stored_name,
-    whole_file,
 )
 from distrain.errors import DataError
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from distrain.data.cache.fetching import Progress, complete
 from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.manifest import (
+from distrain.data.shards.manifest import (
     MANIFEST,
     Manifest,
     check_names,

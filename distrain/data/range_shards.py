@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from distrain.data.manifest import MANIFEST
+from distrain.data.shards.manifest import MANIFEST
 from distrain.data.workers import BackgroundWorker
 from distrain.errors import DataError
 

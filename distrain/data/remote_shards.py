@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from distrain.data.cache.block_cache import BlockCache
 from distrain.data.cache.blocks import Block
 from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.manifest import (
+from distrain.data.published import read_source_manifest
+from distrain.data.shards.manifest import (
     BLOCK_TABLE,
     MAIN_SOURCE,
     MANIFEST,
@@ -23,8 +24,7 @@ from distrain.data.manifest import (
     ShardRecord,
     check_access,
 )
-from distrain.data.published import read_source_manifest
-from distrain.data.shards import ShardedTokens
+from distrain.data.shards.reader import ShardedTokens
 from distrain.errors import DataError
 
 TABLE_ENTRY = np.dtype([("stored_bytes", "<u4"), ("digest", "V16")])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distrain.data.order import Ints
 from distrain.data.packing import PACK_VERSION, PackedIndex
-from distrain.data.shards import ShardedTokens, TokenShard
+from distrain.data.shards.reader import ShardedTokens, TokenShard
 
 IGNORE_INDEX = -100
 """Target of a position that is not trained on; the value that ``distrain.loss`` leaves out."""

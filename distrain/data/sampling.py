@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.names import read_names
-from distrain.data.shards import ShardedTokens, Split
+from distrain.data.shards.names import read_names
+from distrain.data.shards.reader import ShardedTokens, Split
 from distrain.data.tokenizer import Tokenizer
 
 Record = dict[str, Any]

@@ -19,7 +19,7 @@ from distrain.data.order import Ints
 from distrain.data.packing import Pieces
 from distrain.data.samples import Dataset, PackedDataset, PretrainDataset
 from distrain.data.schedule import Plan
-from distrain.data.shards import ShardedTokens
+from distrain.data.shards.reader import ShardedTokens
 
 Cut = PretrainDataset | PackedDataset
 """Datasets whose samples are stretches of documents."""

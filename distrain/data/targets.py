@@ -11,7 +11,7 @@ from distrain.config.token_sources import is_url
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.foreign import Reading
 from distrain.data.adapters.opening import find_token_files
-from distrain.data.manifest import (
+from distrain.data.shards.manifest import (
     MANIFEST,
     SPLITS,
     Manifest,
@@ -20,9 +20,9 @@ from distrain.data.manifest import (
     list_sources,
     parse_manifest,
 )
-from distrain.data.shards import Split
+from distrain.data.shards.reader import Split
+from distrain.data.shards.verification import check_files
 from distrain.data.tokenizer import TOKENIZER_FILE, Tokenizer
-from distrain.data.verification import check_files
 from distrain.errors import DataError
 
 RAW = "raw"

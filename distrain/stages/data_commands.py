@@ -24,9 +24,9 @@ from distrain.data.inspect import (
     verify_foreign,
     verify_place,
 )
-from distrain.data.manifest import SPLITS
 from distrain.data.sampling import Chosen, Reader, choose, show
-from distrain.data.shards import ShardedTokens
+from distrain.data.shards.manifest import SPLITS
+from distrain.data.shards.reader import ShardedTokens
 from distrain.data.targets import ForeignFiles, Place, find_foreign, find_places, tokenizer_for
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError, DistrainError, ExitCode

@@ -6,7 +6,7 @@ from typing import Any
 
 from distrain.data.corpus.commit import Target
 from distrain.data.corpus.duplicates import Corpus
-from distrain.data.manifest import SPLITS, Manifest
+from distrain.data.shards.manifest import SPLITS, Manifest
 
 log = logging.getLogger(__name__)
 

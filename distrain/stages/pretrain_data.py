@@ -12,14 +12,14 @@ from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import PretrainStage
 from distrain.config.run_folder import StageFolder
 from distrain.data.feed import OrderedStream, Stream
-from distrain.data.manifest import list_sources
 from distrain.data.on_the_fly import OnTheFlyStream
 from distrain.data.order import Order
 from distrain.data.pack_files import ensure_packs
 from distrain.data.packing import PackedIndex
 from distrain.data.remote_stream import RemoteStream
 from distrain.data.samples import Dataset, JoinedDataset, PackedDataset, PretrainDataset
-from distrain.data.shards import Split, open_split
+from distrain.data.shards.manifest import list_sources
+from distrain.data.shards.reader import Split, open_split
 from distrain.errors import DataError
 from distrain.stages.on_the_fly_data import open_on_the_fly
 from distrain.stages.ready_tokens import ReadySources, SourceTokens

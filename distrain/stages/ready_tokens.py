@@ -20,9 +20,9 @@ from distrain.data.adapters.token_source import (
 )
 from distrain.data.cache.block_cache import BlockCache
 from distrain.data.cache.settings import CacheSettings
-from distrain.data.digests import BLOCK_BYTES
-from distrain.data.manifest import TEST_SPLIT, Manifest
-from distrain.data.shards import ShardedTokens, Split
+from distrain.data.shards.digests import BLOCK_BYTES
+from distrain.data.shards.manifest import TEST_SPLIT, Manifest
+from distrain.data.shards.reader import ShardedTokens, Split
 from distrain.errors import DataError
 
 

@@ -9,7 +9,7 @@ import pytest
 from distrain.config.token_sources import TokenDtype
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.npy import DTYPES
-from distrain.data.manifest import SPLITS
+from distrain.data.shards.manifest import SPLITS
 from launcher import cli, data_commands
 from launcher.data_text import document_text, inspection_text, verified_text
 from tests.distrain.data.made_corpus import make_texts, write_split

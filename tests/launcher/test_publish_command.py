@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distrain.config.records import write_json
-from distrain.data.manifest import SPLITS
+from distrain.data.shards.manifest import SPLITS
 from launcher import cli
 from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.launcher.small_run import new_run

@@ -19,7 +19,7 @@ from distrain.data.adapters.foreign import (
     refused,
     size_of,
 )
-from distrain.data.shards import map_array
+from distrain.data.shards.reader import map_array
 
 ENDINGS = (".ds",)
 DTYPES = {2: "uint16", 4: "uint32"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.shards import MappedShard, map_array
+from distrain.data.shards.reader import MappedShard, map_array
 from distrain.errors import DataError
 
 CHUNK = 1 << 22

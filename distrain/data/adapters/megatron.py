@@ -23,7 +23,7 @@ from distrain.data.adapters.foreign import (
     size_of,
     version_of,
 )
-from distrain.data.shards import map_array
+from distrain.data.shards.reader import map_array
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1

@@ -18,7 +18,7 @@ from distrain.data.adapters.foreign import (
     size_of,
     version_of,
 )
-from distrain.data.shards import map_array
+from distrain.data.shards.reader import map_array
 from distrain.errors import DataError
 
 MAGIC = np.lib.format.MAGIC_PREFIX

@@ -9,7 +9,7 @@ import numpy as np
 
 from distrain.data.adapters import ADAPTERS, Adapter
 from distrain.data.adapters.foreign import CHUNK, ForeignShard, Reading, refused
-from distrain.data.shards import ShardedTokens
+from distrain.data.shards.reader import ShardedTokens
 from distrain.errors import DataError
 
 SAMPLED_STRETCHES = 64

@@ -7,8 +7,8 @@ test split, those before them the validation split, the rest is for training.
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.manifest import SPLITS
-from distrain.data.shards import ShardedTokens, TokenShard
+from distrain.data.shards.manifest import SPLITS
+from distrain.data.shards.reader import ShardedTokens, TokenShard
 from distrain.errors import DataError
 
 

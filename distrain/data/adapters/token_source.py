@@ -14,7 +14,9 @@ from distrain.data.adapters.opening import ForeignTokens, open_files
 from distrain.data.adapters.splits import split_stream
 from distrain.data.cache.block_cache import BlockCache
 from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.manifest import (
+from distrain.data.published import list_remote_sources, read_source_manifest
+from distrain.data.remote_shards import RemoteSplit, open_remote_split
+from distrain.data.shards.manifest import (
     MAIN_SOURCE,
     SPLITS,
     TEST_SPLIT,
@@ -23,9 +25,7 @@ from distrain.data.manifest import (
     check_split,
     list_sources,
 )
-from distrain.data.published import list_remote_sources, read_source_manifest
-from distrain.data.remote_shards import RemoteSplit, open_remote_split
-from distrain.data.shards import ShardedTokens, Split, open_split
+from distrain.data.shards.reader import ShardedTokens, Split, open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 

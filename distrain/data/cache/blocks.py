@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import zstandard
 
 from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.digests import block_digest, record_of
+from distrain.data.shards.digests import block_digest, record_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from distrain.data.curate.split import DIGEST_BYTES
-from distrain.data.manifest import SPLITS
+from distrain.data.shards.manifest import SPLITS
 
 GROUP_BYTES = 4_000_000
 """Text in one row group: what a reader holds at a time."""

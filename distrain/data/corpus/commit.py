@@ -8,8 +8,8 @@ from pathlib import Path
 from distrain.data.corpus.encode import EncodeSettings, read_pairs
 from distrain.data.corpus.plan import Plan
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.manifest import MANIFEST, Manifest, parse_manifest
-from distrain.data.shard_writer import ShardWriter
+from distrain.data.shards.manifest import MANIFEST, Manifest, parse_manifest
+from distrain.data.shards.writer import ShardWriter
 from distrain.errors import DataError
 
 ADOPT_SHARE = 4

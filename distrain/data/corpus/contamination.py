@@ -14,7 +14,7 @@ from distrain.data.corpus.decontaminate import NgramCounts, NgramSet, count_ngra
 from distrain.data.corpus.minhash import flatten
 from distrain.data.corpus.plan import PlannedRange
 from distrain.data.curate.words import TextView
-from distrain.data.manifest import SPLITS
+from distrain.data.shards.manifest import SPLITS
 
 TRAIN = SPLITS.index("train")
 Mask = NDArray[np.uint8]

@@ -30,8 +30,8 @@ from distrain.data.corpus.findings import inspect_source
 from distrain.data.corpus.minhash import mix
 from distrain.data.corpus.plan import Plan
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.manifest import SPLITS
-from distrain.data.shard_files import sync
+from distrain.data.shards.files import sync
+from distrain.data.shards.manifest import SPLITS
 from distrain.data.workers import WorkerPool
 from distrain.errors import DataError
 

@@ -21,11 +21,11 @@ from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.encoders.choose import open_encoder
 from distrain.data.encoders.encoder import Encoder
 from distrain.data.encoders.report import EngineReport
-from distrain.data.inputs import RecordedFile, RecordedRange
-from distrain.data.manifest import SPLITS
 from distrain.data.pairs.docstrings import docstring_pairs
-from distrain.data.shard_files import HashingFile
-from distrain.data.shard_writer import Origin, ShardWriter
+from distrain.data.shards.files import HashingFile
+from distrain.data.shards.inputs import RecordedFile, RecordedRange
+from distrain.data.shards.manifest import SPLITS
+from distrain.data.shards.writer import Origin, ShardWriter
 from distrain.data.tokenizer import Tokenizer
 
 

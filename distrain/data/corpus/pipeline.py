@@ -27,7 +27,7 @@ from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.encoders.choose import choose_encoder
 from distrain.data.encoders.report import EngineReport
 from distrain.data.huggingface import copy_tokenizer
-from distrain.data.manifest import SPLITS, Manifest
+from distrain.data.shards.manifest import SPLITS, Manifest
 from distrain.data.tokenizer import Tokenizer, train_tokenizer
 from distrain.data.workers import WorkerPool, available_cpus
 

@@ -12,7 +12,7 @@ from distrain.data.curate.clean import Cleaner
 from distrain.data.encoders.choose import open_encoder
 from distrain.data.encoders.encoder import Encoder
 from distrain.data.encoders.report import EngineReport
-from distrain.data.shard_writer import Origin, ShardWriter
+from distrain.data.shards.writer import Origin, ShardWriter
 from distrain.data.tokenizer import Tokenizer
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from distrain.data.curate.normalize import normalize
-from distrain.data.manifest import MAIN_SOURCE, PAIRS, list_sources, open_manifest
 from distrain.data.order import permute, round_keys
 from distrain.data.prompts import pair_ids
 from distrain.data.samples import IGNORE_INDEX, Ids, SftDataset
+from distrain.data.shards.manifest import MAIN_SOURCE, PAIRS, list_sources, open_manifest
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 

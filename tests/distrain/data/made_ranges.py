@@ -7,7 +7,7 @@ from pathlib import Path
 from distrain.config.data import DataConfig
 from distrain.data.curate.clean import Cleaner, Rejected
 from distrain.data.document import Document
-from distrain.data.shard_writer import Origin, ShardWriter
+from distrain.data.shards.writer import Origin, ShardWriter
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts

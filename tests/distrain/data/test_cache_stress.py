@@ -9,7 +9,7 @@ import pytest
 
 from distrain.data.cache.directory import CacheDirectory
 from distrain.data.publish import publish
-from distrain.data.shards import open_split
+from distrain.data.shards.reader import open_split
 from tests.distrain.data.block_server import block_server
 from tests.distrain.data.made_corpus import make_texts, write_split
 
@@ -23,7 +23,7 @@ from distrain.data.cache.block_cache import BlockCache
 from distrain.data.cache.remote_store import RemoteStore
 from distrain.data.cache.settings import CacheSettings
 from distrain.data.remote_shards import blocks_of, open_remote_split
-from distrain.data.shards import open_split
+from distrain.data.shards.reader import open_split
 
 url, folder, local, limit, seed = sys.argv[1:]
 cache = BlockCache(CacheSettings(folder=Path(folder), limit_bytes=int(limit), share=4))

@@ -9,7 +9,7 @@ from distrain.data.order import Order
 from distrain.data.packing import PACK_VERSION, PackedIndex, plan_best_fit
 from distrain.data.samples import PackedDataset, PretrainDataset
 from distrain.data.schedule import Schedule
-from distrain.data.shards import open_split
+from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, write_split
 

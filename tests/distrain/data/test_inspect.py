@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from distrain.data.adapters.foreign import Reading
-from distrain.data.digests import record_of
 from distrain.data.inspect import (
     describe_foreign,
     describe_place,
     verify_foreign,
     verify_place,
 )
-from distrain.data.manifest import MANIFEST, TOKEN_COUNTS, parse_manifest
+from distrain.data.shards.digests import record_of
+from distrain.data.shards.manifest import MANIFEST, TOKEN_COUNTS, parse_manifest
 from distrain.data.targets import ForeignFiles, find_foreign, find_places, tokenizer_for
 from distrain.errors import DataError, PreflightError
 from tests.distrain.data.adapters.foreign_files import (

@@ -24,7 +24,7 @@ from distrain.data.packing import PackedIndex, plan_best_fit
 from distrain.data.range_shards import Patience, RangeShards
 from distrain.data.samples import Dataset, PackedDataset, PretrainDataset
 from distrain.data.schedule import Schedule
-from distrain.data.shards import open_split
+from distrain.data.shards.reader import open_split
 from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.distrain.data.made_ranges import MakeFiltered
 

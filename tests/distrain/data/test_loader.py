@@ -19,7 +19,7 @@ from distrain.data.samples import (
     gather,
 )
 from distrain.data.schedule import Schedule
-from distrain.data.shards import open_split
+from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, write_split
 

@@ -15,7 +15,7 @@ from distrain.data.order import Order
 from distrain.data.range_shards import MakeJob, Patience, RangeShards, is_made
 from distrain.data.samples import IGNORE_INDEX
 from distrain.data.schedule import Schedule
-from distrain.data.shards import ShardedTokens, TokenShard, open_split
+from distrain.data.shards.reader import ShardedTokens, TokenShard, open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_tokenizer

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from distrain.data import pack_files
-from distrain.data.digests import BLOCK_BYTES
 from distrain.data.pack_files import ends_digest, ensure_packs, open_pack, write_pack
 from distrain.data.packing import plan_best_fit
-from distrain.data.shards import ShardedTokens, open_split
+from distrain.data.shards.digests import BLOCK_BYTES
+from distrain.data.shards.reader import ShardedTokens, open_split
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, write_split
 

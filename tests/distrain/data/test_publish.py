@@ -5,12 +5,12 @@ import pytest
 from distrain.data.cache.block_cache import BlockCache
 from distrain.data.cache.remote_store import RemoteStore
 from distrain.data.cache.settings import CacheSettings
-from distrain.data.manifest import MANIFEST
 from distrain.data.publish import PublishSettings, publish
 from distrain.data.published import list_remote_sources, read_manifest, read_tokenizer_files
 from distrain.data.remote_shards import open_remote_split
-from distrain.data.shard_writer import Origin, ShardWriter
-from distrain.data.shards import open_split
+from distrain.data.shards.manifest import MANIFEST
+from distrain.data.shards.reader import open_split
+from distrain.data.shards.writer import Origin, ShardWriter
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
 

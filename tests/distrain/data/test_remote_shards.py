@@ -16,7 +16,7 @@ from distrain.data.cache.remote_store import RemoteStore
 from distrain.data.cache.settings import CacheSettings
 from distrain.data.publish import PublishSettings, publish
 from distrain.data.remote_shards import blocks_of, open_remote_split
-from distrain.data.shards import open_split
+from distrain.data.shards.reader import open_split
 from distrain.errors import DataError, PreflightError
 from tests.distrain.data.block_server import block_server
 from tests.distrain.data.made_corpus import make_texts, write_split

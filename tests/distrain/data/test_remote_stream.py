@@ -19,7 +19,7 @@ from distrain.data.remote_shards import open_remote_split
 from distrain.data.remote_stream import RemoteStream, coming_blocks, fetch_ahead, spans
 from distrain.data.samples import PackedDataset, PretrainDataset, gather
 from distrain.data.schedule import Schedule
-from distrain.data.shards import open_split
+from distrain.data.shards.reader import open_split
 from tests.distrain.data.block_server import block_server
 from tests.distrain.data.made_corpus import make_texts, write_split
 

@@ -13,7 +13,7 @@ from distrain.data.range_shards import Patience, RangeShards
 from distrain.data.samples import IGNORE_INDEX, PackedDataset, PretrainDataset
 from distrain.data.schedule import Plan, Schedule
 from distrain.data.seen import Ledger, SeenSource, byte_ranges
-from distrain.data.shards import open_split
+from distrain.data.shards.reader import open_split
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
 from tests.distrain.data.made_ranges import MakeTexts
 

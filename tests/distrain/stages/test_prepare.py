@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from distrain.config.run_folder import StageFolder
-from distrain.data.manifest import SPLITS
 from distrain.data.pairs.reading import open_pairs
-from distrain.data.shards import open_split
+from distrain.data.shards.manifest import SPLITS
+from distrain.data.shards.reader import open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.prepare import prepare

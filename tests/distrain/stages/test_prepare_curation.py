@@ -13,8 +13,8 @@ from distrain.data.corpus.plan import load_plan
 from distrain.data.corpus.tokenize_range import tokenize_range
 from distrain.data.curate.clean import Cleaner
 from distrain.data.encoders import ENCODERS
-from distrain.data.manifest import SPLITS
-from distrain.data.shards import open_split
+from distrain.data.shards.manifest import SPLITS
+from distrain.data.shards.reader import open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.prepare import prepare

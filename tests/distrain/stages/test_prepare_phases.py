@@ -13,7 +13,7 @@ from distrain.config.recipe import Recipe
 from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.data.corpus.plan import load_plan
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.manifest import SPLITS
+from distrain.data.shards.manifest import SPLITS
 from distrain.errors import DataError, ExitCode, PreflightError
 from distrain.stages.prepare import prepare
 from distrain.stages.prepare_phases import phase_lock, run_phase

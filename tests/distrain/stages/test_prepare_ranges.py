@@ -14,9 +14,9 @@ import pytest
 
 from distrain.config.run_folder import StageFolder
 from distrain.data.corpus.cleaning import CleanJob
-from distrain.data.manifest import SPLITS
 from distrain.data.pairs.reading import open_pairs
-from distrain.data.shards import open_split
+from distrain.data.shards.manifest import SPLITS
+from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
 from distrain.stages.prepare import open_plan, prepare
 from tests.distrain.stages.preparing import content_of, stage, start_child, write_module

@@ -13,8 +13,8 @@ from distrain.config.recipe import PrepareStage, PretrainStage
 from distrain.config.run_folder import StageFolder
 from distrain.data.feed import Feed
 from distrain.data.loader import Loader
-from distrain.data.manifest import SPLITS
 from distrain.data.schedule import Schedule
+from distrain.data.shards.manifest import SPLITS
 from distrain.stages.prepare import prepare
 from distrain.stages.pretrain_data import open_pretrain_data
 from tests.distrain.data.made_corpus import make_texts, write_split

@@ -11,7 +11,7 @@ from distrain.config.recipe import PretrainStage
 from distrain.config.records import append_record, write_json
 from distrain.data.feed import Feed
 from distrain.data.schedule import Schedule
-from distrain.data.shards import open_split
+from distrain.data.shards.reader import open_split
 from distrain.errors import ExitCode
 from distrain.stages import data_commands
 from distrain.stages.context import typed

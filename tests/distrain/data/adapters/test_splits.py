@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from distrain.data.adapters.foreign import Reading
 from distrain.data.adapters.opening import open_files
 from distrain.data.adapters.splits import StreamRange, split_stream
-from distrain.data.shards import ShardedTokens
+from distrain.data.shards.reader import ShardedTokens
 from distrain.errors import DataError
 from tests.distrain.data.adapters.foreign_files import make_documents, read_back, write_datatrove
 

@@ -13,7 +13,7 @@ from distrain.data.corpus.duplicates import decide, load_masks, save_decision
 from distrain.data.corpus.plan import make_plan
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.curate.split import split_of, text_digest
-from distrain.data.manifest import SPLITS
+from distrain.data.shards.manifest import SPLITS
 from distrain.data.workers import WorkerPool
 from distrain.errors import DataError
 

@@ -18,9 +18,10 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from distrain.data.digests import BLOCK_BYTES, record_of
-from distrain.data.inputs import RecordedRange, read_inputs
-from distrain.data.manifest import (
+from distrain.data.shards.digests import BLOCK_BYTES, record_of
+from distrain.data.shards.files import Columns, HashingFile, sync
+from distrain.data.shards.inputs import RecordedRange, read_inputs
+from distrain.data.shards.manifest import (
     INPUTS,
     MANIFEST,
     PAIRS,
@@ -28,11 +29,10 @@ from distrain.data.manifest import (
     Manifest,
     parse_manifest,
 )
-from distrain.data.names import NAMES_ENDING, read_names
-from distrain.data.shard_files import Columns, HashingFile, sync
-from distrain.data.shard_sequence import ShardSequence
+from distrain.data.shards.names import NAMES_ENDING, read_names
+from distrain.data.shards.sequence import ShardSequence
+from distrain.data.shards.verification import check_files
 from distrain.data.tokenizer import Tokenizer
-from distrain.data.verification import check_files
 from distrain.errors import DataError
 
 UINT16_IDS = 1 << 16

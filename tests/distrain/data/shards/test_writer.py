@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.digests import BlockHasher, block_digest, digest_of_blocks, record_of
-from distrain.data.inputs import RecordedFile, RecordedRange, read_inputs
-from distrain.data.manifest import list_sources
-from distrain.data.names import read_names, unpack_names
-from distrain.data.shard_writer import Origin, ShardWriter
-from distrain.data.shards import open_split
+from distrain.data.shards.digests import BlockHasher, block_digest, digest_of_blocks, record_of
+from distrain.data.shards.inputs import RecordedFile, RecordedRange, read_inputs
+from distrain.data.shards.manifest import list_sources
+from distrain.data.shards.names import read_names, unpack_names
+from distrain.data.shards.reader import open_split
+from distrain.data.shards.writer import Origin, ShardWriter
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer
 

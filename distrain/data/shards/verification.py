@@ -4,7 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from distrain.data.digests import (
+from distrain.data.shards.digests import (
     BLOCK_BYTES,
     DIGEST_BYTES,
     FileRecord,

@@ -8,9 +8,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.digests import BLOCK_BYTES, BlockHasher, FileRecord
-from distrain.data.manifest import ShardRecord
-from distrain.data.names import NAMES_ENDING, pack_names
+from distrain.data.shards.digests import BLOCK_BYTES, BlockHasher, FileRecord
+from distrain.data.shards.manifest import ShardRecord
+from distrain.data.shards.names import NAMES_ENDING, pack_names
 
 Columns = Mapping[str, NDArray[np.generic]]
 

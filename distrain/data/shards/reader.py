@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.manifest import MAIN_SOURCE, TOKEN_COUNTS, Manifest, open_manifest
-from distrain.data.verification import damaged
+from distrain.data.shards.manifest import MAIN_SOURCE, TOKEN_COUNTS, Manifest, open_manifest
+from distrain.data.shards.verification import damaged
 from distrain.errors import DataError
 
 

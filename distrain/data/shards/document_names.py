@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 
-from distrain.data.names import read_names
-from distrain.data.shards import ShardedTokens, Split
+from distrain.data.shards.names import read_names
+from distrain.data.shards.reader import ShardedTokens, Split
 from distrain.errors import NotFoundError
 
 NUMBER_SIGN = "#"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.digests import FileRecord
-from distrain.data.manifest import Manifest, ShardRecord
-from distrain.data.shard_files import Columns, OpenShard, sync
+from distrain.data.shards.digests import FileRecord
+from distrain.data.shards.files import Columns, OpenShard, sync
+from distrain.data.shards.manifest import Manifest, ShardRecord
 
 
 class ShardSequence:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.data.manifest import INPUTS
+from distrain.data.shards.manifest import INPUTS
 
 
 @dataclass(frozen=True)

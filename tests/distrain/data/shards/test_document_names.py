@@ -1,8 +1,8 @@
 import pytest
 
-from distrain.data.document_names import DocumentNames, find_documents
-from distrain.data.shard_writer import Origin, ShardWriter
-from distrain.data.shards import open_split
+from distrain.data.shards.document_names import DocumentNames, find_documents
+from distrain.data.shards.reader import open_split
+from distrain.data.shards.writer import Origin, ShardWriter
 from distrain.errors import NotFoundError
 from tests.distrain.data.made_corpus import make_tokenizer
 

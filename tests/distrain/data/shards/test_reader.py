@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from distrain.config.recipe import Stage
-from distrain.data.manifest import MANIFEST, SPLITS, open_manifest
-from distrain.data.shards import check_tokenizer, open_split
+from distrain.data.shards.manifest import MANIFEST, SPLITS, open_manifest
+from distrain.data.shards.reader import check_tokenizer, open_split
 from distrain.errors import DataError, PreflightError
 from tests.distrain.data.made_corpus import make_texts, write_split
 

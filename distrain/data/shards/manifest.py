@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distrain.data.digests import BLOCK_BYTES, FileRecord
-from distrain.data.verification import check_files, damaged
+from distrain.data.shards.digests import BLOCK_BYTES, FileRecord
+from distrain.data.shards.verification import check_files, damaged
 from distrain.errors import DataError, PreflightError
 
 MANIFEST = "manifest.json"

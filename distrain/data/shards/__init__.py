@@ -1,0 +1,1 @@
+"""Token shards on disk: their files, manifest and digests; writing, reading, verifying."""
