@@ -18,8 +18,8 @@ from distrain.data.adapters.opening import (
     find_bad_id,
     open_files,
 )
-from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.published import read_published, read_source_manifest
+from distrain.data.remote.cache.remote_store import RemoteStore
+from distrain.data.remote.published import read_published, read_source_manifest
 from distrain.data.shards.digests import FileRecord
 from distrain.data.shards.manifest import MANIFEST, TEST_SPLIT, Manifest
 from distrain.data.shards.reader import ShardedTokens, Split

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distrain.data.cache.block_cache import BlockCache
-from distrain.data.cache.blocks import Block
 from distrain.data.feed import Feed, OrderedStream
 from distrain.data.order import Ints
-from distrain.data.remote_shards import blocks_of
+from distrain.data.remote.cache.block_cache import BlockCache
+from distrain.data.remote.cache.blocks import Block
+from distrain.data.remote.shards import blocks_of
 from distrain.data.samples import PackedDataset, PretrainDataset
 
 BUDGET_BYTES = 1 << 30

@@ -24,7 +24,7 @@ from distrain.data.adapters.token_source import (
     open_token_source,
 )
 from distrain.data.huggingface import copy_tokenizer
-from distrain.data.published import read_tokenizer_files
+from distrain.data.remote.published import read_tokenizer_files
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.tokenizer import TOKENIZER_FILE, Tokenizer
 from distrain.data.workers import WorkerPool, worker_count

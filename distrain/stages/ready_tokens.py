@@ -18,8 +18,8 @@ from distrain.data.adapters.token_source import (
     content_digest,
     open_token_source,
 )
-from distrain.data.cache.block_cache import BlockCache
-from distrain.data.cache.settings import CacheSettings
+from distrain.data.remote.cache.block_cache import BlockCache
+from distrain.data.remote.cache.settings import CacheSettings
 from distrain.data.shards.digests import BLOCK_BYTES
 from distrain.data.shards.manifest import TEST_SPLIT, Manifest
 from distrain.data.shards.reader import ShardedTokens, Split

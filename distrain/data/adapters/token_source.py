@@ -12,10 +12,10 @@ from distrain.config.token_sources import TokenSource, is_url
 from distrain.data.adapters.foreign import EndsCache, Reading
 from distrain.data.adapters.opening import ForeignTokens, open_files
 from distrain.data.adapters.splits import split_stream
-from distrain.data.cache.block_cache import BlockCache
-from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.published import list_remote_sources, read_source_manifest
-from distrain.data.remote_shards import RemoteSplit, open_remote_split
+from distrain.data.remote.cache.block_cache import BlockCache
+from distrain.data.remote.cache.remote_store import RemoteStore
+from distrain.data.remote.published import list_remote_sources, read_source_manifest
+from distrain.data.remote.shards import RemoteSplit, open_remote_split
 from distrain.data.shards.manifest import (
     MAIN_SOURCE,
     SPLITS,

@@ -10,7 +10,7 @@ from distrain.config.recipe import PrepareStage, PretrainStage
 from distrain.config.run_folder import StageFolder
 from distrain.data.feed import Feed
 from distrain.data.loader import Loader
-from distrain.data.publish import publish
+from distrain.data.remote.publish import publish
 from distrain.data.remote_stream import RemoteStream
 from distrain.data.schedule import Schedule
 from distrain.data.tokenizer import Tokenizer

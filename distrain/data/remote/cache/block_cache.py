@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.cache.blocks import Block
-from distrain.data.cache.directory import CacheDirectory
-from distrain.data.cache.fetching import Progress, complete, late
-from distrain.data.cache.look_ahead import LookAhead
-from distrain.data.cache.settings import CACHE_VARIABLE, CacheSettings
+from distrain.data.remote.cache.blocks import Block
+from distrain.data.remote.cache.directory import CacheDirectory
+from distrain.data.remote.cache.fetching import Progress, complete, late
+from distrain.data.remote.cache.look_ahead import LookAhead
+from distrain.data.remote.cache.settings import CACHE_VARIABLE, CacheSettings
 from distrain.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import zstandard
 
-from distrain.data.cache.remote_store import RemoteStore
+from distrain.data.remote.cache.remote_store import RemoteStore
 from distrain.data.shards.digests import block_digest, record_of
 
 

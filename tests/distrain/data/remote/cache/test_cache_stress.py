@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from distrain.data.cache.directory import CacheDirectory
-from distrain.data.publish import publish
+from distrain.data.remote.cache.directory import CacheDirectory
+from distrain.data.remote.publish import publish
 from distrain.data.shards.reader import open_split
-from tests.distrain.data.block_server import block_server
 from tests.distrain.data.made_corpus import make_texts, write_split
+from tests.distrain.data.remote.block_server import block_server
 
 pytestmark = pytest.mark.data
 BLOCK_BYTES = 1024
@@ -19,10 +19,10 @@ READER = """
 import sys, threading
 from pathlib import Path
 import numpy as np
-from distrain.data.cache.block_cache import BlockCache
-from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.cache.settings import CacheSettings
-from distrain.data.remote_shards import blocks_of, open_remote_split
+from distrain.data.remote.cache.block_cache import BlockCache
+from distrain.data.remote.cache.remote_store import RemoteStore
+from distrain.data.remote.cache.settings import CacheSettings
+from distrain.data.remote.shards import blocks_of, open_remote_split
 from distrain.data.shards.reader import open_split
 
 url, folder, local, limit, seed = sys.argv[1:]

@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from distrain.data.cache.block_cache import BlockCache
-from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.cache.settings import CacheSettings
-from distrain.data.publish import PublishSettings, publish
-from distrain.data.remote_shards import blocks_of, open_remote_split
+from distrain.data.remote.cache.block_cache import BlockCache
+from distrain.data.remote.cache.remote_store import RemoteStore
+from distrain.data.remote.cache.settings import CacheSettings
+from distrain.data.remote.publish import PublishSettings, publish
+from distrain.data.remote.shards import blocks_of, open_remote_split
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, write_split

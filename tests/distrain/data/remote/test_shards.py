@@ -11,24 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.cache.block_cache import BlockCache
-from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.cache.settings import CacheSettings
-from distrain.data.publish import PublishSettings, publish
-from distrain.data.remote_shards import blocks_of, open_remote_split
+from distrain.data.remote.cache.block_cache import BlockCache
+from distrain.data.remote.cache.remote_store import RemoteStore
+from distrain.data.remote.cache.settings import CacheSettings
+from distrain.data.remote.publish import PublishSettings, publish
+from distrain.data.remote.shards import blocks_of, open_remote_split
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError, PreflightError
-from tests.distrain.data.block_server import block_server
 from tests.distrain.data.made_corpus import make_texts, write_split
+from tests.distrain.data.remote.block_server import block_server
 
 BLOCK_BYTES = 512
 READER = """
 import sys
 from pathlib import Path
-from distrain.data.cache.block_cache import BlockCache
-from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.cache.settings import CacheSettings
-from distrain.data.remote_shards import open_remote_split
+from distrain.data.remote.cache.block_cache import BlockCache
+from distrain.data.remote.cache.remote_store import RemoteStore
+from distrain.data.remote.cache.settings import CacheSettings
+from distrain.data.remote.shards import open_remote_split
 
 url, folder = sys.argv[1:]
 cache = BlockCache(CacheSettings(folder=Path(folder)))

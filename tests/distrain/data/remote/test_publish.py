@@ -2,12 +2,12 @@ import shutil
 
 import pytest
 
-from distrain.data.cache.block_cache import BlockCache
-from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.cache.settings import CacheSettings
-from distrain.data.publish import PublishSettings, publish
-from distrain.data.published import list_remote_sources, read_manifest, read_tokenizer_files
-from distrain.data.remote_shards import open_remote_split
+from distrain.data.remote.cache.block_cache import BlockCache
+from distrain.data.remote.cache.remote_store import RemoteStore
+from distrain.data.remote.cache.settings import CacheSettings
+from distrain.data.remote.publish import PublishSettings, publish
+from distrain.data.remote.published import list_remote_sources, read_manifest, read_tokenizer_files
+from distrain.data.remote.shards import open_remote_split
 from distrain.data.shards.manifest import MANIFEST
 from distrain.data.shards.reader import open_split
 from distrain.data.shards.writer import Origin, ShardWriter

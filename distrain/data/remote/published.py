@@ -7,8 +7,8 @@ import json
 import time
 from collections.abc import Callable
 
-from distrain.data.cache.fetching import Progress, complete
-from distrain.data.cache.remote_store import RemoteStore
+from distrain.data.remote.cache.fetching import Progress, complete
+from distrain.data.remote.cache.remote_store import RemoteStore
 from distrain.data.shards.manifest import (
     MANIFEST,
     Manifest,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from distrain.data.cache.blocks import Block
+from distrain.data.remote.cache.blocks import Block
 
 MAX_REPEATS = 1000
 """Blocks listed again before the reader has come on; then nothing new is to be had from listing."""

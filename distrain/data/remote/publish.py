@@ -17,11 +17,11 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from distrain.data.cache.blocks import Block
-from distrain.data.cache.fetching import Progress, Transfer, complete, transfer_errors
-from distrain.data.cache.remote_store import RemoteStore
-from distrain.data.published import PUBLISHED, TOKENIZER_FILES
-from distrain.data.remote_shards import (
+from distrain.data.remote.cache.blocks import Block
+from distrain.data.remote.cache.fetching import Progress, Transfer, complete, transfer_errors
+from distrain.data.remote.cache.remote_store import RemoteStore
+from distrain.data.remote.published import PUBLISHED, TOKENIZER_FILES
+from distrain.data.remote.shards import (
     TABLE_ENTRY,
     ShardBlocks,
     num_blocks,
