@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from distrain.data.loader import Microbatch
+from distrain.data.samples.loader import Microbatch
 
 
 def bare_step(

@@ -22,9 +22,9 @@ from benchmarks.bare_loop import bare_step
 from benchmarks.measuring import interleaved, machine_line, median_ratio, table
 from distrain.config.recipe import PretrainStage
 from distrain.config.run_folder import RunFolder
-from distrain.data.feed import OrderedStream
-from distrain.data.order import Order
-from distrain.data.samples import Ids, RowBuffer, Signature
+from distrain.data.samples.feed import OrderedStream
+from distrain.data.samples.order import Order
+from distrain.data.samples.rows import Ids, RowBuffer, Signature
 from distrain.models import build_model
 from distrain.models.init import initialize
 from distrain.optim import build_optimizer

@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.measuring import machine_line, median_ratio, table
-from distrain.data.feed import Feed, OrderedStream
-from distrain.data.loader import Loader
-from distrain.data.order import Order
-from distrain.data.samples import PretrainDataset
-from distrain.data.schedule import Schedule
+from distrain.data.samples.feed import Feed, OrderedStream
+from distrain.data.samples.loader import Loader
+from distrain.data.samples.order import Order
+from distrain.data.samples.rows import PretrainDataset
+from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import MappedShard, ShardedTokens, map_array
 
 LENGTH, BATCH = 2048, 8

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 from benchmarks.measuring import Sample, interleaved, machine_line, table
-from distrain.data.packing import WINDOW_DOCUMENTS, Ints, PackedIndex, plan_best_fit
+from distrain.data.samples.packing import WINDOW_DOCUMENTS, Ints, PackedIndex, plan_best_fit
 
 LENGTHS = (2048, 8192)
 SHAPES = {"web": (6.2, 1.1), "short": (4.5, 1.0), "code": (7.0, 1.4)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distrain.data.loader import Microbatch
+from distrain.data.samples.loader import Microbatch
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
 

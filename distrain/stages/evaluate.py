@@ -16,8 +16,8 @@ from torch import Tensor
 
 from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage
 from distrain.config.records import read_json, write_json
-from distrain.data.loader import Microbatch, evaluation_microbatches
-from distrain.data.samples import IGNORE_INDEX, Dataset, JoinedDataset, PretrainDataset
+from distrain.data.samples.loader import Microbatch, evaluation_microbatches
+from distrain.data.samples.rows import IGNORE_INDEX, Dataset, JoinedDataset, PretrainDataset
 from distrain.data.shards.manifest import list_sources
 from distrain.data.shards.reader import ShardedTokens, open_split
 from distrain.data.tokenizer import Tokenizer

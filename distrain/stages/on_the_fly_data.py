@@ -7,9 +7,9 @@ from distrain.config.loading import PretrainDataConfig
 from distrain.config.run_folder import StageFolder
 from distrain.data.corpus.plan import Plan, load_plan
 from distrain.data.corpus.train_ranges import MakeTrainRange
-from distrain.data.on_the_fly import OnTheFlyStream, range_order
-from distrain.data.order import Order
-from distrain.data.range_shards import Patience, RangeShards
+from distrain.data.samples.on_the_fly import OnTheFlyStream, range_order
+from distrain.data.samples.order import Order
+from distrain.data.samples.range_shards import Patience, RangeShards
 from distrain.data.shards.manifest import check_split
 from distrain.errors import DataError
 

@@ -11,13 +11,13 @@ from distrain.config.data import DataConfig
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import PretrainStage
 from distrain.config.run_folder import StageFolder
-from distrain.data.feed import OrderedStream, Stream
-from distrain.data.on_the_fly import OnTheFlyStream
-from distrain.data.order import Order
-from distrain.data.pack_files import ensure_packs
-from distrain.data.packing import PackedIndex
-from distrain.data.remote_stream import RemoteStream
-from distrain.data.samples import Dataset, JoinedDataset, PackedDataset, PretrainDataset
+from distrain.data.samples.feed import OrderedStream, Stream
+from distrain.data.samples.on_the_fly import OnTheFlyStream
+from distrain.data.samples.order import Order
+from distrain.data.samples.pack_files import ensure_packs
+from distrain.data.samples.packing import PackedIndex
+from distrain.data.samples.remote_stream import RemoteStream
+from distrain.data.samples.rows import Dataset, JoinedDataset, PackedDataset, PretrainDataset
 from distrain.data.shards.manifest import list_sources
 from distrain.data.shards.reader import Split, open_split
 from distrain.errors import DataError

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distrain.data.seen import Part
+from distrain.data.samples.seen import Part
 from distrain.data.shards.document_names import find_documents
 from distrain.errors import NotFoundError
 from distrain.stages.stage_reading import StageReading

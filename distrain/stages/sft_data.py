@@ -9,16 +9,11 @@ from pathlib import Path
 from distrain.config.labels import PairChecksConfig
 from distrain.config.recipe import SftStage
 from distrain.data.corpus.labels import inspect_pairs
-from distrain.data.feed import OrderedStream
-from distrain.data.order import Order
-from distrain.data.pairs.reading import (
-    Pair,
-    open_pairs,
-    read_user_pairs,
-    sft_dataset,
-    shuffle_prompts,
-)
-from distrain.data.samples import SftDataset
+from distrain.data.pairs.reading import Pair, open_pairs, read_user_pairs
+from distrain.data.samples.feed import OrderedStream
+from distrain.data.samples.order import Order
+from distrain.data.samples.rows import SftDataset
+from distrain.data.samples.sft import sft_dataset, shuffle_prompts
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.context import StageContext, lineage_of, typed

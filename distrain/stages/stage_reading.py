@@ -16,10 +16,10 @@ from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage, PretrainStage, Recipe
 from distrain.config.records import StageData, read_json
 from distrain.config.run_folder import RunFolder, StageFolder
-from distrain.data.feed import Feed, Stream
-from distrain.data.on_the_fly import OnTheFlyStream
-from distrain.data.schedule import Schedule
-from distrain.data.seen import Ledger, Part, SeenSource, byte_ranges
+from distrain.data.samples.feed import Feed, Stream
+from distrain.data.samples.on_the_fly import OnTheFlyStream
+from distrain.data.samples.schedule import Schedule
+from distrain.data.samples.seen import Ledger, Part, SeenSource, byte_ranges
 from distrain.data.shards.document_names import DocumentNames
 from distrain.data.shards.reader import Split, open_split
 from distrain.data.tokenizer import Tokenizer

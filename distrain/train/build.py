@@ -14,9 +14,9 @@ from distrain.config.recipe import TrainStage
 from distrain.config.records import read_json, utc_now, write_json
 from distrain.config.run_folder import RunFolder
 from distrain.config.training import TrainingConfig
-from distrain.data.feed import Feed, Stream
-from distrain.data.loader import Loader, Microbatch, evaluation_microbatches
-from distrain.data.samples import Dataset
+from distrain.data.samples.feed import Feed, Stream
+from distrain.data.samples.loader import Loader, Microbatch, evaluation_microbatches
+from distrain.data.samples.rows import Dataset
 from distrain.errors import RecipeError
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes

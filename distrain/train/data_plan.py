@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from distrain.config.loading import PretrainDataConfig
-from distrain.data.feed import Feed, Stream
-from distrain.data.schedule import Schedule
+from distrain.data.samples.feed import Feed, Stream
+from distrain.data.samples.schedule import Schedule
 from distrain.errors import DataError, RecipeError
 
 

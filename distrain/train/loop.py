@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from distrain.data.loader import Batch
+from distrain.data.samples.loader import Batch
 from distrain.fault.wishes import Wish
 from distrain.monitor.memory import peak_memory_gib
 from distrain.monitor.monitor import StepMeasurement

@@ -9,8 +9,8 @@ import torch
 from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.training import TrainingConfig
-from distrain.data.loader import Loader
-from distrain.data.schedule import Schedule
+from distrain.data.samples.loader import Loader
+from distrain.data.samples.schedule import Schedule
 from distrain.errors import CheckpointError
 from distrain.evaluation.validation import SummedLoss, Validation
 from distrain.fault.wishes import Wishes

@@ -110,7 +110,7 @@ def test_imports_point_down(path):
         ("import distrain.models.llama", "data", ["distrain.models.llama"]),
         ("def f():\n    from distrain import stages", "train", ["distrain.stages"]),
         ("from launcher.plan import Plan", "config", ["launcher.plan"]),
-        ("from distrain.data.order import x", "data", []),
+        ("from distrain.data.samples.order import x", "data", []),
         ("from distrain.errors import DistrainError", "data", []),
     ],
 )

@@ -1,6 +1,6 @@
 import pytest
 
-from distrain.data.schedule import Plan, Schedule
+from distrain.data.samples.schedule import Plan, Schedule
 from launcher.report import write_report
 from launcher.report_data import RunData, StageData
 from launcher.report_mixture import mixture_tables, read_segments, samples_read

@@ -8,11 +8,11 @@ import pytest
 
 from distrain.config.recipe import PrepareStage, PretrainStage
 from distrain.config.run_folder import StageFolder
-from distrain.data.feed import Feed
-from distrain.data.loader import Loader
 from distrain.data.remote.publish import publish
-from distrain.data.remote_stream import RemoteStream
-from distrain.data.schedule import Schedule
+from distrain.data.samples.feed import Feed
+from distrain.data.samples.loader import Loader
+from distrain.data.samples.remote_stream import RemoteStream
+from distrain.data.samples.schedule import Schedule
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.prepare import prepare

@@ -11,9 +11,9 @@ import pytest
 
 from distrain.config.recipe import PrepareStage, PretrainStage
 from distrain.config.run_folder import StageFolder
-from distrain.data.feed import Feed
-from distrain.data.loader import Loader
-from distrain.data.schedule import Schedule
+from distrain.data.samples.feed import Feed
+from distrain.data.samples.loader import Loader
+from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.manifest import SPLITS
 from distrain.stages.prepare import prepare
 from distrain.stages.pretrain_data import open_pretrain_data
@@ -31,9 +31,9 @@ import sys, time
 from pathlib import Path
 from distrain.config.recipe import PrepareStage, PretrainStage
 from distrain.config.run_folder import StageFolder
-from distrain.data.feed import Feed
-from distrain.data.loader import Loader
-from distrain.data.schedule import Schedule
+from distrain.data.samples.feed import Feed
+from distrain.data.samples.loader import Loader
+from distrain.data.samples.schedule import Schedule
 from distrain.errors import DataError
 from distrain.stages.pretrain_data import open_pretrain_data
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.mixture import BLOCK_SAMPLES, Mixture, apportion, integer_weights
+from distrain.data.samples.mixture import BLOCK_SAMPLES, Mixture, apportion, integer_weights
 
 weights_of = st.lists(st.integers(0, 1000), min_size=1, max_size=7).filter(any).map(tuple)
 

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.feed import Feed, OrderedStream
-from distrain.data.on_the_fly import GrowingOrder, OnTheFlyStream, range_order
-from distrain.data.order import Order
-from distrain.data.packing import PackedIndex, plan_best_fit
-from distrain.data.range_shards import Patience, RangeShards
-from distrain.data.samples import IGNORE_INDEX, PackedDataset, PretrainDataset
-from distrain.data.schedule import Plan, Schedule
-from distrain.data.seen import Ledger, SeenSource, byte_ranges
+from distrain.data.samples.feed import Feed, OrderedStream
+from distrain.data.samples.on_the_fly import GrowingOrder, OnTheFlyStream, range_order
+from distrain.data.samples.order import Order
+from distrain.data.samples.packing import PackedIndex, plan_best_fit
+from distrain.data.samples.range_shards import Patience, RangeShards
+from distrain.data.samples.rows import IGNORE_INDEX, PackedDataset, PretrainDataset
+from distrain.data.samples.schedule import Plan, Schedule
+from distrain.data.samples.seen import Ledger, SeenSource, byte_ranges
 from distrain.data.shards.reader import open_split
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
 from tests.distrain.data.made_ranges import MakeTexts

@@ -8,13 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from distrain.data.feed import Feed
-from distrain.data.loader import Loader
-from distrain.data.on_the_fly import OnTheFlyStream, range_order
-from distrain.data.order import Order
-from distrain.data.range_shards import MakeJob, Patience, RangeShards, is_made
-from distrain.data.samples import IGNORE_INDEX
-from distrain.data.schedule import Schedule
+from distrain.data.samples.feed import Feed
+from distrain.data.samples.loader import Loader
+from distrain.data.samples.on_the_fly import OnTheFlyStream, range_order
+from distrain.data.samples.order import Order
+from distrain.data.samples.range_shards import MakeJob, Patience, RangeShards, is_made
+from distrain.data.samples.rows import IGNORE_INDEX
+from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import ShardedTokens, TokenShard, open_split
 from distrain.data.tokenizer import Tokenizer
 from distrain.errors import DataError

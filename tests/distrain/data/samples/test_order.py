@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.order import ORDER_VERSION, Order, permute, round_keys, unpermute
+from distrain.data.samples.order import ORDER_VERSION, Order, permute, round_keys, unpermute
 
 seeds = st.integers(0, 2**64)
 

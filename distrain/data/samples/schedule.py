@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from distrain.data.mixture import Mixture, integer_weights
-from distrain.data.order import Ints
+from distrain.data.samples.mixture import Mixture, integer_weights
+from distrain.data.samples.order import Ints
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.packing import PACK_VERSION, PackedIndex, plan_best_fit
+from distrain.data.samples.packing import PACK_VERSION, PackedIndex, plan_best_fit
 
 documents = st.lists(st.integers(0, 40), max_size=40)
 lengths = st.integers(1, 16)

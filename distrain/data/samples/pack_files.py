@@ -19,7 +19,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from distrain.config.lock import acquire
-from distrain.data.packing import PACK_VERSION, WINDOW_DOCUMENTS, PackPlan, plan_best_fit
+from distrain.data.samples.packing import PACK_VERSION, WINDOW_DOCUMENTS, PackPlan, plan_best_fit
 from distrain.data.shards.digests import DIGEST_BYTES, record_of
 from distrain.data.shards.files import sync
 from distrain.data.shards.reader import ShardedTokens

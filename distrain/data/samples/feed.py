@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from distrain.data.order import ORDER_VERSION, Ints, Order
-from distrain.data.samples import Dataset, RowBuffer, Rows
-from distrain.data.schedule import Plan, Schedule
+from distrain.data.samples.order import ORDER_VERSION, Ints, Order
+from distrain.data.samples.rows import Dataset, RowBuffer, Rows
+from distrain.data.samples.schedule import Plan, Schedule
 from distrain.errors import DataError
 
 

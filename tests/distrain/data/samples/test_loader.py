@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import distrain.loss
-from distrain.data.feed import Feed, OrderedStream
-from distrain.data.loader import Loader, Microbatch, evaluation_microbatches
-from distrain.data.order import Order
-from distrain.data.packing import PackedIndex, plan_best_fit
-from distrain.data.samples import (
+from distrain.data.samples.feed import Feed, OrderedStream
+from distrain.data.samples.loader import Loader, Microbatch, evaluation_microbatches
+from distrain.data.samples.order import Order
+from distrain.data.samples.packing import PackedIndex, plan_best_fit
+from distrain.data.samples.rows import (
     IGNORE_INDEX,
     JoinedDataset,
     PackedDataset,
@@ -18,7 +18,7 @@ from distrain.data.samples import (
     SftDataset,
     gather,
 )
-from distrain.data.schedule import Schedule
+from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, write_split

@@ -11,8 +11,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from distrain.data.order import Ints
-from distrain.data.packing import PACK_VERSION, PackedIndex
+from distrain.data.samples.order import Ints
+from distrain.data.samples.packing import PACK_VERSION, PackedIndex
 from distrain.data.shards.reader import ShardedTokens, TokenShard
 
 IGNORE_INDEX = -100

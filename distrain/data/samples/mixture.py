@@ -18,7 +18,7 @@ from math import lcm
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.order import Ints, permute, round_keys
+from distrain.data.samples.order import Ints, permute, round_keys
 
 BLOCK_SAMPLES = 2048
 

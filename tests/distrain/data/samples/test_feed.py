@@ -4,11 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from distrain.data.feed import Feed, OrderedStream
-from distrain.data.order import Order
-from distrain.data.packing import PACK_VERSION, PackedIndex, plan_best_fit
-from distrain.data.samples import PackedDataset, PretrainDataset
-from distrain.data.schedule import Schedule
+from distrain.data.samples.feed import Feed, OrderedStream
+from distrain.data.samples.order import Order
+from distrain.data.samples.packing import PACK_VERSION, PackedIndex, plan_best_fit
+from distrain.data.samples.rows import PackedDataset, PretrainDataset
+from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, write_split

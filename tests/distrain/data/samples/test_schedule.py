@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.schedule import Plan, Schedule, Segment
+from distrain.data.samples.schedule import Plan, Schedule, Segment
 
 A, B = {"code": 1.0, "web": 3.0}, {"code": 1.0, "books": 2.0}
 

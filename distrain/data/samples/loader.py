@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distrain.data.feed import Feed
-from distrain.data.order import Ints
-from distrain.data.remote_stream import fetch_ahead
-from distrain.data.samples import IGNORE_INDEX, Dataset, Rows, gather
+from distrain.data.samples.feed import Feed
+from distrain.data.samples.order import Ints
+from distrain.data.samples.remote_stream import fetch_ahead
+from distrain.data.samples.rows import IGNORE_INDEX, Dataset, Rows, gather
 from distrain.errors import DataError
 
 TOKENS_AT_ONCE = 1 << 17

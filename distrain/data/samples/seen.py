@@ -13,12 +13,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.feed import OrderedStream, Stream
-from distrain.data.on_the_fly import OnTheFlyStream
-from distrain.data.order import Ints
-from distrain.data.packing import Pieces
-from distrain.data.samples import Dataset, PackedDataset, PretrainDataset
-from distrain.data.schedule import Plan
+from distrain.data.samples.feed import OrderedStream, Stream
+from distrain.data.samples.on_the_fly import OnTheFlyStream
+from distrain.data.samples.order import Ints
+from distrain.data.samples.packing import Pieces
+from distrain.data.samples.rows import Dataset, PackedDataset, PretrainDataset
+from distrain.data.samples.schedule import Plan
 from distrain.data.shards.reader import ShardedTokens
 
 Cut = PretrainDataset | PackedDataset
