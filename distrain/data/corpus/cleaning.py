@@ -23,8 +23,8 @@ from distrain.data.curate.clean import Cleaner, CleanText, Rejected
 from distrain.data.curate.quality import QUALITY_COLUMNS, quality_figures
 from distrain.data.curate.split import split_of
 from distrain.data.curate.words import TextView
-from distrain.data.document import BROKEN_REASONS, Broken
 from distrain.data.sources import open_source
+from distrain.data.sources.document import BROKEN_REASONS, Broken
 
 DUPLICATE = Reason.DUPLICATE.name.lower()
 

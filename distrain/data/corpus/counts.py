@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from distrain.data.document import BROKEN_REASONS
+from distrain.data.sources.document import BROKEN_REASONS
 from distrain.errors import DataError
 
 SHOWN_BROKEN = 3

@@ -13,7 +13,7 @@ from distrain.data.curate.normalize import normalize
 from distrain.data.curate.pii import replace_pii
 from distrain.data.curate.split import text_digest
 from distrain.data.curate.words import TextView
-from distrain.data.document import Document
+from distrain.data.sources.document import Document
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from distrain.config.sources import TextSource
-from distrain.data.document import Broken, Document
 from distrain.data.sources.datasets import DatasetsReader
+from distrain.data.sources.document import Broken, Document
 from distrain.data.sources.files import FilesReader
 from distrain.data.sources.hub import HubReader
 from distrain.data.sources.python_stdlib import PythonStdlibReader

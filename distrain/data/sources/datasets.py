@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distrain.config.sources import DatasetsSource, StoreSection, protocol_of
-from distrain.data.document import Broken, Document
+from distrain.data.sources.document import Broken, Document
 from distrain.data.sources.paths import list_files
 from distrain.data.sources.ranges import InputFile, InputRange, whole_ranges
 from distrain.data.sources.storage import Storage

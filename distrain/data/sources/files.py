@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, cast
 
 from distrain.config.sources import FilesSource, StoreSection
-from distrain.data.document import Broken, Document
+from distrain.data.sources.document import Broken, Document
 from distrain.data.sources.lines import cut_lines, read_json_lines, read_plain_lines, read_text
 from distrain.data.sources.paths import list_files
 from distrain.data.sources.ranges import InputFile, InputRange, group_files

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from distrain.config.sources import FilesSource, HubSource, StoreSection
-from distrain.data.document import Broken, Document
-from distrain.data.retries import describe, remote_errors, retry
 from distrain.data.sources.datasets import read_rows
+from distrain.data.sources.document import Broken, Document
 from distrain.data.sources.files import FilesReader
 from distrain.data.sources.ranges import InputFile, InputRange, whole_ranges
+from distrain.data.sources.retries import describe, remote_errors, retry
 from distrain.data.sources.storage import Storage, local_file
 from distrain.errors import DataError
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, BinaryIO
 
 from distrain.config.sources import StoreSection
-from distrain.data.document import Broken, Document, decode_document
+from distrain.data.sources.document import Broken, Document, decode_document
 from distrain.data.sources.ranges import InputFile, InputRange
 
 BLOCK_BYTES = 2**20

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from distrain.data.document import Broken, Document
+from distrain.data.sources.document import Broken, Document
 
 
 @dataclass(frozen=True, slots=True)

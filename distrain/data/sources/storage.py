@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from distrain.config.sources import REMOTE_MODULES, RetriesConfig, StoreSection, protocol_of
-from distrain.data.retries import ShortBodyError, describe, remote_errors, retry
 from distrain.data.sources.ranges import InputFile
+from distrain.data.sources.retries import ShortBodyError, describe, remote_errors, retry
 from distrain.errors import DataError
 
 REQUEST_BYTES = 8 * 2**20

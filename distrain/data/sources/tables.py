@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from distrain.config.sources import StoreSection
-from distrain.data.document import Broken, Document, decode_document
+from distrain.data.sources.document import Broken, Document, decode_document
 from distrain.data.sources.lines import label_of, read_lines
 from distrain.data.sources.ranges import InputFile, InputRange
 from distrain.errors import DataError

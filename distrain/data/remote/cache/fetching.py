@@ -3,7 +3,7 @@
 import time
 from typing import Protocol, TypeVar
 
-from distrain.data.retries import describe, full_jitter_s, is_temporary, remote_errors
+from distrain.data.sources.retries import describe, full_jitter_s, is_temporary, remote_errors
 from distrain.errors import DataError
 
 FIRST_DELAY_S = 0.4

@@ -5,7 +5,7 @@ from distrain.config.data import DataConfig
 from distrain.data.curate.clean import Cleaner, CleanText, Rejected
 from distrain.data.curate.filters import FILTERS
 from distrain.data.curate.split import text_digest
-from distrain.data.document import Document
+from distrain.data.sources.document import Document
 
 
 def cleaner(curation=None, **settings):

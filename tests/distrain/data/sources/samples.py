@@ -9,8 +9,8 @@ from pathlib import Path
 import zstandard
 
 from distrain.config.sources import FilesSource
-from distrain.data.document import Document
 from distrain.data.sources import open_source
+from distrain.data.sources.document import Document
 from distrain.data.sources.ranges import InputRange
 
 ROWS = [{"label": number % 3, "text": f"text {number} ü\nits line"} for number in range(300)]

@@ -7,8 +7,8 @@ import tracemalloc
 import pytest
 import zstandard
 
-from distrain.data.document import BROKEN_REASONS, Broken, Document
 from distrain.data.sources import lines, open_source
+from distrain.data.sources.document import BROKEN_REASONS, Broken, Document
 from distrain.data.sources.lines import read_lines
 from distrain.errors import DataError
 from tests.distrain.data.sources.samples import (

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distrain.data.document import Document
 from distrain.data.sources import lines, open_source
+from distrain.data.sources.document import Document
 from distrain.data.sources.lines import cut_lines, read_lines
 from distrain.data.sources.ranges import InputFile, InputRange, group_files, whole_ranges
 from tests.distrain.data.sources.samples import (

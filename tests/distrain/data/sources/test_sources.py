@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 
 from distrain.config.sources import DatasetsSource, FilesSource, PythonStdlibSource, TextSource
-from distrain.data.document import Broken, Document
 from distrain.data.sources import SOURCES, read_source
+from distrain.data.sources.document import Broken, Document
 from distrain.data.sources.python_stdlib import modules
 from distrain.errors import DataError
 

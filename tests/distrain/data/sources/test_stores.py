@@ -7,8 +7,8 @@ import fsspec
 import pytest
 
 from distrain.config.sources import DatasetsSource, FilesSource
-from distrain.data.document import Broken, Document
 from distrain.data.sources import open_source, read_source, storage
+from distrain.data.sources.document import Broken, Document
 from distrain.errors import DataError
 from tests.distrain.data.sources.samples import (
     EXPECTED,

@@ -1,7 +1,7 @@
 import pytest
 
 from distrain.config.sources import RetriesConfig
-from distrain.data.retries import MAX_DELAY_S, ShortBodyError, is_temporary, retry
+from distrain.data.sources.retries import MAX_DELAY_S, ShortBodyError, is_temporary, retry
 from distrain.errors import DataError
 
 
