@@ -30,9 +30,9 @@ from benchmarks.data.text import real_texts
 from benchmarks.data.tokenize_peers import PEERS, missing_packages
 from benchmarks.measuring import machine_line, median_ratio, table
 from distrain.config.data import EngineName
-from distrain.data.encoders.choose import choose_encoder, open_encoder
 from distrain.data.shards.writer import Origin, ShardWriter
-from distrain.data.tokenizer import Tokenizer, train_tokenizer
+from distrain.data.tokenizer.encoders.choose import choose_encoder, open_encoder
+from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 LIMIT = "limit: encode_batch_fast, uint16 file"
 OURS: dict[str, EngineName] = {

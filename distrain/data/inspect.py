@@ -25,7 +25,7 @@ from distrain.data.shards.manifest import MANIFEST, TEST_SPLIT, Manifest
 from distrain.data.shards.reader import ShardedTokens, Split
 from distrain.data.shards.verification import MAX_THREADS, check_files, damaged
 from distrain.data.targets import RAW, ForeignFiles, Place
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 
 Record = dict[str, Any]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from distrain.data.shards.names import read_names
 from distrain.data.shards.reader import ShardedTokens, Split
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 
 Record = dict[str, Any]
 NO_TOKEN = "no token"

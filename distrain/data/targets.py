@@ -22,7 +22,7 @@ from distrain.data.shards.manifest import (
 )
 from distrain.data.shards.reader import Split
 from distrain.data.shards.verification import check_files
-from distrain.data.tokenizer import TOKENIZER_FILE, Tokenizer
+from distrain.data.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer
 from distrain.errors import DataError
 
 RAW = "raw"

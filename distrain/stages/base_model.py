@@ -11,7 +11,7 @@ from distrain.checkpoint.dcp import read_full
 from distrain.config.recipe import PretrainStage, Recipe, SftStage
 from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.config.training import ModelConfig
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import NotFoundError
 from distrain.finetune.lora import is_adapter
 from distrain.models.huggingface import load_huggingface

@@ -28,7 +28,7 @@ from distrain.data.sampling import Chosen, Reader, choose, show
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.reader import ShardedTokens
 from distrain.data.targets import ForeignFiles, Place, find_foreign, find_places, tokenizer_for
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError, DistrainError, ExitCode
 from distrain.stages import publish_command, seen
 

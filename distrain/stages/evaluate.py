@@ -20,7 +20,7 @@ from distrain.data.samples.loader import Microbatch, evaluation_microbatches
 from distrain.data.samples.rows import IGNORE_INDEX, Dataset, JoinedDataset, PretrainDataset
 from distrain.data.shards.manifest import list_sources
 from distrain.data.shards.reader import ShardedTokens, open_split
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
 from distrain.finetune.lora import merge
 from distrain.loss import summed_cross_entropy

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from distrain.config.recipe import SftStage
 from distrain.config.training import LoraConfig, ModelConfig
-from distrain.data.huggingface import save_huggingface as save_tokenizer
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import merge, save_adapter
 from distrain.models.huggingface import SpecialTokens, write_huggingface
 from distrain.models.whole_folder import whole_folder

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from distrain.data.prompts import prompt_ids
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.prompts import prompt_ids
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import ExitCode
 from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM

@@ -27,7 +27,7 @@ from distrain.data.corpus.pipeline import Pipeline
 from distrain.data.corpus.plan import Plan, check_inputs, load_plan, make_plan, save_plan
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.shards.manifest import SPLITS, Manifest, check_split
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent

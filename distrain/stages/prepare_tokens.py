@@ -23,10 +23,10 @@ from distrain.data.adapters.token_source import (
     open_store,
     open_token_source,
 )
-from distrain.data.huggingface import copy_tokenizer
 from distrain.data.remote.published import read_tokenizer_files
 from distrain.data.shards.manifest import SPLITS
-from distrain.data.tokenizer import TOKENIZER_FILE, Tokenizer
+from distrain.data.tokenizer.huggingface import copy_tokenizer
+from distrain.data.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer
 from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from distrain.config.recipe import PrepareStage, PretrainStage
 from distrain.data.shards.reader import check_tokenizer
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
 from distrain.loss import IGNORE_INDEX
 from distrain.models import MODELS, build_model

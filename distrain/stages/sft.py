@@ -12,7 +12,7 @@ from torch import nn
 from distrain.checkpoint.dcp import load_entries
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import initialize_lora, inject_lora, is_adapter, plain_name
 from distrain.models import MODELS, build_model
 from distrain.models.causal_lm import CausalLM

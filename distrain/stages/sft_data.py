@@ -14,7 +14,7 @@ from distrain.data.samples.feed import OrderedStream
 from distrain.data.samples.order import Order
 from distrain.data.samples.rows import SftDataset
 from distrain.data.samples.sft import sft_dataset, shuffle_prompts
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.context import StageContext, lineage_of, typed
 

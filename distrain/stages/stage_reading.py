@@ -22,7 +22,7 @@ from distrain.data.samples.schedule import Schedule
 from distrain.data.samples.seen import Ledger, Part, SeenSource, byte_ranges
 from distrain.data.shards.document_names import DocumentNames
 from distrain.data.shards.reader import Split, open_split
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError, NotFoundError
 from distrain.stages.context import lineage_of, typed
 from distrain.stages.on_the_fly_data import open_on_the_fly

@@ -26,7 +26,7 @@ from distrain.data.shards.manifest import (
     list_sources,
 )
 from distrain.data.shards.reader import ShardedTokens, Split, open_split
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 
 SAMPLED_TOKENS = 4096

@@ -18,15 +18,15 @@ from distrain.data.corpus.cleaned import CleanedBatch, read_batches
 from distrain.data.corpus.clusters import Reason
 from distrain.data.corpus.plan import PlannedRange
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.encoders.choose import open_encoder
-from distrain.data.encoders.encoder import Encoder
-from distrain.data.encoders.report import EngineReport
 from distrain.data.pairs.docstrings import docstring_pairs
 from distrain.data.shards.files import HashingFile
 from distrain.data.shards.inputs import RecordedFile, RecordedRange
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.writer import Origin, ShardWriter
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.encoders.choose import open_encoder
+from distrain.data.tokenizer.encoders.encoder import Encoder
+from distrain.data.tokenizer.encoders.report import EngineReport
+from distrain.data.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

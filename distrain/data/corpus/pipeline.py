@@ -24,11 +24,11 @@ from distrain.data.corpus.encode import EncodeJob, EncodeSettings, is_encoded
 from distrain.data.corpus.plan import Plan
 from distrain.data.corpus.texts import train_texts
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.encoders.choose import choose_encoder
-from distrain.data.encoders.report import EngineReport
-from distrain.data.huggingface import copy_tokenizer
 from distrain.data.shards.manifest import SPLITS, Manifest
-from distrain.data.tokenizer import Tokenizer, train_tokenizer
+from distrain.data.tokenizer.encoders.choose import choose_encoder
+from distrain.data.tokenizer.encoders.report import EngineReport
+from distrain.data.tokenizer.huggingface import copy_tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.data.workers import WorkerPool, available_cpus
 
 SAMPLE_BYTES = 8_000_000

@@ -14,7 +14,7 @@ from distrain.data.corpus.cleaning import Tally, clean_range
 from distrain.data.corpus.counts import Counts
 from distrain.data.corpus.plan import PlannedRange
 from distrain.data.curate.clean import Cleaner
-from distrain.data.encoders.encoder import Encoded, Encoder, Ids
+from distrain.data.tokenizer.encoders.encoder import Encoded, Encoder, Ids
 
 BATCH_BYTES = 4_000_000
 """Text encoded at once."""

@@ -9,11 +9,11 @@ from distrain.data.corpus.encode import inputs_of
 from distrain.data.corpus.plan import Plan, load_plan
 from distrain.data.corpus.tokenize_range import tokenize_range
 from distrain.data.curate.clean import Cleaner
-from distrain.data.encoders.choose import open_encoder
-from distrain.data.encoders.encoder import Encoder
-from distrain.data.encoders.report import EngineReport
 from distrain.data.shards.writer import Origin, ShardWriter
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.encoders.choose import open_encoder
+from distrain.data.tokenizer.encoders.encoder import Encoder
+from distrain.data.tokenizer.encoders.report import EngineReport
+from distrain.data.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from distrain.data.shards.manifest import (
     is_whole_manifest,
     parse_manifest,
 )
-from distrain.data.tokenizer import TOKENIZER_FILE
+from distrain.data.tokenizer.tokenizer import TOKENIZER_FILE
 from distrain.errors import DataError
 
 PUBLISHED = "published.json"

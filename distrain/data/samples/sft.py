@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from distrain.data.pairs.reading import Pair
-from distrain.data.prompts import pair_ids
 from distrain.data.samples.order import permute, round_keys
 from distrain.data.samples.rows import IGNORE_INDEX, Ids, SftDataset
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.prompts import pair_ids
+from distrain.data.tokenizer.tokenizer import Tokenizer
 
 
 def sft_dataset(pairs: Sequence[Pair], tokenizer: Tokenizer, sequence_length: int) -> SftDataset:

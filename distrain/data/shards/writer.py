@@ -32,7 +32,7 @@ from distrain.data.shards.manifest import (
 from distrain.data.shards.names import NAMES_ENDING, read_names
 from distrain.data.shards.sequence import ShardSequence
 from distrain.data.shards.verification import check_files
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 
 UINT16_IDS = 1 << 16

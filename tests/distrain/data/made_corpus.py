@@ -4,7 +4,7 @@ import random
 
 from distrain.data.shards.digests import BLOCK_BYTES
 from distrain.data.shards.writer import Origin, ShardWriter
-from distrain.data.tokenizer import Tokenizer, train_tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 WORDS = ["def", "return", "self", "value", "import", "class", "name", "list", "for", "in", "0", "1"]
 

@@ -8,7 +8,7 @@ from distrain.config.data import DataConfig
 from distrain.data.curate.clean import Cleaner, Rejected
 from distrain.data.shards.writer import Origin, ShardWriter
 from distrain.data.sources.document import Document
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from distrain.config.training import LoraConfig, ModelConfig
-from distrain.data.prompts import prompt_ids
-from distrain.data.tokenizer import Tokenizer, train_tokenizer
+from distrain.data.tokenizer.prompts import prompt_ids
+from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.finetune.lora import inject_lora, is_adapter, plain_name
 from distrain.models.init import initialize
 from distrain.models.llama import Llama

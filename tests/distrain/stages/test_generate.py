@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from distrain.config.training import ModelConfig
-from distrain.data.tokenizer import Tokenizer, train_tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.errors import DataError, PreflightError
 from distrain.loss import summed_cross_entropy
 from distrain.models.init import initialize

@@ -9,10 +9,10 @@ from distrain.config.run_folder import StageFolder
 from distrain.data.pairs.reading import open_pairs
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.reader import open_split
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.prepare import prepare
-from tests.distrain.data.test_tokenizer import foreign
+from tests.distrain.data.tokenizer.test_tokenizer import foreign
 from tests.distrain.stages.preparing import content_of, run_child, stage
 
 

@@ -12,10 +12,10 @@ from distrain.config.run_folder import StageFolder
 from distrain.data.corpus.plan import load_plan
 from distrain.data.corpus.tokenize_range import tokenize_range
 from distrain.data.curate.clean import Cleaner
-from distrain.data.encoders import ENCODERS
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.reader import open_split
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.encoders import ENCODERS
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.prepare import prepare
 

@@ -13,7 +13,7 @@ from distrain.data.samples.feed import Feed
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.remote_stream import RemoteStream
 from distrain.data.samples.schedule import Schedule
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.stages.prepare import prepare
 from distrain.stages.pretrain_data import open_pretrain_data

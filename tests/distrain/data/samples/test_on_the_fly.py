@@ -16,7 +16,7 @@ from distrain.data.samples.range_shards import MakeJob, Patience, RangeShards, i
 from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import ShardedTokens, TokenShard, open_split
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_tokenizer
 from tests.distrain.data.made_ranges import MakeTexts

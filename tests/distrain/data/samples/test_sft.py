@@ -1,12 +1,12 @@
 import pytest
 
 from distrain.data.pairs.reading import Pair
-from distrain.data.prompts import pair_ids, prompt_ids
 from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.data.samples.sft import encode_pairs, sft_dataset, shuffle_prompts
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.prompts import pair_ids, prompt_ids
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from tests.distrain.data.made_corpus import make_tokenizer
-from tests.distrain.data.test_tokenizer import foreign
+from tests.distrain.data.tokenizer.test_tokenizer import foreign
 
 PAIRS = [Pair(f"prompt {n} " * (n + 1), f"answer {n}", f"x.py:{n}") for n in range(12)]
 

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from distrain.data.huggingface import copy_tokenizer, save_huggingface
-from distrain.data.prompts import pair_ids, prompt_ids
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.huggingface import copy_tokenizer, save_huggingface
+from distrain.data.tokenizer.prompts import pair_ids, prompt_ids
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer
-from tests.distrain.data.test_tokenizer import TRICKY, foreign
+from tests.distrain.data.tokenizer.test_tokenizer import TRICKY, foreign
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from distrain.data.closing import close_tokenizer
-from distrain.data.unigram import canonical_unigram
+from distrain.data.tokenizer.canonical_unigram import canonical_unigram
+from distrain.data.tokenizer.closing import close_tokenizer
 from distrain.errors import DataError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -57,7 +57,7 @@ class Tokenizer:
         raw: The tokenizer itself; its settings are changed.
         eos_id: Id that ends a document or an answer.
         pad_id: Fills up rows; never a target.
-        content: The ``tokenizer.json`` that an engine loads (``distrain.data.encoders``).
+        content: The ``tokenizer.json`` that an engine loads (``distrain.data.tokenizer.encoders``).
         fingerprint: Equal for tokenizers that encode alike.
     """
 

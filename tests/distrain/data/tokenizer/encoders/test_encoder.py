@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from distrain.data.encoders.encoder import (
+from distrain.data.tokenizer.encoders.encoder import (
     EngineEncoder,
     cut,
     id_dtype,
@@ -14,7 +14,7 @@ from distrain.data.encoders.encoder import (
     vocab_size_of,
 )
 from distrain.errors import DataError
-from tests.distrain.data.encoders.made import KINDS
+from tests.distrain.data.tokenizer.encoders.made import KINDS
 
 
 class OneId(EngineEncoder):

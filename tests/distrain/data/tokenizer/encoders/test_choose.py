@@ -7,14 +7,14 @@ import pytest
 from tokenizers import Tokenizer, normalizers
 
 from distrain.config.data import EngineName
-from distrain.data.encoders import ENCODERS, REFERENCE, choose
-from distrain.data.encoders.adversarial import adversarial_texts
-from distrain.data.encoders.choose import choose_encoder, open_encoder
-from distrain.data.encoders.encoder import Encoded
-from distrain.data.encoders.huggingface import HuggingFaceEncoder
-from distrain.data.encoders.report import EngineReport
+from distrain.data.tokenizer.encoders import ENCODERS, REFERENCE, choose
+from distrain.data.tokenizer.encoders.adversarial import adversarial_texts
+from distrain.data.tokenizer.encoders.choose import choose_encoder, open_encoder
+from distrain.data.tokenizer.encoders.encoder import Encoded
+from distrain.data.tokenizer.encoders.huggingface import HuggingFaceEncoder
+from distrain.data.tokenizer.encoders.report import EngineReport
 from distrain.errors import DataError
-from tests.distrain.data.encoders.made import KINDS, stdlib_texts
+from tests.distrain.data.tokenizer.encoders.made import KINDS, stdlib_texts
 
 
 class WrongEngine:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from distrain.data.tokenizer import train_tokenizer
+from distrain.data.tokenizer.tokenizer import train_tokenizer
 
 BYTES = [f"<0x{number:02X}>" for number in range(256)]
 SPM_CONTROL = ["<unk>", "<s>", "</s>"]

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, processors
 
-from distrain.data.tokenizer import CONTROL_TOKENS, Tokenizer, train_tokenizer
+from distrain.data.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer, train_tokenizer
 from distrain.errors import DataError
-from tests.distrain.data.encoders.made import stdlib_texts
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer
+from tests.distrain.data.tokenizer.encoders.made import stdlib_texts
 
 TRICKY = [
     "",
@@ -87,8 +87,8 @@ def test_control_tokens_in_the_train_text_do_not_change_the_vocabulary_size(tmp_
 def test_training_gives_the_same_bytes_in_another_process(model):
     code = (
         "import hashlib, sys\n"
-        "from distrain.data.tokenizer import train_tokenizer\n"
-        "from tests.distrain.data.encoders.made import stdlib_texts\n"
+        "from distrain.data.tokenizer.tokenizer import train_tokenizer\n"
+        "from tests.distrain.data.tokenizer.encoders.made import stdlib_texts\n"
         "content = train_tokenizer(\n"
         f"    stdlib_texts(), vocab_size=600, min_frequency=2, model='{model}'\n"
         ")\n"

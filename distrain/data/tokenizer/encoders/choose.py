@@ -8,10 +8,10 @@ from itertools import pairwise, takewhile
 import numpy as np
 
 from distrain.config.data import EngineName
-from distrain.data.encoders import ENCODERS, REFERENCE
-from distrain.data.encoders.adversarial import adversarial_texts
-from distrain.data.encoders.encoder import SETTING, USE_REFERENCE, Encoded, Encoder, Ids
-from distrain.data.encoders.report import EngineReport, Refusal
+from distrain.data.tokenizer.encoders import ENCODERS, REFERENCE
+from distrain.data.tokenizer.encoders.adversarial import adversarial_texts
+from distrain.data.tokenizer.encoders.encoder import SETTING, USE_REFERENCE, Encoded, Encoder, Ids
+from distrain.data.tokenizer.encoders.report import EngineReport, Refusal
 from distrain.errors import DataError
 
 SAMPLE_CHARACTERS = 2_000_000

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from distrain.data.encoders.encoder import Encoder
-from distrain.data.encoders.fastokens import FastokensEncoder
-from distrain.data.encoders.gigatoken import GigatokenEncoder
-from distrain.data.encoders.huggingface import HuggingFaceEncoder
+from distrain.data.tokenizer.encoders.encoder import Encoder
+from distrain.data.tokenizer.encoders.fastokens import FastokensEncoder
+from distrain.data.tokenizer.encoders.gigatoken import GigatokenEncoder
+from distrain.data.tokenizer.encoders.huggingface import HuggingFaceEncoder
 
 REFERENCE = "tokenizers"
 

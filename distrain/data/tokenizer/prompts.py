@@ -12,7 +12,7 @@ without them gets plain text instead, after whatever it puts before every text (
 
 from collections.abc import Sequence
 
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 
 PROMPT_HEADER = "### Instruction:\n"
 ANSWER_HEADER = "\n\n### Response:\n"

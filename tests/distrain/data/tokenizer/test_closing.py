@@ -4,11 +4,11 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from distrain.data.closing import close_tokenizer, leaking_tokens
-from distrain.data.encoders.choose import choose_encoder
-from distrain.data.tokenizer import Tokenizer
+from distrain.data.tokenizer.closing import close_tokenizer, leaking_tokens
+from distrain.data.tokenizer.encoders.choose import choose_encoder
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
-from tests.distrain.data.encoders.made import KINDS, SPM_CONTROL, stdlib_texts
+from tests.distrain.data.tokenizer.encoders.made import KINDS, SPM_CONTROL, stdlib_texts
 
 TEXTS = [*stdlib_texts()[:3], "a <b> s", "x < /s > y", "1</2", "", "  two  spaces\n"]
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from distrain.data.encoders.encoder import (
+from distrain.data.tokenizer.encoders.encoder import (
     EngineEncoder,
     RawIds,
     plain_content,

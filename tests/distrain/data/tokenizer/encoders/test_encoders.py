@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from distrain.data.encoders import ENCODERS, REFERENCE
-from distrain.data.encoders.adversarial import adversarial_texts
-from distrain.data.encoders.choose import ids_by_text
+from distrain.data.tokenizer.encoders import ENCODERS, REFERENCE
+from distrain.data.tokenizer.encoders.adversarial import adversarial_texts
+from distrain.data.tokenizer.encoders.choose import ids_by_text
 from distrain.errors import DataError
-from tests.distrain.data.encoders.made import KINDS, stdlib_texts
+from tests.distrain.data.tokenizer.encoders.made import KINDS, stdlib_texts
 
 FAST = [
     (engine, kind)
