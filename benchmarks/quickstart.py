@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.measuring import machine_line, table
-from distrain.config.records import read_json, read_records
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_json, read_records
 
 GIB = 2**30
 

@@ -21,7 +21,6 @@ from torch.distributed.fsdp import fully_shard
 from benchmarks.bare_loop import bare_step
 from benchmarks.measuring import interleaved, machine_line, median_ratio, table
 from distrain.config.recipe import PretrainStage
-from distrain.config.run_folder import RunFolder
 from distrain.data.samples.feed import OrderedStream
 from distrain.data.samples.order import Order
 from distrain.data.samples.rows import Ids, RowBuffer, Signature
@@ -29,6 +28,7 @@ from distrain.models import build_model
 from distrain.models.init import initialize
 from distrain.optim import build_optimizer
 from distrain.parallel.process_group import finish
+from distrain.runs.folder import RunFolder
 from distrain.stages.pretrain import model_spec
 from distrain.train.build import TrainTask, build_host, build_run
 from distrain.train.loop import Clock, record, train_step

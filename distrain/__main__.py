@@ -12,15 +12,15 @@ import resource
 import sys
 from pathlib import Path
 
-from distrain.config.lock import acquire
-from distrain.config.phases import PHASES, WHOLE, Phase, Share
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe
-from distrain.config.records import StageState, append_event, read_json, utc_now, write_json
-from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.errors import DistrainError, ExitCode, PreflightError
 from distrain.fault.parent import die_with_parent
 from distrain.monitor.logs import configure_logging
+from distrain.runs.folder import RunFolder, StageFolder
+from distrain.runs.lock import acquire
+from distrain.runs.phases import PHASES, WHOLE, Phase, Share
+from distrain.runs.records import StageState, append_event, read_json, utc_now, write_json
 from distrain.stages import stage_body
 from distrain.stages.context import Outcome, StageContext, typed
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrain.config.launch import SiteConfig
-from distrain.config.lock import hold, is_held
 from distrain.config.reading.load import LoadedRecipe, load_recipe, read_resolved
 from distrain.config.recipe import Recipe
-from distrain.config.records import append_event
-from distrain.config.run_folder import RunFolder
 from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError, SchedulerError
+from distrain.runs.folder import RunFolder
+from distrain.runs.lock import hold, is_held
+from distrain.runs.records import append_event, read_state
 from launcher.display import display_factory
 from launcher.interrupt import Interruptions, clear_wishes
-from launcher.local import Surroundings, check_needs, read_state, run_stages
+from launcher.local import Surroundings, check_needs, run_stages
 from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe, site_of
 from launcher.preflight import check_machine, check_submission, missing_modules

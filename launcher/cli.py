@@ -27,7 +27,7 @@ from launcher.boundary import call
 from launcher.data_commands import app as data_app
 
 if TYPE_CHECKING:
-    from distrain.config.run_folder import RunFolder
+    from distrain.runs.folder import RunFolder
     from launcher.submit import SubmittedJob
 
 app = typer.Typer(
@@ -264,7 +264,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure the model on the test split, once."""
-    from distrain.config.records import read_json
+    from distrain.runs.records import read_json
     from launcher import actions
 
     found, stages, code = actions.run_kind(target, "evaluate", ("--again",) if again else ())

@@ -247,7 +247,7 @@ def find_target(target: str | None) -> str:
     Raises:
         NotFoundError: There is neither.
     """
-    from distrain.config.run_folder import RunFolder
+    from distrain.runs.folder import RunFolder
     from launcher.run_files import find_run, runs_dir
 
     is_name = target is None or "/" not in target

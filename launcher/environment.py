@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distrain.config.records import utc_now
+from distrain.runs.records import utc_now
 
 
 def describe_environment() -> dict[str, Any]:

@@ -5,7 +5,7 @@ import signal
 from types import FrameType
 from typing import Self
 
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 

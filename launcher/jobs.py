@@ -9,7 +9,7 @@ before it have ended, however they did; a lost task costs time and nothing else.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from distrain.config.phases import PHASES, SHARED_PHASES, Phase
+from distrain.runs.phases import PHASES, SHARED_PHASES, Phase
 from launcher.plan import StagePlan
 
 

@@ -13,11 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from distrain.config.lock import wait_until_free
 from distrain.config.recipe import TrainStage
-from distrain.config.records import StageError, StageState, append_event, read_json
-from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.errors import DistrainError, ExitCode, PreflightError, TrainingError
+from distrain.runs.lock import wait_until_free
+from distrain.runs.records import (
+    StageError,
+    StageState,
+    append_event,
+    is_done,
+    read_json,
+    read_state,
+)
 from launcher.interrupt import Interruptions
 from launcher.logs import failure_excerpt
 from launcher.plan import Plan, StagePlan, local_rendezvous, stage_argv, stage_env
@@ -100,17 +106,6 @@ def check_needs(plan: Plan, stages: Sequence[StagePlan]) -> None:
                     "every needed stage done or selected",
                     f"Run it first: `distrain resume {plan.run.root.name} --only {need}`.",
                 )
-
-
-def is_done(run: RunFolder, stage: str) -> bool:
-    """Tell whether the stage's own record says that it is done."""
-    state = read_state(run.stage(stage))
-    return state is not None and state["state"] == "done"
-
-
-def read_state(folder: StageFolder) -> StageState | None:
-    """Return what the runtime last wrote about the stage; ``None`` before its first start."""
-    return cast("StageState | None", read_json(folder.state))
 
 
 def judge(attempt: int, state: StageState | None, error: StageError | None) -> Ending:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.errors import NotFoundError
+from distrain.runs.folder import RunFolder, StageFolder
 
 EXCERPT_LINES = 20
 FIRST_FAILURE = re.compile(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.layout import Layout, microbatches_per_rank, resolve_layout, stage_order
-from distrain.config.phases import Phase
 from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe, TrainStage
-from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError, RecipeError
+from distrain.runs.folder import RunFolder
+from distrain.runs.phases import Phase
 
 RANK_PREFIX = "[rank ${rank}] "
 """Before each line that torchrun passes on; ``launcher.logs`` looks for it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.reading.load import LoadedRecipe, load_recipe, load_site
 from distrain.config.recipe import Recipe
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
 from launcher.environment import gpu_names
 from launcher.plan import (
     Plan,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from distrain.config.recipe import Recipe, TrainStage
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
 
 STEP = "train/global_step"
 

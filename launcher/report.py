@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from distrain import __version__
-from distrain.config.records import utc_now, write_text
-from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError
+from distrain.runs.durable import write_text
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import utc_now
 from launcher.report_charts import GRID, Chart, ChartSpec, Level, Series, build_chart
 from launcher.report_corpus import corpus_figures, source_tables
 from launcher.report_data import (

@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from distrain.config.records import read_json
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_json
 
 Fields = dict[str, Any]
 Value = TypeVar("Value")

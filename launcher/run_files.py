@@ -13,9 +13,10 @@ from distrain.config.reading.load import (
     recipe_fingerprint,
 )
 from distrain.config.recipe import Recipe
-from distrain.config.records import read_json, write_json, write_text
-from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError, PreflightError
+from distrain.runs.durable import write_text
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_json, write_json
 from launcher.environment import describe_environment
 from launcher.text import plural
 

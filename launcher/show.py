@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from distrain.config.reading.load import LoadedRecipe
 from distrain.config.recipe import Recipe, TrainStage
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
 from launcher.estimate import checkpoint_bytes, stage_parameters, stage_tokens
 from launcher.jobs import jobs_of
 from launcher.plan import Plan, StagePlan

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distrain.config.lock import is_held
-from distrain.config.phases import prepare_progress
 from distrain.config.recipe import Recipe
-from distrain.config.run_folder import RunFolder
 from distrain.errors import SchedulerError
+from distrain.runs.folder import RunFolder
+from distrain.runs.lock import is_held
+from distrain.runs.phases import prepare_progress
+from distrain.runs.records import read_state
 from launcher.jobs import keys_of_stage
-from launcher.local import read_state
 from launcher.progress import STEP, total_steps
 from launcher.text import short_count, short_duration, table
 

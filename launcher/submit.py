@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.config.launch import LaunchConfig, SiteConfig
-from distrain.config.phases import PHASES
-from distrain.config.records import append_event, read_json, write_json, write_text
-from distrain.config.run_folder import RunFolder
 from distrain.errors import SchedulerError
+from distrain.runs.durable import write_text
+from distrain.runs.folder import RunFolder
+from distrain.runs.phases import PHASES
+from distrain.runs.records import append_event, is_done, read_json, write_json
 from launcher.interrupt import clear_wishes
 from launcher.jobs import StageJob, job_key, jobs_of
 from launcher.plan import Plan
@@ -68,7 +69,7 @@ def submit_run(
             were cancelled.
     """
     python = site.python or sys.executable
-    pending = [stage for stage in plan.stages if not _is_done(plan.run, stage.name)]
+    pending = [stage for stage in plan.stages if not is_done(plan.run, stage.name)]
     jobs = jobs_of(pending)
     texts = {job.name: render_job(job, plan.run, launch, site, python) for job in jobs}
     if dry_run:
@@ -194,8 +195,3 @@ def _submitted(
 ) -> SubmittedJob:
     script = script_of(run, job.name)
     return SubmittedJob(job.name, script, text, found, after, is_new, job.tasks)
-
-
-def _is_done(run: RunFolder, stage: str) -> bool:
-    state = read_json(run.stage(stage).state)
-    return state is not None and state["state"] == "done"

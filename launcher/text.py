@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distrain.config.figures import short_count, short_duration
+from distrain.runs.figures import short_count, short_duration
 
 __all__ = ["plural", "short_bytes", "short_count", "short_duration", "table"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from distrain.checkpoint import durable
 from distrain.checkpoint.agreement import agree, on_first
 from distrain.checkpoint.commit import verify
 from distrain.checkpoint.layout import Name, committed, remove_leftovers
 from distrain.parallel.collectives import HostGroup
+from distrain.runs import durable
 
 logger = logging.getLogger(__name__)
 

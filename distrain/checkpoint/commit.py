@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.checkpoint import durable
 from distrain.checkpoint.layout import COMMIT, Name
 from distrain.errors import CheckpointError
+from distrain.runs import durable
 
 FORMAT_VERSION = 1
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from distrain.checkpoint import durable
 from distrain.checkpoint.agreement import agree, on_first
 from distrain.checkpoint.commit import Commit, FileRecord, digest_file, write_commit
 from distrain.checkpoint.dcp import save_entries
 from distrain.checkpoint.layout import EXTRA, METADATA, Name, free_name
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State
+from distrain.runs import durable
 
 
 @dataclass(frozen=True)
@@ -77,5 +77,5 @@ def _write_part(saving: Path, state: State, host: HostGroup) -> dict[str, FileRe
 
 def _commit(saving: Path, target: Path, commit: Commit) -> None:
     write_commit(saving, commit)
-    durable.sync_folder(saving)
+    durable.sync(saving)
     durable.move_folder(saving, target)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage, Recipe
-from distrain.config.run_folder import RunFolder
 from distrain.config.token_sources import is_url
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.foreign import Reading
@@ -24,6 +23,7 @@ from distrain.data.shards.reader import Split
 from distrain.data.shards.verification import check_files
 from distrain.data.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer
 from distrain.errors import DataError
+from distrain.runs.folder import RunFolder
 
 RAW = "raw"
 """``Manifest.storage`` of shards that can be mapped."""

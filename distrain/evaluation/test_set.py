@@ -1,8 +1,8 @@
 """The test split is used once per run; a second look needs a flag, and is written down."""
 
-from distrain.config.records import read_json, utc_now, write_json
-from distrain.config.run_folder import RunFolder
 from distrain.errors import PreflightError
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_json, utc_now, write_json
 
 
 def claim(run: RunFolder, stage: str, *, again: bool = False) -> None:

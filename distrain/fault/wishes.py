@@ -8,8 +8,8 @@ import signal
 from enum import IntEnum
 from types import FrameType
 
-from distrain.config.run_folder import RunFolder
 from distrain.parallel.collectives import HostGroup
+from distrain.runs.folder import RunFolder
 
 
 class Wish(IntEnum):

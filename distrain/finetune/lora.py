@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from distrain.config.records import write_json
 from distrain.config.training import LoraConfig
 from distrain.errors import RecipeError
 from distrain.models.causal_lm import CausalLM
 from distrain.models.init import fill, named_generator
-from distrain.models.whole_folder import whole_folder
+from distrain.runs.durable import whole_folder
+from distrain.runs.records import write_json
 
 PEFT_PREFIX = "base_model.model."
 """Of every name in an adapter file: ``PeftModel``, its tuner, then the model itself."""

@@ -13,11 +13,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from distrain.config.records import write_json
 from distrain.config.training import ModelConfig
 from distrain.errors import PreflightError
 from distrain.models import build_model
-from distrain.models.whole_folder import whole_folder
+from distrain.runs.durable import whole_folder
+from distrain.runs.records import write_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

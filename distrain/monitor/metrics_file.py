@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from distrain.config.records import Record, write_text
+from distrain.runs.durable import write_text
+from distrain.runs.records import Record
 
 logger = logging.getLogger(__name__)
 

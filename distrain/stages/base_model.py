@@ -9,12 +9,12 @@ from torch import Tensor
 from distrain.checkpoint.choosing import newest_good
 from distrain.checkpoint.dcp import read_full
 from distrain.config.recipe import PretrainStage, Recipe, SftStage
-from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.config.training import ModelConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import NotFoundError
 from distrain.finetune.lora import is_adapter
 from distrain.models.huggingface import load_huggingface
+from distrain.runs.folder import RunFolder, StageFolder
 from distrain.stages.context import lineage_of, typed
 
 

@@ -12,7 +12,7 @@ from distrain.config.recipe import (
     SftStage,
     Stage,
 )
-from distrain.config.run_folder import RunFolder, StageFolder
+from distrain.runs.folder import RunFolder, StageFolder
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage
-from distrain.config.records import read_json, write_json
 from distrain.data.samples.loader import Microbatch, evaluation_microbatches
 from distrain.data.samples.rows import IGNORE_INDEX, Dataset, JoinedDataset, PretrainDataset
 from distrain.data.shards.manifest import list_sources
@@ -27,6 +26,7 @@ from distrain.loss import summed_cross_entropy
 from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.parallel.device import resolve_device
+from distrain.runs.records import read_json, write_json
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
 from distrain.stages.export import read_trained
 from distrain.stages.ready_tokens import ReadySources

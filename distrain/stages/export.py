@@ -12,7 +12,7 @@ from distrain.data.tokenizer.huggingface import save_huggingface as save_tokeniz
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import merge, save_adapter
 from distrain.models.huggingface import SpecialTokens, write_huggingface
-from distrain.models.whole_folder import whole_folder
+from distrain.runs.durable import whole_folder
 from distrain.stages.base_model import find_base, read_adapter, to_float32
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
 

@@ -4,7 +4,6 @@ import hashlib
 
 from distrain.config.data import DataConfig
 from distrain.config.loading import PretrainDataConfig
-from distrain.config.run_folder import StageFolder
 from distrain.data.corpus.plan import Plan, load_plan
 from distrain.data.corpus.train_ranges import MakeTrainRange
 from distrain.data.samples.on_the_fly import OnTheFlyStream, range_order
@@ -12,6 +11,7 @@ from distrain.data.samples.order import Order
 from distrain.data.samples.range_shards import Patience, RangeShards
 from distrain.data.shards.manifest import check_split
 from distrain.errors import DataError
+from distrain.runs.folder import StageFolder
 
 
 def load_prepared_plan(prepare: StageFolder) -> Plan:

@@ -15,10 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.config.phases import WHOLE, Share
 from distrain.config.recipe import PrepareStage
-from distrain.config.records import read_json, remove_unfinished
-from distrain.config.run_folder import StageFolder
 from distrain.data.corpus.cleaning import CleanedRange
 from distrain.data.corpus.commit import Target
 from distrain.data.corpus.duplicates import Corpus
@@ -31,6 +28,10 @@ from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
+from distrain.runs.durable import remove_unfinished
+from distrain.runs.folder import StageFolder
+from distrain.runs.phases import WHOLE, Share
+from distrain.runs.records import read_json
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.prepare_result import figures
 from distrain.stages.prepare_tokens import adopt_tokenizer, include_tokens, look_at_sources

@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from distrain.config.lock import ORPHAN_PATIENCE_S, acquire
-from distrain.config.phases import SHARED_PHASES, Phase, Share
 from distrain.config.recipe import PrepareStage
-from distrain.config.run_folder import StageFolder
 from distrain.data.corpus.plan import Plan, load_plan
 from distrain.data.corpus.work_folder import WorkFolder
+from distrain.runs.folder import StageFolder
+from distrain.runs.lock import ORPHAN_PATIENCE_S, acquire
+from distrain.runs.phases import SHARED_PHASES, Phase, Share
 from distrain.stages.prepare import (
     decide,
     digest_of_settings,

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from distrain.config.data import DataConfig
 from distrain.config.recipe import PrepareStage
-from distrain.config.records import write_json
-from distrain.config.run_folder import StageFolder
 from distrain.config.token_sources import TokenSource, is_url
 from distrain.data.adapters.opening import bad_id_error, find_bad_id
 from distrain.data.adapters.splits import DocumentRange
@@ -30,6 +28,8 @@ from distrain.data.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer
 from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
+from distrain.runs.folder import StageFolder
+from distrain.runs.records import write_json
 from distrain.stages.ready_tokens import counts_file
 
 JOB_TOKENS = 1 << 28

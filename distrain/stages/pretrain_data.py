@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from distrain.config.data import DataConfig
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import PretrainStage
-from distrain.config.run_folder import StageFolder
 from distrain.data.samples.feed import OrderedStream, Stream
 from distrain.data.samples.on_the_fly import OnTheFlyStream
 from distrain.data.samples.order import Order
@@ -21,6 +20,7 @@ from distrain.data.samples.rows import Dataset, JoinedDataset, PackedDataset, Pr
 from distrain.data.shards.manifest import list_sources
 from distrain.data.shards.reader import Split, open_split
 from distrain.errors import DataError
+from distrain.runs.folder import StageFolder
 from distrain.stages.on_the_fly_data import open_on_the_fly
 from distrain.stages.ready_tokens import ReadySources, SourceTokens
 

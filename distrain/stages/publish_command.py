@@ -8,11 +8,11 @@ from typing import Any
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage
-from distrain.config.records import read_json
-from distrain.config.run_folder import RunFolder
 from distrain.data.remote.publish import PublishSettings, publish_each
 from distrain.data.shards.manifest import list_sources
 from distrain.errors import DataError, NotFoundError
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_json
 
 Record = dict[str, Any]
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from distrain.config.data import DataConfig
 from distrain.config.loading import CacheConfig
-from distrain.config.records import read_json
-from distrain.config.run_folder import StageFolder
 from distrain.config.token_sources import TokenSource
 from distrain.data.adapters.token_source import (
     PreparedTokens,
@@ -24,6 +22,8 @@ from distrain.data.shards.digests import BLOCK_BYTES
 from distrain.data.shards.manifest import TEST_SPLIT, Manifest
 from distrain.data.shards.reader import ShardedTokens, Split
 from distrain.errors import DataError
+from distrain.runs.folder import StageFolder
+from distrain.runs.records import read_json
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage, PretrainStage, Recipe
-from distrain.config.records import StageData, read_json
-from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.data.samples.feed import Feed, Stream
 from distrain.data.samples.on_the_fly import OnTheFlyStream
 from distrain.data.samples.schedule import Schedule
@@ -24,6 +22,8 @@ from distrain.data.shards.document_names import DocumentNames
 from distrain.data.shards.reader import Split, open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError, NotFoundError
+from distrain.runs.folder import RunFolder, StageFolder
+from distrain.runs.records import StageData, read_json
 from distrain.stages.context import lineage_of, typed
 from distrain.stages.on_the_fly_data import open_on_the_fly
 from distrain.stages.pretrain_data import open_stream

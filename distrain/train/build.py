@@ -11,8 +11,6 @@ from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.layout import resolve_layout
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import TrainStage
-from distrain.config.records import read_json, utc_now, write_json
-from distrain.config.run_folder import RunFolder
 from distrain.config.training import TrainingConfig
 from distrain.data.samples.feed import Feed, Stream
 from distrain.data.samples.loader import Loader, Microbatch, evaluation_microbatches
@@ -29,6 +27,8 @@ from distrain.parallel.collectives import HostGroup
 from distrain.parallel.device import resolve_device, resolve_precision
 from distrain.parallel.engine import Engine
 from distrain.parallel.process_group import start_process_group
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_json, utc_now, write_json
 from distrain.train.data_plan import count_samples, plan_schedule, streams_read
 from distrain.train.run import Run
 

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "launcher").rglob("*.py"), *(ROOT / "distrain").rglob("*.py")])
-RUN_FOLDER = ROOT / "distrain" / "config" / "run_folder.py"
+RUN_FOLDER = ROOT / "distrain" / "runs" / "folder.py"
 VAGUE_NAMES = {"utils", "util", "helpers", "common", "misc"}
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = (
     {"errors"},
-    {"config"},
+    {"runs", "config"},
     {"monitor"},
     {"data", "models", "loss", "optim"},
     {"parallel"},
@@ -26,7 +26,13 @@ LAYERS = (
 )
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
-LIGHT = ("launcher", "distrain/config", "distrain/errors.py", "distrain/__init__.py")
+LIGHT = (
+    "launcher",
+    "distrain/config",
+    "distrain/runs",
+    "distrain/errors.py",
+    "distrain/__init__.py",
+)
 LIGHT_THIRD_PARTY = {"pydantic", "pydantic_core", "ruamel", "typer", "rich", "jinja2"}
 """The dependencies of the base install; nothing else may be imported where there is no torch."""
 SLOW = {"peft", "transformers", "deepspeed", "datasets", "accelerate", "wandb", "rich"}
@@ -119,13 +125,18 @@ def test_a_planted_upward_import_is_found(source, package, wrong):
 
 
 @pytest.mark.parametrize("path", files_of("launcher"), ids=name_of)
-def test_the_launcher_knows_only_errors_and_config(path):
+def test_the_launcher_knows_only_errors_runs_and_config(path):
     ours = {
         ".".join(module.split(".")[:2])
         for _, module in imports_of(ast.parse(path.read_text()))
         if module.split(".")[0] == "distrain"
     }
-    assert ours <= {"distrain.errors", "distrain.config", "distrain.__version__"}
+    assert ours <= {
+        "distrain.errors",
+        "distrain.runs",
+        "distrain.config",
+        "distrain.__version__",
+    }
 
 
 @pytest.mark.parametrize("path", files_of(*LIGHT), ids=name_of)
@@ -170,7 +181,14 @@ def test_imports_are_absolute(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["launcher.cli", "launcher.actions", "launcher.local", "distrain.config.reading.load"]
+    "module",
+    [
+        "launcher.cli",
+        "launcher.actions",
+        "launcher.local",
+        "distrain.config.reading.load",
+        "distrain.runs.records",
+    ],
 )
 def test_importing_the_launcher_imports_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distrain.config.launch import LaunchConfig, SiteConfig
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
 from tests.cluster.real_slurm import Cluster, StandInRun
 
 

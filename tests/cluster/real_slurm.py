@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.config.launch import LaunchConfig, SiteConfig
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
 from launcher.scheduler import JobInfo, Slurm
 
 SCRIPT = Path(__file__).with_name("slurm-cluster.sh")

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distrain.config.phases import PrepareProgress, prepare_progress
-from distrain.config.run_folder import RunFolder, StageFolder
+from distrain.runs.folder import RunFolder, StageFolder
+from distrain.runs.phases import PrepareProgress, prepare_progress
 from launcher.submit import recorded_jobs
 from tests.cluster.real_slurm import PATIENCE_S, Cluster, wait_until
 from tests.tiny import distrain

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
 from launcher.submit import recorded_jobs
 from tests.cluster.real_slurm import Cluster, wait_until
 from tests.tiny import distrain, events, exact_records, tensor_digests, write_recipe

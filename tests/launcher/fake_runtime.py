@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from distrain.config.records import append_event, append_record, read_json, utc_now, write_json
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import append_event, append_record, read_json, utc_now, write_json
 
 
 def main() -> None:

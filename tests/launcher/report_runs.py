@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from distrain.config.records import STEP_FIELDS, write_json
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import STEP_FIELDS, write_json
 
 START = datetime(2026, 3, 14, 9, 30, tzinfo=UTC)
 KINDS = {

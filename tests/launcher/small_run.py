@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from distrain.config.reading.load import LoadedRecipe, load_recipe
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
 from launcher.plan import Plan, make_plan
 from launcher.run_files import make_folder, open_run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distrain.config.records import append_event, write_json
+from distrain.runs.records import append_event, write_json
 from launcher import cli
 from tests.launcher.small_run import ROOT, new_run, write_recipe
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from distrain.config.launch import LaunchConfig, SiteConfig
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
 from launcher import actions
 from launcher.jobs import jobs_of, keys_of_stage
 from launcher.plan import Plan, StagePlan, make_plan

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from distrain.config.lock import hold
-from distrain.config.records import read_json, read_records, write_json
 from distrain.errors import ExitCode, PreflightError, TrainingError
+from distrain.runs.lock import hold
+from distrain.runs.records import read_json, read_records, write_json
 from launcher.display import LineDisplay
 from launcher.local import StageFailedError, Surroundings, judge, run_stages
 from launcher.plan import Plan, select_stages
@@ -181,7 +181,7 @@ def test_a_killed_launcher_leaves_no_orphan(tmp_path):
         [sys.executable, "-c", textwrap.dedent(f"""
             from pathlib import Path
             from distrain.config.reading.load import read_resolved
-            from distrain.config.run_folder import RunFolder
+            from distrain.runs.folder import RunFolder
             from launcher.local import Surroundings, run_stages
             from launcher.display import display_factory
             from launcher.plan import make_plan

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError
+from distrain.runs.folder import RunFolder
 from launcher.logs import attempt_logs, failure_excerpt, find_log
 
 TORCHRUN_SUMMARY = """\

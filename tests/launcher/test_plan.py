@@ -4,8 +4,8 @@ import pytest
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.reading.load import RecipeErrors, load_recipe
-from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError, RecipeError
+from distrain.runs.folder import RunFolder
 from launcher.plan import (
     Rendezvous,
     local_rendezvous,

@@ -2,8 +2,9 @@ import io
 import json
 
 from distrain.config.reading.load import load_recipe
-from distrain.config.records import append_event, append_record, write_text
-from distrain.config.run_folder import RunFolder
+from distrain.runs.durable import write_text
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import append_event, append_record
 from launcher.display import BarDisplay, LineDisplay, Pace, event_line, step_line, validation_line
 from launcher.progress import RecordTail, StageFollower, total_steps
 from tests.launcher.fake_runtime import step_record

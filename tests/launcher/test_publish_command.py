@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from distrain.config.records import write_json
 from distrain.data.shards.manifest import SPLITS
+from distrain.runs.records import write_json
 from launcher import cli
 from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.launcher.small_run import new_run

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from distrain.config.records import write_json
-from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import write_json
 from launcher.report import MAX_BYTES, write_report
 from tests.launcher.report_runs import RunWriter, curated_run, finished_run, pretrain_result
 
@@ -225,7 +225,7 @@ def test_report_needs_no_torch_and_no_numpy(tmp_path, make_run):
     run = make_run(tmp_path / "quickstart")
     script = (
         "import sys; from pathlib import Path; from launcher.report import write_report;"
-        "from distrain.config.run_folder import RunFolder;"
+        "from distrain.runs.folder import RunFolder;"
         f"write_report(RunFolder(Path({str(run.root)!r}))); "
         "assert not {'torch', 'numpy'} & set(sys.modules)"
     )

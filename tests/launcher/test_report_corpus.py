@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from distrain.config.records import write_json
+from distrain.runs.records import write_json
 from launcher.report import MAX_BYTES, render, write_report
 from launcher.report_corpus import corpus_figures, prepare_tables, read_sources, source_tables
 from launcher.report_data import RunData, StageData, read_run
@@ -297,7 +297,7 @@ def test_half_a_pair_in_any_record_does_not_stop_the_report(tmp_path):
 
 def test_report_of_a_real_prepare_stage_accounts_for_every_document(tmp_path):
     from distrain.config.recipe import PrepareStage
-    from distrain.config.run_folder import RunFolder
+    from distrain.runs.folder import RunFolder
     from distrain.stages.prepare import prepare
 
     sentence = "the side{} of the table{} and to have it with that point be {}. "

@@ -1,9 +1,9 @@
 import pytest
 
 from distrain.config.reading.load import load_recipe, read_resolved
-from distrain.config.records import read_json, write_json
-from distrain.config.run_folder import RunFolder
 from distrain.errors import NotFoundError, PreflightError
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_json, write_json
 from launcher.run_files import change_run, compare_recipes, find_run, make_folder, open_run, run_of
 from tests.launcher.small_run import load_small, new_run
 

@@ -11,8 +11,8 @@ import pytest
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.layout import Layout
 from distrain.config.reading.load import load_site
-from distrain.config.run_folder import RunFolder
 from distrain.errors import RecipeError
+from distrain.runs.folder import RunFolder
 from launcher.jobs import StageJob, jobs_of
 from launcher.plan import StagePlan
 from launcher.slurm import directive, render_job, slurm_time

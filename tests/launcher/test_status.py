@@ -1,7 +1,7 @@
 import json
 
-from distrain.config.lock import hold
-from distrain.config.records import append_record, write_json
+from distrain.runs.lock import hold
+from distrain.runs.records import append_record, write_json
 from launcher.scheduler import Slurm
 from launcher.status import last_records, run_status, status_table, with_queue_notes
 from tests.launcher.fake_runtime import step_record

@@ -7,9 +7,9 @@ import pytest
 from distrain.config.data import DataConfig
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.recipe import PrepareStage, Recipe
-from distrain.config.run_folder import RunFolder
 from distrain.config.sources import FilesSource
 from distrain.errors import RecipeError, SchedulerError
+from distrain.runs.folder import RunFolder
 from launcher.plan import Plan, StagePlan
 from launcher.scheduler import Slurm
 from launcher.submit import recorded_jobs, submit_run

@@ -11,9 +11,9 @@ from distrain.config.data import DataConfig
 from distrain.config.launch import LaunchConfig
 from distrain.config.layout import Layout
 from distrain.config.recipe import PrepareStage, Recipe
-from distrain.config.run_folder import RunFolder
 from distrain.config.sources import FilesSource
 from distrain.errors import ExitCode, RecipeError
+from distrain.runs.folder import RunFolder
 from launcher.plan import Plan, StagePlan
 from launcher.torchrun import commands_per_node, node_here, run_node
 

@@ -5,7 +5,6 @@ Columns: ``text``, ``path``, ``split`` (place in ``SPLITS``), ``digest`` (16 byt
 text, so the bytes depend on the documents alone.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from distrain.data.curate.split import DIGEST_BYTES
 from distrain.data.shards.manifest import SPLITS
+from distrain.runs.durable import sync_stream
 
 GROUP_BYTES = 4_000_000
 """Text in one row group: what a reader holds at a time."""
@@ -108,8 +108,7 @@ class CleanedWriter:
         if self._documents:
             self._write_group()
         self._writer.close()
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        sync_stream(self._stream)
         self._unfinished.replace(self.path)
         return self.path.stat().st_size
 

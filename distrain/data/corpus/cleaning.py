@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from distrain.config.data import DataConfig
-from distrain.config.records import read_json, write_json
 from distrain.data.corpus.cleaned import CleanDocument, CleanedWriter, printable
 from distrain.data.corpus.clusters import Reason
 from distrain.data.corpus.counts import (
@@ -25,6 +24,7 @@ from distrain.data.curate.split import split_of
 from distrain.data.curate.words import TextView
 from distrain.data.sources import open_source
 from distrain.data.sources.document import BROKEN_REASONS, Broken
+from distrain.runs.records import read_json, write_json
 
 DUPLICATE = Reason.DUPLICATE.name.lower()
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from distrain.config.data import DataConfig
 from distrain.config.dedup import DecontaminateConfig
-from distrain.config.records import read_json, write_json
 from distrain.data.corpus.cleaned import Keys, read_keys, read_rows
 from distrain.data.corpus.cleaning import CleanedRange
 from distrain.data.corpus.clusters import Reason
@@ -30,10 +29,11 @@ from distrain.data.corpus.findings import inspect_source
 from distrain.data.corpus.minhash import mix
 from distrain.data.corpus.plan import Plan
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.shards.files import sync
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.workers import WorkerPool
 from distrain.errors import DataError
+from distrain.runs.durable import sync
+from distrain.runs.records import read_json, write_json
 
 
 @dataclass(frozen=True)

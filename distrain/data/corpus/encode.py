@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.data import PairsConfig
-from distrain.config.records import read_json, write_json
 from distrain.data.corpus.cleaned import CleanedBatch, read_batches
 from distrain.data.corpus.clusters import Reason
 from distrain.data.corpus.plan import PlannedRange
@@ -27,6 +26,7 @@ from distrain.data.tokenizer.encoders.choose import open_encoder
 from distrain.data.tokenizer.encoders.encoder import Encoder
 from distrain.data.tokenizer.encoders.report import EngineReport
 from distrain.data.tokenizer.tokenizer import Tokenizer
+from distrain.runs.records import read_json, write_json
 
 
 @dataclass(frozen=True)

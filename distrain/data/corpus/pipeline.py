@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from distrain.config.phases import WHOLE, Share
 from distrain.config.recipe import PrepareStage
-from distrain.config.records import read_json, write_json, write_text
-from distrain.config.run_folder import StageFolder
 from distrain.data.corpus.cleaning import CleanedRange, CleanJob, load_cleaned
 from distrain.data.corpus.commit import Target, commit_splits
 from distrain.data.corpus.contamination import Mask
@@ -30,6 +27,10 @@ from distrain.data.tokenizer.encoders.report import EngineReport
 from distrain.data.tokenizer.huggingface import copy_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.data.workers import WorkerPool, available_cpus
+from distrain.runs.durable import write_text
+from distrain.runs.folder import StageFolder
+from distrain.runs.phases import WHOLE, Share
+from distrain.runs.records import read_json, write_json
 
 SAMPLE_BYTES = 8_000_000
 """Text that engines are compared on, at most; what they take of it is ``SAMPLE_CHARACTERS``."""

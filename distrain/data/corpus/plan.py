@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from distrain.config.data import DataConfig
-from distrain.config.records import read_json, write_json
 from distrain.data.sources import open_source
 from distrain.data.sources.ranges import InputFile, InputRange
 from distrain.errors import DataError
+from distrain.runs.records import read_json, write_json
 
 VERSION = 1
 SHOWN = 5

@@ -1,6 +1,5 @@
 """Sketches of one range on disk: an array that the dedup phase maps instead of reading."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from distrain.config.dedup import MinHashConfig
 from distrain.data.corpus.minhash import flatten, sketch
 from distrain.data.curate.words import TextView
+from distrain.runs.durable import sync_stream
 
 PENDING_HASHES = 1 << 20
 """N-gram hashes that are gathered before they are sketched: 8 MB."""
@@ -44,8 +44,7 @@ class SketchFile:
         unfinished = self.path.with_name(f".{self.path.name}.unfinished")
         with unfinished.open("wb") as stream:
             np.save(stream, array)
-            stream.flush()
-            os.fsync(stream.fileno())
+            sync_stream(stream)
         unfinished.replace(self.path)
 
     def _sketch(self) -> None:

@@ -18,12 +18,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from distrain.config.lock import acquire
 from distrain.data.samples.packing import PACK_VERSION, WINDOW_DOCUMENTS, PackPlan, plan_best_fit
 from distrain.data.shards.digests import DIGEST_BYTES, record_of
-from distrain.data.shards.files import sync
 from distrain.data.shards.reader import ShardedTokens
 from distrain.errors import DataError, PreflightError
+from distrain.runs.durable import sync, sync_stream
+from distrain.runs.lock import acquire
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +96,7 @@ def write_pack(path: Path, plan: PackPlan, digest: str) -> None:
     with temporary.open("wb") as stream:
         stream.write(HEADER.pack(*header).ljust(HEADER_BYTES, b"\0"))
         stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+        sync_stream(stream)
     temporary.replace(path)
     sync(path.parent)
 

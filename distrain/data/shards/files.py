@@ -1,6 +1,5 @@
 """The files of one shard while they are written."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from distrain.data.shards.digests import BLOCK_BYTES, BlockHasher, FileRecord
 from distrain.data.shards.manifest import ShardRecord
 from distrain.data.shards.names import NAMES_ENDING, pack_names
+from distrain.runs.durable import sync_stream
 
 Columns = Mapping[str, NDArray[np.generic]]
 
@@ -29,8 +29,7 @@ class HashingFile:
 
     def close(self) -> FileRecord:
         """Sync, close, and return what belongs into the manifest."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        sync_stream(self._stream)
         self._stream.close()
         return self._hasher.record()
 
@@ -99,12 +98,3 @@ class OpenShard:
     def abandon(self) -> None:
         """Close without any promise."""
         self._file.abandon()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

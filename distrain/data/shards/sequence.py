@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.data.shards.digests import FileRecord
-from distrain.data.shards.files import Columns, OpenShard, sync
+from distrain.data.shards.files import Columns, OpenShard
 from distrain.data.shards.manifest import Manifest, ShardRecord
+from distrain.runs.durable import sync
 
 
 class ShardSequence:

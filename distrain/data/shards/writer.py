@@ -19,7 +19,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from distrain.data.shards.digests import BLOCK_BYTES, record_of
-from distrain.data.shards.files import Columns, HashingFile, sync
+from distrain.data.shards.files import Columns, HashingFile
 from distrain.data.shards.inputs import RecordedRange, read_inputs
 from distrain.data.shards.manifest import (
     INPUTS,
@@ -34,6 +34,7 @@ from distrain.data.shards.sequence import ShardSequence
 from distrain.data.shards.verification import check_files
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
+from distrain.runs.durable import sync
 
 UINT16_IDS = 1 << 16
 PENDING_TOKENS = 1 << 20

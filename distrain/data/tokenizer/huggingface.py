@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distrain.config.records import read_json, write_json, write_text
 from distrain.data.tokenizer.prompts import ANSWER_HEADER, PROMPT_HEADER
 from distrain.data.tokenizer.tokenizer import ASSISTANT, TOKENIZER_FILE, USER, Tokenizer
+from distrain.runs.durable import write_text
+from distrain.runs.records import read_json, write_json
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from distrain.config.records import Record
+from distrain.runs.records import Record
 
 logger = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 import os
 from typing import Any
 
-from distrain.config.records import Record
 from distrain.config.training import WandbConfig
 from distrain.monitor.sinks.background import SinkRun, Writer
+from distrain.runs.records import Record
 
 STEP = "train/global_step"
 FLUSH_INTERVAL_S = 5.0

@@ -1,9 +1,9 @@
 import pytest
 
-from distrain.config.records import read_json
-from distrain.config.run_folder import RunFolder
 from distrain.errors import PreflightError
 from distrain.evaluation import test_set
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_json
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import signal
 
 import pytest
 
-from distrain.config.run_folder import RunFolder
 from distrain.fault.wishes import Wish, Wishes
 from distrain.parallel.collectives import HostGroup
+from distrain.runs.folder import RunFolder
 from tests.ranks import run_ranks
 
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from distrain.config.records import read_records
 from distrain.monitor.metrics_file import MetricsFile, finite, truncate_after
+from distrain.runs.records import read_records
 
 STEP = "train/global_step"
 

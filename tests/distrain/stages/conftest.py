@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from distrain.config.run_folder import StageFolder
+from distrain.runs.folder import StageFolder
 from distrain.stages.prepare import prepare
 from tests.distrain.stages.preparing import stage, write_module
 

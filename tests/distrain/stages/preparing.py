@@ -14,7 +14,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 from distrain.config.recipe import PrepareStage
-from distrain.config.run_folder import StageFolder
+from distrain.runs.folder import StageFolder
 from distrain.stages.prepare import open_plan, prepare
 assert "torch" not in sys.modules, "prepare must start at once"
 settings, root, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])

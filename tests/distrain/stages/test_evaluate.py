@@ -3,10 +3,10 @@
 import pytest
 
 from distrain.config.reading.load import load_recipe
-from distrain.config.records import write_json
-from distrain.config.run_folder import RunFolder
 from distrain.errors import PreflightError
 from distrain.evaluation import test_set
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import write_json
 from distrain.stages.context import StageContext
 from distrain.stages.evaluate import run_stage
 from tests.tiny import write_recipe

@@ -5,12 +5,12 @@ import signal
 import numpy as np
 import pytest
 
-from distrain.config.run_folder import StageFolder
 from distrain.data.pairs.reading import open_pairs
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.reader import open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
+from distrain.runs.folder import StageFolder
 from distrain.stages.prepare import prepare
 from tests.distrain.data.tokenizer.test_tokenizer import foreign
 from tests.distrain.stages.preparing import content_of, run_child, stage

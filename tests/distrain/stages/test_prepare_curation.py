@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from distrain.config.recipe import PrepareStage
-from distrain.config.run_folder import StageFolder
 from distrain.data.corpus.plan import load_plan
 from distrain.data.corpus.tokenize_range import tokenize_range
 from distrain.data.curate.clean import Cleaner
@@ -17,6 +16,7 @@ from distrain.data.shards.reader import open_split
 from distrain.data.tokenizer.encoders import ENCODERS
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
+from distrain.runs.folder import StageFolder
 from distrain.stages.prepare import prepare
 
 WORDS = [f"{one}{two}{three}" for one in "bdfgklm" for two in "aeiou" for three in ("n", "r", "st")]

@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from distrain.__main__ import run_phase as run_and_record
-from distrain.config.phases import WHOLE, Share, prepare_progress
 from distrain.config.recipe import Recipe
-from distrain.config.run_folder import RunFolder, StageFolder
 from distrain.data.corpus.plan import load_plan
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.shards.manifest import SPLITS
 from distrain.errors import DataError, ExitCode, PreflightError
+from distrain.runs.folder import RunFolder, StageFolder
+from distrain.runs.phases import WHOLE, Share, prepare_progress
 from distrain.stages.prepare import prepare
 from distrain.stages.prepare_phases import phase_lock, run_phase
 from tests.distrain.stages.preparing import content_of, stage, write_module
@@ -22,9 +22,9 @@ from tests.distrain.stages.preparing import content_of, stage, write_module
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from distrain.config.phases import Share
+from distrain.runs.phases import Share
 from distrain.config.recipe import PrepareStage
-from distrain.config.run_folder import StageFolder
+from distrain.runs.folder import StageFolder
 from distrain.stages.prepare_phases import run_phase
 settings, root, phase, share, kill_at = sys.argv[1:]
 writes = 0
@@ -105,7 +105,7 @@ def test_nothing_is_left_to_encode_after_the_shares(sources, tmp_path, monkeypat
     progress = progress_of(folder)
     assert progress.encoded == progress.ranges
     for job in ("CleanJob", "EncodeJob"):
-        monkeypatch.setattr(f"distrain.data.preprocess.pipeline.{job}", None)
+        monkeypatch.setattr(f"distrain.data.corpus.pipeline.{job}", None)
     prepare(settings, folder)
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distrain.config.run_folder import StageFolder
 from distrain.data.corpus.cleaning import CleanJob
 from distrain.data.pairs.reading import open_pairs
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
+from distrain.runs.folder import StageFolder
 from distrain.stages.prepare import open_plan, prepare
 from tests.distrain.stages.preparing import content_of, stage, start_child, write_module
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from distrain.config.recipe import PrepareStage, PretrainStage
-from distrain.config.run_folder import StageFolder
 from distrain.data.remote.publish import publish
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.loader import Loader
@@ -15,6 +14,7 @@ from distrain.data.samples.remote_stream import RemoteStream
 from distrain.data.samples.schedule import Schedule
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
+from distrain.runs.folder import StageFolder
 from distrain.stages.prepare import prepare
 from distrain.stages.pretrain_data import open_pretrain_data
 from tests.distrain.data.adapters.foreign_files import write_megatron

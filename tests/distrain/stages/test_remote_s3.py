@@ -10,11 +10,11 @@ from collections import Counter
 import pytest
 
 from distrain.config.recipe import PrepareStage, PretrainStage
-from distrain.config.run_folder import StageFolder
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.manifest import SPLITS
+from distrain.runs.folder import StageFolder
 from distrain.stages.prepare import prepare
 from distrain.stages.pretrain_data import open_pretrain_data
 from tests.distrain.data.made_corpus import make_texts, write_split
@@ -30,7 +30,7 @@ RANK = """
 import sys, time
 from pathlib import Path
 from distrain.config.recipe import PrepareStage, PretrainStage
-from distrain.config.run_folder import StageFolder
+from distrain.runs.folder import StageFolder
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.schedule import Schedule

@@ -8,11 +8,11 @@ import pytest
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PretrainStage
-from distrain.config.records import append_record, write_json
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import open_split
 from distrain.errors import ExitCode
+from distrain.runs.records import append_record, write_json
 from distrain.stages import data_commands
 from distrain.stages.context import typed
 from distrain.stages.pretrain_data import open_stream

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from distrain.config.recipe import PretrainStage
-from distrain.config.run_folder import RunFolder
 from distrain.data.samples.feed import OrderedStream
 from distrain.data.samples.order import Order
 from distrain.data.samples.rows import IGNORE_INDEX, Ids, RowBuffer
 from distrain.parallel.collectives import HostGroup
+from distrain.runs.folder import RunFolder
 from distrain.stages.pretrain import model_spec
 from distrain.train.build import TrainTask, build_run
 from distrain.train.run import Run

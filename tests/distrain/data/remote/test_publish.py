@@ -21,7 +21,7 @@ class CutOffError(Exception):
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch):
-    monkeypatch.setattr("distrain.data.cache.fetching.FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("distrain.data.remote.cache.fetching.FIRST_DELAY_S", 0.001)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ print(int(split.tokens(0, split.num_tokens).sum()), flush=True)
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch):
-    monkeypatch.setattr("distrain.data.cache.fetching.FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("distrain.data.remote.cache.fetching.FIRST_DELAY_S", 0.001)
 
 
 @pytest.fixture(scope="module")

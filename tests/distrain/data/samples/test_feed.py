@@ -63,7 +63,7 @@ def test_a_window_that_is_not_used_is_in_no_fingerprint(split):
 
 def test_another_version_of_packing_makes_other_samples(split, monkeypatch):
     before = stream_of(packed(split)).fingerprint
-    monkeypatch.setattr("distrain.data.samples.PACK_VERSION", PACK_VERSION + 1)
+    monkeypatch.setattr("distrain.data.samples.rows.PACK_VERSION", PACK_VERSION + 1)
     assert stream_of(packed(split)).fingerprint != before
 
 

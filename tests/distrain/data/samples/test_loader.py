@@ -243,7 +243,7 @@ def test_an_error_in_the_thread_reaches_who_asks_for_that_batch(dataset, monkeyp
     failures: list[int] = []
     order = Order(7, "text", len(dataset))
     batches = loader(Failing()).batches()
-    monkeypatch.setattr("distrain.data.loader.TOKENS_AT_ONCE", 24 * LENGTH)
+    monkeypatch.setattr("distrain.data.samples.loader.TOKENS_AT_ONCE", 24 * LENGTH)
     next(batches)
     with pytest.raises(OSError, match="disk gone"):
         next(batches)

@@ -9,9 +9,9 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from distrain.data.samples import pack_files
 from distrain.data.samples.pack_files import ends_digest, ensure_packs, open_pack, write_pack
 from distrain.data.samples.packing import plan_best_fit
-from distrain.data.samples.rows import pack_files
 from distrain.data.shards.digests import BLOCK_BYTES
 from distrain.data.shards.reader import ShardedTokens, open_split
 from distrain.errors import DataError

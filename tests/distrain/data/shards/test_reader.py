@@ -73,7 +73,7 @@ def test_no_shard_is_longer_than_asked_unless_a_document_is(tmp_path):
 
 
 def test_large_vocabularies_take_four_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("distrain.data.shard_writer.UINT16_IDS", 100)
+    monkeypatch.setattr("distrain.data.shards.writer.UINT16_IDS", 100)
     texts = make_texts(3)
     tokenizer = write_split(tmp_path, "train", texts)
     split = open_split(tmp_path, "train", stage_kind="pretrain")
@@ -149,7 +149,7 @@ def test_another_format_version_is_named(made, tmp_path, monkeypatch):
     folder, _, _ = made
     shutil.copytree(folder / "train", tmp_path / "train")
     manifest = open_manifest(folder, "train", stage_kind="sft")[1]
-    monkeypatch.setattr("distrain.data.manifest.FORMAT_VERSION", 3)
+    monkeypatch.setattr("distrain.data.shards.manifest.FORMAT_VERSION", 3)
     (tmp_path / "train" / "main" / MANIFEST).write_text(manifest.to_text())
     monkeypatch.undo()
     with pytest.raises(DataError, match="shards of another format version"):

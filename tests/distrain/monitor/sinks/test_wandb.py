@@ -5,8 +5,8 @@ import struct
 import subprocess
 import sys
 
-from distrain.config.records import read_records
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_records
 
 BLOCK = 32 * 1024
 FULL, LAST = 1, 4
@@ -14,7 +14,7 @@ FULL, LAST = 1, 4
 ATTEMPT = """
 import sys
 from pathlib import Path
-from distrain.config.run_folder import RunFolder
+from distrain.runs.folder import RunFolder
 from distrain.config.training import LoggingConfig, WandbConfig
 from distrain.monitor.monitor import Monitor, StepMeasurement, Workload
 

@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from distrain.config.lock import acquire
 from distrain.errors import PreflightError
+from distrain.runs.lock import acquire
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from distrain.config.lock import acquire
+from distrain.runs.lock import acquire
 acquire(Path(sys.argv[1]), 'mine')
 print("held", flush=True)
 time.sleep(60)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from distrain.config.records import read_json
-from distrain.config.run_folder import StageFolder
+from distrain.runs.folder import StageFolder
+from distrain.runs.records import read_json
 
 Phase = Literal["plan", "clean", "decide", "encode"]
 PHASES: tuple[Phase, ...] = get_args(Phase)

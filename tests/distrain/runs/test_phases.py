@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrain.config.phases import WHOLE, Share, prepare_progress
-from distrain.config.run_folder import StageFolder
+from distrain.runs.folder import StageFolder
+from distrain.runs.phases import WHOLE, Share, prepare_progress
 
 
 @given(st.integers(0, 50), st.integers(1, 60))

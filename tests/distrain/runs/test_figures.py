@@ -1,6 +1,6 @@
 import pytest
 
-from distrain.config.figures import short_count, short_duration
+from distrain.runs.figures import short_count, short_duration
 
 
 @pytest.mark.parametrize(

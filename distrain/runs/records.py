@@ -5,11 +5,13 @@ Field names of ``metrics.jsonl`` are those that W&B and the report show.
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
+
+from distrain.runs.durable import write_text
+from distrain.runs.folder import RunFolder, StageFolder
 
 Record = Mapping[str, Any]
 
@@ -133,29 +135,6 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """As ``write_json``, for text: written beside the target, synced, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed calls of ``write_text`` left in a folder that nobody writes to now."""
-    for path in folder.glob(".*.????????"):
-        if path.is_file():
-            path.unlink()
-
-
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; ``None`` if the file does not exist."""
     try:
@@ -167,3 +146,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
             f"{path}: found {type(value).__name__}; expected a JSON object"
         )
     return value
+
+
+def read_state(folder: StageFolder) -> StageState | None:
+    """Return what the runtime last wrote about the stage; ``None`` before its first start."""
+    return cast("StageState | None", read_json(folder.state))
+
+
+def is_done(run: RunFolder, stage: str) -> bool:
+    """Tell whether the stage's own record says that it is done."""
+    state = read_state(run.stage(stage))
+    return state is not None and state["state"] == "done"

@@ -1,0 +1,90 @@
+"""The one way to the disk: what a name shows is there whole, also after a crash or a power loss.
+
+Order: the file's bytes, then its folder's entry, then the rename that makes it visible.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Create ``path`` with ``content`` and sync it; the folder's entry is not synced yet."""
+    with path.open("xb") as stream:
+        stream.write(content)
+        sync_stream(stream)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file so that a reader, or a crash, sees the old one or the new one whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            sync_stream(stream)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed calls of ``write_text`` left in a folder that nobody writes to now."""
+    for path in folder.glob(".*.????????"):
+        if path.is_file():
+            path.unlink()
+
+
+def sync_stream(stream: IO[Any]) -> None:
+    """Wait until what was written to an open file is on disk."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Rename a folder, and make that durable. ``target`` does not exist."""
+    source.rename(target)
+    sync(target.parent)
+    if source.parent != target.parent:
+        sync(source.parent)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it takes the name ``folder`` when the block ends well.
+
+    What was there under that name is replaced. After an error, or a crash at any moment, ``folder``
+    is the old one, the new one or missing, never half of one. One writer at a time.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    for leftover in (partial, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in sorted(partial.rglob("*")):
+            sync(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    sync(folder.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
