@@ -41,11 +41,11 @@ def main(argv: list[str] | None = None) -> int:
     configure_logging(rank, os.environ.get("DISTRAIN_LOG_LEVEL", "INFO"))
     try:
         if arguments.command == "generate":
-            from distrain.stages.generate import run_command
+            from distrain.tools.generate import run_command
 
             return run_command(arguments)
         if arguments.command == "data":
-            from distrain.stages import data_commands
+            from distrain.tools import data_commands
 
             return data_commands.run_command(arguments.arguments)
         run = RunFolder(arguments.run)

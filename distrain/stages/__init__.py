@@ -1,4 +1,4 @@
-"""The five kinds of stage, one file each, and `generate`: what ``python -m distrain`` starts."""
+"""The five kinds of stage, one file each: what ``python -m distrain`` starts."""
 
 from collections.abc import Callable
 from importlib import import_module

@@ -22,6 +22,7 @@ LAYERS = (
     {"finetune"},
     {"train"},
     {"stages"},
+    {"tools"},
     {"__main__", "agent"},
 )
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}

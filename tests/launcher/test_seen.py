@@ -4,7 +4,7 @@ import pytest
 
 from launcher import cli
 from launcher.seen_text import document_lines, step_lines
-from tests.distrain.stages.test_seen import begin
+from tests.distrain.tools.test_seen import begin
 from tests.launcher.small_run import new_run
 
 

@@ -12,8 +12,8 @@ from itertools import chain
 import pytest
 
 from distrain.errors import ExitCode
-from distrain.stages.seen import of_document, of_step
-from distrain.stages.stage_reading import StageReading
+from distrain.tools.seen import of_document, of_step
+from distrain.tools.stage_reading import StageReading
 from tests.runs.processes import assert_no_orphans, family, start, wait_for_stage
 from tests.runs.test_on_the_fly import kill_after, write_on_the_fly_recipe
 from tests.tiny import command, distrain, environment, events, write_recipe

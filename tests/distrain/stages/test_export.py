@@ -12,7 +12,7 @@ from distrain.finetune.lora import inject_lora, is_adapter, plain_name
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
 from distrain.stages.export import TrainedModel, export_huggingface
-from distrain.stages.generate import load_model
+from distrain.tools.generate import load_model
 
 MODEL = ModelConfig(
     hidden_size=32,

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.sampling import NO_TOKEN, Reader, choose, show
 from distrain.data.shards.reader import ShardedTokens, open_split
+from distrain.tools.sampling import NO_TOKEN, Reader, choose, show
 from tests.distrain.data.made_corpus import make_texts, write_split
 
 

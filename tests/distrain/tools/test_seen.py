@@ -13,9 +13,9 @@ from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import open_split
 from distrain.errors import ExitCode
 from distrain.runs.records import append_record, write_json
-from distrain.stages import data_commands
 from distrain.stages.context import typed
 from distrain.stages.pretrain_data import open_stream
+from distrain.tools import data_commands
 from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.launcher.small_run import new_run
 

@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 
 from distrain.data.adapters.foreign import Reading
-from distrain.data.inspect import (
-    describe_foreign,
-    describe_place,
-    verify_foreign,
-    verify_place,
-)
 from distrain.data.shards.digests import record_of
 from distrain.data.shards.manifest import MANIFEST, TOKEN_COUNTS, parse_manifest
-from distrain.data.targets import ForeignFiles, find_foreign, find_places, tokenizer_for
 from distrain.errors import DataError, PreflightError
+from distrain.tools.inspect import describe_foreign, describe_place, verify_foreign, verify_place
+from distrain.tools.targets import ForeignFiles, find_foreign, find_places, tokenizer_for
 from tests.distrain.data.adapters.foreign_files import (
     make_documents,
     write_datatrove,
@@ -258,9 +253,9 @@ def test_foreign_files_are_described(tmp_path):
 
 
 def test_long_streams_are_sampled_evenly(tmp_path, monkeypatch):
-    monkeypatch.setattr("distrain.data.inspect.SAMPLED_TOKENS", 1000)
-    monkeypatch.setattr("distrain.data.inspect.STRETCH", 100)
-    monkeypatch.setattr("distrain.data.inspect.MAX_LENGTHS", 50)
+    monkeypatch.setattr("distrain.tools.inspect.SAMPLED_TOKENS", 1000)
+    monkeypatch.setattr("distrain.tools.inspect.STRETCH", 100)
+    monkeypatch.setattr("distrain.tools.inspect.MAX_LENGTHS", 50)
     write_datatrove(tmp_path / "a.ds", [[5] * 9 + [0]] * 500 + [[400] * 19 + [0]] * 500)
     record = describe_foreign(foreign(tmp_path))
     assert record["sampled_tokens"] == 1000

@@ -15,7 +15,12 @@ from distrain.config.token_sources import is_url
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.foreign import Reading
 from distrain.data.adapters.npy import DTYPES
-from distrain.data.inspect import (
+from distrain.data.shards.manifest import SPLITS
+from distrain.data.shards.reader import ShardedTokens
+from distrain.data.tokenizer.tokenizer import Tokenizer
+from distrain.errors import DataError, DistrainError, ExitCode
+from distrain.tools import publish_command, seen
+from distrain.tools.inspect import (
     Verified,
     describe_foreign,
     describe_place,
@@ -24,13 +29,8 @@ from distrain.data.inspect import (
     verify_foreign,
     verify_place,
 )
-from distrain.data.sampling import Chosen, Reader, choose, show
-from distrain.data.shards.manifest import SPLITS
-from distrain.data.shards.reader import ShardedTokens
-from distrain.data.targets import ForeignFiles, Place, find_foreign, find_places, tokenizer_for
-from distrain.data.tokenizer.tokenizer import Tokenizer
-from distrain.errors import DataError, DistrainError, ExitCode
-from distrain.stages import publish_command, seen
+from distrain.tools.sampling import Chosen, Reader, choose, show
+from distrain.tools.targets import ForeignFiles, Place, find_foreign, find_places, tokenizer_for
 
 Record = dict[str, Any]
 

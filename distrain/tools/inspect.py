@@ -24,9 +24,9 @@ from distrain.data.shards.digests import FileRecord
 from distrain.data.shards.manifest import MANIFEST, TEST_SPLIT, Manifest
 from distrain.data.shards.reader import ShardedTokens, Split
 from distrain.data.shards.verification import MAX_THREADS, check_files, damaged
-from distrain.data.targets import RAW, ForeignFiles, Place
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
+from distrain.tools.targets import RAW, ForeignFiles, Place
 
 Record = dict[str, Any]
 

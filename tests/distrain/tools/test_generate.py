@@ -11,7 +11,7 @@ from distrain.loss import summed_cross_entropy
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
 from distrain.stages.export import TrainedModel, export_huggingface
-from distrain.stages.generate import generate
+from distrain.tools.generate import generate
 
 TEXT = "def area(side):\n    return side * side\n"
 QUESTION, ANSWER = "What is two?", "A number after one."

@@ -8,7 +8,7 @@ from typing import Any
 from distrain.data.samples.seen import Part
 from distrain.data.shards.document_names import find_documents
 from distrain.errors import NotFoundError
-from distrain.stages.stage_reading import StageReading
+from distrain.tools.stage_reading import StageReading
 
 Record = dict[str, Any]
 
