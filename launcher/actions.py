@@ -16,16 +16,16 @@ from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold, is_held
 from distrain.runs.records import append_event, read_state
+from launcher.backends.interrupt import Interruptions, clear_wishes
+from launcher.backends.local import Surroundings, check_needs, run_stages
 from launcher.display import display_factory
-from launcher.interrupt import Interruptions, clear_wishes
-from launcher.local import Surroundings, check_needs, run_stages
 from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe, site_of
 from launcher.preflight import check_machine, check_submission, missing_modules
 from launcher.run_files import change_run, find_run, make_folder, open_run, run_of
 
 if TYPE_CHECKING:
-    from launcher.submit import SubmittedJob
+    from launcher.backends.slurm.queue import SubmittedJob
 
 STOP_POLL_S = 0.25
 
@@ -162,7 +162,7 @@ def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]
     for name, attempt in running.items():
         append_event(run.events, "stop_requested", name, attempt=attempt)
     if recipe.launch.backend == "slurm":
-        from launcher.submit import cancel_phases
+        from launcher.backends.slurm.queue import cancel_phases
 
         cancel_phases(run, recipe.stages)
     started = time.monotonic()
@@ -189,7 +189,7 @@ def _start(plan: Plan, selection: Selection, arguments: tuple[str, ...] = ()) ->
 
 def _start_nodes(plan: Plan) -> ExitCode:
     """Show each node's command; run that of the first node if this is it."""
-    from launcher.torchrun import commands_per_node, node_here, run_node
+    from launcher.backends.torchrun import commands_per_node, node_here, run_node
 
     here = node_here(plan)
     for node, text in enumerate(commands_per_node(plan)):
@@ -203,7 +203,7 @@ def _start_nodes(plan: Plan) -> ExitCode:
 
 
 def _queue(plan: Plan, selection: Selection) -> "list[SubmittedJob]":
-    from launcher.submit import submit_run
+    from launcher.backends.slurm.queue import submit_run
 
     stages = select_stages(plan, selection.only, selection.start)
     check_needs(plan, stages)

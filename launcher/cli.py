@@ -28,7 +28,7 @@ from launcher.data_commands import app as data_app
 
 if TYPE_CHECKING:
     from distrain.runs.folder import RunFolder
-    from launcher.submit import SubmittedJob
+    from launcher.backends.slurm.queue import SubmittedJob
 
 app = typer.Typer(
     name="distrain",

@@ -48,12 +48,12 @@ def script_text(plan: Plan) -> str:
     """Write what would be started, exactly: commands, commands per node, or sbatch scripts."""
     launch = plan.recipe.launch
     if launch.backend == "slurm":
-        from launcher.submit import submit_run
+        from launcher.backends.slurm.queue import submit_run
 
         jobs = submit_run(plan, launch, site_of(launch) or SiteConfig(), dry_run=True)
         return "\n".join(f"# {job.script}\n{job.text}" for job in jobs)
     if launch.backend == "torchrun" and launch.nodes > 1:
-        from launcher.torchrun import commands_per_node
+        from launcher.backends.torchrun import commands_per_node
 
         texts = commands_per_node(plan)
         return "\n\n".join(f"# node {node}\n{text}" for node, text in enumerate(texts))

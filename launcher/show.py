@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from distrain.config.reading.load import LoadedRecipe
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.runs.folder import RunFolder
+from launcher.backends.slurm.jobs import jobs_of
 from launcher.estimate import checkpoint_bytes, stage_parameters, stage_tokens
-from launcher.jobs import jobs_of
 from launcher.plan import Plan, StagePlan
 from launcher.progress import total_steps
 from launcher.resources import ShippedRecipe
@@ -15,7 +15,7 @@ from launcher.text import plural, short_bytes, short_count, table
 
 if TYPE_CHECKING:
     from launcher.actions import Stopped
-    from launcher.submit import SubmittedJob
+    from launcher.backends.slurm.queue import SubmittedJob
 
 UNKNOWN = "unknown"
 MAX_NEXT = 3

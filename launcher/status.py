@@ -12,12 +12,12 @@ from distrain.runs.folder import RunFolder
 from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
 from distrain.runs.records import read_state
-from launcher.jobs import keys_of_stage
+from launcher.backends.slurm.jobs import keys_of_stage
 from launcher.progress import STEP, total_steps
 from launcher.text import short_count, short_duration, table
 
 if TYPE_CHECKING:
-    from launcher.scheduler import JobInfo, Slurm
+    from launcher.backends.slurm.client import JobInfo, Slurm
 
 TAIL_BYTES = 65536
 """Of ``metrics.jsonl``: room for more than a hundred records."""
@@ -55,8 +55,8 @@ def with_queue_notes(
     run: RunFolder, rows: list[StageStatus], slurm: "Slurm | None" = None
 ) -> list[StageStatus]:
     """Add what Slurm says about the jobs of a run, if it was ever submitted."""
-    from launcher.scheduler import Slurm
-    from launcher.submit import recorded_jobs
+    from launcher.backends.slurm.client import Slurm
+    from launcher.backends.slurm.queue import recorded_jobs
 
     jobs = recorded_jobs(run)
     if not jobs:

@@ -186,7 +186,7 @@ def test_imports_are_absolute(path):
     [
         "launcher.cli",
         "launcher.actions",
-        "launcher.local",
+        "launcher.backends.local",
         "distrain.config.reading.load",
         "distrain.runs.records",
     ],

@@ -11,7 +11,7 @@ from typing import Any
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.runs.folder import RunFolder
-from launcher.scheduler import JobInfo, Slurm
+from launcher.backends.slurm.client import JobInfo, Slurm
 
 SCRIPT = Path(__file__).with_name("slurm-cluster.sh")
 PATIENCE_S = 120.0

@@ -9,8 +9,8 @@ from distrain.config.data import DataConfig
 from distrain.config.layout import Layout
 from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
+from launcher.backends.slurm.queue import SubmittedJob, submit_run
 from launcher.plan import Plan, StagePlan
-from launcher.submit import SubmittedJob, submit_run
 from tests.cluster.real_slurm import Cluster, StandInRun, wait_until
 
 pytestmark = pytest.mark.slurm

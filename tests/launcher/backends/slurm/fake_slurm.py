@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.scheduler import Answer
+from launcher.backends.slurm.client import Answer
 
 
 class FakeSlurm:

@@ -8,12 +8,12 @@ import pytest
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.runs.folder import RunFolder
 from launcher import actions
-from launcher.jobs import jobs_of, keys_of_stage
+from launcher.backends.slurm.client import Slurm
+from launcher.backends.slurm.jobs import jobs_of, keys_of_stage
+from launcher.backends.slurm.queue import cancel_phases, recorded_jobs, submit_run
 from launcher.plan import Plan, StagePlan, make_plan
-from launcher.scheduler import Slurm
 from launcher.show import plan_json, plan_text, queued_text
-from launcher.submit import cancel_phases, recorded_jobs, submit_run
-from tests.launcher.fake_slurm import FakeSlurm
+from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 from tests.launcher.small_run import load_small, new_run
 
 SLURM = ("launch.backend=slurm", "launch.prepare_tasks=3")
@@ -162,7 +162,7 @@ def test_what_does_one_phase_is_cancelled_and_the_stage_itself_is_not(plan):
 def test_a_wish_to_stop_cancels_them(plan, monkeypatch):
     fake = FakeSlurm()
     submit(plan, fake)
-    monkeypatch.setattr("launcher.submit.Slurm", lambda: Slurm(fake))
+    monkeypatch.setattr("launcher.backends.slurm.queue.Slurm", lambda: Slurm(fake))
     actions.stop_run(str(plan.run.root), 1.0)
     assert plan.run.stop.exists()
     assert [job for job, state in fake.states.items() if state == "CANCELLED"] == [

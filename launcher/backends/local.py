@@ -24,10 +24,10 @@ from distrain.runs.records import (
     read_json,
     read_state,
 )
-from launcher.interrupt import Interruptions
+from launcher.backends.interrupt import Interruptions
+from launcher.backends.processes import Child
 from launcher.logs import failure_excerpt
 from launcher.plan import Plan, StagePlan, local_rendezvous, stage_argv, stage_env
-from launcher.processes import Child
 from launcher.progress import Display, StageFollower, total_steps
 from launcher.text import plural, short_duration
 

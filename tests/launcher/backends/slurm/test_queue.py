@@ -10,10 +10,10 @@ from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
 from distrain.errors import RecipeError, SchedulerError
 from distrain.runs.folder import RunFolder
+from launcher.backends.slurm.client import Slurm
+from launcher.backends.slurm.queue import recorded_jobs, submit_run
 from launcher.plan import Plan, StagePlan
-from launcher.scheduler import Slurm
-from launcher.submit import recorded_jobs, submit_run
-from tests.launcher.fake_slurm import FakeSlurm
+from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 
 LAUNCH = LaunchConfig(backend="slurm")
 NEEDS: dict[str, tuple[str, ...]] = {

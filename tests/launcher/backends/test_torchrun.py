@@ -14,8 +14,8 @@ from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
 from distrain.errors import ExitCode, RecipeError
 from distrain.runs.folder import RunFolder
+from launcher.backends.torchrun import commands_per_node, node_here, run_node
 from launcher.plan import Plan, StagePlan
-from launcher.torchrun import commands_per_node, node_here, run_node
 
 STAGES = (
     StagePlan("prepare", "prepare", (), 1, 1, None, None, None),

@@ -13,8 +13,8 @@ import pytest
 from distrain.errors import ExitCode, PreflightError, TrainingError
 from distrain.runs.lock import hold
 from distrain.runs.records import read_json, read_records, write_json
+from launcher.backends.local import StageFailedError, Surroundings, judge, run_stages
 from launcher.display import LineDisplay
-from launcher.local import StageFailedError, Surroundings, judge, run_stages
 from launcher.plan import Plan, select_stages
 from tests.launcher.small_run import ROOT, fake_python, new_run
 
@@ -182,7 +182,7 @@ def test_a_killed_launcher_leaves_no_orphan(tmp_path):
             from pathlib import Path
             from distrain.config.reading.load import read_resolved
             from distrain.runs.folder import RunFolder
-            from launcher.local import Surroundings, run_stages
+            from launcher.backends.local import Surroundings, run_stages
             from launcher.display import display_factory
             from launcher.plan import make_plan
             run = RunFolder(Path({str(plan.run.root)!r}))

@@ -13,11 +13,11 @@ from distrain.config.layout import Layout
 from distrain.config.reading.load import load_site
 from distrain.errors import RecipeError
 from distrain.runs.folder import RunFolder
-from launcher.jobs import StageJob, jobs_of
+from launcher.backends.slurm.jobs import StageJob, jobs_of
+from launcher.backends.slurm.script import directive, render_job, slurm_time
 from launcher.plan import StagePlan
-from launcher.slurm import directive, render_job, slurm_time
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 LAUNCH = LaunchConfig.model_validate(
     {"backend": "slurm", "nodes": 2, "time_limit": "1d", "grace_period": "5m"}
 )
@@ -73,7 +73,7 @@ def test_the_script_is_as_it_was_read_and_agreed(name, stage, site):
 
 
 def test_the_example_site_is_one():
-    site = load_site(Path(__file__).parents[2] / "slurm" / "sites" / "example.yaml")
+    site = load_site(Path(__file__).parents[4] / "slurm" / "sites" / "example.yaml")
     text = render(PRETRAIN, site=site)
     assert "#SBATCH --partition=gpu\n" in text
     assert "module load cuda/12.8\n" in text

@@ -3,8 +3,8 @@
 import pytest
 
 from distrain.errors import ExitCode, SchedulerError
-from launcher.scheduler import Answer, JobInfo, Slurm, parse_job, run_command
-from tests.launcher.fake_slurm import FakeSlurm
+from launcher.backends.slurm.client import Answer, JobInfo, Slurm, parse_job, run_command
+from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 
 # As Slurm 22.05 wrote it, with a path that holds spaces and an equals sign.
 LINE = (

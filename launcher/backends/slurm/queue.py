@@ -12,11 +12,11 @@ from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
 from distrain.runs.phases import PHASES
 from distrain.runs.records import append_event, is_done, read_json, write_json
-from launcher.interrupt import clear_wishes
-from launcher.jobs import StageJob, job_key, jobs_of
+from launcher.backends.interrupt import clear_wishes
+from launcher.backends.slurm.client import JobInfo, Slurm
+from launcher.backends.slurm.jobs import StageJob, job_key, jobs_of
+from launcher.backends.slurm.script import job_name, render_job
 from launcher.plan import Plan
-from launcher.scheduler import JobInfo, Slurm
-from launcher.slurm import job_name, render_job
 
 COMPLETING_PATIENCE_S = 60.0
 """How long Slurm may take to say whether an ending job goes back into the queue."""

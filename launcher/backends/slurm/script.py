@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.errors import RecipeError
 from distrain.runs.folder import RunFolder
-from launcher.jobs import StageJob
+from launcher.backends.slurm.jobs import StageJob
 from launcher.plan import Rendezvous, StagePlan, phase_argv, stage_argv, stage_env
 from launcher.resources import resource_folder
 
