@@ -184,8 +184,8 @@ def test_imports_are_absolute(path):
 @pytest.mark.parametrize(
     "module",
     [
-        "launcher.cli",
-        "launcher.actions",
+        "launcher.commands.cli",
+        "launcher.commands.actions",
         "launcher.backends.local",
         "distrain.config.reading.load",
         "distrain.runs.records",
@@ -198,7 +198,7 @@ def test_importing_the_launcher_imports_no_torch(module):
 
 def test_help_imports_neither_rich_nor_pydantic_nor_yaml():
     code = (
-        "import sys\nfrom launcher.cli import main\nmain(['--help'])\n"
+        "import sys\nfrom launcher.commands.cli import main\nmain(['--help'])\n"
         "sys.exit(bool({'rich', 'pydantic', 'ruamel.yaml', 'jinja2'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -7,12 +7,12 @@ import pytest
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.runs.folder import RunFolder
-from launcher import actions
 from launcher.backends.slurm.client import Slurm
 from launcher.backends.slurm.jobs import jobs_of, keys_of_stage
 from launcher.backends.slurm.queue import cancel_phases, recorded_jobs, submit_run
+from launcher.commands import actions
+from launcher.commands.show import plan_json, plan_text, queued_text
 from launcher.plan import Plan, StagePlan, make_plan
-from launcher.show import plan_json, plan_text, queued_text
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 from tests.launcher.small_run import load_small, new_run
 

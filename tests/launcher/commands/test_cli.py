@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distrain.runs.records import append_event, write_json
-from launcher import cli
+from launcher.commands import cli
 from tests.launcher.small_run import ROOT, new_run, write_recipe
 
 COMMANDS = (
@@ -240,7 +240,7 @@ def test_a_reader_that_closes_early_is_no_error(tmp_path):
     log.parent.mkdir(parents=True)
     log.write_text("x" * 5_000_000)
     done = subprocess.run(
-        f"{sys.executable} -c 'from launcher.cli import main; raise SystemExit(main())' "
+        f"{sys.executable} -c 'from launcher.commands.cli import main; raise SystemExit(main())' "
         "logs small | head -c 5; exit ${PIPESTATUS[0]}",
         shell=True,
         executable="/bin/bash",

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from distrain.errors import ExitCode, NotFoundError, PreflightError
-from launcher.arguments import JsonOption, RunArgument
+from launcher.commands.arguments import JsonOption, RunArgument
 
 NEEDED_MODULES = ("numpy", "tokenizers", "xxhash", "zstandard")
 
@@ -91,7 +91,7 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is there: shards, tokens, documents, lengths, frequent tokens."""
-    from launcher.data_text import inspection_text
+    from launcher.commands.data_text import inspection_text
 
     found = find_target(target)
     options = _reading(token_format, dtype, eos_id, tokenizer)
@@ -112,7 +112,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Read everything again: digests, ids, ends of documents; code 4 if something is damaged."""
-    from launcher.data_text import damage_text, verified_text
+    from launcher.commands.data_text import damage_text, verified_text
 
     found = find_target(target)
     options = _reading(token_format, dtype, eos_id, tokenizer)
@@ -153,7 +153,7 @@ def sample(  # noqa: PLR0913
     as_json: JsonOption = False,
 ) -> None:
     """Show documents, decoded; control tokens stand in brackets. With --json, one a line."""
-    from launcher.data_text import document_text
+    from launcher.commands.data_text import document_text
 
     arguments = [
         *("sample", find_target(target)),
@@ -188,8 +188,8 @@ def seen(
     as_json: JsonOption = False,
 ) -> None:
     """Show which documents a step trained on, or which steps trained on a document."""
+    from launcher.commands.seen_text import document_lines, step_lines
     from launcher.run_files import find_run
-    from launcher.seen_text import document_lines, step_lines
 
     if (step is None) == (document is None):
         raise typer.BadParameter("give either --step or --document")
@@ -221,7 +221,7 @@ def publish(
     as_json: JsonOption = False,
 ) -> None:
     """Upload prepared splits, to be read from there; what lies there whole is left as it is."""
-    from launcher.data_text import published_line, source_of_published
+    from launcher.commands.data_text import published_line, source_of_published
 
     if "://" not in url:
         raise typer.BadParameter(

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from launcher import cli
-from launcher.seen_text import document_lines, step_lines
+from launcher.commands import cli
+from launcher.commands.seen_text import document_lines, step_lines
 from tests.distrain.tools.test_seen import begin
 from tests.launcher.small_run import new_run
 

@@ -14,8 +14,8 @@ from launcher.resources import ShippedRecipe
 from launcher.text import plural, short_bytes, short_count, table
 
 if TYPE_CHECKING:
-    from launcher.actions import Stopped
     from launcher.backends.slurm.queue import SubmittedJob
+    from launcher.commands.actions import Stopped
 
 UNKNOWN = "unknown"
 MAX_NEXT = 3

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distrain.errors import ExitCode
-from launcher.arguments import (
+from launcher.commands.arguments import (
     DryRunOption,
     FromOption,
     JsonOption,
@@ -23,8 +23,8 @@ from launcher.arguments import (
     RunAndOverrides,
     RunArgument,
 )
-from launcher.boundary import call
-from launcher.data_commands import app as data_app
+from launcher.commands.boundary import call
+from launcher.commands.data_commands import app as data_app
 
 if TYPE_CHECKING:
     from distrain.runs.folder import RunFolder
@@ -60,7 +60,7 @@ def recipes(
     as_json: JsonOption = False,
 ) -> None:
     """List the shipped recipes, show one, or copy one."""
-    from launcher import show
+    from launcher.commands import show
     from launcher.resources import copy_recipe, find_recipe, shipped_recipes
 
     if name is None:
@@ -90,7 +90,8 @@ def validate(
     recipe: RecipeArgument, overrides: OverridesArgument = None, as_json: JsonOption = False
 ) -> None:
     """Check a recipe; shows every mistake at once."""
-    from launcher import planning, show
+    from launcher import planning
+    from launcher.commands import show
     from launcher.run_files import run_of
 
     loaded = planning.load(recipe, overrides or ())
@@ -125,7 +126,8 @@ def run(
     dry_run: DryRunOption = False,
 ) -> None:
     """Run a recipe on this machine, or go on with it."""
-    from launcher import actions, planning
+    from launcher import planning
+    from launcher.commands import actions
 
     if dry_run:
         _show_plan(recipe, overrides or ())
@@ -144,7 +146,8 @@ def submit(
     dry_run: DryRunOption = False,
 ) -> None:
     """Queue the jobs of a recipe with Slurm."""
-    from launcher import actions, planning
+    from launcher import planning
+    from launcher.commands import actions
 
     if dry_run:
         _show_plan(recipe, overrides or (), script=True)
@@ -161,7 +164,7 @@ def resume(
     dry_run: DryRunOption = False,
 ) -> None:
     """Go on with a run from its last good checkpoint."""
-    from launcher import actions
+    from launcher.commands import actions
     from launcher.run_files import find_run
 
     target, overrides = _split_target(targets or [])
@@ -180,8 +183,8 @@ def resume(
 def status(target: RunArgument = None, as_json: JsonOption = False) -> None:
     """Show where the stages of a run stand."""
     from distrain.config.reading.load import read_resolved
+    from launcher.commands.status import run_status, status_table, with_queue_notes
     from launcher.run_files import find_run
-    from launcher.status import run_status, status_table, with_queue_notes
 
     found = find_run(target)
     rows = with_queue_notes(found, run_status(found, read_resolved(found.resolved)))
@@ -219,7 +222,7 @@ def stop(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what runs.")] = False,
 ) -> None:
     """Ask a run to save and end, and wait for it."""
-    from launcher import actions, show
+    from launcher.commands import actions, show
     from launcher.run_files import find_run
 
     if dry_run:
@@ -235,9 +238,9 @@ def stop(
 @app.command()
 def report(target: RunArgument = None) -> None:
     """Write one offline HTML file about a run."""
+    from launcher.commands.show import shown_path
     from launcher.report import write_report
     from launcher.run_files import find_run
-    from launcher.show import shown_path
     from launcher.text import short_bytes
 
     path = write_report(find_run(target))
@@ -247,7 +250,7 @@ def report(target: RunArgument = None) -> None:
 @app.command()
 def export(target: RunArgument = None) -> None:
     """Write the model as a Hugging Face folder."""
-    from launcher import actions, show
+    from launcher.commands import actions, show
 
     found, stages, code = actions.run_kind(target, "export")
     _exit_unless_done(code)
@@ -265,7 +268,7 @@ def evaluate(
 ) -> None:
     """Measure the model on the test split, once."""
     from distrain.runs.records import read_json
-    from launcher import actions
+    from launcher.commands import actions
 
     found, stages, code = actions.run_kind(target, "evaluate", ("--again",) if again else ())
     _exit_unless_done(code)
@@ -282,7 +285,7 @@ def generate(
     chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's turn.")] = False,
 ) -> None:
     """Print a completion of a prompt."""
-    from launcher import actions
+    from launcher.commands import actions
 
     arguments = [
         f"--max-new-tokens={max_new_tokens}",
@@ -302,7 +305,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _show_plan(
     recipe: str, overrides: Sequence[str], *, script: bool = False, as_json: bool = False
 ) -> None:
-    from launcher import planning, show
+    from launcher import planning
+    from launcher.commands import show
     from launcher.run_files import run_of
 
     loaded = planning.load(recipe, overrides)
@@ -325,8 +329,8 @@ def _split_target(targets: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def _finish(run: "RunFolder", code: ExitCode) -> None:
     from distrain.config.reading.load import read_resolved
-    from launcher.show import next_steps
-    from launcher.status import run_status, status_table
+    from launcher.commands.show import next_steps
+    from launcher.commands.status import run_status, status_table
 
     rows = run_status(run, read_resolved(run.resolved))
     typer.echo(status_table(rows))
@@ -336,7 +340,7 @@ def _finish(run: "RunFolder", code: ExitCode) -> None:
 
 
 def _show_queued(run: "RunFolder", jobs: "list[SubmittedJob]") -> None:
-    from launcher import show
+    from launcher.commands import show
 
     typer.echo(show.queued_text(run, jobs))
     name = run.root.name

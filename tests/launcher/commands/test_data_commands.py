@@ -10,8 +10,8 @@ from distrain.config.token_sources import TokenDtype
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.npy import DTYPES
 from distrain.data.shards.manifest import SPLITS
-from launcher import cli, data_commands
-from launcher.data_text import document_text, inspection_text, verified_text
+from launcher.commands import cli, data_commands
+from launcher.commands.data_text import document_text, inspection_text, verified_text
 from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.launcher.small_run import new_run
 from tests.tiny import command, environment
@@ -153,7 +153,7 @@ def test_a_closed_pipe_ends_both_processes_quietly(run):
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {shell}"],
         env=environment(run.root.parent),
-        cwd=str(data_commands.__file__).removesuffix("launcher/data_commands.py"),
+        cwd=str(data_commands.__file__).removesuffix("launcher/commands/data_commands.py"),
         capture_output=True,
         text=True,
         timeout=60,

@@ -6,7 +6,7 @@ import pytest
 
 from distrain.data.shards.manifest import SPLITS
 from distrain.runs.records import write_json
-from launcher import cli
+from launcher.commands import cli
 from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.launcher.small_run import new_run
 

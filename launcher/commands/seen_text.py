@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from launcher.data_text import visible
+from launcher.commands.data_text import visible
 from launcher.text import plural
 
 Record = dict[str, Any]

@@ -3,7 +3,7 @@ import json
 from distrain.runs.lock import hold
 from distrain.runs.records import append_record, write_json
 from launcher.backends.slurm.client import Slurm
-from launcher.status import last_records, run_status, status_table, with_queue_notes
+from launcher.commands.status import last_records, run_status, status_table, with_queue_notes
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 from tests.launcher.fake_runtime import step_record
 from tests.launcher.small_run import new_run

@@ -1,0 +1,1 @@
+"""What the user types: the commands, their arguments, and what they print."""
