@@ -239,7 +239,7 @@ def stop(
 def report(target: RunArgument = None) -> None:
     """Write one offline HTML file about a run."""
     from launcher.commands.show import shown_path
-    from launcher.report import write_report
+    from launcher.report.page import write_report
     from launcher.run_files import find_run
     from launcher.text import short_bytes
 

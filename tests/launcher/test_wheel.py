@@ -51,7 +51,7 @@ def test_the_wheel_holds_both_packages_recipes_and_templates_and_no_tests(wheel)
     names = zipfile.ZipFile(wheel).namelist()
     assert "launcher/shipped/recipes/quickstart.yaml" in names
     assert any(name.startswith("launcher/shipped/slurm/") for name in names)
-    templates = [name for name in names if name.startswith("launcher/templates/report.")]
+    templates = [name for name in names if name.startswith("launcher/report/report.")]
     assert {Path(name).suffix for name in templates} == {".css", ".j2", ".js"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     tops = {name.split("/")[0].split("-")[0] for name in names}

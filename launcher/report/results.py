@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from launcher.report_corpus import prepare_tables
-from launcher.report_data import Fields, RunData, StageData, number
-from launcher.report_parts import Figure, Table
-from launcher.report_text import (
+from launcher.report.corpus import prepare_tables
+from launcher.report.data import Fields, RunData, StageData, number
+from launcher.report.parts import Figure, Table
+from launcher.report.text import (
     MINUS,
     UNKNOWN,
     count,
@@ -17,7 +17,7 @@ from launcher.report_text import (
     short_count,
     short_duration,
 )
-from launcher.report_text import significant as digits
+from launcher.report.text import significant as digits
 
 
 def values(records: Sequence[Fields], field: str) -> list[float]:

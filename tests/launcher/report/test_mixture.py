@@ -1,11 +1,11 @@
 import pytest
 
 from distrain.data.samples.schedule import Plan, Schedule
-from launcher.report import write_report
-from launcher.report_data import RunData, StageData
-from launcher.report_mixture import mixture_tables, read_segments, samples_read
-from tests.launcher.report_runs import curated_result, curated_run, data_record
-from tests.launcher.test_report_corpus import cells, text_of
+from launcher.report.data import RunData, StageData
+from launcher.report.mixture import mixture_tables, read_segments, samples_read
+from launcher.report.page import write_report
+from tests.launcher.report.runs import curated_result, curated_run, data_record
+from tests.launcher.report.test_corpus import cells, text_of
 
 STEP = {"data/first_sample": 8 * 149, "data/num_samples": 8}
 

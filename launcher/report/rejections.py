@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from launcher.report_corpus import SOURCES_DETAILED, SourceCounts, read_sources, total
-from launcher.report_data import Fields, StageData
-from launcher.report_text import count, integer, share, visible
+from launcher.report.corpus import SOURCES_DETAILED, SourceCounts, read_sources, total
+from launcher.report.data import Fields, StageData
+from launcher.report.text import count, integer, share, visible
 
 REASONS_DRAWN = 16
 MIN_WIDTH = 0.4

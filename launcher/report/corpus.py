@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from launcher.report_data import Fields, StageData, fields, number
-from launcher.report_parts import Figure, Table
-from launcher.report_text import (
+from launcher.report.data import Fields, StageData, fields, number
+from launcher.report.parts import Figure, Table
+from launcher.report.text import (
     UNKNOWN,
     count,
     integer,

@@ -1,7 +1,7 @@
 import pytest
 
-from launcher.report_data import Attempt, RunData, StageData
-from launcher.report_timeline import EVENTS_SHOWN, BusyAxis, build_timeline, event_rows
+from launcher.report.data import Attempt, RunData, StageData
+from launcher.report.timeline import EVENTS_SHOWN, BusyAxis, build_timeline, event_rows
 
 
 def test_short_pauses_stay_on_the_axis():

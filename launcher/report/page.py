@@ -12,30 +12,22 @@ from distrain.errors import NotFoundError
 from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import utc_now
-from launcher.report_charts import GRID, Chart, ChartSpec, Level, Series, build_chart
-from launcher.report_corpus import corpus_figures, source_tables
-from launcher.report_data import (
-    STEP,
-    TRAINING_KINDS,
-    Fields,
-    RunData,
-    StageData,
-    number,
-    read_run,
-)
-from launcher.report_mixture import mixture_tables
-from launcher.report_parts import Figure, Table
-from launcher.report_rejections import CountsChart, ReasonExamples, counts_charts, examples_shown
-from launcher.report_results import TABLES, summary, training_figures, values
-from launcher.report_text import UNKNOWN, significant
-from launcher.report_timeline import build_timeline, event_rows
+from launcher.report.charts import GRID, Chart, ChartSpec, Level, Series, build_chart
+from launcher.report.corpus import corpus_figures, source_tables
+from launcher.report.data import STEP, TRAINING_KINDS, Fields, RunData, StageData, number, read_run
+from launcher.report.mixture import mixture_tables
+from launcher.report.parts import Figure, Table
+from launcher.report.rejections import CountsChart, ReasonExamples, counts_charts, examples_shown
+from launcher.report.results import TABLES, summary, training_figures, values
+from launcher.report.text import UNKNOWN, significant
+from launcher.report.timeline import build_timeline, event_rows
 
 MAX_BYTES = 300_000
 RECORDS_DRAWN = 5000
 """Of one stage; more are thinned out, and the page says so."""
 TEXT_SHOWN = 30_000
 """Characters of the recipe."""
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent
 UNIGRAMS = (
     ("unigram_entropy", "unigram entropy"),
     ("unigram_cross_entropy", "train unigram"),

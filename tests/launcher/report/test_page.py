@@ -8,8 +8,8 @@ import pytest
 from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import write_json
-from launcher.report import MAX_BYTES, write_report
-from tests.launcher.report_runs import RunWriter, curated_run, finished_run, pretrain_result
+from launcher.report.page import MAX_BYTES, write_report
+from tests.launcher.report.runs import RunWriter, curated_run, finished_run, pretrain_result
 
 PATH = re.compile(r'data-label="([^"]*)" data-points="(\d+)"')
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from launcher.report_text import significant, tick_text
+from launcher.report.text import significant, tick_text
 
 Point = tuple[int, float | None]
 """Step and value; a value that is none leaves a gap."""

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from launcher.report_charts import (
+from launcher.report.charts import (
     GRID,
     ChartSpec,
     Level,

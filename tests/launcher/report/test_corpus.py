@@ -5,11 +5,11 @@ import re
 import pytest
 
 from distrain.runs.records import write_json
-from launcher.report import MAX_BYTES, render, write_report
-from launcher.report_corpus import corpus_figures, prepare_tables, read_sources, source_tables
-from launcher.report_data import RunData, StageData, read_run
-from launcher.report_rejections import EXAMPLES_BYTES, counts_chart, counts_charts, examples_shown
-from tests.launcher.report_runs import (
+from launcher.report.corpus import corpus_figures, prepare_tables, read_sources, source_tables
+from launcher.report.data import RunData, StageData, read_run
+from launcher.report.page import MAX_BYTES, render, write_report
+from launcher.report.rejections import EXAMPLES_BYTES, counts_chart, counts_charts, examples_shown
+from tests.launcher.report.runs import (
     HOSTILE_TEXTS,
     RunWriter,
     curated_result,

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from launcher.report import write_report
-from tests.launcher.chromium import Chromium
-from tests.launcher.report_runs import RunWriter, curated_run, finished_run
+from launcher.report.page import write_report
+from tests.launcher.report.chromium import Chromium
+from tests.launcher.report.runs import RunWriter, curated_run, finished_run
 
 pytestmark = pytest.mark.browser
 

@@ -7,10 +7,10 @@ samples and in a keyed order within one, so a source may be a few dozen samples 
 from dataclasses import dataclass
 from itertools import pairwise
 
-from launcher.report_corpus import NAME_CHARACTERS, read_sources
-from launcher.report_data import RunData, StageData, fields, number
-from launcher.report_parts import Table
-from launcher.report_text import UNKNOWN, count, integer, share, short_count, significant, visible
+from launcher.report.corpus import NAME_CHARACTERS, read_sources
+from launcher.report.data import RunData, StageData, fields, number
+from launcher.report.parts import Table
+from launcher.report.text import UNKNOWN, count, integer, share, short_count, significant, visible
 
 SEGMENTS_LISTED = 40
 SOURCES_LISTED = 12

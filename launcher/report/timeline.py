@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from launcher.report_charts import Label
-from launcher.report_data import Attempt, Fields, RunData, number, seconds
-from launcher.report_text import UNKNOWN, date_text, integer, short_duration
+from launcher.report.charts import Label
+from launcher.report.data import Attempt, Fields, RunData, number, seconds
+from launcher.report.text import UNKNOWN, date_text, integer, short_duration
 
 BREAK_SHARE = 0.04
 """Of the axis that a cut-out wait takes."""

@@ -1,6 +1,6 @@
 import pytest
 
-from launcher.report_text import date_text, nats, share, significant, tick_text, visible
+from launcher.report.text import date_text, nats, share, significant, tick_text, visible
 
 
 @pytest.mark.parametrize(
