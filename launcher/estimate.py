@@ -2,7 +2,7 @@
 
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
 from distrain.config.training import ModelConfig
-from launcher.progress import total_steps
+from launcher.watch.progress import total_steps
 
 STATE_BYTES = 12
 """Per trained parameter in a checkpoint: fp32 weight and AdamW's two moments."""

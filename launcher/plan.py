@@ -13,7 +13,7 @@ from distrain.runs.folder import RunFolder
 from distrain.runs.phases import Phase
 
 RANK_PREFIX = "[rank ${rank}] "
-"""Before each line that torchrun passes on; ``launcher.logs`` looks for it."""
+"""Before each line that torchrun passes on; ``launcher.watch.logs`` looks for it."""
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ from distrain.runs.records import (
 )
 from launcher.backends.interrupt import Interruptions
 from launcher.backends.processes import Child
-from launcher.logs import failure_excerpt
 from launcher.plan import Plan, StagePlan, local_rendezvous, stage_argv, stage_env
-from launcher.progress import Display, StageFollower, total_steps
 from launcher.text import plural, short_duration
+from launcher.watch.logs import failure_excerpt
+from launcher.watch.progress import Display, StageFollower, total_steps
 
 POLL_S = 0.5
 """Between two looks at the records of a running stage; its end is noticed at once."""

@@ -18,11 +18,11 @@ from distrain.runs.lock import hold, is_held
 from distrain.runs.records import append_event, read_state
 from launcher.backends.interrupt import Interruptions, clear_wishes
 from launcher.backends.local import Surroundings, check_needs, run_stages
-from launcher.display import display_factory
 from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe, site_of
 from launcher.preflight import check_machine, check_submission, missing_modules
 from launcher.run_files import change_run, find_run, make_folder, open_run, run_of
+from launcher.watch.display import display_factory
 
 if TYPE_CHECKING:
     from launcher.backends.slurm.queue import SubmittedJob

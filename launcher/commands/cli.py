@@ -205,8 +205,8 @@ def logs(
 ) -> None:
     """Print what the processes of a stage wrote."""
     from distrain.config.reading.load import read_resolved
-    from launcher.logs import failure_excerpt, find_log
     from launcher.run_files import find_run
+    from launcher.watch.logs import failure_excerpt, find_log
 
     found = find_run(target)
     path = find_log(found, list(read_resolved(found.resolved).stages), stage, attempt)

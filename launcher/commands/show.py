@@ -9,9 +9,9 @@ from distrain.runs.folder import RunFolder
 from launcher.backends.slurm.jobs import jobs_of
 from launcher.estimate import checkpoint_bytes, stage_parameters, stage_tokens
 from launcher.plan import Plan, StagePlan
-from launcher.progress import total_steps
 from launcher.resources import ShippedRecipe
 from launcher.text import plural, short_bytes, short_count, table
+from launcher.watch.progress import total_steps
 
 if TYPE_CHECKING:
     from launcher.backends.slurm.queue import SubmittedJob

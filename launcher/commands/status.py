@@ -13,8 +13,8 @@ from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
 from distrain.runs.records import read_state
 from launcher.backends.slurm.jobs import keys_of_stage
-from launcher.progress import STEP, total_steps
 from launcher.text import short_count, short_duration, table
+from launcher.watch.progress import STEP, total_steps
 
 if TYPE_CHECKING:
     from launcher.backends.slurm.client import JobInfo, Slurm

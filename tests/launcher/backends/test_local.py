@@ -14,8 +14,8 @@ from distrain.errors import ExitCode, PreflightError, TrainingError
 from distrain.runs.lock import hold
 from distrain.runs.records import read_json, read_records, write_json
 from launcher.backends.local import StageFailedError, Surroundings, judge, run_stages
-from launcher.display import LineDisplay
 from launcher.plan import Plan, select_stages
+from launcher.watch.display import LineDisplay
 from tests.launcher.small_run import ROOT, fake_python, new_run
 
 
@@ -183,7 +183,7 @@ def test_a_killed_launcher_leaves_no_orphan(tmp_path):
             from distrain.config.reading.load import read_resolved
             from distrain.runs.folder import RunFolder
             from launcher.backends.local import Surroundings, run_stages
-            from launcher.display import display_factory
+            from launcher.watch.display import display_factory
             from launcher.plan import make_plan
             run = RunFolder(Path({str(plan.run.root)!r}))
             plan = make_plan(read_resolved(run.resolved), run, 1)

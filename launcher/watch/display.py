@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
-from launcher.progress import STEP, Display
 from launcher.text import short_count, short_duration
+from launcher.watch.progress import STEP, Display
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

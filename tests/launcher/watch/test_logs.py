@@ -4,7 +4,7 @@ import pytest
 
 from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder
-from launcher.logs import attempt_logs, failure_excerpt, find_log
+from launcher.watch.logs import attempt_logs, failure_excerpt, find_log
 
 TORCHRUN_SUMMARY = """\
 ============================================================

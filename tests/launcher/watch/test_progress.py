@@ -5,8 +5,15 @@ from distrain.config.reading.load import load_recipe
 from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import append_event, append_record
-from launcher.display import BarDisplay, LineDisplay, Pace, event_line, step_line, validation_line
-from launcher.progress import RecordTail, StageFollower, total_steps
+from launcher.watch.display import (
+    BarDisplay,
+    LineDisplay,
+    Pace,
+    event_line,
+    step_line,
+    validation_line,
+)
+from launcher.watch.progress import RecordTail, StageFollower, total_steps
 from tests.launcher.fake_runtime import step_record
 from tests.launcher.small_run import load_small
 

@@ -1,0 +1,1 @@
+"""Following a run: the lines of running stages, the bar, the logs."""
