@@ -224,7 +224,7 @@ def test_missing_run_is_an_error_with_a_remedy(tmp_path):
 def test_report_needs_no_torch_and_no_numpy(tmp_path, make_run):
     run = make_run(tmp_path / "quickstart")
     script = (
-        "import sys; from pathlib import Path; from launcher.report import write_report;"
+        "import sys; from pathlib import Path; from launcher.report.page import write_report;"
         "from distrain.runs.folder import RunFolder;"
         f"write_report(RunFolder(Path({str(run.root)!r}))); "
         "assert not {'torch', 'numpy'} & set(sys.modules)"
