@@ -73,11 +73,3 @@ def test_the_commands_of_the_readme_do_what_it_says(run_command):
 
 def test_no_exclusion_is_out_of_date():
     assert set(EXCLUDED) <= set(readme_commands())
-
-
-def test_the_files_that_the_readme_names_exist():
-    text = (ROOT / "README.md").read_text()
-    links = re.findall(r"\]\(([^)#:]+)\)", text)
-    paths = re.findall(r"`((?:docs|recipes|launcher|distrain|tests|slurm)/[\w./-]*)`", text)
-    missing = [path for path in links + paths if not (ROOT / path).exists()]
-    assert not missing

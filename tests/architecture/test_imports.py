@@ -64,6 +64,95 @@ def imports_of(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
                 yield node, node.module
 
 
+ROOMS = {
+    "distrain/data": (
+        {"sources", "workers"},
+        {"curate", "tokenizer"},
+        {"shards"},
+        {"pairs", "remote"},
+        {"corpus", "adapters"},
+        {"samples"},
+    ),
+    "distrain/config": (
+        {"section"},
+        {"curation", "dedup", "labels", "launch", "loading", "token_sources"},
+        {"sources", "training"},
+        {"data"},
+        {"recipe"},
+        {"layout"},
+        {"reading"},
+    ),
+    "launcher": (
+        {"text", "environment", "resources"},
+        {"watch", "report", "run_files"},
+        {"estimate", "plan"},
+        {"preflight", "backends"},
+        {"planning"},
+        {"commands"},
+        {"__main__"},
+    ),
+}
+"""Rooms inside a package, from the lowest up; those in one set ignore each other."""
+
+
+def rooms_above(source: str, package: str, room: str) -> list[str]:
+    """Return the imports of a file in ``package/room`` that do not point to a lower room."""
+    rank = {name: number for number, layer in enumerate(ROOMS[package]) for name in layer}
+    prefix = [*package.split("/")]
+    wrong = []
+    for node, module in imports_of(ast.parse(source)):
+        names = [module]
+        if isinstance(node, ast.ImportFrom) and module.split(".") == prefix:
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[: len(prefix)] != prefix or len(parts) == len(prefix):
+                continue
+            other = parts[len(prefix)]
+            if other in rank and other != room and rank[other] >= rank[room]:
+                wrong.append(name)
+    return wrong
+
+
+def room_of(path: Path, package: str) -> str:
+    return path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+
+
+ROOM_FILES = [(path, package) for package in ROOMS for path in files_of(package)]
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_room_has_a_place_in_the_order(package):
+    rooms = {room_of(path, package) for path in files_of(package)} - {"__init__"}
+    named = [name for layer in ROOMS[package] for name in layer]
+    assert sorted(named) == sorted(rooms)
+
+
+@pytest.mark.parametrize(
+    ("path", "package"), ROOM_FILES, ids=lambda value: str(value).removeprefix(f"{ROOT}/")
+)
+def test_imports_between_rooms_point_down(path, package):
+    room = room_of(path, package)
+    if room != "__init__":
+        assert rooms_above(path.read_text(), package, room) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "room", "wrong"),
+    [
+        ("from distrain.data.samples.order import x", "distrain/data", "pairs", 1),
+        ("from distrain.data import samples", "distrain/data", "shards", 1),
+        ("def f():\n    from launcher.commands import cli", "launcher", "report", 1),
+        ("import launcher.report.page", "launcher", "watch", 1),
+        ("from distrain.config.reading.load import x", "distrain/config", "recipe", 1),
+        ("from distrain.data.samples import rows", "distrain/data", "samples", 0),
+        ("from distrain.data.shards.manifest import x", "distrain/data", "samples", 0),
+    ],
+)
+def test_a_planted_import_of_a_higher_room_is_found(source, package, room, wrong):
+    assert len(rooms_above(source, package, room)) == wrong
+
+
 def upward_imports(source: str, package: str) -> list[str]:
     """Return the imports of a file of ``distrain.<package>`` that do not point down."""
     wrong = []
