@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         return _after_error(error.exit_code)
     except Exception:
         if "WORLD_SIZE" in os.environ:
-            log.exception("this rank failed; where another was lost first, this is the echo of it")
+            log.exception(
+                "this rank failed; if another rank failed first, this is only a consequence"
+            )
         else:
             log.exception("a defect of distrain, or of something it uses")
         return _after_error(ExitCode.BUG)

@@ -32,7 +32,7 @@ class MetricsFile:
         self._file.flush()
 
     def truncate_after(self, step: int) -> int:
-        """As the function of this name; then go on appending."""
+        """Truncate with the function ``truncate_after``, then reopen for appending."""
         self._file.close()
         dropped = truncate_after(self.path, step)
         self._file = self.path.open("ab")

@@ -102,7 +102,7 @@ class Run:
         self.checkpoints.save_and_wait(progress.step, self.engine.state(), self._extra(progress))
 
     def _report_change(self, monitor: Monitor, before: Schedule) -> None:
-        """Say from where on other samples are read than the checkpoint's run would have read."""
+        """Report the first step whose samples differ from the checkpoint's schedule."""
         schedule = self.loader.feed.schedule
         step = schedule.first_change(before)
         if step is None:

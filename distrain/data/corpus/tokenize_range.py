@@ -1,7 +1,7 @@
 """One range of the input -> the tokens of its documents, as a run reads it on the fly.
 
-A pure function of the range, the settings and the tokenizer: who calls it, and when, is nothing to
-the result. Copies are found within the range only; there is no near-duplicate removal.
+A pure function of the range, the settings and the tokenizer: the result depends on neither caller
+nor time. Copies are found within the range only; there is no near-duplicate removal.
 """
 
 from collections.abc import Iterator

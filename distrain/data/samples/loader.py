@@ -158,9 +158,8 @@ class Loader:
         """Yield the batches of ``start_step`` and all later steps; the caller closes it.
 
         Nothing is made or fetched of ``stop_step`` and what comes after it.
-        Blocks of remote shards are downloaded further ahead, in the order of the samples. An error
-        met while making batches ahead is raised when the first of those is due that were to be
-        made in one go.
+        Blocks of remote shards are downloaded further ahead, in the order of the samples. A
+        prefetch error is raised when the first batch of that group is requested.
         """
         steps = range(start_step, sys.maxsize if stop_step is None else stop_step)
         if not steps:

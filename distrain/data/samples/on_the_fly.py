@@ -163,7 +163,7 @@ class OnTheFlyStream:
         dataset.fill(buffer, rows, order.visit(n)[1])
 
     def reach(self, n: int) -> tuple[Dataset, GrowingOrder]:
-        """Have the ranges made that sample ``n`` needs.
+        """Block until the ranges that sample ``n`` depends on are tokenized.
 
         Returns:
             All samples of the ranges that are there, and the order in which they are read.

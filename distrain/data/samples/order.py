@@ -72,7 +72,7 @@ class Order:
         return places + epoch * self.num_samples
 
     def _indices_at(self, epoch: int, places: Ints) -> Ints:
-        """Look up places of an epoch; what comes soon is made with what is asked for."""
+        """Look up places of an epoch; neighbours are computed and cached in the same call."""
         indices = np.empty_like(places)
         chunks = places // CHUNK
         for chunk in _distinct(chunks):

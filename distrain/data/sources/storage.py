@@ -64,8 +64,7 @@ class Storage:
     def open(self, file: InputFile) -> Iterator[BinaryIO]:
         """Open a listed file; the stream can seek.
 
-        That it is still the listed one is seen again once all was read, so that what came is of
-        one version.
+        The version is checked again after the last read, so that all bytes are of one version.
 
         Raises:
             DataError: It is not the file that was listed, or the store does not hand it over.
