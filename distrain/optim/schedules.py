@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from distrain.config.training import LrSchedulerConfig
 
-Schedule = Callable[[int, int, LrSchedulerConfig], float]
+LrSchedule = Callable[[int, int, LrSchedulerConfig], float]
 """(step, total_steps, config) -> factor; called for ``warmup_steps <= step < total_steps``."""
 
 
@@ -34,7 +34,7 @@ def constant(step: int, total_steps: int, config: LrSchedulerConfig) -> float:
     return 1.0
 
 
-SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "wsd": wsd, "constant": constant}
+SCHEDULES: dict[str, LrSchedule] = {"cosine": cosine, "wsd": wsd, "constant": constant}
 
 
 def lr_at(step: int, total_steps: int, optimizer_lr: float, config: LrSchedulerConfig) -> float:

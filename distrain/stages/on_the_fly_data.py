@@ -4,7 +4,7 @@ import hashlib
 
 from distrain.config.data import DataConfig
 from distrain.config.loading import PretrainDataConfig
-from distrain.data.corpus.plan import Plan, load_plan
+from distrain.data.corpus.plan import InputPlan, load_plan
 from distrain.data.corpus.train_ranges import MakeTrainRange
 from distrain.data.samples.on_the_fly import OnTheFlyStream, range_order
 from distrain.data.samples.order import Order
@@ -14,7 +14,7 @@ from distrain.errors import DataError
 from distrain.runs.folder import StageFolder
 
 
-def load_prepared_plan(prepare: StageFolder) -> Plan:
+def load_prepared_plan(prepare: StageFolder) -> InputPlan:
     """Read the ranges that the prepare stage has found.
 
     Raises:

@@ -21,7 +21,7 @@ from distrain.data.corpus.commit import Target
 from distrain.data.corpus.duplicates import Corpus
 from distrain.data.corpus.encode import EncodeSettings
 from distrain.data.corpus.pipeline import Pipeline
-from distrain.data.corpus.plan import Plan, check_inputs, load_plan, make_plan, save_plan
+from distrain.data.corpus.plan import InputPlan, check_inputs, load_plan, make_plan, save_plan
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.shards.manifest import SPLITS, Manifest, check_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
@@ -82,7 +82,7 @@ def prepare_text(stage: PrepareStage, folder: StageFolder) -> dict[str, Any]:
 
 @contextmanager
 def pipeline_of(
-    stage: PrepareStage, folder: StageFolder, plan: Plan, share: Share = WHOLE
+    stage: PrepareStage, folder: StageFolder, plan: InputPlan, share: Share = WHOLE
 ) -> Iterator[Pipeline]:
     """Yield the pipeline with as many workers as it may have, and as a share has ranges."""
     workers = min(worker_count(stage.data.workers), len(share.numbers(len(plan.ranges))))
@@ -90,7 +90,7 @@ def pipeline_of(
         yield Pipeline(stage, folder, plan, pool)
 
 
-def open_plan(stage: PrepareStage, folder: StageFolder) -> Plan:
+def open_plan(stage: PrepareStage, folder: StageFolder) -> InputPlan:
     """Return the plan of an earlier attempt, if it still fits, else make one and begin anew.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from distrain.config.recipe import PrepareStage
-from distrain.data.corpus.plan import Plan, load_plan
+from distrain.data.corpus.plan import InputPlan, load_plan
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.runs.folder import StageFolder
 from distrain.runs.lock import ORPHAN_PATIENCE_S, acquire
@@ -94,7 +94,7 @@ def _decide(stage: PrepareStage, folder: StageFolder) -> None:
         decide(pipeline, pipeline.clean(), finished)
 
 
-def _encode_share(stage: PrepareStage, folder: StageFolder, plan: Plan, share: Share) -> bool:
+def _encode_share(stage: PrepareStage, folder: StageFolder, plan: InputPlan, share: Share) -> bool:
     finished = find_finished(stage, folder)
     if finished.keys() >= set(targets_of(stage)):
         return True

@@ -30,7 +30,13 @@ from distrain.tools.inspect import (
     verify_place,
 )
 from distrain.tools.sampling import Chosen, Reader, choose, show
-from distrain.tools.targets import ForeignFiles, Place, find_foreign, find_places, tokenizer_for
+from distrain.tools.targets import (
+    ForeignFiles,
+    SourceFolder,
+    find_foreign,
+    find_places,
+    tokenizer_for,
+)
 
 Record = dict[str, Any]
 
@@ -120,7 +126,7 @@ Part = tuple[Record, ShardedTokens, Tokenizer | None]
 """What a stream is called, the stream, and what made it."""
 
 
-def _parts_of_split(places: list[Place], arguments: argparse.Namespace) -> list[Part]:
+def _parts_of_split(places: list[SourceFolder], arguments: argparse.Namespace) -> list[Part]:
     manifests = [place.read_manifest() for place in places]
     splits = list(dict.fromkeys(manifest.split for manifest in manifests))
     # Below a split or a source there is no choice; of a whole stage, train is what one means.
@@ -210,7 +216,7 @@ def _checked_number(arguments: argparse.Namespace, parts: list[Part]) -> int:
     return number
 
 
-def _verified(found: Verified, place: Place | None) -> Record:
+def _verified(found: Verified, place: SourceFolder | None) -> Record:
     return {
         "path": str(found.path),
         "split": place.split if place is not None else None,

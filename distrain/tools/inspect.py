@@ -26,7 +26,7 @@ from distrain.data.shards.reader import ShardedTokens, Split
 from distrain.data.shards.verification import MAX_THREADS, check_files, damaged
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
-from distrain.tools.targets import RAW, ForeignFiles, Place
+from distrain.tools.targets import RAW, ForeignFiles, SourceFolder
 
 Record = dict[str, Any]
 
@@ -40,7 +40,7 @@ TIMEOUT_S = 60.0
 """For each file at a URL; who waits for it is a person."""
 
 
-def describe_place(place: Place, tokenizer: Tokenizer | None, manifest: Manifest) -> Record:
+def describe_place(place: SourceFolder, tokenizer: Tokenizer | None, manifest: Manifest) -> Record:
     """Describe one source in one split; of the test split, what its manifest says and no more."""
     if manifest.storage == RAW:
         check_files(place.path, manifest.files, verify=False)
@@ -149,7 +149,7 @@ class Verified:
     damaged: list[DataError]
 
 
-def verify_place(place: Place) -> Verified:
+def verify_place(place: SourceFolder) -> Verified:
     """Read every file of a source again: digests, ids, document ends.
 
     The content of the test split is compared with its digests and not looked at.

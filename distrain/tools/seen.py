@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distrain.data.samples.seen import Part
+from distrain.data.samples.seen import DocumentPart
 from distrain.data.shards.document_names import find_documents
 from distrain.errors import NotFoundError
 from distrain.tools.stage_reading import StageReading
@@ -120,7 +120,9 @@ def of_document(reading: StageReading, wanted: str) -> Iterator[Record]:
             } | record
 
 
-def _listed(reading: StageReading, parts: Sequence[Part]) -> Iterator[tuple[Part, Record]]:
+def _listed(
+    reading: StageReading, parts: Sequence[DocumentPart]
+) -> Iterator[tuple[DocumentPart, Record]]:
     """Yield each part with what both commands say of it."""
     for part, (first, stop) in zip(parts, reading.byte_ranges(parts), strict=True):
         yield (
@@ -137,7 +139,9 @@ def _listed(reading: StageReading, parts: Sequence[Part]) -> Iterator[tuple[Part
         )
 
 
-def _names_of(reading: StageReading, parts: Sequence[Part]) -> dict[tuple[str, int], str | None]:
+def _names_of(
+    reading: StageReading, parts: Sequence[DocumentPart]
+) -> dict[tuple[str, int], str | None]:
     """Look up the names of documents, each shard's file once."""
     wanted = sorted({(part.source, part.document) for part in parts})
     return {(source, number): reading.names[source].name(number) for source, number in wanted}

@@ -17,7 +17,7 @@ from distrain.config.recipe import PrepareStage, PretrainStage, Recipe
 from distrain.data.samples.feed import Feed, Stream
 from distrain.data.samples.on_the_fly import OnTheFlyStream
 from distrain.data.samples.schedule import Schedule
-from distrain.data.samples.seen import Ledger, Part, SeenSource, byte_ranges
+from distrain.data.samples.seen import DocumentPart, Ledger, SeenSource, byte_ranges
 from distrain.data.shards.document_names import DocumentNames
 from distrain.data.shards.reader import Split, open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
@@ -168,7 +168,7 @@ class StageReading:
             shard -= len(shards)
         return str(shard)
 
-    def byte_ranges(self, parts: Sequence[Part]) -> list[tuple[int, int]]:
+    def byte_ranges(self, parts: Sequence[DocumentPart]) -> list[tuple[int, int]]:
         """Return which bytes of their documents' texts parts of any sources stand for."""
         ranges: dict[int, tuple[int, int]] = {}
         for source in {part.source for part in parts}:

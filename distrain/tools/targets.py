@@ -30,7 +30,7 @@ RAW = "raw"
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceFolder:
     """The folder of one source in one split. Nothing was read of it yet.
 
     Args:
@@ -115,7 +115,7 @@ class ForeignFiles:
     tokenizer: Tokenizer | None
 
 
-def find_places(target: Path) -> list[Place]:
+def find_places(target: Path) -> list[SourceFolder]:
     """List the sources of all splits below a run, a prepare stage, a split, or a source itself.
 
     Returns:
@@ -129,14 +129,14 @@ def find_places(target: Path) -> list[Place]:
     if (target / MANIFEST).is_file():
         inside = target.parent.name in SPLITS
         return [
-            Place(
+            SourceFolder(
                 target,
                 target.parent.name if inside else None,
                 target.name if inside else None,
             )
         ]
     if target.name in SPLITS and (names := list_sources(target.parent, target.name)):
-        return [Place(target / name, target.name, name) for name in names]
+        return [SourceFolder(target / name, target.name, name) for name in names]
     return _places_of_stage(target)
 
 
@@ -174,7 +174,7 @@ def find_foreign(target: str, token_format: str | None) -> tuple[str, list[Path]
     )
 
 
-def tokenizer_for(place: Place, manifest: Manifest, named: Path | None) -> Tokenizer | None:
+def tokenizer_for(place: SourceFolder, manifest: Manifest, named: Path | None) -> Tokenizer | None:
     """Return the tokenizer that made a source: the one named, or that of its prepare stage.
 
     Raises:
@@ -194,7 +194,7 @@ def tokenizer_for(place: Place, manifest: Manifest, named: Path | None) -> Token
     return tokenizer
 
 
-def _places_of_run(root: Path) -> list[Place]:
+def _places_of_run(root: Path) -> list[SourceFolder]:
     recipe = read_resolved(RunFolder(root).resolved)
     stages = [name for name, stage in recipe.stages.items() if stage.kind == "prepare"]
     places = [place for name in stages for place in _places_of_stage(root / name)]
@@ -229,9 +229,9 @@ def _ready_tokens(recipe: Recipe, name: str) -> list[str]:
     ]
 
 
-def _places_of_stage(folder: Path) -> list[Place]:
+def _places_of_stage(folder: Path) -> list[SourceFolder]:
     """List every source in every split: one that misses in a split is a place without manifest."""
     names: Sequence[str] = sorted(
         {name for split in SPLITS for name in list_sources(folder, split)}
     )
-    return [Place(folder / split / name, split, name) for split in SPLITS for name in names]
+    return [SourceFolder(folder / split / name, split, name) for split in SPLITS for name in names]

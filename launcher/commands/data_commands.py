@@ -19,7 +19,7 @@ from launcher.commands.arguments import JsonOption, RunArgument
 NEEDED_MODULES = ("numpy", "tokenizers", "xxhash", "zstandard")
 
 
-class Split(StrEnum):
+class SplitChoice(StrEnum):
     """Splits by name."""
 
     TRAIN = "train"
@@ -35,7 +35,7 @@ class TokenFormat(StrEnum):
     NPY = "npy"
 
 
-class Storage(StrEnum):
+class StorageChoice(StrEnum):
     """How blocks lie at a URL."""
 
     ZSTD = "zstd"
@@ -134,7 +134,8 @@ def verify(
 def sample(  # noqa: PLR0913
     target: TargetArgument = None,
     split: Annotated[
-        Split | None, typer.Option("--split", help="Default: train; test is for evaluate alone.")
+        SplitChoice | None,
+        typer.Option("--split", help="Default: train; test is for evaluate alone."),
     ] = None,
     source: Annotated[str | None, typer.Option("--source", help="Default: all of them.")] = None,
     number: Annotated[int, typer.Option("--number", help="How many documents.", min=1)] = 3,
@@ -213,8 +214,8 @@ def publish(
         str, typer.Argument(metavar="URL", help="Where to: s3://bucket/corpus, gs://..., file://.")
     ],
     storage: Annotated[
-        Storage, typer.Option("--storage", help="zstd: smaller; raw: can be mapped as it is.")
-    ] = Storage.ZSTD,
+        StorageChoice, typer.Option("--storage", help="zstd: smaller; raw: can be mapped as it is.")
+    ] = StorageChoice.ZSTD,
     stage: Annotated[
         str | None, typer.Option("--stage", help="Needed if several stages prepare.")
     ] = None,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from distrain.config.data import MAIN_SOURCE
 from distrain.config.token_sources import TokenSource, is_url
 from distrain.data.adapters.foreign import EndsCache, Reading
 from distrain.data.adapters.opening import ForeignTokens, open_files
@@ -17,7 +18,6 @@ from distrain.data.remote.cache.remote_store import RemoteStore
 from distrain.data.remote.published import list_remote_sources, read_source_manifest
 from distrain.data.remote.shards import RemoteSplit, open_remote_split
 from distrain.data.shards.manifest import (
-    MAIN_SOURCE,
     SPLITS,
     TEST_SPLIT,
     Manifest,

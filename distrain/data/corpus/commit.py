@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from distrain.data.corpus.encode import EncodeSettings, read_pairs
-from distrain.data.corpus.plan import Plan
+from distrain.data.corpus.plan import InputPlan
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.shards.manifest import MANIFEST, Manifest, parse_manifest
 from distrain.data.shards.writer import ShardWriter
@@ -22,7 +22,7 @@ Target = tuple[str, str]
 
 def commit_splits(
     folder: Path,
-    plan: Plan,
+    plan: InputPlan,
     work: WorkFolder,
     settings: EncodeSettings,
     targets: Collection[Target],
@@ -62,7 +62,7 @@ def _take(writer: ShardWriter, part: Path, settings: EncodeSettings) -> None:
         writer.extend(part)
 
 
-def _add_pairs(writers: dict[Target, ShardWriter], plan: Plan, work: WorkFolder) -> None:
+def _add_pairs(writers: dict[Target, ShardWriter], plan: InputPlan, work: WorkFolder) -> None:
     """Add the pairs of all ranges; a prompt that came before, in any split, makes none."""
     seen: set[bytes] = set()
     counts = {split: 0 for split, _ in writers}

@@ -27,7 +27,7 @@ from distrain.data.corpus.decontaminate import NgramCounts, collect_ngrams, read
 from distrain.data.corpus.dedup import RangeFeatures, deduplicate
 from distrain.data.corpus.findings import inspect_source
 from distrain.data.corpus.minhash import mix
-from distrain.data.corpus.plan import Plan
+from distrain.data.corpus.plan import InputPlan
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.workers import WorkerPool
@@ -89,7 +89,7 @@ class Decision:
 
 
 def decide(
-    plan: Plan,
+    plan: InputPlan,
     config: DataConfig,
     cleaned: Sequence[CleanedRange],
     work: WorkFolder,
@@ -120,7 +120,7 @@ def decide(
     return Decision(corpus, masks, _rejections(plan, config, cleaned, masks, work))
 
 
-def save_decision(decision: Decision, plan: Plan, work: WorkFolder) -> None:
+def save_decision(decision: Decision, plan: InputPlan, work: WorkFolder) -> None:
     """Write masks and counts for the phases that follow; the counts last."""
     unfinished = work.masks.with_name(f".{work.masks.name}")
     with unfinished.open("wb") as stream:
@@ -140,7 +140,7 @@ def load_masks(work: WorkFolder, cleaned: Sequence[CleanedRange]) -> list[Mask] 
 
 
 def _find_copies(
-    plan: Plan, config: DataConfig, keys: Sequence[Keys], work: WorkFolder
+    plan: InputPlan, config: DataConfig, keys: Sequence[Keys], work: WorkFolder
 ) -> list[Mask]:
     features = [
         RangeFeatures(
@@ -161,7 +161,7 @@ def _find_copies(
 
 
 def _decontaminate(
-    plan: Plan,
+    plan: InputPlan,
     config: DecontaminateConfig,
     masks: Sequence[Mask],
     work: WorkFolder,
@@ -200,7 +200,7 @@ def _digest(settings: str, keys: Sequence[Keys], masks: Sequence[Mask]) -> str:
 
 
 def _rejections(
-    plan: Plan,
+    plan: InputPlan,
     config: DataConfig,
     cleaned: Sequence[CleanedRange],
     masks: Sequence[Mask],

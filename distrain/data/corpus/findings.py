@@ -10,13 +10,13 @@ from distrain.data.corpus.cleaned import read_column, read_keys
 from distrain.data.corpus.clusters import Reason
 from distrain.data.corpus.contamination import Mask
 from distrain.data.corpus.labels import Labelled, inspect_labels
-from distrain.data.corpus.plan import Plan
+from distrain.data.corpus.plan import InputPlan
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.curate.quality import QUALITY_COLUMNS, summarize
 
 
 def inspect_source(
-    plan: Plan, config: DataConfig, source: str, masks: Sequence[Mask], work: WorkFolder
+    plan: InputPlan, config: DataConfig, source: str, masks: Sequence[Mask], work: WorkFolder
 ) -> dict[str, Any]:
     """Return what JSON can hold: ``quality`` of kept documents, ``labels`` of all cleaned ones.
 

@@ -18,7 +18,7 @@ from distrain.data.corpus.contamination import Mask
 from distrain.data.corpus.counts import Counts, Rejection, check_budget
 from distrain.data.corpus.duplicates import Corpus, Decision, decide, load_masks, save_decision
 from distrain.data.corpus.encode import EncodeJob, EncodeSettings, is_encoded
-from distrain.data.corpus.plan import Plan
+from distrain.data.corpus.plan import InputPlan
 from distrain.data.corpus.texts import train_texts
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.shards.manifest import SPLITS, Manifest
@@ -44,7 +44,7 @@ class Pipeline:
 
     stage: PrepareStage
     folder: StageFolder
-    plan: Plan
+    plan: InputPlan
     pool: WorkerPool
 
     @property

@@ -59,7 +59,7 @@ class PlannedRange:
 
 
 @dataclass(frozen=True)
-class Plan:
+class InputPlan:
     """Every file and every range, in the order of the recipe.
 
     Args:
@@ -76,7 +76,7 @@ class Plan:
         return [planned for planned in self.ranges if planned.source == source]
 
 
-def make_plan(config: DataConfig, settings: str) -> Plan:
+def make_plan(config: DataConfig, settings: str) -> InputPlan:
     """List and cut the sources as they are now.
 
     Raises:
@@ -88,7 +88,7 @@ def make_plan(config: DataConfig, settings: str) -> Plan:
         reader = open_source(source, config.range_bytes)
         files[name] = reader.files()
         ranges += number_ranges(name, reader.ranges(files[name]))
-    return Plan(settings, files, tuple(ranges))
+    return InputPlan(settings, files, tuple(ranges))
 
 
 def number_ranges(source: str, parts: Sequence[InputRange]) -> list[PlannedRange]:
@@ -106,7 +106,7 @@ def _rows(part: InputRange, after: InputRange | None) -> int | None:
     return after.first_row - part.first_row
 
 
-def load_plan(path: Path) -> Plan | None:
+def load_plan(path: Path) -> InputPlan | None:
     """Read what ``save_plan`` wrote; ``None`` if there is nothing, or of another version."""
     record = read_json(path)
     if record is None or record.get("version") != VERSION:
@@ -117,10 +117,10 @@ def load_plan(path: Path) -> Plan | None:
         files[name] = [InputFile(*file) for file in source["files"]]
         parts = [_range_from(part, files[name]) for part in source["ranges"]]
         ranges += number_ranges(name, parts)
-    return Plan(record["settings"], files, tuple(ranges))
+    return InputPlan(record["settings"], files, tuple(ranges))
 
 
-def save_plan(plan: Plan, path: Path) -> None:
+def save_plan(plan: InputPlan, path: Path) -> None:
     """Write the plan; a file's place stands for the file in the ranges."""
     sources = {}
     for name, files in plan.files.items():
@@ -142,7 +142,7 @@ def _range_from(record: dict[str, Any], files: Sequence[InputFile]) -> InputRang
     return InputRange.from_record(record | {"files": listed})
 
 
-def check_inputs(plan: Plan, config: DataConfig, folder: Path) -> None:
+def check_inputs(plan: InputPlan, config: DataConfig, folder: Path) -> None:
     """Compare the files with what was planned; those that came later are left out, and named.
 
     Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distrain.config.data import DataConfig
 from distrain.data.corpus.encode import inputs_of
-from distrain.data.corpus.plan import Plan, load_plan
+from distrain.data.corpus.plan import InputPlan, load_plan
 from distrain.data.corpus.tokenize_range import tokenize_range
 from distrain.data.curate.clean import Cleaner
 from distrain.data.shards.writer import Origin, ShardWriter
@@ -62,7 +62,7 @@ class MakeTrainRange:
 
 
 @lru_cache(maxsize=4)
-def _load(path: Path) -> Plan:
+def _load(path: Path) -> InputPlan:
     plan = load_plan(path)
     assert plan is not None, f"{path} is written before the stage is done"
     return plan

@@ -5,8 +5,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from distrain.config.data import MAIN_SOURCE
 from distrain.data.curate.normalize import normalize
-from distrain.data.shards.manifest import MAIN_SOURCE, PAIRS, list_sources, open_manifest
+from distrain.data.shards.manifest import PAIRS, list_sources, open_manifest
 from distrain.errors import DataError
 
 SHOWN = 5

@@ -18,7 +18,12 @@ import zstandard
 from numpy.typing import NDArray
 
 from distrain.data.remote.cache.blocks import Block
-from distrain.data.remote.cache.fetching import Progress, Transfer, complete, transfer_errors
+from distrain.data.remote.cache.fetching import (
+    Transfer,
+    TransferProgress,
+    complete,
+    transfer_errors,
+)
 from distrain.data.remote.cache.remote_store import RemoteStore
 from distrain.data.remote.published import PUBLISHED, TOKENIZER_FILES
 from distrain.data.remote.shards import (
@@ -275,7 +280,7 @@ class _PatientStore:
 
     def complete(self, transfer: Transfer[Result]) -> Result:
         """Move something, however often it takes."""
-        return complete(transfer, Progress(time.monotonic() + self._timeout_s))
+        return complete(transfer, TransferProgress(time.monotonic() + self._timeout_s))
 
     def size(self, name: str) -> int:
         """Return the size of an object in bytes; -1 if it is not there."""

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable
 
-from distrain.data.remote.cache.fetching import Progress, complete
+from distrain.data.remote.cache.fetching import TransferProgress, complete
 from distrain.data.remote.cache.remote_store import RemoteStore
 from distrain.data.shards.manifest import (
     MANIFEST,
@@ -51,7 +51,7 @@ def read_published(store: RemoteStore, *, timeout_s: float) -> dict[str, list[st
         DataError: Nothing was published there, or it is not readable.
     """
     remote = _Whole(store, PUBLISHED, "the list of what was published there", _is_json)
-    content = complete(remote, Progress(time.monotonic() + timeout_s))
+    content = complete(remote, TransferProgress(time.monotonic() + timeout_s))
     names: dict[str, list[str]] = json.loads(content)
     return names
 
@@ -81,7 +81,7 @@ def read_tokenizer_files(store: RemoteStore, *, timeout_s: float) -> dict[str, b
     for name in TOKENIZER_FILES:
         transfer = _Whole(store, name, "a file of JSON", _is_json)
         try:
-            there[name] = complete(transfer, Progress(deadline))
+            there[name] = complete(transfer, TransferProgress(deadline))
         except DataError as error:
             # A tokenizer made by distrain is known without the second file.
             if name == TOKENIZER_FILE or not isinstance(error.__cause__, FileNotFoundError):
@@ -97,7 +97,7 @@ def read_manifest(store: RemoteStore, *, timeout_s: float) -> Manifest:
     """
     whole = "a manifest whose checksum fits its content"
     remote = _Whole(store, MANIFEST, whole, is_whole_manifest)
-    content = complete(remote, Progress(time.monotonic() + timeout_s))
+    content = complete(remote, TransferProgress(time.monotonic() + timeout_s))
     return parse_manifest(content.decode(), remote.url)
 
 

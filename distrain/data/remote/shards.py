@@ -11,13 +11,13 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
+from distrain.config.data import MAIN_SOURCE
 from distrain.data.remote.cache.block_cache import BlockCache
 from distrain.data.remote.cache.blocks import Block
 from distrain.data.remote.cache.remote_store import RemoteStore
 from distrain.data.remote.published import read_source_manifest
 from distrain.data.shards.manifest import (
     BLOCK_TABLE,
-    MAIN_SOURCE,
     MANIFEST,
     TOKEN_COUNTS,
     Manifest,

@@ -10,7 +10,7 @@ import numpy as np
 
 from distrain.data.samples.order import ORDER_VERSION, Ints, Order
 from distrain.data.samples.rows import Dataset, RowBuffer, Rows
-from distrain.data.samples.schedule import Plan, Schedule
+from distrain.data.samples.schedule import SamplePlan, Schedule
 from distrain.errors import DataError
 
 
@@ -93,7 +93,7 @@ class Feed:
         self.streams = streams
         self.seed = seed
         self.sequence_length = next(iter(streams.values())).sequence_length
-        self.plan = Plan(seed, schedule)
+        self.plan = SamplePlan(seed, schedule)
 
     @property
     def schedule(self) -> Schedule:
@@ -145,4 +145,4 @@ class Feed:
                     "the same, or samples would be lost and repeated",
                     "Restore the prepared shards and the stage's settings, or start a new run.",
                 )
-        self.plan = Plan(self.seed, past.continued(step, self.schedule))
+        self.plan = SamplePlan(self.seed, past.continued(step, self.schedule))

@@ -118,7 +118,7 @@ class Schedule:
         return cls(tuple(Segment(**segment) for segment in value))
 
 
-class Plan:
+class SamplePlan:
     """Which sample of which source each g is. Pure: made anew from the schedule at any time.
 
     Args:

@@ -18,7 +18,7 @@ from distrain.data.samples.on_the_fly import OnTheFlyStream
 from distrain.data.samples.order import Ints
 from distrain.data.samples.packing import Pieces
 from distrain.data.samples.rows import Dataset, PackedDataset, PretrainDataset
-from distrain.data.samples.schedule import Plan
+from distrain.data.samples.schedule import SamplePlan
 from distrain.data.shards.reader import ShardedTokens
 
 Cut = PretrainDataset | PackedDataset
@@ -77,7 +77,7 @@ class SeenSource:
         return self.dataset.tokens
 
 
-class Part(NamedTuple):
+class DocumentPart(NamedTuple):
     """A stretch of one document in one sample.
 
     Its first token is an input only; each further one is the target of the one before. A token
@@ -113,15 +113,15 @@ class Ledger:
         sources: By name; those that were read.
     """
 
-    plan: Plan
+    plan: SamplePlan
     sources: Mapping[str, SeenSource]
 
-    def parts_of_step(self, step: int) -> list[Part]:
+    def parts_of_step(self, step: int) -> list[DocumentPart]:
         """List what ``step``, from 0, reads: sample by sample, as the parts lie in their rows."""
         first, size = self.plan.schedule.samples_of(step)
         samples = np.arange(first, first + size)
         kinds, n = self.plan.draw(samples)
-        found: list[Part] = []
+        found: list[DocumentPart] = []
         for kind in np.unique(kinds).tolist():
             chosen = kinds == kind
             name = self.plan.names[kind]
@@ -129,7 +129,7 @@ class Ledger:
         # A stable sort: the parts of one sample stay in their order.
         return sorted(found, key=lambda part: part.sample)
 
-    def parts_of_document(self, source: str, document: int, steps: int) -> list[Part]:
+    def parts_of_document(self, source: str, document: int, steps: int) -> list[DocumentPart]:
         """List where the first ``steps`` steps read a document, in the order of the run.
 
         Raises:
@@ -148,7 +148,9 @@ class Ledger:
                 if n < consumed:
                     g = self.plan.find(source, n)
                     first = start - begin
-                    found.append(Part(g, source, epoch, shard, document, first, first + length + 1))
+                    found.append(
+                        DocumentPart(g, source, epoch, shard, document, first, first + length + 1)
+                    )
         return sorted(found)
 
     def consumed(self, steps: int) -> dict[str, int]:
@@ -200,7 +202,7 @@ def samples_of(dataset: Cut, shard: int, begin: int, end: int) -> tuple[Ints, In
 
 
 def byte_ranges(
-    tokens: ShardedTokens, sizes: NDArray[np.int64], parts: Sequence[Part]
+    tokens: ShardedTokens, sizes: NDArray[np.int64], parts: Sequence[DocumentPart]
 ) -> list[tuple[int, int]]:
     """Return which bytes of its document's text each part stands for.
 
@@ -220,7 +222,7 @@ def byte_ranges(
     return ranges
 
 
-def _parts(name: str, source: SeenSource, samples: Ints, n: Ints) -> list[Part]:
+def _parts(name: str, source: SeenSource, samples: Ints, n: Ints) -> list[DocumentPart]:
     """List the parts of the samples ``n`` of a source, which are the run's ``samples``."""
     epochs, indices = source.order.visit(n)
     pieces = pieces_of(source.dataset, indices)
@@ -231,7 +233,7 @@ def _parts(name: str, source: SeenSource, samples: Ints, n: Ints) -> list[Part]:
         first = start - (int(ends[within - 1]) if within else 0)
         document = source.tokens.first_document[shard] + within
         g, epoch = int(samples[row]), int(epochs[row])
-        found.append(Part(g, name, epoch, shard, document, first, first + length + 1))
+        found.append(DocumentPart(g, name, epoch, shard, document, first, first + length + 1))
     return found
 
 

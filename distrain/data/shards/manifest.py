@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distrain.config.data import MAIN_SOURCE
 from distrain.data.shards.digests import BLOCK_BYTES, FileRecord
 from distrain.data.shards.verification import check_files, damaged
 from distrain.errors import DataError, PreflightError
@@ -21,8 +22,6 @@ FORMAT_VERSION = 2
 SPLITS = ("train", "validation", "test")
 TEST_SPLIT = "test"
 TEST_STAGE_KIND = "evaluate"
-MAIN_SOURCE = "main"
-"""Name of the only source of a recipe that names none."""
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 TOKEN_COUNTS = "unigram.npy"
 PAIRS = "pairs.jsonl"

@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.shards.manifest import MAIN_SOURCE, TOKEN_COUNTS, Manifest, open_manifest
+from distrain.config.data import MAIN_SOURCE
+from distrain.data.shards.manifest import TOKEN_COUNTS, Manifest, open_manifest
 from distrain.data.shards.verification import damaged
 from distrain.errors import DataError
 

@@ -166,7 +166,7 @@ def test_a_closed_pipe_ends_both_processes_quietly(run):
 
 def test_the_choices_of_the_command_line_are_those_of_the_runtime():
     assert [member.value for member in data_commands.TokenFormat] == list(ADAPTERS)
-    assert [member.value for member in data_commands.Split] == list(SPLITS)
+    assert [member.value for member in data_commands.SplitChoice] == list(SPLITS)
     assert (
         [member.value for member in data_commands.Dtype] == list(DTYPES) == [*get_args(TokenDtype)]
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from distrain.data.samples.schedule import Plan, Schedule
+from distrain.data.samples.schedule import SamplePlan, Schedule
 from launcher.report.data import RunData, StageData
 from launcher.report.mixture import mixture_tables, read_segments, samples_read
 from launcher.report.page import write_report
@@ -46,7 +46,7 @@ def test_samples_of_a_source_are_those_that_the_run_draws(end):
     record = data_record()
     stage = StageData("pretrain", data=record)
     read = samples_read(read_segments(stage), end)
-    drawn = Plan(42, Schedule.from_json(record["schedule"])).consumed(end)
+    drawn = SamplePlan(42, Schedule.from_json(record["schedule"])).consumed(end)
     assert sum(read.values()) == pytest.approx(end)
     assert read == pytest.approx(drawn, abs=40)
 

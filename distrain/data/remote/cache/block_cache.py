@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from distrain.data.remote.cache.blocks import Block
 from distrain.data.remote.cache.directory import CacheDirectory
-from distrain.data.remote.cache.fetching import Progress, complete, late
+from distrain.data.remote.cache.fetching import TransferProgress, complete, late
 from distrain.data.remote.cache.look_ahead import LookAhead
 from distrain.data.remote.cache.settings import CACHE_VARIABLE, CacheSettings
 from distrain.errors import DataError
@@ -31,7 +31,7 @@ FIRST_POLL_S = 0.002
 MAX_POLL_S = 0.05
 
 
-class Download(Progress):
+class Download(TransferProgress):
     """A block on its way in this process."""
 
     def __init__(self, deadline: float) -> None:

@@ -71,7 +71,7 @@ class CacheDirectory:
             path.unlink()
             self._add_usage(-size)
 
-    def try_claim(self, key: str) -> "Part | None":
+    def try_claim(self, key: str) -> "PartialBlock | None":
         """Become the one process and thread that downloads a block; ``None`` if another is."""
         path = self._parts / key
         try:
@@ -86,7 +86,7 @@ class CacheDirectory:
         except (BlockingIOError, FileNotFoundError):
             is_current = False
         if is_current:
-            return Part(self, key, path, descriptor)
+            return PartialBlock(self, key, path, descriptor)
         os.close(descriptor)
         return None
 
@@ -143,7 +143,7 @@ class CacheDirectory:
             os.close(descriptor)
 
 
-class Part:
+class PartialBlock:
     """A block that this thread alone downloads; as a context, abandoned unless committed."""
 
     def __init__(self, directory: CacheDirectory, key: str, path: Path, descriptor: int) -> None:

@@ -38,7 +38,7 @@ class Transfer(Protocol[Result]):
         ...
 
 
-class Progress:
+class TransferProgress:
     """How a transfer is doing; other threads read it, and may move the deadline.
 
     Args:
@@ -50,7 +50,7 @@ class Progress:
         self.activity = "starting"
 
 
-def complete(transfer: Transfer[Result], progress: Progress) -> Result:
+def complete(transfer: Transfer[Result], progress: TransferProgress) -> Result:
     """Return what ``attempt`` gives, once it is whole.
 
     Between attempts it waits a random time (``retries.full_jitter_s``), so that the nodes of a job

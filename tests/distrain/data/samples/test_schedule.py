@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.samples.schedule import Plan, Schedule, Segment
+from distrain.data.samples.schedule import SamplePlan, Schedule, Segment
 
 A, B = {"code": 1.0, "web": 3.0}, {"code": 1.0, "books": 2.0}
 
@@ -36,7 +36,7 @@ def test_a_run_that_changes_loses_and_repeats_nothing(life):
     schedule, steps = lived(life)
     samples = samples_until(schedule, steps)
     assert samples.tolist() == list(range(len(samples)))
-    plan = Plan(9, schedule)
+    plan = SamplePlan(9, schedule)
     sources, numbers = plan.draw(samples)
     for column, name in enumerate(plan.names):
         read = numbers[sources == column]
@@ -48,7 +48,7 @@ def test_a_run_that_changes_loses_and_repeats_nothing(life):
 @given(lives(), st.data())
 def test_find_and_step_of_undo_what_the_run_reads(life, data):
     schedule, steps = lived(life)
-    plan = Plan(9, schedule)
+    plan = SamplePlan(9, schedule)
     step = data.draw(st.integers(0, steps - 1))
     first, size = schedule.samples_of(step)
     g = data.draw(st.integers(first, first + size - 1))
@@ -61,7 +61,7 @@ def test_a_change_keeps_what_was_read_and_a_new_source_starts_at_its_first_sampl
     old = Schedule.planned(8, {0: A})
     new = old.continued(100, Schedule.planned(16, {0: B}))
     assert new.segments == (Segment(0, 0, 8, A), Segment(100, 800, 16, B))
-    before, after = Plan(1, old), Plan(1, new)
+    before, after = SamplePlan(1, old), SamplePlan(1, new)
     early = np.arange(800)
     names = [np.array(plan.names)[plan.draw(early)[0]].tolist() for plan in (before, after)]
     assert names[0] == names[1]

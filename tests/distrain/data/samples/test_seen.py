@@ -11,7 +11,7 @@ from distrain.data.samples.order import Order
 from distrain.data.samples.packing import PackedIndex, plan_best_fit
 from distrain.data.samples.range_shards import Patience, RangeShards
 from distrain.data.samples.rows import IGNORE_INDEX, PackedDataset, PretrainDataset
-from distrain.data.samples.schedule import Plan, Schedule
+from distrain.data.samples.schedule import SamplePlan, Schedule
 from distrain.data.samples.seen import Ledger, SeenSource, byte_ranges
 from distrain.data.shards.reader import open_split
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
@@ -48,7 +48,7 @@ def read_by(splits, packing, schedule, block_samples=0):
 
 def account(streams, schedule, steps=1000):
     """Open the ledger of a run that makes so many steps."""
-    plan = Plan(3, schedule)
+    plan = SamplePlan(3, schedule)
     first, size = schedule.samples_of(steps - 1)
     read = plan.consumed(first + size)
     sources = {name: SeenSource.of(streams[name], count) for name, count in read.items() if count}
