@@ -4,6 +4,10 @@ VENV ?= .venv
 # PyTorch's own wheels, such as https://download.pytorch.org/whl/cpu or .../whl/cu130; empty: pip's default.
 TORCH_INDEX ?=
 RECIPE ?= quickstart
+# Test files that run at a time; ranks of one test are processes of their own.
+JOBS ?= 2
+# Random kills of each stage.
+KILLS ?= 20
 
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -19,15 +23,15 @@ quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
 
 test: $(VENV)/.dev lint
-	$(PYTEST)
+	$(PYTEST) -n $(JOBS) --dist loadfile
 	@echo "left out: slow properties of the data path     make test-data"
 	@echo "left out: tests on a real four-node Slurm      make test-slurm    (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium      make test-browser  (root; installs Debian packages)"
-	@echo "left out: seeded random kills, 20 a stage      make chaos"
+	@echo "left out: seeded random kills, $(KILLS) a stage      make chaos"
 	@echo "left out: tests that need a CUDA device        .venv/bin/python -m pytest -m gpu"
 
 test-data: $(VENV)/.dev
-	$(PYTEST) -m data
+	$(PYTEST) -m data -n $(JOBS) --dist loadfile
 
 test-slurm: $(VENV)/.dev
 	tests/cluster/install.sh slurmctld slurmd slurm-client munge iproute2 util-linux
@@ -38,7 +42,7 @@ test-browser: $(VENV)/.dev
 	$(PYTEST) -m browser
 
 chaos: $(VENV)/.dev
-	$(PYTEST) -m chaos
+	DISTRAIN_KILLS=$(KILLS) $(PYTEST) -m chaos
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
