@@ -15,7 +15,7 @@ from distrain.config.reading.load import (
 from distrain.config.recipe import Recipe
 from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.durable import write_text
-from distrain.runs.folder import RunFolder
+from distrain.runs.folder import STEP_PREFIX, RunFolder
 from distrain.runs.records import read_json, write_json
 from launcher.environment import describe_environment
 from launcher.text import plural
@@ -206,7 +206,7 @@ def _has_begun(run: RunFolder, name: str) -> bool:
     folder = run.stage(name)
     state = read_json(folder.state)
     is_done = state is not None and (state["state"] == "done" or state["step"] > 0)
-    return is_done or any(folder.checkpoints.glob("step_*"))
+    return is_done or any(folder.checkpoints.glob(f"{STEP_PREFIX}*"))
 
 
 def _is_fixed(key: str, started: set[str], done: set[str]) -> bool:

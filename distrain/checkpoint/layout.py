@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from distrain.runs.folder import STEP_PREFIX
+
 METADATA = ".metadata"
 """DCP's index of tensors and chunks."""
 EXTRA = "extra.json"
@@ -20,7 +22,7 @@ COMMIT = "commit.json"
 
 _SAVING = ".saving-"
 _DELETING = ".deleting-"
-_NAME = re.compile(r"step_(\d{6,})(?:\.(\d+))?")
+_NAME = re.compile(STEP_PREFIX + r"(\d{6,})(?:\.(\d+))?")
 
 
 @dataclass(frozen=True, order=True)
@@ -36,7 +38,7 @@ class Name:
     copy: int = 0
 
     def __str__(self) -> str:
-        return f"step_{self.step:06d}" + (f".{self.copy}" if self.copy else "")
+        return f"{STEP_PREFIX}{self.step:06d}" + (f".{self.copy}" if self.copy else "")
 
     @classmethod
     def parse(cls, text: str) -> Self | None:

@@ -6,6 +6,9 @@ run, after it, and over a shared file system.
 
 from pathlib import Path
 
+STEP_PREFIX = "step_"
+"""Begins the name of each committed checkpoint in ``checkpoints``; its step follows."""
+
 
 class StageFolder:
     """File names of one stage of a run. Builds paths, touches nothing."""
@@ -59,6 +62,14 @@ class StageFolder:
     def log(self, attempt: int) -> Path:
         """Output of all processes of one attempt on this machine."""
         return self.logs / f"attempt_{attempt}.log"
+
+    def slurm_log(self, job: str) -> Path:
+        """Output of one job, all its starts; ``job`` may be a pattern of sbatch's."""
+        return self.logs / f"slurm-{job}.log"
+
+    def slurm_attempts(self, job: str) -> Path:
+        """What the script of a job remembers from one start to the next."""
+        return self.logs / f"slurm-{job}.attempts"
 
 
 class RunFolder:

@@ -153,6 +153,15 @@ def read_state(folder: StageFolder) -> StageState | None:
     return cast("StageState | None", read_json(folder.state))
 
 
+def state_pattern(*states: StageStatus) -> str:
+    """Return the ``grep -E`` pattern that a ``state.json`` in one of these states matches."""
+    return f'"state": *"({"|".join(states)})"'
+
+
+REQUEUE_PATTERN = '"requeue": *true'
+"""As ``state_pattern``, of one that asks to be started again."""
+
+
 def is_done(run: RunFolder, stage: str) -> bool:
     """Tell whether the stage's own record says that it is done."""
     state = read_state(run.stage(stage))

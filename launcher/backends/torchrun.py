@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from distrain.errors import ExitCode, RecipeError
+from distrain.runs.records import state_pattern
 from launcher.plan import Plan, Rendezvous, StagePlan, local_rendezvous, stage_argv, stage_env
 
 POLL_S = 2
@@ -49,7 +50,7 @@ def run_node(plan: Plan, node: int, python: str = sys.executable) -> ExitCode:
 
 
 def _text(plan: Plan, node: int, python: str) -> str:
-    lines = ["(", 'is_done() { grep -qsE \'"state": *"done"\' "$1"; }']
+    lines = ["(", f'is_done() {{ grep -qsE {shlex.quote(state_pattern("done"))} "$1"; }}']
     for stage in plan.stages:
         if node == 0 or stage.nodes > 1:
             lines += _stage_lines(plan, stage, node, python)

@@ -10,7 +10,7 @@ from typing import Any
 from distrain import __version__
 from distrain.errors import NotFoundError
 from distrain.runs.durable import write_text
-from distrain.runs.folder import RunFolder
+from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import utc_now
 from launcher.report.charts import GRID, Chart, ChartSpec, Level, Series, build_chart
 from launcher.report.corpus import corpus_figures, source_tables
@@ -117,6 +117,7 @@ def _render(run: RunData, records_drawn: int) -> str:
         written=utc_now(),
         version=__version__,
         grid=GRID,
+        rejections=StageFolder(Path(), "").rejections.name,
     )
     return page.encode("utf-8", "backslashreplace").decode()  # names may hold half a pair
 

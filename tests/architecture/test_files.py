@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from distrain.runs.folder import STEP_PREFIX
+
 ROOT = Path(__file__).parents[2]
+TEMPLATES = sorted(
+    path for part in ("slurm", "launcher", "distrain") for path in (ROOT / part).rglob("*.j2")
+)
 SOURCES = sorted([*(ROOT / "launcher").rglob("*.py"), *(ROOT / "distrain").rglob("*.py")])
 RUN_FOLDER = ROOT / "distrain" / "runs" / "folder.py"
 VAGUE_NAMES = {"utils", "util", "helpers", "common", "misc"}
@@ -41,6 +46,46 @@ def test_the_names_of_the_run_folder_are_found():
 def test_only_run_folder_knows_the_file_names_of_a_run(path):
     if path != RUN_FOLDER:
         assert not file_names(ast.parse(path.read_text())) & OWNED
+
+
+def path_parts(tree: ast.AST) -> set[str]:
+    """Return the literal names that are put behind a ``/``, and what comes before a number."""
+    parts = [
+        node.right
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+    ]
+    names = {node.value for node in parts if isinstance(node, ast.Constant)}
+    for node in parts:
+        if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+            names.add(node.values[0].value)
+    return {str(name) for name in names} | {STEP_PREFIX}
+
+
+def names_spelled_in(template: str) -> set[str]:
+    """Return the names of the run folder in what a template itself says, but for comments."""
+    own = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}|(?m:(^| )#(?!SBATCH).*$)", "", template)
+    words = {part for part in PATH_PARTS if "." in part or part.endswith(("_", "-"))}
+    return {word for word in words if word in own} | {
+        part for part in PATH_PARTS if re.search(rf"/{re.escape(part)}\b", own)
+    }
+
+
+PATH_PARTS = path_parts(ast.parse(RUN_FOLDER.read_text()))
+
+
+def test_the_names_of_folders_are_found_and_so_is_each_way_to_spell_them():
+    assert {"checkpoints", "work", "control", "stop", "state.json", "slurm-", "step_"} <= PATH_PARTS
+    script = """#SBATCH --output={{ state.json }}
+    rm "$stage"/work/x.json  # control/stop
+    for path in $checkpoints/step_*; do grep done "state.json"; touch /control/save; done
+    """
+    assert names_spelled_in(script) == {"work", "step_", "state.json", "control", "save"}
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=name_of)
+def test_a_template_gets_the_names_of_the_run_folder(path):
+    assert names_spelled_in(path.read_text()) == set()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.errors import RecipeError
-from distrain.runs.folder import RunFolder
+from distrain.runs.folder import STEP_PREFIX, RunFolder
+from distrain.runs.records import REQUEUE_PATTERN, state_pattern
 from launcher.backends.slurm.jobs import StageJob
 from launcher.plan import Rendezvous, StagePlan, phase_argv, stage_argv, stage_env
 from launcher.resources import resource_folder
@@ -57,7 +58,12 @@ def render_job(
         template = STAGE_TEMPLATE
         values |= {
             "patience": max(launch.grace_period - PATIENCE_MARGIN_S, 1),
-            "events": str(run.events),
+            "attempts": run.stage(stage.name).slurm_attempts("$SLURM_JOB_ID").name,
+            "done_pattern": state_pattern("done"),
+            "stopped_pattern": state_pattern("stopped"),
+            "ended_pattern": state_pattern("done", "stopped"),
+            "requeue_pattern": REQUEUE_PATTERN,
+            "step_prefix": STEP_PREFIX,
             "resume_command": f"distrain resume {shlex.quote(run.root.name)}",
             "command": _command(stage, run, python),
         }
@@ -91,7 +97,7 @@ def _values(
     time_limit = launch.time_limit or site.time_limit
     _check_grace(launch.grace_period, time_limit)
     stage, folder = job.stage, run.stage(job.stage.name)
-    log = "slurm-%A_%a.log" if job.tasks > 1 else "slurm-%j.log"
+    log = folder.slurm_log("%A_%a" if job.tasks > 1 else "%j").name
     return {
         "stage": stage.name,
         "run_name": run.root.name,
@@ -104,10 +110,15 @@ def _values(
         "time_limit": slurm_time(time_limit),
         "grace_period": launch.grace_period,
         "max_restarts": launch.max_restarts,
-        "stage_folder": str(folder.path),
-        "control_folder": str(run.control),
+        "run": run,
+        "folder": folder,
         "env": _variables(stage, site),
     }
+
+
+def _quote(value: object) -> str:
+    """Quote a text or a path for the shell."""
+    return shlex.quote(str(value))
 
 
 def _environment() -> Environment:
@@ -119,7 +130,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # shell, not HTML: every value passes `sh` or `directive`
     )
-    environment.filters |= {"sh": shlex.quote, "directive": directive, "json": json.dumps}
+    environment.filters |= {"sh": _quote, "directive": directive, "json": json.dumps}
     return environment
 
 
