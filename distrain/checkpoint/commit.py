@@ -1,19 +1,20 @@
 """The commit record: what a checkpoint consists of, to the byte.
 
 ``commit.json`` holds size and SHA-256 of every other file, the step, the number of ranks that
-wrote, and a digest of itself. It has one possible spelling (canonical JSON), so a flipped byte
-anywhere in it is found like one anywhere else.
+wrote, the digest of the content, and a digest of itself. It has one possible spelling (canonical
+JSON), so a flipped byte anywhere in it is found like one anywhere else.
 """
 
 import errno
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.checkpoint.layout import COMMIT, Name
+from distrain.checkpoint.layout import COMMIT, EXTRA, Name
 from distrain.errors import CheckpointError
 from distrain.runs import durable
 
@@ -30,6 +31,16 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class Content:
+    """Digests of what the tensors hold, whoever wrote them and wherever; see ``content.py``."""
+
+    product: str
+    """Of weights and buffers: names what a later stage is built from."""
+    rest: str
+    """Of all else, such as moments."""
+
+
+@dataclass(frozen=True)
 class Commit:
     """What ``commit.json`` says."""
 
@@ -37,6 +48,8 @@ class Commit:
     world_size: int
     """Ranks that wrote; any number may read."""
     files: Mapping[str, FileRecord]
+    content: Content | None = None
+    """``None``: written by a version that took no digest of the content."""
     format_version: int = FORMAT_VERSION
 
 
@@ -71,34 +84,87 @@ def read_commit(folder: Path) -> Commit:
     """Read the record and check it against itself and the folder's name.
 
     Raises:
-        DamagedError: It is missing, changed, or that of another step.
+        DamagedError: It is missing, changed, of an impossible form, or that of another step.
         CheckpointError: It is whole but of a later format.
+        OSError: It cannot be read here, which says nothing about the bytes.
     """
-    try:
-        content = (folder / COMMIT).read_bytes()
-    except FileNotFoundError:
-        raise DamagedError(f"{COMMIT} is missing") from None
-    try:
-        record: Any = json.loads(content)
-        body = record["commit"]
-        stated = record["sha256"]
-        same_spelling = content == _canonical(record)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{COMMIT} cannot be read: {error}") from error
-    if not same_spelling or stated != hashlib.sha256(_canonical(body)).hexdigest():
-        raise DamagedError(f"{COMMIT} does not match its own digest")
-    if body["format_version"] != FORMAT_VERSION:
+    body = _read_body(folder / COMMIT)
+    version = body.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise CheckpointError(
             str(folder),
-            f"format version {body['format_version']}",
+            f"format version {version}",
             f"format version {FORMAT_VERSION}",
             "Use the version of distrain that wrote it.",
         )
+    try:
+        commit = _decode(body)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{COMMIT} is no commit record: {error!r}") from error
     name = Name.parse(folder.name)
-    if name is not None and name.step != body["step"]:
-        raise DamagedError(f"{COMMIT} is that of step {body['step']}")
-    files = {path: FileRecord(**record) for path, record in body["files"].items()}
-    return Commit(body["step"], body["world_size"], files)
+    if name is not None and name.step != commit.step:
+        raise DamagedError(f"{COMMIT} is that of step {commit.step}")
+    return commit
+
+
+def read_extra(folder: Path) -> dict[str, Any]:
+    """Read what was saved with the step besides tensors.
+
+    Raises:
+        DamagedError: It is not there, or no JSON object.
+        OSError: It cannot be read here.
+    """
+    return _read_object(folder / EXTRA)
+
+
+def _read_body(path: Path) -> dict[str, Any]:
+    """Return what the record states, when its digest and spelling are its own."""
+    record = _read_object(path)
+    try:
+        body = record["commit"]
+        is_own = record["sha256"] == hashlib.sha256(_canonical(body)).hexdigest()
+        is_own = is_own and path.read_bytes() == _canonical(record)
+    except (ValueError, KeyError, RecursionError) as error:
+        raise DamagedError(f"{path.name} cannot be read: {error!r}") from error
+    if not is_own:
+        raise DamagedError(f"{path.name} does not match its own digest")
+    if not isinstance(body, dict):
+        raise DamagedError(f"{path.name} is no commit record but a {type(body).__name__}")
+    return body
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        # Not opened otherwise: a pipe of that name would be waited for, for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DamagedError(f"{path.name} is not a file")
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DamagedError(f"{path.name} is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise DamagedError(f"{path.name} cannot be read: it is no JSON object")
+    return value
+
+
+def _decode(body: Mapping[str, Any]) -> Commit:
+    """Make the record of what its JSON says; any error means that the JSON is no record."""
+    files = {name: FileRecord(**fields) for name, fields in body["files"].items()}
+    content = None if body.get("content") is None else Content(**body["content"])
+    if not all(_is_count(file.size) and isinstance(file.sha256, str) for file in files.values()):
+        raise ValueError("a file without size and digest")
+    if body["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"format version {body['format_version']}")
+    if not (_is_count(body["step"]) and _is_count(body["world_size"])):
+        raise ValueError(f"step {body['step']}, world size {body['world_size']}")
+    if content and not all(isinstance(digest, str) for digest in asdict(content).values()):
+        raise ValueError("a digest of the content that is no text")
+    return Commit(body["step"], body["world_size"], files, content)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def verify(folder: Path, *, part: int = 0, num_parts: int = 1) -> str | None:
@@ -123,6 +189,8 @@ def verify(folder: Path, *, part: int = 0, num_parts: int = 1) -> str | None:
         for name, record in ordered[part::num_parts]:
             if digest_file(folder / name) != record:
                 raise DamagedError(f"{name} does not match its digest")  # noqa: TRY301
+        if part == 0 and EXTRA in commit.files:
+            read_extra(folder)
     except DamagedError as damage:
         return str(damage)
     except OSError as error:

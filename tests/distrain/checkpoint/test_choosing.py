@@ -109,6 +109,18 @@ def test_all_files_of_another_step_are_found(stage):
     assert_previous_is_used(stage, f"{COMMIT} is that of step 100")
 
 
+@pytest.mark.parametrize("content", ['{"commit":{"files":null}}', "[" * 200_000, "{}"])
+def test_a_commit_record_of_an_absurd_form_is_damage(stage, content):
+    (stage / "checkpoints" / NEWEST / COMMIT).write_text(content)
+    assert_previous_is_used(stage, COMMIT)
+
+
+def test_a_folder_in_the_place_of_the_commit_record_is_damage(stage):
+    (stage / "checkpoints" / NEWEST / COMMIT).unlink()
+    (stage / "checkpoints" / NEWEST / COMMIT).mkdir()
+    assert_previous_is_used(stage, f"{COMMIT} is not a file")
+
+
 def test_two_ranks_whose_files_changed_places_are_found(stage):
     one, two = (stage / "checkpoints" / NEWEST / f"__{rank}_0.distcp" for rank in range(2))
     kept = one.read_bytes()

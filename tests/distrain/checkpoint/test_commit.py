@@ -1,17 +1,20 @@
+import hashlib
 import json
+import os
 import random
 
 import pytest
 
 from distrain.checkpoint.commit import (
     Commit,
+    Content,
     FileRecord,
     digest_file,
     read_commit,
     verify,
     write_commit,
 )
-from distrain.checkpoint.layout import COMMIT
+from distrain.checkpoint.layout import COMMIT, EXTRA
 from distrain.errors import CheckpointError
 
 
@@ -60,6 +63,77 @@ def test_the_same_content_in_another_spelling_is_found(checkpoint):
 def test_a_record_of_another_form_is_damage_not_a_crash(checkpoint, content):
     (checkpoint / COMMIT).write_bytes(content)
     assert COMMIT in str(verify(checkpoint))
+
+
+WHOLE = {"step": 7, "world_size": 2, "files": {}, "format_version": 1, "content": None}
+NO_RECORDS = {
+    "no step": {key: value for key, value in WHOLE.items() if key != "step"},
+    "no files": WHOLE | {"files": None},
+    "files in a list": WHOLE | {"files": [1]},
+    "a file that is a number": WHOLE | {"files": {"file0": 7}},
+    "a size that is text": WHOLE | {"files": {"file0": {"size": "7", "sha256": ""}}},
+    "a file with a field more": WHOLE | {"files": {"file0": {"size": 7, "sha256": "", "x": 1}}},
+    "a step that is text": WHOLE | {"step": "7"},
+    "a step that is a truth": WHOLE | {"step": True},
+    "a step below zero": WHOLE | {"step": -7},
+    "no ranks": WHOLE | {"world_size": None},
+    "an earlier format": WHOLE | {"format_version": 0},
+    "a format that is text": WHOLE | {"format_version": "1"},
+    "content that is text": WHOLE | {"content": "ab"},
+    "content of numbers": WHOLE | {"content": {"product": 1, "rest": 2}},
+    "a list": [WHOLE],
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("body", NO_RECORDS.values(), ids=NO_RECORDS)
+def test_a_record_true_to_itself_but_of_no_use_is_damage(checkpoint, body):
+    digest = hashlib.sha256(spelled(body)).hexdigest()
+    (checkpoint / COMMIT).write_bytes(spelled({"commit": body, "sha256": digest}))
+    assert f"{COMMIT} is no commit record" in str(verify(checkpoint))
+
+
+def spelled(value):
+    return (json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n").encode()
+
+
+@pytest.mark.parametrize("depth", [900, 200_000])
+def test_a_record_nested_without_end_is_damage(checkpoint, depth):
+    (checkpoint / COMMIT).write_text('{"commit":' + "[" * depth + "]" * depth + ',"sha256":""}')
+    assert COMMIT in str(verify(checkpoint))
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+@pytest.mark.parametrize("file", [COMMIT, "file1"])
+def test_what_is_no_file_is_damage(checkpoint, make, file):
+    (checkpoint / file).unlink()
+    make(checkpoint / file)
+    assert file in str(verify(checkpoint))
+
+
+def test_extra_that_is_no_object_is_damage(checkpoint):
+    (checkpoint / EXTRA).write_text("[]")
+    files = {path.name: digest_file(path) for path in checkpoint.iterdir() if path.name != COMMIT}
+    (checkpoint / COMMIT).unlink()
+    write_commit(checkpoint, Commit(7, 2, files))
+    assert verify(checkpoint) == f"{EXTRA} cannot be read: it is no JSON object"
+
+
+def test_the_digest_of_the_content_is_kept(checkpoint):
+    files = read_commit(checkpoint).files
+    (checkpoint / COMMIT).unlink()
+    write_commit(checkpoint, Commit(7, 2, files, Content("ab", "cd")))
+    assert verify(checkpoint) is None
+    assert read_commit(checkpoint).content == Content("ab", "cd")
+
+
+def test_a_record_from_before_the_digest_of_the_content_is_read(checkpoint):
+    body = json.loads((checkpoint / COMMIT).read_text())["commit"]
+    del body["content"]
+    digest = hashlib.sha256(spelled(body)).hexdigest()
+    (checkpoint / COMMIT).write_bytes(spelled({"commit": body, "sha256": digest}))
+    assert verify(checkpoint) is None
+    assert read_commit(checkpoint).content is None
 
 
 def test_a_checkpoint_under_the_name_of_another_step_is_found(checkpoint):
