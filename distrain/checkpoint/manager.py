@@ -6,7 +6,6 @@ every rank. There are never two saves in flight.
 """
 
 import errno
-import json
 import logging
 import math
 import threading
@@ -16,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.checkpoint.agreement import FailedError, describe, on_first
+from distrain.checkpoint.agreement import FailedError, agree, describe, on_first
 from distrain.checkpoint.choosing import choose_newest_good, remove
+from distrain.checkpoint.commit import Content, read_commit, read_extra
+from distrain.checkpoint.content import join, sum_hashes
 from distrain.checkpoint.dcp import load_entries
-from distrain.checkpoint.layout import EXTRA, Name, committed
+from distrain.checkpoint.layout import Name, committed
 from distrain.checkpoint.retention import expired
 from distrain.checkpoint.staging import Staging
 from distrain.checkpoint.writing import Written, write_checkpoint
@@ -79,6 +80,7 @@ class CheckpointManager:
         self._staging = Staging()
         self._in_flight: _Save | None = None
         self._latest: tuple[int, Mapping[str, object]] | None = None
+        self._content: Content | None = None
         self._good: set[Name] = set()
 
     def save(self, step: int, state: State, extra: Mapping[str, object]) -> None:
@@ -109,8 +111,11 @@ class CheckpointManager:
         save.thread.start()
         save.blocked_s = time.monotonic() - begun
 
-    def save_and_wait(self, step: int, state: State, extra: Mapping[str, object]) -> None:
+    def save_and_wait(self, step: int, state: State, extra: Mapping[str, object]) -> Content:
         """Make sure that this moment is on disk; nothing is written if it is. Collective.
+
+        Returns:
+            The digest of what is on disk.
 
         Raises:
             CheckpointError: On every rank: it could not be saved; earlier checkpoints are intact.
@@ -118,7 +123,9 @@ class CheckpointManager:
         begun = time.monotonic()
         self.wait()
         if self._latest == (step, extra):
-            return
+            if self._content is None:  # committed by a version that took no digest
+                self._content = join(agree(self._host, lambda: sum_hashes(state)))
+            return self._content
         save = _Save(step, extra, _size_bytes(state))
         self._in_flight = save
         self._write(save, state)
@@ -126,6 +133,8 @@ class CheckpointManager:
         failure = self._settle(save)
         if failure is not None:
             raise self._save_error(save, failure)
+        assert self._content is not None, "a save that did not fail has committed it"
+        return self._content
 
     def poll(self) -> None:
         """Report a background save that has ended; call it at each step. Not collective."""
@@ -161,7 +170,7 @@ class CheckpointManager:
             if name is None:
                 return None
             path = self._folder / str(name)
-            extra: dict[str, Any] = on_first(self._host, lambda: _read_extra(path))
+            commit, extra = on_first(self._host, lambda: (read_commit(path), read_extra(path)))
         except FailedError as failure:
             raise CheckpointError(
                 str(self._folder),
@@ -172,6 +181,7 @@ class CheckpointManager:
         load_entries(path, state, self._host.process_group)
         self._good = {name}
         self._latest = (name.step, extra)
+        self._content = commit.content
         return name.step, extra
 
     def _write(self, save: _Save, state: State) -> None:
@@ -203,6 +213,7 @@ class CheckpointManager:
         outcome = save.outcome
         if isinstance(outcome, Written):
             self._latest = (save.step, save.extra)
+            self._content = outcome.content
             self._report(
                 "checkpoint",
                 step=save.step,
@@ -245,8 +256,3 @@ class CheckpointManager:
 
 def _size_bytes(state: State) -> int:
     return sum(math.prod(entry.shape) * entry.dtype.itemsize for entry in state.values())
-
-
-def _read_extra(path: Path) -> dict[str, Any]:
-    extra: dict[str, Any] = json.loads((path / EXTRA).read_text(encoding="utf-8"))
-    return extra

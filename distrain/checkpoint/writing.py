@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.checkpoint.agreement import agree, on_first
-from distrain.checkpoint.commit import Commit, FileRecord, digest_file, write_commit
+from distrain.checkpoint.commit import Commit, Content, FileRecord, digest_file, write_commit
+from distrain.checkpoint.content import Sums, join, sum_hashes
 from distrain.checkpoint.dcp import save_entries
 from distrain.checkpoint.layout import EXTRA, METADATA, Name, free_name
 from distrain.parallel.collectives import HostGroup
@@ -22,6 +23,7 @@ class Written:
     name: Name
     size_bytes: int
     """Of all files of all ranks, the commit record aside."""
+    content: Content
 
 
 def write_checkpoint(
@@ -42,14 +44,23 @@ def write_checkpoint(
     name, saving = on_first(host, lambda: _begin(folder, step, extra))
     try:
         parts = agree(host, lambda: _write_part(saving, state, host))
-        files = {file: record for part in parts for file, record in part.items()}
-        commit = Commit(step, host.world_size, files)
+        files = {file: record for part in parts for file, record in part.files.items()}
+        content = join(part.sums for part in parts)
+        commit = Commit(step, host.world_size, files, content)
         on_first(host, lambda: _commit(saving, folder / str(name), commit))
     except BaseException:
         if host.rank == 0:
             shutil.rmtree(saving, ignore_errors=True)  # on a full disk this is what helps
         raise
-    return Written(name, sum(record.size for record in files.values()))
+    return Written(name, sum(record.size for record in files.values()), content)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one rank wrote."""
+
+    files: dict[str, FileRecord]
+    sums: Sums
 
 
 def _begin(folder: Path, step: int, extra: Mapping[str, object]) -> tuple[Name, Path]:
@@ -66,13 +77,13 @@ def _begin(folder: Path, step: int, extra: Mapping[str, object]) -> tuple[Name, 
     return name, saving
 
 
-def _write_part(saving: Path, state: State, host: HostGroup) -> dict[str, FileRecord]:
+def _write_part(saving: Path, state: State, host: HostGroup) -> _Part:
     """Write this rank's file, then digest it; rank 0 also answers for what it alone wrote."""
     save_entries(saving, state, host.process_group)
     own = [path.name for path in saving.glob(f"__{host.rank}_*")]
     if host.rank == 0:
         own += [METADATA, EXTRA]
-    return {file: digest_file(saving / file) for file in own}
+    return _Part({file: digest_file(saving / file) for file in own}, sum_hashes(state))
 
 
 def _commit(saving: Path, target: Path, commit: Commit) -> None:
