@@ -1,6 +1,5 @@
 """Writing one checkpoint: a fresh hidden folder, the bytes, the commit record, one rename."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from distrain.checkpoint.layout import EXTRA, METADATA, Name, free_name
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State
 from distrain.runs import durable
+from distrain.runs.records import json_text
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _begin(folder: Path, step: int, extra: Mapping[str, object]) -> tuple[Name, 
     folder.mkdir(parents=True, exist_ok=True)
     name = free_name(folder, step)
     saving = folder / name.hidden_for_saving()
-    content = (json.dumps(extra, indent=1) + "\n").encode()
+    content = (json_text(extra, indent=1) + "\n").encode()
     saving.mkdir()
     try:
         durable.write_file(saving / EXTRA, content)

@@ -2,12 +2,11 @@
 
 import json
 import logging
-import math
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from distrain.runs.durable import write_text
-from distrain.runs.records import Record
+from distrain.runs.records import Record, json_text
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ class MetricsFile:
 
     def append(self, record: Record) -> None:
         """Write one record; the kernel has it when this returns."""
-        self._file.write((json.dumps(record, allow_nan=False) + "\n").encode())
+        self._file.write((json_text(record) + "\n").encode())
         self._file.flush()
 
     def truncate_after(self, step: int) -> int:
@@ -64,7 +63,7 @@ def truncate_after(path: Path, step: int | None) -> int:
     if damaged and damaged != [len(lines)]:
         logger.warning("%s: dropping damaged lines %s", path, damaged)
     if len(kept) < len(lines):
-        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_text(path, "".join(json_text(record) + "\n" for record in kept))
     return len(records) - len(kept)
 
 
@@ -74,11 +73,3 @@ def _record(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and STEP in record else None
-
-
-def finite(fields: dict[str, Any]) -> dict[str, Any]:
-    """Replace NaN and infinity by null: neither is JSON, and strict readers refuse the line."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in fields.items()
-    }

@@ -4,6 +4,7 @@ Field names of ``metrics.jsonl`` are those that W&B and the report show.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -90,10 +91,31 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def json_text(value: object, indent: int | None = None) -> str:
+    """Write JSON that any reader takes: a number that is not finite becomes null.
+
+    The one writer of all records. Python's own would write ``NaN`` and ``Infinity``, which are no
+    JSON.
+    """
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(finite(value), indent=indent, allow_nan=False)
+
+
+def finite(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
+    """Replace NaN and infinities, at any depth, by the null that is written for them."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def append_record(path: Path, record: Record) -> None:
     """Append one JSON line in a single write, so that two writers never mix within a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = (json.dumps(record) + "\n").encode()
+    line = (json_text(record) + "\n").encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, line)
@@ -132,7 +154,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
 
 def write_json(path: Path, value: object) -> None:
     """Replace a JSON file so that a reader, or a crash, sees the old one or the new one whole."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    write_text(path, json_text(value, indent=1) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ A command is one function here (or in a file of its own) and one line in ``COMMA
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.reader import ShardedTokens
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError, DistrainError, ExitCode
+from distrain.runs.records import json_text
 from distrain.tools import publish_command, seen
 from distrain.tools.inspect import (
     Verified,
@@ -46,7 +46,7 @@ def run_command(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         for record in COMMANDS[arguments.command](arguments):
-            sys.stdout.write(json.dumps(record) + "\n")
+            sys.stdout.write(json_text(record) + "\n")
             sys.stdout.flush()
     except DistrainError as error:
         sys.stderr.write(f"error: {error}\n")

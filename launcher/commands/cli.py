@@ -5,7 +5,6 @@ Every command imports what it needs when it runs, so that ``--help`` answers at 
 progress to stderr.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distrain.errors import ExitCode
+from distrain.runs.records import json_text
 from launcher.commands.arguments import (
     DryRunOption,
     FromOption,
@@ -353,4 +353,4 @@ def _exit_unless_done(code: ExitCode) -> None:
 
 
 def _echo_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2))
+    typer.echo(json_text(value, indent=2))

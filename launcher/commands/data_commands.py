@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from distrain.errors import ExitCode, NotFoundError, PreflightError
+from distrain.runs.records import json_text
 from launcher.commands.arguments import JsonOption, RunArgument
 
 NEEDED_MODULES = ("numpy", "tokenizers", "xxhash", "zstandard")
@@ -97,7 +98,7 @@ def inspect(
     options = _reading(token_format, dtype, eos_id, tokenizer)
     records = list(_records(["inspect", found, *options]))
     if as_json:
-        _print(json.dumps({"target": found, "parts": records}, indent=2))
+        _print(json_text({"target": found, "parts": records}, indent=2))
     else:
         _print(inspection_text(records))
 
@@ -123,7 +124,7 @@ def verify(
             _print(verified_text(record))
     damaged = sum(len(record["damaged"]) for record in records)
     if as_json:
-        _print(json.dumps({"target": found, "damaged": damaged, "parts": records}, indent=2))
+        _print(json_text({"target": found, "damaged": damaged, "parts": records}, indent=2))
     elif damaged:
         typer.echo(damage_text(damaged), err=True)
     if damaged:
@@ -166,7 +167,7 @@ def sample(  # noqa: PLR0913
         *(["--tokens"] if tokens else []),
     ]
     for record in _records(arguments):
-        _print(json.dumps(record) if as_json else document_text(record))
+        _print(json_text(record) if as_json else document_text(record))
 
 
 @app.command()
@@ -199,7 +200,7 @@ def seen(
     records = _records(["seen", str(found.root), *wanted, *([f"--stage={stage}"] if stage else [])])
     head = next(records)
     if as_json:
-        typer.echo(json.dumps({"run": found.root.name} | head | {"parts": list(records)}, indent=2))
+        typer.echo(json_text({"run": found.root.name} | head | {"parts": list(records)}, indent=2))
         return
     for line in (step_lines if document is None else document_lines)(head, records):
         typer.echo(line)
@@ -235,7 +236,7 @@ def publish(
         if not as_json:
             _print(published_line(record))
     if as_json:
-        _print(json.dumps({"url": url, "parts": records}, indent=2))
+        _print(json_text({"url": url, "parts": records}, indent=2))
     else:
         _print(source_of_published(url))
 

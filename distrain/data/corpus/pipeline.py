@@ -4,7 +4,6 @@
 *commit* see them all, in the order of the plan. No result depends on who made which range.
 """
 
-import json
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from distrain.data.workers import WorkerPool, available_cpus
 from distrain.runs.durable import write_text
 from distrain.runs.folder import StageFolder
 from distrain.runs.phases import WHOLE, Share
-from distrain.runs.records import read_json, write_json
+from distrain.runs.records import json_text, read_json, write_json
 
 SAMPLE_BYTES = 8_000_000
 """Text that engines are compared on, at most; what they take of it is ``SAMPLE_CHARACTERS``."""
@@ -218,7 +217,7 @@ class Pipeline:
 
 def _write_rejections(path: Path, rejections: dict[str, list[Rejection]]) -> None:
     lines = [
-        json.dumps({"source": source} | rejection.to_record())
+        json_text({"source": source} | rejection.to_record())
         for source, found in rejections.items()
         for rejection in found
     ]

@@ -1,8 +1,6 @@
-import json
-
 import pytest
 
-from distrain.monitor.metrics_file import MetricsFile, finite, truncate_after
+from distrain.monitor.metrics_file import MetricsFile, truncate_after
 from distrain.runs.records import read_records
 
 STEP = "train/global_step"
@@ -76,9 +74,3 @@ def test_numbers_survive_the_rewrite_bitwise(path):
     file.append({STEP: 8, "train/loss": loss})
     file.truncate_after(7)
     assert list(read_records(path))[-1]["train/loss"] == loss
-
-
-def test_what_is_not_finite_becomes_null():
-    fields = finite({"train/loss": float("nan"), "train/grad_norm": float("inf"), STEP: 3})
-    assert fields == {"train/loss": None, "train/grad_norm": None, STEP: 3}
-    json.dumps(fields, allow_nan=False)
