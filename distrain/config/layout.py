@@ -1,4 +1,4 @@
-"""How many processes a stage gets and how its batch is cut over them. Pure."""
+"""How many processes and steps a stage gets and how its batch is cut over ranks. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,6 +139,28 @@ def microbatches_per_rank(training: TrainingConfig, world_size: int) -> int:
             f"{batch - batch % step + step}.",
         )
     return share // limit
+
+
+def count_steps(training: TrainingConfig, num_samples: int | None = None) -> int | None:
+    """Return the optimizer steps of a stage, however the recipe states its length.
+
+    A part of a global batch is no step: the result is rounded down, and may be 0.
+
+    Args:
+        training: Its ``training`` section.
+        num_samples: Samples of the train split in one epoch, where they have been counted.
+
+    Returns:
+        ``None`` where only the data can tell (``num_epochs``) and nobody has counted them.
+    """
+    batch = training.global_batch_size
+    if training.max_steps is not None:
+        return training.max_steps
+    if training.max_tokens is not None:
+        return training.max_tokens // (batch * training.sequence_length)
+    if training.num_epochs is None or num_samples is None:
+        return None
+    return int(training.num_epochs * num_samples / batch)
 
 
 def _divisors(number: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from distrain.checkpoint.manager import CheckpointManager
-from distrain.config.layout import resolve_layout
+from distrain.config.layout import count_steps, resolve_layout
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import TrainStage
 from distrain.config.training import TrainingConfig
@@ -65,7 +65,7 @@ def build_run(task: TrainTask, host: HostGroup) -> Run:
     stage, training = task.stage, task.stage.training
     device = resolve_device(training.device)
     engine = build_engine_of(task, host, device)
-    max_steps = count_steps(training, streams_read(task.data, task.train))
+    max_steps = steps_of(training, streams_read(task.data, task.train))
     loader = build_loader(task, engine)  # 1-3
     monitor = build_monitor(task, host, device, max_steps)
     wishes = Wishes(task.run, host)
@@ -188,24 +188,20 @@ def build_validation(
     return Validation(engine, host, summed_cross_entropy, microbatches, config.eval_steps, device)
 
 
-def count_steps(training: TrainingConfig, train: Mapping[str, Stream]) -> int:
-    """Return the length of the stage in steps, however the recipe states it.
+def steps_of(training: TrainingConfig, train: Mapping[str, Stream]) -> int:
+    """Return the length of the stage in steps.
 
     Raises:
         RecipeError: It comes out as less than one step.
     """
-    if training.max_steps is not None:
-        return training.max_steps
-    batch = training.global_batch_size
-    if training.max_tokens is not None:
-        steps, setting = training.max_tokens // (batch * training.sequence_length), "max_tokens"
-    else:
-        assert training.num_epochs is not None, "the schema asks for one of the three"
-        steps, setting = int(training.num_epochs * count_samples(train) / batch), "num_epochs"
+    steps = count_steps(training, count_samples(train) if training.num_epochs is not None else None)
+    assert steps is not None, "the samples are counted"
     if steps < 1:
+        setting = "max_tokens" if training.max_tokens is not None else "num_epochs"
         raise RecipeError(
             f"training.{setting}",
-            f"{getattr(training, setting)}, less than one global batch of {batch} sequences",
+            f"{getattr(training, setting)}, less than one global batch of "
+            f"{training.global_batch_size} sequences",
             "at least one step",
             f"Raise training.{setting} or lower training.global_batch_size.",
         )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from launcher.report.corpus import prepare_tables
-from launcher.report.data import Fields, RunData, StageData, number
+from launcher.report.data import Fields, RunData, StageData, fields, number
 from launcher.report.parts import Figure, Table
 from launcher.report.text import (
     MINUS,
@@ -211,7 +211,8 @@ def _standing(run: RunData) -> str:
 
 
 def _of_total(stage: StageData, before: str = "") -> str:
-    total = number((stage.settings.get("training") or {}).get("max_steps"))
+    planned = (stage.data, fields(stage.settings.get("training")))  # the first knows of any length
+    total = next((n for part in planned if (n := number(part.get("max_steps"))) is not None), None)
     return "" if total is None else f"{before}of {integer(total)}"
 
 

@@ -4,11 +4,11 @@ Reads plain files only, so the stage never waits for whoever watches it.
 """
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from distrain.config.layout import count_steps
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.runs.folder import RunFolder
 
@@ -102,11 +102,4 @@ def total_steps(recipe: Recipe, stage: str) -> int | None:
     section = recipe.stages[stage]
     if not isinstance(section, TrainStage):
         return None
-    training = section.training
-    if training.max_steps is not None:
-        return training.max_steps
-    if training.max_tokens is not None:
-        return math.ceil(
-            training.max_tokens / (training.global_batch_size * training.sequence_length)
-        )
-    return None
+    return count_steps(section.training)

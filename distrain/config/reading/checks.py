@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from distrain.config.data import DataConfig, PairsConfig
 from distrain.config.launch import LaunchConfig
-from distrain.config.layout import microbatches_per_rank, resolve_layout
+from distrain.config.layout import count_steps, microbatches_per_rank, resolve_layout
 from distrain.config.reading.check_mixture import check_mixture
 from distrain.config.reading.check_needs import check_needs, check_source_of_model
 from distrain.config.reading.check_tokens import check_token_sources
@@ -81,24 +81,23 @@ def _check_sequence(stage: StageParts, training: TrainingConfig) -> Iterator[Fin
         )
 
 
-def known_steps(training: TrainingConfig) -> int | None:
-    """Return the steps of a run; ``None`` when that depends on the data (``num_epochs``)."""
-    if training.max_steps is not None:
-        return training.max_steps
-    if training.max_tokens is not None:
-        return -(-training.max_tokens // (training.sequence_length * training.global_batch_size))
-    return None
-
-
 def _check_schedule(stage: StageParts, training: TrainingConfig) -> Iterator[Finding]:
-    schedule, steps = stage.get("lr_scheduler", LrSchedulerConfig), known_steps(training)
+    schedule, steps = stage.get("lr_scheduler", LrSchedulerConfig), count_steps(training)
+    if steps == 0:
+        batch = training.global_batch_size * training.sequence_length
+        yield Finding(
+            stage.name,
+            ("training", "max_tokens"),
+            f"training.max_tokens: found {training.max_tokens}, less than one step; expected at "
+            f"least {batch}, training.global_batch_size * training.sequence_length",
+        )
     if schedule is None:
         return
     decay = schedule.decay_steps
     if decay is not None and schedule.name != "wsd":
         message = f"lr_scheduler.decay_steps has no effect with lr_scheduler.name={schedule.name}"
         yield Finding(stage.name, ("lr_scheduler", "decay_steps"), message, is_note=True)
-    if steps is None:
+    if not steps:
         return
     if schedule.warmup_steps > steps:
         yield Finding(

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from distrain.config.layout import (
     Layout,
+    count_steps,
     microbatches_per_rank,
     order_of,
     resolve_layout,
@@ -130,6 +131,21 @@ def test_a_batch_that_cannot_be_cut_is_refused_with_values_that_work(
     with pytest.raises(RecipeError) as caught:
         microbatches_per_rank(training, world_size)
     assert caught.value.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("length", "num_samples", "steps"),
+    [
+        ({"max_steps": 7}, None, 7),
+        ({"max_tokens": 500_000}, None, 244),  # 244.1: a part of a batch is no step
+        ({"max_tokens": 2047}, None, 0),
+        ({"num_epochs": 1.5}, None, None),
+        ({"num_epochs": 1.5}, 75, 14),  # 14.06
+    ],
+)
+def test_the_length_of_a_stage_is_in_whole_steps(length, num_samples, steps):
+    training = TrainingConfig(global_batch_size=8, sequence_length=256, **length)
+    assert count_steps(training, num_samples) == steps
 
 
 def test_stages_follow_their_needs_and_else_the_file(recipe):

@@ -9,7 +9,13 @@ from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import write_json
 from launcher.report.page import MAX_BYTES, write_report
-from tests.launcher.report.runs import RunWriter, curated_run, finished_run, pretrain_result
+from tests.launcher.report.runs import (
+    RunWriter,
+    curated_run,
+    data_record,
+    finished_run,
+    pretrain_result,
+)
 
 PATH = re.compile(r'data-label="([^"]*)" data-points="(\d+)"')
 
@@ -122,6 +128,17 @@ def test_run_in_the_middle(tmp_path):
     assert "Running stage pretrain at step 210 of 430; 0 of 5 stages done." in page
     assert ("train", "210") in PATH.findall(page)
     assert "Could not be read" not in page
+
+
+def test_a_length_in_tokens_is_shown_in_the_steps_that_the_stage_counted(tmp_path):
+    writer = RunWriter(tmp_path / "tokens")
+    text = writer.run.resolved.read_text().replace("max_steps: 430", "max_tokens: 880000")
+    writer.run.resolved.write_text(text)
+    writer.event("started", "pretrain", attempt=1)
+    write_json(writer.run.stage("pretrain").data, data_record(max_steps=429))
+    writer.state("pretrain", "running", 1)
+    writer.steps("pretrain", 1, 1, 210, total=429)
+    assert "Running stage pretrain at step 210 of 429; 0 of 5 stages done." in page_of(writer.run)
 
 
 def test_failed_run_says_why(tmp_path):

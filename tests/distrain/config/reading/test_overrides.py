@@ -89,7 +89,8 @@ def test_a_list_entry_is_only_replaced_where_it_is(recipe):
         load_recipe(recipe, ["optimizer.betas.0=big"])
 
 
-COUNTS = st.integers(min_value=1, max_value=10**6)
+COUNTS = st.integers(min_value=2048, max_value=10**6)
+"""Not below a few steps of the tiny recipe."""
 
 
 @settings(max_examples=40, deadline=None)
