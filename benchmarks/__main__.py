@@ -5,6 +5,7 @@ import sys
 
 BENCHMARKS = (
     "launcher_start",
+    "yaml_reading",
     "step_overhead",
     "checkpoint_stall",
     "data.loader",

@@ -89,7 +89,7 @@ class ProblemList:
     """Collects mistakes while a recipe is read."""
 
     def __init__(self) -> None:
-        self._problems: list[Problem] = []
+        self._problems: dict[Problem, None] = {}
         self._places: set[Place] = set()
         self._files: dict[str, int] = {}
 
@@ -107,7 +107,7 @@ class ProblemList:
         """
         problem = Problem(place, message)
         if problem not in self._problems and (beside_others or place not in self._places):
-            self._problems.append(problem)
+            self._problems[problem] = None
         if not beside_others:
             self._places.add(place)
 

@@ -2,17 +2,25 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from distrain.config.reading.problems import Place, ProblemList
 
 if TYPE_CHECKING:
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
     from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 Scalar: TypeAlias = str | int | float | bool | None
+
+MAX_DEPTH = 50
+"""Of lists and mappings within each other; the schema needs a tenth of it."""
+MAX_NODES = 2_000_000
+"""Of one file, each alias counted as what it stands for: a few lines can hold billions."""
+TOO_DEEP = f"more than {MAX_DEPTH} lists and mappings within each other; write it flatter"
+TOO_MANY = (
+    f"more than {MAX_NODES:,} values up to here, with each alias counted as what it stands for; "
+    "remove aliases of aliases"
+)
 
 _STANDARD_TAG = "tag:yaml.org,2002:"
 _SCALAR_TAGS = frozenset({"str", "int", "float", "bool", "null"})
@@ -72,14 +80,17 @@ def parse_tree(text: str, file: str, problems: ProblemList) -> Tree | None:
     problems.add_file(file)
     source = _Source(text.removeprefix("\ufeff"), file, problems)
     try:
-        node = _yaml().compose(source.text)
+        node = source.yaml.compose(source.text)
     except YAMLError as error:
         source.add_syntax_error(error)
         return None
     if node is None:
         problems.add(Place(file, 1, 1), "the file is empty; expected a mapping")
         return None
-    return source.tree(node, None, ())
+    try:
+        return source.tree(node, None)
+    except _TooLargeError:
+        return None
 
 
 def parse_value(text: str, place: Place, problems: ProblemList) -> Tree | None:
@@ -103,21 +114,39 @@ def _moved(tree: Tree, place: Place) -> Tree:
     return Tree(value, place, place, tree.raw)
 
 
-@cache
-def _yaml() -> "YAML":
-    from ruamel.yaml import YAML
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a node became, for the aliases of it: made once, however often it is used."""
 
-    return YAML(typ="safe", pure=True)
+    tree: Tree
+    nodes: int
+    """With all below it, each alias counted as what it stands for."""
+    depth: int
+
+
+class _TooLargeError(Exception):
+    """The rest of the file is left unread; the problem is noted."""
 
 
 class _Source:
     """One file while its nodes are turned into a tree."""
 
     def __init__(self, text: str, file: str, problems: ProblemList) -> None:
+        from ruamel.yaml import YAML
+
         self.text = text
         self.lines = text.splitlines()
         self.file = file
         self.problems = problems
+        self.yaml = YAML(typ="safe", pure=True)  # one a file: it counts depth, and keeps nodes
+        self.yaml.max_depth = MAX_DEPTH + 1  # ruamel counts scalars too
+        self._known: dict[int, _Known] = {}
+        self._open: set[int] = set()
+        """Nodes whose values are being read; one of them below itself has no end."""
+        self._nodes = 0
+        """Read so far, as ``_Known.nodes`` counts."""
+        self._deepest = 0
+        """Below the node that is being read."""
 
     def at(self, line: int, column: int, width: int = 1) -> Place:
         """Return a place from counts that start at 0."""
@@ -130,25 +159,61 @@ class _Source:
         stop = end.column if end.line == start.line else len(line.rstrip())
         return self.at(start.line, start.column, max(1, stop - start.column))
 
-    def tree(self, node: "Node", key: Place | None, above: tuple[int, ...]) -> Tree:
-        from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+    def tree(self, node: "Node", key: Place | None) -> Tree:
+        from ruamel.yaml.nodes import ScalarNode
+
+        if isinstance(node, ScalarNode):
+            self._nodes += 1
+            place = self.place(node)
+            if key is not None and not node.value and node.start_mark.index == node.end_mark.index:
+                place = key  # nothing is written: the parser's mark is on a later line
+            return Tree(self._scalar(node), place, key or place, str(node.value))
+        known = self._known.get(id(node))
+        if known is None:
+            known = self._branch(node, key)
+        else:
+            self._nodes += known.nodes
+        self._deepest = max(self._deepest, known.depth)
+        # Not at an item of a list: an alias there would be shown where its value is written.
+        if key is not None or not self._open:
+            self._check_size(key or known.tree.place, known.depth)
+        return known.tree.under(key or known.tree.place)
+
+    def _branch(self, node: "Node", key: Place | None) -> _Known:
+        """Read a list or a mapping for the first time."""
+        from ruamel.yaml.nodes import MappingNode
 
         place = self.place(node)
-        if id(node) in above:
+        if id(node) in self._open:
             self.problems.add(key or place, "an alias inside the value that it stands for")
-            return Tree(None, place, key or place)
-        above = (*above, id(node))
+            return _Known(Tree(None, place, place), 1, 1)
+        before, beside = self._nodes, self._deepest
+        self._nodes += 1
+        self._deepest = 0
+        self._open.add(id(node))
+        value: dict[str, Tree] | list[Tree]
         if isinstance(node, MappingNode):
-            return Tree(self._mapping(node, above), place, key or place)
-        if isinstance(node, SequenceNode):
+            value = self._mapping(node)
+        else:
             self._check_tag(node, "seq")
-            return Tree([self.tree(item, None, above) for item in node.value], place, key or place)
-        assert isinstance(node, ScalarNode)
-        if key is not None and not node.value and node.start_mark.index == node.end_mark.index:
-            place = key  # nothing is written: the parser's mark is on a later line
-        return Tree(self._scalar(node), place, key or place, str(node.value))
+            value = [self.tree(item, None) for item in node.value]
+        self._open.discard(id(node))
+        known = _Known(Tree(value, place, place), self._nodes - before, self._deepest + 1)
+        self._known[id(node)] = known
+        self._deepest = beside
+        return known
 
-    def _mapping(self, node: "MappingNode", above: tuple[int, ...]) -> dict[str, Tree]:
+    def _check_size(self, place: Place, depth: int) -> None:
+        """Stop at the first value that holds too much: what contains it holds more."""
+        if depth > MAX_DEPTH:
+            self.problems.add(place, TOO_DEEP)
+        elif self._nodes > MAX_NODES:
+            self.problems.add(place, TOO_MANY)
+        else:
+            return
+        raise _TooLargeError
+
+    def _mapping(self, node: "MappingNode") -> dict[str, Tree]:
         self._check_tag(node, "map")
         merged: dict[str, Tree] = {}
         own: dict[str, Tree] = {}
@@ -160,7 +225,7 @@ class _Source:
             name = key_node.value
             if key_node.tag == f"{_STANDARD_TAG}merge":
                 # Of several mappings merged by `<<`, the first one wins.
-                for source in reversed(list(self._merge_sources(value_node, place, above))):
+                for source in reversed(list(self._merge_sources(value_node, place))):
                     merged |= source
             elif name in own:
                 first = own[name].key.line
@@ -168,13 +233,11 @@ class _Source:
                     place, f"'{name}' is given twice, first in line {first}; keep one"
                 )
             else:
-                own[name] = self.tree(value_node, place, above)
+                own[name] = self.tree(value_node, place)
         return merged | own
 
-    def _merge_sources(
-        self, node: "Node", place: Place, above: tuple[int, ...]
-    ) -> Iterator[dict[str, Tree]]:
-        tree = self.tree(node, place, above)
+    def _merge_sources(self, node: "Node", place: Place) -> Iterator[dict[str, Tree]]:
+        tree = self.tree(node, place)
         for item in tree.value if isinstance(tree.value, list) else [tree]:
             if isinstance(item.value, dict):
                 yield item.value
@@ -191,7 +254,7 @@ class _Source:
             )
             return None
         try:
-            value: Scalar = _yaml().constructor.construct_object(node)
+            value: Scalar = self.yaml.constructor.construct_object(node)
         except ValueError:
             self.problems.add(self.place(node), f"'{node.value}' is not a valid {name}")
             return None
@@ -202,6 +265,8 @@ class _Source:
             self.problems.add(self.place(node), f"the tag '{node.tag}' is unknown; remove it")
 
     def add_syntax_error(self, error: "YAMLError") -> None:
+        from ruamel.yaml.composer import MaxDepthExceededError
+
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None)
         context, context_mark = (
@@ -213,6 +278,9 @@ class _Source:
             before = self.text[:position] if isinstance(position, int) else ""
             place = self.at(before.count("\n"), position - (before.rfind("\n") + 1))
             self.problems.add(place, "not YAML: a control character is in the text; remove it")
+            return
+        if isinstance(error, MaxDepthExceededError):
+            self.problems.add(self.at(mark.line, mark.column), TOO_DEEP)
             return
         line, column = mark.line, mark.column
         if context_mark is not None and line >= len(self.lines):

@@ -1,7 +1,13 @@
 import pytest
 
 from distrain.config.reading.problems import ProblemList
-from distrain.config.reading.yaml_source import parse_tree, parse_value, plain
+from distrain.config.reading.yaml_source import (
+    MAX_DEPTH,
+    MAX_NODES,
+    parse_tree,
+    parse_value,
+    plain,
+)
 
 
 def read(text):
@@ -79,3 +85,55 @@ def test_a_value_that_yaml_cannot_read_is_text():
         "5",
     ]
     assert len(problems) == 0
+
+
+def bomb(levels, width):
+    """Lists of aliases of lists of aliases: a few lines that stand for width**levels values."""
+    lines = ["l0: &l0 [x]"]
+    lines += [
+        f"l{level + 1}: &l{level + 1} [{', '.join([f'*l{level}'] * width)}]"
+        for level in range(levels)
+    ]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        (bomb(levels=9, width=10), "7:1", f"more than {MAX_NODES:,} values"),
+        (bomb(levels=40, width=2), "20:1", f"more than {MAX_NODES:,} values"),
+        (bomb(levels=9, width=10) + "\nm: {<<: [*l9, *l9]}", "7:1", "each alias counted"),
+        (bomb(levels=60, width=1), f"{MAX_DEPTH + 1}:1", f"more than {MAX_DEPTH} lists"),
+        ("a: " + "[" * 60 + "]" * 60, f"1:{4 + MAX_DEPTH}", f"more than {MAX_DEPTH} lists"),
+        ("a: " + "[" * 600, f"1:{4 + MAX_DEPTH}", f"more than {MAX_DEPTH} lists"),
+        ("a: " + "{b: " * 60 + "1" + "}" * 60, f"1:{4 * MAX_DEPTH + 1}", "write it flatter"),
+    ],
+)
+def test_what_holds_too_much_is_shown_where_it_does(text, place, words):
+    tree, problems = read(text)
+    assert tree is None
+    assert len(problems) == 1
+    assert problems[0][0] == f"f.yaml:{place}"
+    assert words in problems[0][1]
+
+
+def test_a_million_values_and_many_levels_are_read():
+    tree, problems = read(bomb(levels=5, width=15))  # l5 alone: 15**5 lists of one
+    assert problems == []
+    assert tree.mapping["l5"].value[0].value is tree.mapping["l4"].value
+    assert read("[" * MAX_DEPTH + "1" + "]" * MAX_DEPTH)[1] == []
+
+
+def test_an_alias_makes_no_copy_of_what_it_stands_for():
+    """So that the cost of reading follows the length of the text, as in ruamel itself."""
+    tree, _ = read("a: &x [1, [2, 3]]\nb: *x\n")
+    a, b = tree.mapping["a"], tree.mapping["b"]
+    assert b.value is a.value
+    assert (a.key.line, b.key.line) == (1, 2)
+    assert b.place == a.place
+
+
+def test_a_mistake_in_one_file_does_not_make_the_next_one_deeper():
+    for _ in range(2 * MAX_DEPTH):
+        read("a: [")
+    assert read("a: [[1]]")[1] == []
