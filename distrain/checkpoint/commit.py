@@ -8,13 +8,15 @@ JSON), so a flipped byte anywhere in it is found like one anywhere else.
 import errno
 import hashlib
 import json
+import pickle
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.checkpoint.layout import COMMIT, EXTRA, Name
+from distrain.checkpoint.index import IndexReader
+from distrain.checkpoint.layout import COMMIT, EXTRA, METADATA, Name
 from distrain.errors import CheckpointError
 from distrain.runs import durable
 
@@ -189,8 +191,8 @@ def verify(folder: Path, *, part: int = 0, num_parts: int = 1) -> str | None:
         for name, record in ordered[part::num_parts]:
             if digest_file(folder / name) != record:
                 raise DamagedError(f"{name} does not match its digest")  # noqa: TRY301
-        if part == 0 and EXTRA in commit.files:
-            read_extra(folder)
+        if part == 0:
+            _read_again(folder, commit)
     except DamagedError as damage:
         return str(damage)
     except OSError as error:
@@ -204,6 +206,17 @@ def verify(folder: Path, *, part: int = 0, num_parts: int = 1) -> str | None:
             "Make the folder readable for this user on every node, then run the same command.",
         ) from error
     return None
+
+
+def _read_again(folder: Path, commit: Commit) -> None:
+    """Read what a resume will read besides tensors; a digest may be as forged as its file."""
+    if EXTRA in commit.files:
+        read_extra(folder)
+    if METADATA in commit.files:
+        try:
+            IndexReader(folder).read_metadata()
+        except pickle.UnpicklingError as error:
+            raise DamagedError(f"{METADATA} cannot be read: {error}") from error
 
 
 def _compare_names(folder: Path, commit: Commit) -> None:

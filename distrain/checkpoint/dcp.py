@@ -16,7 +16,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
@@ -30,16 +29,14 @@ from distrain.checkpoint.entries import (
     SyncedWriter,
     os_error_behind,
 )
+from distrain.checkpoint.index import IndexReader
 from distrain.errors import CheckpointError
 from distrain.parallel.global_tensor import Box, State, whole
 
 # One process without a process group is a way of running that is meant here.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
-UNREADABLE = (
-    *(CheckpointException, OSError, ValueError, EOFError),
-    *(pickle.UnpicklingError, AttributeError, ImportError),  # an index of another torch
-)
+UNREADABLE = (CheckpointException, OSError, ValueError, EOFError, pickle.UnpicklingError)
 
 
 def save_entries(folder: Path, state: State, group: dist.ProcessGroup | None) -> None:
@@ -94,7 +91,7 @@ def load_entries(
         folder,
         lambda: state_dict_loader.load(
             entries,
-            storage_reader=FileSystemReader(folder),
+            storage_reader=IndexReader(folder),
             planner=BoxLoadPlanner(),
             process_group=group,
             no_dist=group is None,
@@ -131,11 +128,11 @@ def read_full(folder: Path, prefix: str = "model/") -> dict[str, Tensor]:
 def read_metadata(folder: Path) -> Metadata:
     """Read DCP's index: entry names, shapes, types and chunks.
 
-    It is a pickle: a checkpoint from a stranger can run code.
+    Raises:
+        CheckpointError: It cannot be read, or names what no index needs.
     """
-    reader = FileSystemReader(folder)
     metadata: list[Metadata] = []
-    _reading(folder, lambda: metadata.append(reader.read_metadata()))
+    _reading(folder, lambda: metadata.append(IndexReader(folder).read_metadata()))
     return metadata[0]
 
 
