@@ -1,7 +1,6 @@
 """Finding the newest checkpoint that is whole, and putting aside those that are not."""
 
 import logging
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -59,7 +58,7 @@ def _tidy(folder: Path) -> list[Name]:
 
 
 def put_aside(path: Path, quarantine: Path) -> Path:
-    """Move a damaged checkpoint; an earlier one of the same name stays.
+    """Move a damaged checkpoint, or the link to one; an earlier one of the same name stays.
 
     Returns:
         Where it lies now.
@@ -67,15 +66,19 @@ def put_aside(path: Path, quarantine: Path) -> Path:
     quarantine.mkdir(parents=True, exist_ok=True)
     target = quarantine / path.name
     number = 1
-    while target.exists():
+    while target.exists() or target.is_symlink():
         target = quarantine / f"{path.name}-{number}"
         number += 1
-    durable.move_folder(path, target)
+    if path.is_symlink():  # moved, one that counts from its own folder would lead elsewhere
+        target.symlink_to(path.resolve())
+        path.unlink()
+    else:
+        durable.move_folder(path, target)
     return target
 
 
 def remove(folder: Path, name: Name) -> None:
-    """Delete a checkpoint so that a crash in between leaves no half of it under its name."""
+    """Delete a checkpoint, or the link to one, so that a crash leaves no half under its name."""
     hidden = folder / name.hidden_for_deleting()
     durable.move_folder(folder / str(name), hidden)
-    shutil.rmtree(hidden)
+    durable.remove(hidden)

@@ -5,12 +5,12 @@ is not finished, or no longer wanted, has a hidden name: a reader never meets it
 """
 
 import re
-import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from distrain.runs import durable
 from distrain.runs.folder import STEP_PREFIX
 
 METADATA = ".metadata"
@@ -59,10 +59,14 @@ class Name:
 
 
 def committed(folder: Path) -> list[Name]:
-    """List the checkpoints of ``folder``, oldest first; their content is not looked at."""
+    """List the checkpoints of ``folder``, oldest first; their content is not looked at.
+
+    A link counts as what it leads to; one that leads nowhere is a checkpoint that lacks all.
+    """
     if not folder.is_dir():
         return []
-    names = (Name.parse(path.name) for path in folder.iterdir() if path.is_dir())
+    paths = (path for path in folder.iterdir() if path.is_dir() or path.is_symlink())
+    names = (Name.parse(path.name) for path in paths)
     return sorted(name for name in names if name is not None)
 
 
@@ -76,4 +80,4 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what a crash left unfinished. Only the one writer of ``folder`` may call this."""
     for prefix in (_SAVING, _DELETING):
         for path in folder.glob(f"{prefix}*"):
-            shutil.rmtree(path)
+            durable.remove(path)

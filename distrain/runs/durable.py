@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,6 +64,14 @@ def move_folder(source: Path, target: Path) -> None:
         sync(source.parent)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all it holds, or a link but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the name ``folder`` when the block ends well.
@@ -74,7 +82,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     partial = folder.with_name(f".{folder.name}.partial")
     replaced = folder.with_name(f".{folder.name}.replaced")
     for leftover in (partial, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
+        with suppress(OSError):  # what matters of it is noticed below
+            remove(leftover)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -83,8 +92,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         folder.rename(replaced)
     partial.rename(folder)
     sync(folder.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    with suppress(OSError):
+        remove(replaced)
