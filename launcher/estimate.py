@@ -51,13 +51,17 @@ def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
     return parameters * (FROZEN_BYTES if is_frozen else STATE_BYTES)
 
 
-def kept_checkpoint_bytes(recipe: Recipe) -> int:
-    """Return the disk space of all checkpoints at their most: those kept, and one being written."""
-    total = 0
+def kept_checkpoint_bytes(recipe: Recipe) -> dict[str, int]:
+    """Return the disk space of each stage's checkpoints at their most.
+
+    Those are the ones that are kept and one being written; a stage of unknown size is left out.
+    """
+    sizes = {}
     for name, stage in recipe.stages.items():
-        if isinstance(stage, TrainStage):
-            total += (checkpoint_bytes(recipe, name) or 0) * (stage.checkpoint.keep_last + 1)
-    return total
+        size = checkpoint_bytes(recipe, name)
+        if isinstance(stage, TrainStage) and size is not None:
+            sizes[name] = size * (stage.checkpoint.keep_last + 1)
+    return sizes
 
 
 def _vocab_size(recipe: Recipe, name: str) -> int | None:

@@ -3,6 +3,7 @@
 import glob
 import importlib.util
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from distrain.config.sources import (
 )
 from distrain.config.token_sources import TokenSource, is_url
 from distrain.errors import DistrainError, PreflightError
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import is_done
 from launcher.environment import available_cpus, gpu_names
 from launcher.estimate import kept_checkpoint_bytes
 from launcher.plan import Plan
@@ -131,15 +134,19 @@ def own_folder_as_source(recipe: Recipe, root: Path) -> Iterator[PreflightError]
 
 
 def missing_space(recipe: Recipe, root: Path) -> Iterator[PreflightError]:
-    """Yield an error if the checkpoints would not fit on the disk of the run."""
-    needed = kept_checkpoint_bytes(recipe)
+    """Yield an error if the checkpoints still to be written would not fit on the run's disk."""
+    run = RunFolder(root)
+    needed = 0
+    for name, size in kept_checkpoint_bytes(recipe).items():
+        if not is_done(run, name):
+            needed += max(0, size - _bytes_in(run.stage(name).checkpoints))
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
         yield PreflightError(
             str(root),
             f"{short_bytes(free)} free",
-            f"{short_bytes(needed)} for the checkpoints that are kept",
+            f"{short_bytes(needed)} for the checkpoints that are still to be written and kept",
             "Free space, lower checkpoint.keep_last, or set DISTRAIN_RUNS_DIR to another disk.",
         )
 
@@ -229,6 +236,19 @@ def _paths_of_source(setting: str, source: Source) -> Iterator[tuple[str, str, s
     for path in source.paths:
         if not is_url(path):  # what a store holds is seen when it is listed
             yield f"{setting}.paths", path, kind
+
+
+def _bytes_in(folder: Path) -> int:
+    """Size of the files below ``folder``; links in it lead to other disks and do not count."""
+    sizes = 0
+    for path in folder.rglob("*"):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # a run at work removes what it no longer keeps
+            continue
+        if stat.S_ISREG(status.st_mode):
+            sizes += status.st_size
+    return sizes
 
 
 def _exists(pattern: str, kind: str) -> bool:

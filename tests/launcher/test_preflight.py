@@ -1,9 +1,12 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from distrain.config.reading.load import load_recipe
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import write_json
 from launcher import preflight
 from launcher.estimate import checkpoint_bytes, kept_checkpoint_bytes, stage_parameters
 from launcher.preflight import (
@@ -119,13 +122,37 @@ def test_a_path_below_the_home_folder_is_found_there(tmp_path, monkeypatch):
         assert len(list(missing_paths(load_small(tmp_path, source).recipe))) == count, path
 
 
-def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(tmp_path, monkeypatch):
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk of which a test says how many bytes are free."""
+    usage = SimpleNamespace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    return usage
+
+
+def test_checkpoints_that_do_not_fit_on_the_disk_are_refused(tmp_path, disk):
     recipe = load_small(tmp_path).recipe
-    needed = kept_checkpoint_bytes(recipe)
-    for free, count in ((needed, 0), (needed - 1, 1)):
-        usage = type("Usage", (), {"free": free})
-        monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
+    needed = sum(kept_checkpoint_bytes(recipe).values())
+    for disk.free, count in ((needed, 0), (needed - 1, 1)):
         assert len(list(missing_space(recipe, tmp_path / "not" / "yet"))) == count
+
+
+def test_space_that_the_runs_own_checkpoints_hold_is_not_asked_for_again(tmp_path, disk):
+    recipe = load_small(tmp_path, "pretrain.checkpoint.keep_last=2").recipe
+    (needed,) = kept_checkpoint_bytes(recipe).values()
+    folder = RunFolder(tmp_path).stage("pretrain")
+    for step in (10, 20):
+        part = folder.checkpoints / f"step_{step:06d}" / "__0_0.distcp"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(bytes(needed // 3))
+    (tmp_path / "large").write_bytes(bytes(needed))
+    (folder.checkpoints / "step_000010" / "link").symlink_to(tmp_path / "large")
+    left = needed - 2 * (needed // 3)
+    for disk.free, count in ((left, 0), (left - 1, 1)):
+        assert len(list(missing_space(recipe, tmp_path))) == count
+    write_json(folder.state, {"state": "done", "attempt": 1, "step": 20})
+    disk.free = 0  # nothing is left to be written
+    assert not list(missing_space(recipe, tmp_path))
 
 
 def test_gpus_that_are_not_there_are_refused_before_anything_starts(tmp_path, monkeypatch):
