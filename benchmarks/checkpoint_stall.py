@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.measuring import ROUNDS, machine_line, table
 from distrain.checkpoint.manager import CheckpointManager
+from distrain.config.training import CheckpointConfig
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import Box, GlobalTensor, State
 
@@ -108,8 +109,7 @@ def measure(size: Size, host: HostGroup, folder: Path) -> list[str]:
     checkpoints = CheckpointManager(
         folder / size.name,
         folder / "quarantine",
-        keep_last=1,
-        async_save=True,
+        config=CheckpointConfig(keep_last=1),
         host=host,
         on_event=lambda _, fields: events.append(fields),
     )

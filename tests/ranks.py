@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import start_processes
+from torch.multiprocessing.spawn import ProcessContext, start_processes
 
 # The fork server imports torch once, and never touches a device: a rank then starts in
 # 0.1 s, where a spawned one takes as long as ``import torch``.
@@ -30,9 +30,36 @@ def run_ranks(
     Raises:
         TimeoutError: A rank still ran after ``timeout_s`` seconds; all were killed.
     """
+    ranks = _start(folder, world_size, body, args)
+    deadline = time.monotonic() + timeout_s
+    while not ranks.join(timeout=1):
+        if time.monotonic() > deadline:
+            raise TimeoutError(_kill(ranks, timeout_s))
+
+
+def exit_codes(
+    folder: Path, world_size: int, body: Callable[..., None], *args: object, timeout_s: float = 180
+) -> list[int | None]:
+    """Call ``body`` as ``run_ranks`` does, let each rank end by itself, and say how each did.
+
+    Raises:
+        TimeoutError: As of ``run_ranks``.
+    """
+    ranks = _start(folder, world_size, body, args)
+    deadline = time.monotonic() + timeout_s
+    for process in ranks.processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    if any(process.is_alive() for process in ranks.processes):
+        raise TimeoutError(_kill(ranks, timeout_s))
+    return [process.exitcode for process in ranks.processes]
+
+
+def _start(
+    folder: Path, world_size: int, body: Callable[..., None], args: tuple[object, ...]
+) -> ProcessContext:
     folder.mkdir(parents=True, exist_ok=True)
     store = f"file://{folder / f'store-{time.monotonic_ns()}'}"
-    ranks = start_processes(
+    ranks: ProcessContext | None = start_processes(
         _rank_main,
         (world_size, store, body, args),
         nprocs=world_size,
@@ -40,13 +67,14 @@ def run_ranks(
         start_method="forkserver",
     )
     assert ranks is not None
-    deadline = time.monotonic() + timeout_s
-    while not ranks.join(timeout=1):
-        if time.monotonic() > deadline:
-            stuck = [rank for rank, process in enumerate(ranks.processes) if process.is_alive()]
-            for process in ranks.processes:
-                process.kill()
-            raise TimeoutError(f"ranks {stuck} of {world_size} still ran after {timeout_s} s")
+    return ranks
+
+
+def _kill(ranks: ProcessContext, timeout_s: float) -> str:
+    stuck = [rank for rank, process in enumerate(ranks.processes) if process.is_alive()]
+    for process in ranks.processes:
+        process.kill()
+    return f"ranks {stuck} of {len(ranks.processes)} still ran after {timeout_s} s"
 
 
 def _rank_main(

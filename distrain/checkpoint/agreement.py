@@ -1,9 +1,8 @@
 """Doing something on all ranks so that a failure of one is known to all before the next thing."""
 
+import pickle
 from collections.abc import Callable
 from typing import TypeVar, cast
-
-from torch.distributed.checkpoint.api import CheckpointException
 
 from distrain.checkpoint.entries import os_error_behind
 from distrain.errors import DistrainError
@@ -30,20 +29,18 @@ class FailedError(Exception):
 
 
 def describe(error: BaseException) -> FailedError:
-    """Reduce any error to its cause; DCP wraps those of other ranks with their tracebacks."""
+    """Reduce any error to its cause."""
     if isinstance(error, FailedError):
         return error
     system = os_error_behind(error)
     if system is not None:
         place = f": {system.filename}" if system.filename else ""
         return FailedError(f"{system.strerror or system}{place}", system.errno)
-    if isinstance(error, CheckpointException) and error.failures:
-        error, _ = next(iter(error.failures.values()))
     return FailedError(f"{type(error).__name__}: {error}", None)
 
 
 def agree(host: HostGroup, act: Callable[[], T]) -> list[T]:
-    """Call ``act`` on every rank. Collective.
+    """Call ``act`` on every rank. Collective; ``act`` itself calls nothing that is.
 
     Returns:
         The result of each rank, in rank order.
@@ -51,13 +48,16 @@ def agree(host: HostGroup, act: Callable[[], T]) -> list[T]:
     Raises:
         DistrainError: On every rank, that of the lowest rank where ``act`` raised one.
         FailedError: On every rank, for any other exception.
+        RuntimeError: A rank was lost, so that nothing is agreed.
     """
     outcome: T | DistrainError | FailedError
     try:
         outcome = act()
+        if host.world_size > 1:
+            pickle.dumps(outcome)  # what cannot travel is found before the others wait for it
     except DistrainError as error:
         outcome = error
-    except (Exception, CheckpointException) as error:  # noqa: BLE001  (else the others wait for ever)
+    except Exception as error:  # noqa: BLE001  (else the others wait for ever)
         outcome = describe(error)
     outcomes = host.gather(outcome)
     for other in outcomes:

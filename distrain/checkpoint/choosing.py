@@ -75,10 +75,3 @@ def put_aside(path: Path, quarantine: Path) -> Path:
     else:
         durable.move_folder(path, target)
     return target
-
-
-def remove(folder: Path, name: Name) -> None:
-    """Delete a checkpoint, or the link to one, so that a crash leaves no half under its name."""
-    hidden = folder / name.hidden_for_deleting()
-    durable.move_folder(folder / str(name), hidden)
-    durable.remove(hidden)

@@ -14,14 +14,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
     TensorStorageMetadata,
 )
+from torch.distributed.checkpoint.planner import SavePlan
+from torch.distributed.checkpoint.storage import WriteResult
 
+from distrain.checkpoint.agreement import agree, on_first
 from distrain.checkpoint.entries import (
     BoxLoadPlanner,
     BoxSavePlanner,
@@ -31,6 +34,7 @@ from distrain.checkpoint.entries import (
 )
 from distrain.checkpoint.index import IndexReader
 from distrain.errors import CheckpointError
+from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import Box, State, whole
 
 # One process without a process group is a way of running that is meant here.
@@ -39,24 +43,43 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled", categ
 UNREADABLE = (CheckpointException, OSError, ValueError, EOFError, pickle.UnpicklingError)
 
 
-def save_entries(folder: Path, state: State, group: dist.ProcessGroup | None) -> None:
+def save_entries(folder: Path, state: State, host: HostGroup) -> None:
     """Write a state into ``folder``, one file a rank and DCP's index last. Collective.
+
+    The steps are those of DCP's ``save``. Its own exchange is reached by a rank only if nothing
+    went wrong before it; here all ranks agree after each step.
 
     Args:
         folder: Holds no checkpoint yet.
         state: This rank's part.
-        group: A gloo group that nothing else uses meanwhile; ``None``: this process alone.
+        host: A group that nothing else uses meanwhile.
 
     Raises:
-        CheckpointException: On every rank when one fails; derives from ``BaseException``.
+        FailedError: On every rank when one fails.
     """
-    state_dict_saver.save(
-        {name: Entry(entry) for name, entry in state.items()},
-        storage_writer=SyncedWriter(folder),
-        planner=BoxSavePlanner(),
-        process_group=group,
-        no_dist=group is None,
-    )
+    planner, writer = BoxSavePlanner(), SyncedWriter(folder)
+    is_first = host.rank == 0
+
+    def plan() -> SavePlan:
+        entries = {name: Entry(entry) for name, entry in state.items()}
+        planner.set_up_planner(entries, writer.storage_meta(), is_first)
+        writer.set_up_storage_writer(is_first)
+        return writer.prepare_local_plan(planner.create_local_plan())
+
+    plans = agree(host, plan)
+
+    indexes: list[Metadata] = []
+
+    def write() -> list[WriteResult]:
+        # Every rank joins the plans of all: the same everywhere, and nothing is sent back.
+        joined, metadata = planner.create_global_plan(plans)
+        indexes.append(metadata)
+        own = planner.finish_plan(writer.prepare_global_plan(joined)[host.rank])
+        results: list[WriteResult] = writer.write_data(own, planner).wait()
+        return results
+
+    written = agree(host, write)
+    on_first(host, lambda: writer.finish(indexes[0], written))
 
 
 def load_entries(

@@ -16,21 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from distrain.checkpoint.agreement import FailedError, agree, describe, on_first
-from distrain.checkpoint.choosing import choose_newest_good, remove
+from distrain.checkpoint.choosing import choose_newest_good
 from distrain.checkpoint.commit import Content, read_commit, read_extra
 from distrain.checkpoint.content import join, sum_hashes
 from distrain.checkpoint.dcp import load_entries
-from distrain.checkpoint.layout import Name, committed
-from distrain.checkpoint.retention import expired
+from distrain.checkpoint.deadline import Deadline
+from distrain.checkpoint.layout import Name
+from distrain.checkpoint.removing import make_room, retire
 from distrain.checkpoint.staging import Staging
 from distrain.checkpoint.writing import Written, write_checkpoint
-from distrain.errors import CheckpointError
+from distrain.config.section import format_duration
+from distrain.config.training import CheckpointConfig
+from distrain.errors import CheckpointError, DistrainError, PreflightError
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State
 
 logger = logging.getLogger(__name__)
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+MARGIN_S = 600.0
+"""By which collectives of a save outlast its deadline, so that it is the deadline that ends it."""
 
 
 @dataclass
@@ -40,11 +46,15 @@ class _Save:
     step: int
     extra: Mapping[str, object]
     size_bytes: int
+    deadline: Deadline
     blocked_s: float = 0.0
     """How long the loop waited for it."""
     write_s: float = 0.0
     thread: threading.Thread | None = None
     outcome: Written | FailedError | None = None
+    """The same on every rank; ``None`` until it is, and when a rank was lost."""
+    lost: Exception | None = None
+    """What this rank met when another was lost."""
 
 
 class CheckpointManager:
@@ -53,11 +63,11 @@ class CheckpointManager:
     Args:
         folder: The stage's ``checkpoints``; this run is its only writer.
         quarantine: Where damaged checkpoints go.
-        keep_last: How many steps stay on disk.
-        async_save: Write in the background.
+        config: How to save, and how many steps stay on disk.
         host: The ranks of the run.
-        on_event: Called on rank 0, in the loop's thread, with a kind of ``EVENT_KINDS``
-            (``checkpoint``, ``checkpoint_failed``, ``quarantined``) and its fields.
+        on_event: Called on rank 0 with a kind of ``EVENT_KINDS`` (``checkpoint``,
+            ``checkpoint_failed``, ``quarantined``) and its fields; in the loop's thread, unless a
+            deadline passes.
     """
 
     def __init__(
@@ -65,51 +75,48 @@ class CheckpointManager:
         folder: Path,
         quarantine: Path,
         *,
-        keep_last: int,
-        async_save: bool,
+        config: CheckpointConfig,
         host: HostGroup,
         on_event: Callable[[str, dict[str, Any]], None],
     ) -> None:
         self._folder = folder
         self._quarantine = quarantine
-        self._keep_last = keep_last
-        self._async_save = async_save
+        self._config = config
         self._host = host
         self._on_event = on_event
-        self._background = HostGroup()
+        self._background = HostGroup(timeout_s=config.save_deadline + MARGIN_S)
         self._staging = Staging()
         self._in_flight: _Save | None = None
         self._latest: tuple[int, Mapping[str, object]] | None = None
         self._content: Content | None = None
         self._good: set[Name] = set()
+        self._num_failed = 0
+        """Saves in a row."""
 
     def save(self, step: int, state: State, extra: Mapping[str, object]) -> None:
         """Save this moment; returns once ``state`` may change. Collective.
 
         A save still in flight is waited for first. A save that fails becomes an event, and
-        training goes on.
+        training goes on, unless too many failed before it.
 
         Args:
             step: The optimizer step that ``state`` follows.
             state: This rank's part.
             extra: JSON values that belong to the step, the same on every rank.
+
+        Raises:
+            DistrainError: On every rank: ``checkpoint.max_failed_saves`` in a row have failed.
         """
         begun = time.monotonic()
         self.wait()
-        save = _Save(step, extra, _size_bytes(state))
-        self._in_flight = save
-        if not self._async_save:
+        save = self._begin(step, state, extra)
+        if self._config.async_save:
+            self._write_in_background(save, state)
+        else:
             self._write(save, state)
-            save.blocked_s = time.monotonic() - begun
-            self._settle(save)
-            return
-        staged = self._staging.copy(state)
-        # A daemon: a process that fails elsewhere must not wait for ranks that are gone.
-        save.thread = threading.Thread(
-            target=self._write, args=(save, staged), name=f"save-{step}", daemon=True
-        )
-        save.thread.start()
         save.blocked_s = time.monotonic() - begun
+        if save.thread is None:
+            self._settle(save)
 
     def save_and_wait(self, step: int, state: State, extra: Mapping[str, object]) -> Content:
         """Make sure that this moment is on disk; nothing is written if it is. Collective.
@@ -118,7 +125,7 @@ class CheckpointManager:
             The digest of what is on disk.
 
         Raises:
-            CheckpointError: On every rank: it could not be saved; earlier checkpoints are intact.
+            DistrainError: On every rank: it could not be saved; earlier checkpoints are intact.
         """
         begun = time.monotonic()
         self.wait()
@@ -126,8 +133,7 @@ class CheckpointManager:
             if self._content is None:  # committed by a version that took no digest
                 self._content = join(agree(self._host, lambda: sum_hashes(state)))
             return self._content
-        save = _Save(step, extra, _size_bytes(state))
-        self._in_flight = save
+        save = self._begin(step, state, extra)
         self._write(save, state)
         save.blocked_s = time.monotonic() - begun
         failure = self._settle(save)
@@ -137,16 +143,24 @@ class CheckpointManager:
         return self._content
 
     def poll(self) -> None:
-        """Report a background save that has ended; call it at each step. Not collective."""
+        """Report a background save that has ended on all ranks. Collective; call it at each step.
+
+        Raises:
+            DistrainError: As of ``save``.
+        """
         save = self._in_flight
-        if save is not None and save.thread is not None and not save.thread.is_alive():
+        # Together, so that all ranks take note of it, or end by it, after the same step.
+        if save and save.thread and not self._host.any(save.thread.is_alive()):
             self._settle(save)
 
     def wait(self) -> None:
-        """Wait for the save in flight and report how it ended."""
-        save = self._in_flight
-        if save is not None:
-            self._settle(save)
+        """Wait for the save in flight and report how it ended. Collective.
+
+        Raises:
+            DistrainError: As of ``save``.
+        """
+        if self._in_flight is not None:
+            self._settle(self._in_flight)
 
     def restore(self, state: State) -> tuple[int, dict[str, Any]] | None:
         """Fill ``state`` from the newest whole checkpoint. Collective.
@@ -161,7 +175,7 @@ class CheckpointManager:
                 the folder cannot be read.
         """
         self.wait()
-        if self._async_save:
+        if self._config.async_save:
             self._staging.prepare(state)
         try:
             name = choose_newest_good(
@@ -184,34 +198,62 @@ class CheckpointManager:
         self._content = commit.content
         return name.step, extra
 
+    def _begin(self, step: int, state: State, extra: Mapping[str, object]) -> _Save:
+        deadline = Deadline(self._config.save_deadline, lambda: self._report_hanging(step))
+        self._in_flight = _Save(step, extra, _size_bytes(state), deadline)
+        return self._in_flight
+
+    def _write_in_background(self, save: _Save, state: State) -> None:
+        staged: State = {}
+        try:
+            agree(self._host, lambda: staged.update(self._staging.copy(state)))
+        except FailedError as failure:
+            save.outcome = failure
+            return
+        # A daemon: a process that fails elsewhere must not wait for ranks that are gone.
+        save.thread = threading.Thread(
+            target=self._write, args=(save, staged), name=f"save-{save.step}", daemon=True
+        )
+        save.thread.start()
+
     def _write(self, save: _Save, state: State) -> None:
         """Write, commit and retire; runs in the background or, when asked to wait, in the loop."""
-        host = self._background
         begun = time.monotonic()
         try:
-            written = write_checkpoint(self._folder, save.step, state, save.extra, host)
-            self._good.add(written.name)
-            if host.rank == 0:
-                self._retire()
-            save.write_s = time.monotonic() - begun
-            save.outcome = written
+            save.outcome = self._write_once_or_twice(save, state)
+        except (FailedError, DistrainError) as failure:  # agreed on by all ranks
+            save.outcome = describe(failure)
         except Exception as error:  # noqa: BLE001  (the end of a thread: nobody above would see it)
-            save.outcome = describe(error)
+            save.lost = error
+        save.write_s = time.monotonic() - begun
+        save.deadline.met()
 
-    def _retire(self) -> None:
-        for name in expired(committed(self._folder), self._good, self._keep_last):
-            try:
-                remove(self._folder, name)
-            except OSError as error:
-                logger.warning("checkpoint %s could not be removed: %s", name, error)
+    def _write_once_or_twice(self, save: _Save, state: State) -> Written:
+        host = self._background
+        try:
+            written = write_checkpoint(self._folder, save.step, state, save.extra, host)
+        except FailedError as failure:
+            is_full = failure.errno in FULL
+            if not is_full or not on_first(host, lambda: make_room(self._folder, self._good)):
+                raise
+            written = write_checkpoint(self._folder, save.step, state, save.extra, host)
+        self._good.add(written.name)
+        on_first(host, lambda: retire(self._folder, self._good, self._config.keep_last))
+        return written
 
     def _settle(self, save: _Save) -> FailedError | None:
-        """Take note of how a save ended, once."""
+        """Take note of how a save ended, once; all ranks do so after the same step."""
         if save.thread is not None:
             save.thread.join()
+        save.deadline.met()
         self._in_flight = None
         outcome = save.outcome
+        if outcome is None:
+            raise RuntimeError(
+                f"the save of step {save.step} was cut off with another rank"
+            ) from save.lost
         if isinstance(outcome, Written):
+            self._num_failed = 0
             self._latest = (save.step, save.extra)
             self._content = outcome.content
             self._report(
@@ -223,10 +265,18 @@ class CheckpointManager:
                 write_s=round(save.write_s, 4),
             )
             return None
-        failure = outcome or FailedError("the save was interrupted", None)
-        logger.warning("checkpoint of step %s failed: %s", save.step, failure)
-        self._report("checkpoint_failed", step=save.step, reason=str(failure))
-        return failure
+        self._num_failed += 1
+        logger.warning("checkpoint of step %s failed: %s", save.step, outcome)
+        self._report("checkpoint_failed", step=save.step, reason=str(outcome))
+        if self._num_failed >= self._config.max_failed_saves:
+            raise self._save_error(save, outcome)
+        return outcome
+
+    def _report_hanging(self, step: int) -> None:
+        longest = format_duration(self._config.save_deadline)
+        reason = f"not over after {longest} (checkpoint.save_deadline); the attempt ends"
+        logger.error("checkpoint of step %s failed: %s", step, reason)
+        self._report("checkpoint_failed", step=step, reason=reason)
 
     def _report_quarantined(self, name: Name, reason: str) -> None:
         logger.warning("checkpoint %s is damaged and was put aside: %s", name, reason)
@@ -236,19 +286,23 @@ class CheckpointManager:
         if self._host.rank == 0:
             self._on_event(kind, fields)
 
-    def _save_error(self, save: _Save, failure: FailedError) -> CheckpointError:
+    def _save_error(self, save: _Save, failure: FailedError) -> DistrainError:
         since = f"step {self._latest[0]}" if self._latest else "the beginning"
         again = f"then run the same command again: it goes on from {since}."
+        found = f"{failure} while saving step {save.step}"
+        if self._num_failed > 1:
+            limit = f"checkpoint.max_failed_saves={self._config.max_failed_saves}"
+            found += f", {self._num_failed} failed saves in a row ({limit})"
         if failure.errno in FULL:
-            return CheckpointError(
+            return PreflightError(
                 str(self._folder),
-                f"{failure} while saving step {save.step}",
+                found,
                 f"room for one checkpoint of {save.size_bytes / 1e6:.0f} MB",
-                f"Free space or lower checkpoint.keep_last, {again}",
+                f"Free space, {again}",
             )
         return CheckpointError(
             str(self._folder),
-            f"{failure} while saving step {save.step}",
+            found,
             "a folder that every rank can write",
             f"Remove the cause, {again}",
         )

@@ -25,6 +25,7 @@ class Staging:
         layout = _layout(state)
         if layout == self._layout:
             return
+        self._layout = None  # until all are there: an allocation may fail
         self._buffers = {}  # before the new ones: both together may not fit
         self._buffers = {
             name: [_buffer(box.tensor) for box in entry.boxes]

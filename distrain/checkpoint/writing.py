@@ -9,6 +9,7 @@ from distrain.checkpoint.agreement import agree, on_first
 from distrain.checkpoint.commit import Commit, Content, FileRecord, digest_file, write_commit
 from distrain.checkpoint.content import Sums, join, sum_hashes
 from distrain.checkpoint.dcp import save_entries
+from distrain.checkpoint.index import IndexReader
 from distrain.checkpoint.layout import EXTRA, METADATA, Name, free_name
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State
@@ -43,7 +44,8 @@ def write_checkpoint(
     """
     name, saving = on_first(host, lambda: _begin(folder, step, extra))
     try:
-        parts = agree(host, lambda: _write_part(saving, state, host))
+        save_entries(saving, state, host)
+        parts = agree(host, lambda: _digest_part(saving, state, host.rank))
         files = {file: record for part in parts for file, record in part.files.items()}
         content = join(part.sums for part in parts)
         commit = Commit(step, host.world_size, files, content)
@@ -77,11 +79,11 @@ def _begin(folder: Path, step: int, extra: Mapping[str, object]) -> tuple[Name, 
     return name, saving
 
 
-def _write_part(saving: Path, state: State, host: HostGroup) -> _Part:
-    """Write this rank's file, then digest it; rank 0 also answers for what it alone wrote."""
-    save_entries(saving, state, host.process_group)
-    own = [path.name for path in saving.glob(f"__{host.rank}_*")]
-    if host.rank == 0:
+def _digest_part(saving: Path, state: State, rank: int) -> _Part:
+    """Digest this rank's file and values; rank 0 also answers for what it alone wrote."""
+    own = [path.name for path in saving.glob(f"__{rank}_*")]
+    if rank == 0:
+        IndexReader(saving).read_metadata()  # what we could not read again is no checkpoint
         own += [METADATA, EXTRA]
     return _Part({file: digest_file(saving / file) for file in own}, sum_hashes(state))
 

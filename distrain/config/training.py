@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from distrain.config.labels import PairChecksConfig
-from distrain.config.section import Count, Section
+from distrain.config.section import Count, Duration, Section
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -149,6 +149,12 @@ class CheckpointConfig(Section):
     keep_last: Positive = 2
     async_save: bool = True
     """Write in the background; the loop waits only for the copy to host memory."""
+    save_deadline: Annotated[Duration, Field(ge=1)] = 1800
+    """Longest time that one save may take; then the attempt ends, and the stage is started again
+    from its last checkpoint."""
+    max_failed_saves: Positive = 3
+    """Failed saves in a row that end the stage; the same command goes on from its last
+    checkpoint."""
 
 
 class EvalConfig(Section):

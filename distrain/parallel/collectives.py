@@ -4,17 +4,25 @@ They run on a gloo group of their own, beside NCCL on a GPU, so that asking neve
 wait for the device. With one process they are the identity and need no process group.
 """
 
+from datetime import timedelta
+
 import torch
 import torch.distributed as dist
 
 
 class HostGroup:
-    """Host-side agreement between all ranks of a run. Every method is collective."""
+    """Host-side agreement between all ranks of a run. Every method is collective.
 
-    def __init__(self) -> None:
+    Args:
+        timeout_s: How long a rank waits for the others in one call; ``None``: torch's default.
+    """
+
+    def __init__(self, timeout_s: float | None = None) -> None:
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self._group = dist.new_group(backend="gloo") if self.world_size > 1 else None
+        timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
+        several = self.world_size > 1
+        self._group = dist.new_group(backend="gloo", timeout=timeout) if several else None
 
     @property
     def process_group(self) -> dist.ProcessGroup | None:

@@ -152,8 +152,7 @@ def build_checkpoints(
     return CheckpointManager(
         folder.checkpoints,
         folder.quarantine,
-        keep_last=config.keep_last,
-        async_save=config.async_save,
+        config=config,
         host=host,
         on_event=on_event,
     )

@@ -3,11 +3,13 @@
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distrain.checkpoint.manager import CheckpointManager
+from distrain.config.training import CheckpointConfig
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import Box, GlobalTensor, State, from_flat_range, whole
 
@@ -101,12 +103,12 @@ def manager(
     keep_last: int = 2,
     async_save: bool = True,
     host: HostGroup | None = None,
+    **settings: Any,
 ) -> CheckpointManager:
     return CheckpointManager(
         stage / "checkpoints",
         stage / "quarantine",
-        keep_last=keep_last,
-        async_save=async_save,
+        config=CheckpointConfig(keep_last=keep_last, async_save=async_save, **settings),
         host=host or HostGroup(),
         on_event=recorder or Recorder(),
     )

@@ -12,7 +12,6 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from distrain.checkpoint.commit import verify
 from distrain.checkpoint.layout import committed
-from distrain.errors import CheckpointError
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State, whole
 from tests.distrain.checkpoint.calls import Calls
@@ -139,8 +138,8 @@ def two_save_and_one_dies(stage: Path, victim: int, kill_at: int) -> None:
     checkpoints.save_and_wait(1, state, {"step": 1})
     if host.rank == victim:
         Calls(kill_at).install()
-    # The survivor hears of it at once, and loses nothing but this save.
-    with pytest.raises(CheckpointError, match="while saving step 2"):
+    # The survivor hears of it at once; that another was lost is no failure of its own.
+    with pytest.raises(RuntimeError, match="save of step 2 was cut off with another rank"):
         checkpoints.save_and_wait(2, cut(full_tensors(2), "ranges", host.rank, 2), {"step": 2})
     os._exit(3)
 

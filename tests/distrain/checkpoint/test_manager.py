@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distrain.checkpoint.choosing import newest_good
-from distrain.errors import CheckpointError
+from distrain.errors import CheckpointError, PreflightError
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import whole
 from tests.distrain.checkpoint.states import (
@@ -181,12 +181,13 @@ def save_while_one_rank_finds_no_room(stage: Path) -> None:
         limit_file_size(LIMIT_BYTES)
     checkpoints.save(2, state, {})
     checkpoints.wait()
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(PreflightError) as caught:
         checkpoints.save_and_wait(2, state, {})
     limit_file_size(resource.RLIM_INFINITY)
     message = str(caught.value)
-    assert "File too large while saving step 2; expected room for one checkpoint" in message
-    assert "Free space or lower checkpoint.keep_last" in message
+    assert "File too large while saving step 2, 2 failed saves in a row" in message
+    assert "expected room for one checkpoint" in message
+    assert "Free space, then run the same command again" in message
     assert "it goes on from step 1" in message
     if host.rank == 0:
         assert names(stage / "checkpoints") == ["step_000001"]
