@@ -35,7 +35,7 @@ def acquire(
         PreflightError: Another living process still holds it after ``patience_s`` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         _wait(lambda: _try_lock(descriptor, kind), patience_s, lambda: in_use(path, run))

@@ -116,7 +116,7 @@ def append_record(path: Path, record: Record) -> None:
     """Append one JSON line in a single write, so that two writers never mix within a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = (json_text(record) + "\n").encode()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         os.write(descriptor, line)
     finally:

@@ -199,7 +199,7 @@ def is_made(make: MakeRange, number: int) -> bool:
 
 def _try_lock(folder: Path, kind: str) -> int | None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder.with_name(f".{folder.name}.{kind}"), os.O_CREAT | os.O_RDWR, 0o644)
+    lock = os.open(folder.with_name(f".{folder.name}.{kind}"), os.O_CREAT | os.O_RDWR, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
