@@ -17,6 +17,7 @@ from distrain.config.training import LoraConfig
 from distrain.errors import RecipeError
 from distrain.models.causal_lm import CausalLM
 from distrain.models.init import fill, named_generator
+from distrain.models.origin import write_tensors
 from distrain.runs.durable import whole_folder
 from distrain.runs.records import write_json
 
@@ -126,16 +127,10 @@ def save_adapter(
     Raises:
         ValueError: An adapter has only one of its two matrices, or there is none.
     """
-    from safetensors.torch import save_file
-
     layers = adapted_layers(state)
-    stored = {PEFT_PREFIX + name: tensor.detach().cpu() for name, tensor in state.items()}
+    stored = {PEFT_PREFIX + name: tensor for name, tensor in state.items()}
     with whole_folder(folder) as partial:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in stored.items()},
-            partial / "adapter_model.safetensors",
-            metadata={"format": "pt"},
-        )
+        write_tensors(partial / "adapter_model.safetensors", stored)
         # The file that peft writes also states its defaults; written by hand, because importing
         # peft takes seconds.
         write_json(

@@ -5,7 +5,7 @@ Parameter names are the same on both sides; what is translated is the configurat
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,28 @@ from torch import Tensor
 from distrain.config.training import ModelConfig
 from distrain.errors import PreflightError
 from distrain.models import build_model
+from distrain.models.origin import (
+    CONFIG_FILE,
+    GENERATION_FILE,
+    Origin,
+    SpecialTokens,
+    write_tensors,
+)
 from distrain.runs.durable import whole_folder
 from distrain.runs.records import write_json
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """Of a folder whose weights are spread over several files."""
 TIED_NAME = "lm_head.weight"
 """Not stored when it is the embedding."""
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+"""As safetensors names them."""
 SIZE_FIELDS = (
     "hidden_size",
     "num_hidden_layers",
@@ -37,16 +50,6 @@ SIZE_FIELDS = (
     "initializer_range",
 )
 """Fields with the same name and meaning in ``ModelConfig`` and ``LlamaConfig``."""
-
-
-@dataclass(frozen=True)
-class SpecialTokens:
-    """Ids that generation needs; ``None`` where the tokenizer has no such token."""
-
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
-    """One id, or all that end a text."""
-    pad_token_id: int | None = None
 
 
 def save_huggingface(
@@ -71,34 +74,49 @@ def write_huggingface(
     vocab_size: int,
     folder: Path,
     special: SpecialTokens,
+    origin: Origin | None = None,
 ) -> None:
     """Write the files of the model into a folder that is there.
 
     Args:
-        state: Every parameter by name, of one dtype, which is the dtype of the folder. A tied
-            ``lm_head.weight`` may be there or not.
+        state: Every parameter by name; without ``origin`` of one dtype, which is that of the
+            folder. A tied ``lm_head.weight`` may be there or not.
         config: Sizes of the model.
         vocab_size: Rows of the embedding.
         folder: Other files in it are left alone.
         special: For ``generate`` of transformers.
+        origin: Of a user's own model: dtypes and what else its folder says are kept.
 
     Raises:
         ValueError: The state is not that of such a model.
     """
-    from safetensors.torch import save_file
-
     stored = {name: tensor for name, tensor in state.items() if not _is_tied(name, config)}
     problem = _mismatch(stored, config, vocab_size)
     if problem is not None:
         raise ValueError(f"the state is not that of the model: {problem}")
-    dtypes = {tensor.dtype for tensor in stored.values()}
-    if len(dtypes) != 1:
-        raise ValueError(f"found dtypes {sorted(map(str, dtypes))}; expected a single one")
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in stored.items()}
-    # transformers refuses a file without this mark.
-    save_file(contiguous, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    write_json(folder / CONFIG_FILE, _to_json(config, vocab_size, dtypes.pop(), special))
-    write_json(folder / "generation_config.json", asdict(special))
+    if origin is not None:
+        stored = origin.cast(stored)
+        files = origin.files(special)
+    else:
+        fields = _to_json(config, vocab_size, _single_dtype(stored), special)
+        files = {CONFIG_FILE: fields, GENERATION_FILE: asdict(special)}
+    write_tensors(folder / WEIGHTS_FILE, stored)
+    for name, content in files.items():
+        write_json(folder / name, content)
+
+
+def read_origin(folder: Path) -> Origin:
+    """Read what ``load_huggingface`` leaves of a folder; weights are not read.
+
+    Raises:
+        PreflightError: As of ``load_huggingface``.
+    """
+    dtypes: dict[str, torch.dtype] = {}
+    for path in _weight_files(folder):
+        dtypes.update(_stored_dtypes(path))
+    generation = folder / GENERATION_FILE
+    words = _read_json(generation) if generation.exists() else {}
+    return Origin(dtypes, _read_json(folder / CONFIG_FILE), words)
 
 
 def load_huggingface(folder: Path) -> tuple[ModelConfig, int, dict[str, Tensor]]:
@@ -203,6 +221,13 @@ def _check_supported(fields: Mapping[str, Any], path: Path) -> None:
             )
 
 
+def _single_dtype(state: Mapping[str, Tensor]) -> torch.dtype:
+    dtypes = {tensor.dtype for tensor in state.values()}
+    if len(dtypes) != 1:
+        raise ValueError(f"found dtypes {sorted(map(str, dtypes))}; expected a single one")
+    return dtypes.pop()
+
+
 def _mismatch(state: Mapping[str, Tensor], config: ModelConfig, vocab_size: int) -> str | None:
     """Describe how names and shapes differ from those of the model; ``None`` if they do not."""
     with torch.device("meta"):
@@ -254,6 +279,19 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _missing(path) from None
     except SafetensorError as error:
         raise _damaged(path, str(error)) from error
+
+
+def _stored_dtypes(path: Path) -> dict[str, torch.dtype]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            words = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+    return {name: DTYPES.get(word, torch.float32) for name, word in words.items()}
 
 
 def _missing(path: Path) -> PreflightError:

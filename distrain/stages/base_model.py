@@ -13,7 +13,8 @@ from distrain.config.training import ModelConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import NotFoundError
 from distrain.finetune.lora import is_adapter
-from distrain.models.huggingface import load_huggingface
+from distrain.models.huggingface import load_huggingface, read_origin
+from distrain.models.origin import Origin
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.stages.context import lineage_of, typed
 
@@ -27,7 +28,8 @@ class BaseModel:
         vocab_size: Rows of the embedding.
         tokenizer: A ``tokenizer.json``, or a folder that holds one.
         checkpoint: A pretraining checkpoint; or
-        weights: the whole tensors of a user's Hugging Face folder.
+        weights: the whole tensors of a user's Hugging Face folder; then
+        origin: is what else that folder says.
     """
 
     model: ModelConfig
@@ -35,6 +37,7 @@ class BaseModel:
     tokenizer: Path
     checkpoint: Path | None = None
     weights: dict[str, Tensor] | None = None
+    origin: Origin | None = None
 
     def read(self) -> dict[str, Tensor]:
         """Return the whole parameters, in this process alone."""
@@ -57,7 +60,7 @@ def find_base(recipe: Recipe, run: RunFolder, name: str) -> BaseModel:
         folder = Path(sft.model.from_pretrained).expanduser()
         model, vocab_size, weights = load_huggingface(folder)
         model = model.model_copy(update={"dropout": sft.model.dropout})
-        return BaseModel(model, vocab_size, folder, weights=weights)
+        return BaseModel(model, vocab_size, folder, weights=weights, origin=read_origin(folder))
     pretrain = typed(recipe, lineage.pretrain, PretrainStage)
     tokenizer = run.stage(str(lineage.prepare)).tokenizer
     dropout = pretrain.model.dropout if sft is None else sft.model.dropout

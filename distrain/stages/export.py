@@ -11,7 +11,8 @@ from distrain.config.training import LoraConfig, ModelConfig
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import merge, save_adapter
-from distrain.models.huggingface import SpecialTokens, write_huggingface
+from distrain.models.huggingface import write_huggingface
+from distrain.models.origin import Origin, SpecialTokens
 from distrain.runs.durable import whole_folder
 from distrain.stages.base_model import find_base, read_adapter, to_float32
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
@@ -30,6 +31,7 @@ class TrainedModel:
         vocab_size: Rows of the embedding.
         adapter_state: Adapters under the names of ``lora.plain_name``; ``None`` without.
         lora: With which they were made.
+        origin: What else the folder of the base says; ``None`` for a model trained here.
     """
 
     base_state: Mapping[str, Tensor]
@@ -37,6 +39,7 @@ class TrainedModel:
     vocab_size: int
     adapter_state: Mapping[str, Tensor] | None = None
     lora: LoraConfig | None = None
+    origin: Origin | None = None
 
 
 def run_stage(context: StageContext) -> Outcome:
@@ -60,9 +63,11 @@ def read_trained(context: StageContext) -> tuple[TrainedModel, Path]:
     sft = lineage_of(context.recipe, context.name).sft
     adapter = None if sft is None else read_adapter(context.run, sft)
     lora = None if sft is None else typed(context.recipe, sft, SftStage).lora
-    state = to_float32(base.read())
+    # Values that a user's folder holds are kept as they are, and written so again.
+    state = base.read() if base.origin else to_float32(base.read())
     adapter = None if adapter is None else to_float32(adapter)
-    return TrainedModel(state, base.model, base.vocab_size, adapter, lora), base.tokenizer
+    trained = TrainedModel(state, base.model, base.vocab_size, adapter, lora, base.origin)
+    return trained, base.tokenizer
 
 
 def export_huggingface(trained: TrainedModel, tokenizer_json: Path, folder: Path) -> None:
@@ -104,4 +109,4 @@ def _write(
 ) -> None:
     save_tokenizer(tokenizer_json, folder, model_max_length=trained.model.max_position_embeddings)
     special = special_tokens(Tokenizer.load(folder))
-    write_huggingface(state, trained.model, trained.vocab_size, folder, special)
+    write_huggingface(state, trained.model, trained.vocab_size, folder, special, trained.origin)

@@ -2,6 +2,10 @@
 
 import json
 
+import torch
+from safetensors.torch import load_file
+
+from distrain.models.origin import write_tensors
 from tests.tiny import distrain, write_recipe
 
 OWN = """\
@@ -19,6 +23,12 @@ stages:
 """
 
 
+def store_as_bf16(folder):
+    path = folder / "model.safetensors"
+    halved = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(path).items()}
+    write_tensors(path, halved)
+
+
 def test_a_users_model_is_tuned_exported_and_asked(tmp_path):
     runs = tmp_path / "runs"
     base = write_recipe(tmp_path, processes=1, steps=4)
@@ -30,10 +40,13 @@ def test_a_users_model_is_tuned_exported_and_asked(tmp_path):
     pairs.write_text("".join(json.dumps(line) + "\n" for line in lines))
     recipe = tmp_path / "own.yaml"
     model = runs / "tiny" / "export" / "huggingface"
+    store_as_bf16(model)
     recipe.write_text(OWN.format(model=model, pairs=pairs))
     tuned = distrain(runs, "run", str(recipe))
     assert tuned.returncode == 0, tuned.stdout + tuned.stderr
     result = json.loads((runs / "own" / "sft" / "result.json").read_text())
     assert result["eval_loss"] < result["eval_loss_base"]
+    exported = load_file(runs / "own" / "export" / "huggingface" / "model.safetensors")
+    assert {tensor.dtype for tensor in exported.values()} == {torch.bfloat16}
     asked = distrain(runs, "generate", "own", "say 3", "--max-new-tokens", "4", "--chat")
     assert asked.returncode == 0, asked.stdout + asked.stderr

@@ -18,9 +18,10 @@ from distrain.finetune.lora import (
     plain_name,
     save_adapter,
 )
-from distrain.models.huggingface import SpecialTokens, save_huggingface
+from distrain.models.huggingface import save_huggingface
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
+from distrain.models.origin import SpecialTokens
 from tests.ranks import run_ranks
 
 VOCAB_SIZE = 61

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from distrain.config.training import ModelConfig
 from distrain.errors import PreflightError
 from distrain.models import build_model
-from distrain.models.huggingface import SpecialTokens, load_huggingface, save_huggingface
+from distrain.models.huggingface import load_huggingface, save_huggingface
 from distrain.models.init import initialize
+from distrain.models.origin import SpecialTokens
 
 VOCAB_SIZE = 89
 CONTEXT = 96

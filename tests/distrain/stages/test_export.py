@@ -1,16 +1,20 @@
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from distrain.config.training import LoraConfig, ModelConfig
 from distrain.data.tokenizer.prompts import prompt_ids
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.finetune.lora import inject_lora, is_adapter, plain_name
+from distrain.models.huggingface import load_huggingface, read_origin, save_huggingface
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
+from distrain.models.origin import SpecialTokens, write_tensors
 from distrain.stages.export import TrainedModel, export_huggingface
 from distrain.tools.generate import load_model
 
@@ -129,3 +133,79 @@ def test_configuration_names_the_context_and_the_control_tokens(tmp_path, tokeni
     assert config["bos_token_id"] is None
     described = json.loads((tmp_path / "model/tokenizer_config.json").read_text())
     assert described["model_max_length"] == config["max_position_embeddings"] == 64
+
+
+def own_model(folder, trained, tokenizer, *, eos):
+    """A user's folder: bf16 but for the norms, with fields that distrain does not know."""
+    state = {
+        name: tensor.to(torch.float32 if "norm" in name else torch.bfloat16)
+        for name, tensor in trained.base_state.items()
+    }
+    special = SpecialTokens(eos_token_id=tokenizer.eos_id)
+    save_huggingface(trained.base_state, MODEL, trained.vocab_size, folder, special)
+    write_tensors(folder / "model.safetensors", state)
+    config = json.loads((folder / "config.json").read_text())
+    del config["rope_parameters"], config["dtype"]  # as transformers 4 writes it
+    config |= {"eos_token_id": eos, "bos_token_id": 7, "torch_dtype": "bfloat16", "own": {"x": 1}}
+    (folder / "config.json").write_text(json.dumps(config))
+    generation = {"eos_token_id": eos, "temperature": 0.6, "top_p": 0.9, "do_sample": True}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    return config, generation, state
+
+
+def tuned_from(folder, trained):
+    """What is exported of a model that was tuned from ``folder``."""
+    _, vocab_size, weights = load_huggingface(folder)
+    origin = read_origin(folder)
+    return TrainedModel(weights, MODEL, vocab_size, trained.adapter_state, LORA, origin)
+
+
+def test_what_a_users_folder_says_is_the_same_in_what_comes_out(tmp_path, tokenizer_json):
+    _, trained = fine_tuned(MODEL, tokenizer_json)
+    tokenizer = Tokenizer.load(tokenizer_json)
+    eos = [tokenizer.eos_id, 5, 6]
+    config, generation, state = own_model(tmp_path / "own", trained, tokenizer, eos=eos)
+    export_huggingface(tuned_from(tmp_path / "own", trained), tokenizer_json, tmp_path / "out")
+    for folder in (tmp_path / "out", tmp_path / "out" / "base"):
+        assert json.loads((folder / "config.json").read_text()) == config | {
+            "pad_token_id": tokenizer.pad_id  # the folder has none
+        }
+        assert json.loads((folder / "generation_config.json").read_text()) == generation | {
+            "bos_token_id": 7,
+            "pad_token_id": tokenizer.pad_id,
+        }
+        written = load_file(folder / "model.safetensors")
+        assert {name: value.dtype for name, value in written.items()} == {
+            name: value.dtype for name, value in state.items()
+        }
+    base = load_file(tmp_path / "out" / "base" / "model.safetensors")
+    assert all(torch.equal(base[name], value) for name, value in state.items())
+    merged = load_file(tmp_path / "out" / "model.safetensors")
+    layer = "model.layers.0.mlp.up_proj"
+    a, b = (trained.adapter_state[f"{layer}.lora_{matrix}.weight"] for matrix in "AB")
+    exact = state[f"{layer}.weight"].float() + LORA.alpha / LORA.r * b @ a
+    assert torch.equal(merged[f"{layer}.weight"], exact.to(torch.bfloat16))
+
+
+def test_what_ends_an_answer_is_added_to_what_ends_a_text(tmp_path, tokenizer_json):
+    _, trained = fine_tuned(MODEL, tokenizer_json)
+    tokenizer = Tokenizer.load(tokenizer_json)
+    own_model(tmp_path / "own", trained, tokenizer, eos=[5])
+    export_huggingface(tuned_from(tmp_path / "own", trained), tokenizer_json, tmp_path / "out")
+    for name in ("config.json", "generation_config.json"):
+        content = json.loads((tmp_path / "out" / name).read_text())
+        assert content["eos_token_id"] == [5, tokenizer.eos_id]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_files_have_the_modes_that_the_umask_gives(tmp_path, tokenizer_json, mask):
+    _, trained = fine_tuned(MODEL, tokenizer_json)
+    before = os.umask(mask)
+    try:
+        export_huggingface(trained, tokenizer_json, tmp_path / "out")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("out/**/*") if path.is_file()}
+    assert modes == {0o666 & ~mask}
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("out/**/*") if path.is_dir()}
+    assert modes == {0o777 & ~mask}

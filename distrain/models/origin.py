@@ -1,0 +1,80 @@
+"""What an exported model takes over from the Hugging Face folder that its base came from.
+
+Training needs sizes and values only. The rest of what the folder says, down to the dtype of each
+parameter, belongs to its user, and is the same in what comes out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids that generation needs; ``None`` where the tokenizer has no such token."""
+
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    """One id, or all that end a text."""
+    pad_token_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A folder's own words.
+
+    Args:
+        dtypes: Of each parameter, as it is stored.
+        config: All of ``config.json``.
+        generation: All of ``generation_config.json``; empty without one.
+    """
+
+    dtypes: Mapping[str, torch.dtype]
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    def cast(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give each parameter the dtype in which it came."""
+        return {name: tensor.to(self.dtypes[name]) for name, tensor in state.items()}
+
+    def files(self, special: SpecialTokens) -> dict[str, dict[str, Any]]:
+        """Make the content of the two files; only ids that the folder lacks are set."""
+        config = _with_ids(self.config, special)
+        ids = SpecialTokens(**{name: config.get(name) for name in asdict(special)})
+        return {CONFIG_FILE: config, GENERATION_FILE: _with_ids(self.generation, ids)}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file as transformers reads it, with the mode of any other new file."""
+    from safetensors.torch import save_file
+
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode  # save_file puts a file for the owner alone in its place
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, path, metadata={"format": "pt"})
+    path.chmod(mode & 0o777)
+
+
+def _with_ids(fields: Mapping[str, Any], special: SpecialTokens) -> dict[str, Any]:
+    ours = {name: value for name, value in asdict(special).items() if value is not None}
+    ids = ours | {name: fields[name] for name in asdict(special) if fields.get(name) is not None}
+    ends = _listed(ids.get("eos_token_id"))
+    # What training put after answers must end a generated one, beside what ended texts before.
+    missing = [end for end in _listed(special.eos_token_id) if end not in ends]
+    if missing:
+        ids["eos_token_id"] = [*ends, *missing]
+    return {**fields, **ids}
+
+
+def _listed(ids: int | list[int] | None) -> list[int]:
+    if ids is None:
+        return []
+    return ids if isinstance(ids, list) else [ids]
