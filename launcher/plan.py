@@ -3,7 +3,7 @@
 Pure: reads no file and no machine, so that what ``distrain plan`` prints is what is started.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.layout import Layout, microbatches_per_rank, resolve_layout, stage_order
@@ -11,6 +11,7 @@ from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe, Trai
 from distrain.errors import NotFoundError, RecipeError
 from distrain.runs.folder import RunFolder
 from distrain.runs.phases import Phase
+from launcher.gpus import check_gpus, gpus_asked
 
 RANK_PREFIX = "[rank ${rank}] "
 """Before each line that torchrun passes on; ``launcher.watch.logs`` looks for it."""
@@ -45,6 +46,8 @@ class StagePlan:
     """Microbatches per rank and optimizer step; ``None`` as for ``layout``."""
     tasks: int = 1
     """Array tasks that share the ranges of a prepare stage, under Slurm."""
+    gpus_per_node: int = 0
+    """What to ask the scheduler for, on each node."""
 
     @property
     def world_size(self) -> int:
@@ -72,12 +75,15 @@ def resolve_processes(launch: LaunchConfig, site: SiteConfig | None, local_gpus:
     return max(local_gpus, 1)
 
 
-def make_plan(recipe: Recipe, run: RunFolder, processes_per_node: int) -> Plan:
-    """Lay the stages of a recipe over processes.
+def make_plan(
+    recipe: Recipe, run: RunFolder, processes_per_node: int, site: SiteConfig | None = None
+) -> Plan:
+    """Lay the stages of a recipe over processes; over a scheduler's GPUs too, given its site.
 
     Raises:
         RecipeError: The degrees of a stage do not multiply to its processes, its global batch
-            cannot be cut that way, or the local backend is asked for several nodes.
+            cannot be cut that way, the GPUs of the site's nodes are not as many as the processes,
+            or the local backend is asked for several nodes.
     """
     launch = recipe.launch
     if launch.backend == "local" and launch.nodes > 1:
@@ -87,8 +93,17 @@ def make_plan(recipe: Recipe, run: RunFolder, processes_per_node: int) -> Plan:
             "1 node, or a backend that reaches other nodes",
             "Set launch.backend=slurm or launch.backend=torchrun, or launch.nodes=1.",
         )
-    stages = tuple(_plan_stage(recipe, name, processes_per_node) for name in stage_order(recipe))
-    return Plan(recipe, run, stages)
+    if site is not None:
+        check_gpus(recipe, processes_per_node, site)
+    stages = [_plan_stage(recipe, name, processes_per_node) for name in stage_order(recipe)]
+    if site is not None:
+        stages = [_with_gpus(stage, recipe, site) for stage in stages]
+    return Plan(recipe, run, tuple(stages))
+
+
+def _with_gpus(stage: StagePlan, recipe: Recipe, site: SiteConfig) -> StagePlan:
+    gpus = gpus_asked(recipe.stages[stage.name], stage.processes_per_node, site)
+    return replace(stage, gpus_per_node=gpus)
 
 
 def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan:

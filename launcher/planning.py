@@ -38,10 +38,10 @@ def site_of(launch: LaunchConfig) -> SiteConfig | None:
 def plan_recipe(recipe: Recipe, run: RunFolder) -> Plan:
     """Plan a recipe for where its ``launch`` section sends it."""
     launch = recipe.launch
-    site = site_of(launch) if launch.backend == "slurm" else None
+    site = (site_of(launch) or SiteConfig()) if launch.backend == "slurm" else None
     asks_machine = launch.processes_per_node == "auto" and launch.backend != "slurm"
     gpus = len(gpu_names()) if asks_machine else 0
-    return make_plan(recipe, run, resolve_processes(launch, site, gpus))
+    return make_plan(recipe, run, resolve_processes(launch, site, gpus), site)
 
 
 def script_text(plan: Plan) -> str:

@@ -38,8 +38,11 @@ class SiteConfig(Section):
     qos: str | None = None
     time_limit: Annotated[Duration, Field(ge=1)] = 3600
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    """Of a node of the partition. With ``training.device: auto`` a site with GPUs means CUDA, one
+    without the CPU; a stage asks for one GPU a process."""
     cpus_per_task: Annotated[int | None, Field(ge=1)] = None
     exclusive: bool = False
+    """Jobs get whole nodes, and so all their GPUs, whatever they ask for."""
     setup: tuple[str, ...] = ()
     """Shell lines run on every node before the work, such as ``module load cuda``."""
     env: dict[str, str] = Field(default_factory=dict)

@@ -1,5 +1,6 @@
 """What the commands that act do: run, resume, stop, and stages that are started by their kind."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -203,12 +204,14 @@ def _start_nodes(plan: Plan) -> ExitCode:
 
 
 def _queue(plan: Plan, selection: Selection) -> "list[SubmittedJob]":
+    from launcher.backends.slurm.client import ignored_variables
     from launcher.backends.slurm.queue import submit_run
 
     stages = select_stages(plan, selection.only, selection.start)
     check_needs(plan, stages)
     launch = plan.recipe.launch
     site = site_of(launch) or SiteConfig()
+    _say_notes(ignored_variables(os.environ))
     return submit_run(replace(plan, stages=stages), launch, site, dry_run=False)
 
 

@@ -165,6 +165,7 @@ def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
         "nodes": stage.nodes,
         "processes_per_node": stage.processes_per_node,
         "world_size": stage.world_size,
+        "gpus_per_node": stage.gpus_per_node,
         "tasks": stage.tasks,
         "strategy": layout.strategy if layout else None,
         "dp_replicate": layout.dp_replicate if layout else None,

@@ -84,7 +84,7 @@ ROOMS = {
     ),
     "launcher": (
         {"text", "environment", "resources"},
-        {"watch", "report", "run_files"},
+        {"watch", "report", "run_files", "gpus"},
         {"estimate", "plan"},
         {"preflight", "backends"},
         {"planning"},

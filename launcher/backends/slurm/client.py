@@ -68,6 +68,20 @@ class Answer:
     err: str
 
 
+SBATCH_PREFIX = "SBATCH_"
+
+SETTINGS: Mapping[str, str] = {
+    "ACCOUNT": "account",
+    "PARTITION": "partition",
+    "QOS": "qos",
+    "TIMELIMIT": "time_limit",
+    "EXCLUSIVE": "exclusive",
+    "GPUS": "gpus_per_node",
+    "GPUS_PER_NODE": "gpus_per_node",
+    "GRES": "gpus_per_node",
+}
+"""Variable of sbatch without its prefix -> the key of the site file that says the same."""
+
 Run = Callable[[Sequence[str]], Answer]
 
 
@@ -105,11 +119,12 @@ def run_command(argv: Sequence[str]) -> Answer:
     Raises:
         SchedulerError: The command is not there, or does not answer in time.
     """
-    # Within another job, its SLURM_NNODES and the like would be taken for wishes of the new one.
+    # Within another job, its SLURM_NNODES and the like would be taken for wishes of the new one;
+    # and sbatch lets SBATCH_* override what the script says.
     env = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("SLURM_", "SBATCH_")) or name == "SLURM_CONF"
+        if not name.startswith(("SLURM_", SBATCH_PREFIX)) or name == "SLURM_CONF"
     }
     try:
         done = subprocess.run(
@@ -131,6 +146,22 @@ def run_command(argv: Sequence[str]) -> Answer:
             "Try `scontrol ping`, and again when it answers; jobs in the queue are not affected.",
         ) from error
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def ignored_variables(environment: Mapping[str, str]) -> list[str]:
+    """Name the variables of sbatch that are set, each with what to write instead.
+
+    They would override the ``#SBATCH`` lines, and so part the job from its plan: from its GPUs, its
+    requeue, the log that ``distrain logs`` reads. sbatch is called without them.
+    """
+    notes = []
+    for name in sorted(environment):
+        if not name.startswith(SBATCH_PREFIX):
+            continue
+        key = SETTINGS.get(name.removeprefix(SBATCH_PREFIX))
+        instead = f"set {key} in the site file" if key else "no setting takes its place"
+        notes.append(f"{name} is ignored, the script alone says what a job asks for; {instead}")
+    return notes
 
 
 class Slurm:
@@ -270,8 +301,9 @@ _REFUSALS = {
     "account": "Set account, partition and qos of the site file to a combination that "
     "`sacctmgr show associations user=$USER` lists.",
     "qos": "Set the site file's qos to one that `sacctmgr show qos` lists.",
-    "node configuration": "Ask for what a node has: compare launch.nodes, and gpus_per_node and "
-    "cpus_per_task of the site file, with `sinfo -o '%P %D %c %G'`.",
+    "node configuration": "Ask for what a node has: compare launch.nodes, "
+    "launch.processes_per_node, and gpus_per_node and cpus_per_task of the site file, with "
+    "`sinfo -o '%P %D %c %G'`.",
     "array": "Set launch.prepare_tasks to at most what `scontrol show config` has as MaxArraySize.",
     "node count": "Set launch.nodes to at most what `sinfo` lists for the partition.",
     "time limit": "Set launch.time_limit to at most what `sinfo -o '%P %l'` lists.",

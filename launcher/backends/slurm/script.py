@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -36,7 +37,7 @@ def render_job(
     """Return the sbatch script of a job.
 
     Args:
-        job: ``nodes`` and ``processes_per_node`` of its stage are asked for as they are.
+        job: ``nodes`` and ``gpus_per_node`` of its stage are asked for as they are.
         run: With an absolute path, the same on all nodes.
         launch: Time limit, grace period, restarts.
         site: What the cluster wants.
@@ -105,7 +106,7 @@ def _values(
         "log": f"{folder.logs}".replace("%", "%%") + f"/{log}",
         "tasks": job.tasks,
         "nodes": stage.nodes,
-        "gpus_per_node": _gpus(stage, site),
+        "gpus_per_node": stage.gpus_per_node,
         "site": site,
         "time_limit": slurm_time(time_limit),
         "grace_period": launch.grace_period,
@@ -121,6 +122,7 @@ def _quote(value: object) -> str:
     return shlex.quote(str(value))
 
 
+@cache  # reading and compiling a template takes longer than filling it
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(resource_folder("slurm")),
@@ -152,11 +154,6 @@ def _phase_command(job: StageJob, run: RunFolder, python: str) -> str:
 
 def _quoted(words: Sequence[str], own: Collection[str]) -> str:
     return " \\\n  ".join(f'"{word}"' if word in own else shlex.quote(word) for word in words)
-
-
-def _gpus(stage: StagePlan, site: SiteConfig) -> int:
-    """All GPUs of a node for training, one for a stage of one process."""
-    return site.gpus_per_node if stage.layout is not None else min(site.gpus_per_node, 1)
 
 
 def _variables(stage: StagePlan, site: SiteConfig) -> dict[str, str]:

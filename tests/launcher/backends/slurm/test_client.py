@@ -3,7 +3,14 @@
 import pytest
 
 from distrain.errors import ExitCode, SchedulerError
-from launcher.backends.slurm.client import Answer, JobInfo, Slurm, parse_job, run_command
+from launcher.backends.slurm.client import (
+    Answer,
+    JobInfo,
+    Slurm,
+    ignored_variables,
+    parse_job,
+    run_command,
+)
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 
 # As Slurm 22.05 wrote it, with a path that holds spaces and an equals sign.
@@ -149,3 +156,12 @@ def test_a_job_does_not_inherit_the_wishes_of_the_job_it_is_submitted_from(monke
     monkeypatch.setenv("SLURM_CONF", "/etc/here")
     answer = run_command(["bash", "-c", 'echo "${SLURM_NNODES-}${SBATCH_PARTITION-}$SLURM_CONF"'])
     assert answer.out == "/etc/here\n"
+
+
+def test_the_variables_that_sbatch_does_not_get_are_named():
+    assert ignored_variables({"SBATCH_RESERVATION": "", "SBATCH_PARTITION": "x", "HOME": "/"}) == [
+        "SBATCH_PARTITION is ignored, the script alone says what a job asks for; "
+        "set partition in the site file",
+        "SBATCH_RESERVATION is ignored, the script alone says what a job asks for; "
+        "no setting takes its place",
+    ]

@@ -23,8 +23,9 @@ LAUNCH = LaunchConfig.model_validate(
 )
 PREPARE = StagePlan("prepare", "prepare", (), 1, 1, None, None, None)
 PRETRAIN = StagePlan(
-    "pretrain", "pretrain", ("prepare",), 2, 4, 2, Layout("fsdp", 2, 1, 8), accumulation=1
-)
+    "pretrain", "pretrain", ("prepare",), 2, 4, 2, Layout("fsdp", 2, 1, 8), accumulation=1,
+    gpus_per_node=4,
+)  # fmt: skip
 SHARED_PREPARE = replace(PREPARE, tasks=8)
 RUN = RunFolder(Path("/shared/group a/runs/llama-125m"))
 SITE = SiteConfig.model_validate(
@@ -86,16 +87,12 @@ def test_bash_can_read_the_script(name):
     subprocess.run(["bash", "-n", GOLDEN / name], check=True)
 
 
-def test_a_stage_of_one_process_needs_no_torchrun_and_one_gpu_at_most():
+def test_a_stage_of_one_process_needs_no_torchrun():
     text = render(PREPARE, site=SITE)
     assert "distrain.agent" not in text
     assert "MASTER_ADDR" not in text
-    assert "#SBATCH --gpus-per-node=1\n" in text
+    assert "--gpus" not in text
     assert "#SBATCH --nodes=1\n" in text
-
-
-def test_without_gpus_none_are_asked_for():
-    assert "gpu" not in render(PRETRAIN, site=SiteConfig(account="nlp"))
 
 
 def test_a_relative_run_folder_is_refused():
