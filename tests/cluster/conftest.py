@@ -2,13 +2,12 @@
 
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.runs.folder import RunFolder
-from tests.cluster.real_slurm import Cluster, StandInRun
+from tests.cluster.real_slurm import Cluster, StandInRun, install_runtime
 
 
 @pytest.fixture(scope="session")
@@ -33,17 +32,12 @@ def cluster(running_cluster):
 @pytest.fixture
 def stand_in_run(tmp_path, monkeypatch):
     """A run folder whose path needs quoting, and a runtime that only counts."""
-    package = tmp_path / "stand in" / "distrain"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "agent.py").write_text("from torch.distributed.run import main\n\nmain()\n")
-    source = Path(__file__).with_name("stand_in.py")
-    (package / "__main__.py").write_bytes(source.read_bytes())
+    runtime = install_runtime(tmp_path / "stand in", "stand_in.py")
     monkeypatch.chdir(tmp_path)  # jobs start here: `python -m distrain` looks here first
     root = tmp_path / 'it\'s 100% "mine" $HOME' / "counting"
     root.mkdir(parents=True)
     site = SiteConfig(
-        env={"PYTHONPATH": str(package.parent), "SETTING": "a \"b\" $c 'd'"},
+        env={"PYTHONPATH": str(runtime), "SETTING": "a \"b\" $c 'd'"},
         setup=("export FROM_SETUP='module load'",),
         python=sys.executable,
     )

@@ -101,6 +101,16 @@ class StandInRun:
         wait_until(lambda: any(line["step"] >= step for line in self.trace(stage)))
 
 
+def install_runtime(folder: Path, source: str) -> Path:
+    """Make a package ``distrain`` of a file of this folder; return what to set PYTHONPATH to."""
+    package = folder / "distrain"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "agent.py").write_text("from torch.distributed.run import main\n\nmain()\n")
+    (package / "__main__.py").write_bytes(Path(__file__).with_name(source).read_bytes())
+    return folder
+
+
 def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Wait for something that Slurm or a job does on its own time.
 

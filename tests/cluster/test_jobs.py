@@ -204,11 +204,3 @@ def test_a_queued_job_of_a_stopped_run_ends_at_once(cluster: Cluster, stand_in_r
     assert cluster.ended(a).state == "FAILED"
     assert "not started" in stand_in_run.log("a")
     assert stand_in_run.trace("a") == []
-
-
-def test_gpus_of_the_site_reach_the_stage(cluster: Cluster, stand_in_run: StandInRun):
-    run = replace(stand_in_run, site=stand_in_run.site.model_copy(update={"gpus_per_node": 2}))
-    jobs = submit(run, one_process("alone"), two_nodes("together"))
-    assert {cluster.ended(job).state for job in ids(jobs)} == {"COMPLETED"}
-    assert {line["gpus"] for line in run.trace("alone")} == {"0"}
-    assert {line["gpus"] for line in run.trace("together")} == {"0,1"}
