@@ -3,11 +3,11 @@
 Every default is the published value; ``docs/curation.md`` says where other programs differ.
 """
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from distrain.config.section import Count, Section
+from distrain.config.section import Count, Section, check_limits
 
 Word = Annotated[str, Field(pattern=r"^\w+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -40,6 +40,17 @@ class GopherQualityConfig(Section):
     min_stop_words: Annotated[int, Field(ge=0)] = 2
     """Different ones, as they are written."""
     stop_words: tuple[Word, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+    @model_validator(mode="after")
+    def _limits_leave_room(self) -> Self:
+        check_limits(self, "min_words", "max_words")
+        check_limits(self, "min_mean_word_length", "max_mean_word_length")
+        if self.min_stop_words > len(set(self.stop_words)):
+            raise ValueError(
+                f"min_stop_words {self.min_stop_words} of {len(set(self.stop_words))} stop words "
+                "drops every document; lower it, or name more stop_words"
+            )
+        return self
 
 
 class GopherRepetitionConfig(Section):

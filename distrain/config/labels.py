@@ -1,10 +1,10 @@
 """Section of layer 2: what labelled documents have to be like."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from distrain.config.section import Section
+from distrain.config.section import Section, check_limits
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -20,6 +20,11 @@ class LabelsConfig(Section):
     """Documents of the rarest label, of those with a label."""
     max_label_fraction: Fraction | None = None
     """Documents of the most frequent label, of those with a label."""
+
+    @model_validator(mode="after")
+    def _limits_leave_room(self) -> Self:
+        check_limits(self, "min_label_fraction", "max_label_fraction")
+        return self
 
 
 class PairChecksConfig(Section):

@@ -2,11 +2,24 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from distrain.config.section import Duration, Section
 
 ENDPOINT = r"^[^\s/]+:[0-9]{1,5}$"
+MAX_PORT = 2**16 - 1
+
+
+def check_port(endpoint: str) -> str:
+    """Refuse a port that TCP does not have.
+
+    Raises:
+        ValueError: It is 0 or above 65535.
+    """
+    port = int(endpoint.rpartition(":")[2])
+    if not 1 <= port <= MAX_PORT:
+        raise ValueError(f"port {port}; choose one from 1 to {MAX_PORT}")
+    return endpoint
 
 
 class LaunchConfig(Section):
@@ -26,7 +39,7 @@ class LaunchConfig(Section):
     """In a row without a new committed step."""
     prepare_tasks: Annotated[int, Field(ge=1)] = 1
     """Of ``slurm``: array tasks that share the input ranges of each prepare stage; 1: one job."""
-    rendezvous: Annotated[str | None, Field(pattern=ENDPOINT)] = None
+    rendezvous: Annotated[str, Field(pattern=ENDPOINT), AfterValidator(check_port)] | None = None
     """Of ``torchrun`` with several nodes: ``host:port`` of the first node."""
 
 

@@ -124,7 +124,7 @@ class RecipeHead(Section):
     version: Literal[1] = 1
     name: Annotated[str, Field(pattern=RUN_NAME)]
     """Also the name of the run folder."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     launch: LaunchConfig = LaunchConfig()
 
 

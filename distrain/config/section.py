@@ -66,6 +66,17 @@ def format_duration(seconds: int) -> str:
     return "".join(parts) or "0s"
 
 
+def check_limits(section: Section, lower: str, upper: str) -> None:
+    """Refuse a lower limit above the upper one; a limit that is ``None`` fits any other.
+
+    Raises:
+        ValueError: Names both and their values.
+    """
+    low, high = getattr(section, lower), getattr(section, upper)
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"{lower} {low} is above {upper} {high}; nothing lies between them")
+
+
 Count = Annotated[
     int,
     BeforeValidator(parse_count),

@@ -35,7 +35,7 @@ class RetriesConfig(Section):
 
     attempts: Annotated[int, Field(ge=1)] = 8
     """Of one request, the first one included."""
-    first_delay_s: Annotated[float, Field(gt=0)] = 0.5
+    first_delay_s: Annotated[float, Field(gt=0, le=30)] = 0.5
     """Longest delay after the first failure; no later one is longer than 30 s."""
     timeout: Annotated[Duration, Field(ge=1)] = 60
     """For one attempt."""

@@ -8,6 +8,13 @@ from distrain.config.section import Section
 
 TokenFormat = Literal["distrain", "megatron", "datatrove", "npy"]
 TokenDtype = Literal["uint8", "uint16", "uint32", "int32", "int64"]
+LARGEST_ID: dict[TokenDtype, int] = {
+    "uint8": 2**8 - 1,
+    "uint16": 2**16 - 1,
+    "uint32": 2**32 - 1,
+    "int32": 2**31 - 1,
+    "int64": 2**63 - 1,
+}
 
 
 def is_url(path: str) -> bool:
@@ -47,6 +54,16 @@ class TokenSource(Section):
             raise ValueError(
                 "format npy needs eos_id, or the tokenizer that has it: nothing else in such a "
                 "file says where a document ends"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ids_hold_the_end(self) -> Self:
+        largest = LARGEST_ID[self.dtype] if self.dtype is not None else None
+        if largest is not None and self.eos_id is not None and self.eos_id > largest:
+            raise ValueError(
+                f"eos_id {self.eos_id} is no {self.dtype}, whose largest id is {largest}; correct "
+                "one of the two"
             )
         return self
 

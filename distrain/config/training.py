@@ -8,6 +8,7 @@ from distrain.config.labels import PairChecksConfig
 from distrain.config.section import Count, Duration, Section
 
 Positive = Annotated[int, Field(ge=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 RUN_LENGTHS = ("max_steps", "max_tokens", "num_epochs")
 """The three ways to say how long a run is; a stage gives exactly one."""
@@ -25,11 +26,11 @@ class ModelConfig(Section):
     intermediate_size: Positive = 512
     max_position_embeddings: Positive = 2048
     rope_theta: Annotated[float, Field(gt=0)] = 10000.0
-    rms_norm_eps: Annotated[float, Field(gt=0)] = 1e-5
+    rms_norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     tie_word_embeddings: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """On the residual branches, in training only."""
-    initializer_range: Annotated[float, Field(gt=0)] = 0.02
+    initializer_range: Annotated[float, Field(gt=0, le=1)] = 0.02
     from_pretrained: str | None = None
     """A local Hugging Face folder (config, safetensors, tokenizer); sizes then come from there."""
 
@@ -112,8 +113,8 @@ class OptimizerConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Applied to matrices only, not to norms."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0, lt=1)] = 1e-8
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
 
 
@@ -182,13 +183,22 @@ class LoggingConfig(Section):
     wandb: WandbConfig | None = None
 
 
+ADAPTABLE_LAYERS: dict[str, tuple[str, ...]] = {
+    "llama": ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"),
+}
+"""Model -> the last parts of the names of its linear layers, but the head: that is as large as the
+vocabulary, and may be the embedding itself."""
+
+
 class LoraConfig(Section):
     """Low-rank adaptation (arXiv 2106.09685), in peft's words."""
 
     r: Positive = 8
     alpha: Positive = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = (
+        "all-linear"
+    )
     """``all-linear``: every linear layer but the head."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from distrain.config.data import DataConfig, PairsConfig
 from distrain.config.launch import LaunchConfig
 from distrain.config.layout import count_steps, microbatches_per_rank, resolve_layout
+from distrain.config.reading.check_adapters import check_adapters
 from distrain.config.reading.check_mixture import check_mixture
 from distrain.config.reading.check_needs import check_needs, check_source_of_model
 from distrain.config.reading.check_tokens import check_token_sources
@@ -34,6 +35,7 @@ def check_recipe(
     findings = [*check_needs(stages, left_out)]
     for stage in parts:
         findings += _check_stage(stage, launch)
+        findings += check_adapters(stage)
         findings += check_source_of_model(stage, stages)
         findings += check_token_sources(stage)
         findings += check_mixture(stage, stages)

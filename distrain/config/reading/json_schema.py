@@ -27,7 +27,7 @@ def json_schema() -> JsonObject:
     definitions: JsonObject = document["$defs"]
     head = definitions.pop("RecipeHead")
     _describe(RecipeHead, head)
-    for model in _every_section():
+    for model in every_section():
         _describe(model, definitions[model.__name__])
     for model in _below_stages():
         definitions[model.__name__].pop("required", None)
@@ -60,7 +60,7 @@ def json_schema() -> JsonObject:
     }
 
 
-def _every_section() -> list[type[Section]]:
+def every_section() -> list[type[Section]]:
     """Return every mapping of the schema."""
     return _reachable([RecipeHead, *STAGE_KINDS.values()])[1:]
 

@@ -7,7 +7,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from distrain.config.training import LoraConfig, ModelConfig
+from distrain.config.training import ADAPTABLE_LAYERS, LoraConfig, ModelConfig
 from distrain.errors import RecipeError
 from distrain.finetune.lora import (
     adapted_layers,
@@ -17,6 +17,7 @@ from distrain.finetune.lora import (
     merge,
     plain_name,
     save_adapter,
+    target_modules,
 )
 from distrain.models.huggingface import save_huggingface
 from distrain.models.init import initialize
@@ -221,3 +222,8 @@ def _compare_sharded():
             assert torch.equal(parameter.full_tensor(), expected[name]), name
     model(IDS).square().mean().backward()
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+
+
+def test_the_recipe_knows_the_layers_that_a_model_has():
+    """``validate`` reads the table, for it has no torch; the model itself is the truth."""
+    assert target_modules(base_model(), LORA) == ADAPTABLE_LAYERS["llama"]

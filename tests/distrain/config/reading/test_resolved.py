@@ -8,6 +8,7 @@ from distrain.config.reading.load import (
     recipe_fingerprint,
 )
 from distrain.config.recipe import Recipe
+from distrain.config.training import ADAPTABLE_LAYERS
 
 TEXT = st.text(
     st.characters(exclude_categories=("Cs", "Cc", "Cn")) | st.sampled_from("\t\n:#'\"-@*&!%"),
@@ -16,6 +17,7 @@ TEXT = st.text(
 )
 FRACTION = st.floats(min_value=0.0, max_value=0.875)
 RATE = st.floats(min_value=1e-300, max_value=1e300)
+SMALL = st.floats(min_value=1e-300, max_value=0.875)
 WHOLE = st.integers(1, 10**15)
 
 
@@ -62,7 +64,7 @@ TRAINING = st.builds(
 )
 TRAIN_SECTIONS = {
     "optimizer": some(
-        learning_rate=RATE, eps=RATE, betas=st.tuples(FRACTION, FRACTION), weight_decay=RATE
+        learning_rate=RATE, eps=SMALL, betas=st.tuples(FRACTION, FRACTION), weight_decay=RATE
     ),
     "lr_scheduler": some(name=st.sampled_from(["cosine", "constant"]), min_lr_ratio=FRACTION),
     "parallelism": some(
@@ -84,7 +86,11 @@ SFT = some(
         "training": TRAINING,
         "data": st.builds(lambda path: {"path": path}, TEXT),
     },
-    lora=some(r=WHOLE, target_modules=st.just("all-linear") | st.lists(TEXT, max_size=3)),
+    lora=some(
+        r=WHOLE,
+        target_modules=st.just("all-linear")
+        | st.lists(st.sampled_from(ADAPTABLE_LAYERS["llama"]), min_size=1, max_size=3),
+    ),
     **TRAIN_SECTIONS,
 )
 LAUNCH = some(
@@ -96,7 +102,7 @@ LAUNCH = some(
 RECIPES = st.fixed_dictionaries(
     {
         "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True),
-        "seed": st.integers(0, 2**63),
+        "seed": st.integers(0, 2**63 - 1),
         "stages": st.fixed_dictionaries({"prepare": PREPARE, "pretrain": PRETRAIN, "sft": SFT}),
         "launch": LAUNCH,
     }
