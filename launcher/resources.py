@@ -4,6 +4,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+from distrain.config.reading.extends import RECIPE_SUFFIXES
 from distrain.errors import NotFoundError, PreflightError
 
 RECIPE_SUFFIX = ".yaml"
@@ -55,13 +56,25 @@ def find_recipe(target: str) -> Path:
     recipes = {recipe.name: recipe.path for recipe in shipped_recipes()}
     if target in recipes:
         return recipes[target]
-    close = difflib.get_close_matches(target, recipes, n=1)
+    close = difflib.get_close_matches(target, [*_beside(path), *recipes], n=1)
     raise NotFoundError(
         f"recipe {target}",
         "a folder" if path.is_dir() else "no file and no shipped recipe of that name",
         "the path of a recipe, or one of: " + ", ".join(recipes),
         f"Did you mean '{close[0]}'?" if close else "See `distrain recipes` for what is shipped.",
     )
+
+
+def _beside(path: Path) -> list[str]:
+    """Return the recipes in the folder of a path, written as the path is."""
+    folder = path.parent
+    if not folder.is_dir():
+        return []
+    return [
+        str(path.with_name(file.name))
+        for file in sorted(folder.iterdir())
+        if file.suffix in RECIPE_SUFFIXES
+    ]
 
 
 def copy_recipe(name: str, folder: Path) -> Path:

@@ -24,12 +24,17 @@ def call(app: typer.Typer, argv: Sequence[str] | None) -> int:
         _complain("interrupted")
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001  (the process boundary)
-        return _code_of(error)
+        return _code_of(error, argv)
 
 
-def _code_of(error: Exception) -> int:
+def _code_of(error: Exception, argv: Sequence[str] | None) -> int:
     if isinstance(error, USAGE_ERROR):
         error.show()  # type: ignore[attr-defined]
+        option = str(getattr(error, "option_name", ""))
+        setting = _setting_meant(option)
+        if setting is not None:
+            value = _value_after(option, sys.argv[1:] if argv is None else argv)
+            _complain(f"A value of the recipe has no dashes: write {setting}={value}.")
         return ExitCode.USAGE
     if isinstance(error, BrokenPipeError):  # as in `distrain logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -40,6 +45,30 @@ def _code_of(error: Exception) -> int:
     text = str(known)
     _complain(text if text.startswith("error: ") else f"error: {text}")
     return known.exit_code
+
+
+def _setting_meant(option: str) -> str | None:
+    """Return the setting of a recipe that an unknown option such as ``--learning_rate`` means."""
+    from distrain.config.reading.foreign_names import FOREIGN_NAMES
+    from distrain.config.reading.sections import SECTIONS, keys_of, places_of
+
+    words = option.lstrip("-").replace("-", "_").split(".")
+    if len(words) > 1 and words[-2] in SECTIONS and words[-1] in keys_of(words[-2]):
+        return ".".join(words)
+    places = places_of(words[-1])
+    if places:
+        return places[0]
+    _, here = FOREIGN_NAMES.get(words[-1], ("", ""))
+    return here.split()[0].rstrip(",:") or None if here else None
+
+
+def _value_after(option: str, argv: Sequence[str]) -> str:
+    for argument, following in zip(argv, [*argv[1:], "-"], strict=True):
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+        if argument == option and not following.startswith("-"):
+            return following
+    return "VALUE"
 
 
 def _unfit(error: Exception) -> PreflightError | None:

@@ -24,5 +24,17 @@ def test_a_folder_is_no_recipe(tmp_path):
         find_recipe(str(tmp_path))
 
 
+def test_a_misspelt_path_names_the_recipe_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "base.yaml").write_text("name: base")
+    monkeypatch.chdir(tmp_path)
+    for typed, meant in (
+        ("basee.yaml", "base.yaml"),
+        (f"{tmp_path}/bse.yaml", f"{tmp_path}/base.yaml"),
+    ):
+        with pytest.raises(NotFoundError) as caught:
+            find_recipe(typed)
+        assert caught.value.remedy == f"Did you mean '{meant}'?"
+
+
 def test_slurm_templates_are_shipped():
     assert list(resource_folder("slurm").glob("*.j2"))

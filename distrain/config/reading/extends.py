@@ -49,7 +49,9 @@ def with_parents(
             problems.add(name.place, "extends: expected the path of a recipe, or a list of them")
             continue
         parent = _parent(name, path, problems, (*above, path.resolve()))
-        if parent is not None:
+        if parent is None:
+            problems.is_incomplete = True
+        else:
             below = parent if below is None else merge(below, parent)
     return own if below is None else merge(below, own)
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from distrain.config.reading.hints import section_hint, unknown_key_in
 from distrain.config.reading.merge import merge
 from distrain.config.reading.messages import validate
 from distrain.config.reading.problems import ProblemList
@@ -111,20 +112,20 @@ def read_layers(tree: Tree, problems: ProblemList) -> Layers:
     """Cut a merged file into layers; what has no place in any is a mistake."""
     for key, item in tree.mapping.items():
         if key not in TOP_LEVEL:
-            problems.add(item.key, _unknown_at_top(key))
+            problems.add(item.key, _unknown_at_top(tree, key))
     head = {key: item for key, item in tree.mapping.items() if key in RecipeHead.model_fields}
     defaults = _read_defaults(tree, problems)
     own, kinds = _read_stages(tree, problems)
     return Layers(replace(tree, value=head), defaults, own, kinds)
 
 
-def _unknown_at_top(key: str) -> str:
+def _unknown_at_top(tree: Tree, key: str) -> str:
     if key in SECTIONS:
         return (
             f"'{key}' is a section of a stage; put it under defaults (for every stage) "
             "or under one stage"
         )
-    return unknown_key(key, "the recipe", TOP_LEVEL, places_of(key))
+    return unknown_key_in(tree, key, "the recipe", TOP_LEVEL, places_of(key))
 
 
 def _read_defaults(tree: Tree, problems: ProblemList) -> dict[str, Tree]:
@@ -140,7 +141,8 @@ def _read_defaults(tree: Tree, problems: ProblemList) -> dict[str, Tree]:
             elsewhere = places_of(name)
             problems.add(section.key, unknown_key(name, "defaults", tuple(SECTIONS), elsewhere))
         elif not isinstance(section.value, dict):
-            problems.add(section.key, f"{name}: expected a mapping; indent its keys below it")
+            place = section.place if isinstance(section.value, str) else section.key
+            problems.add(place, f"{name}: expected a mapping{section_hint(section)}")
         else:
             check_section(name, section, problems)
             known[name] = section
@@ -151,7 +153,7 @@ def check_section(name: str, section: Tree, problems: ProblemList) -> None:
     """Check one layer of a section against all its forms, although no stage may use it."""
     for key, item in section.mapping.items():
         if key not in keys_of(name):
-            message = unknown_key(key, name, keys_of(name), places_of(key))
+            message = unknown_key_in(section, key, name, keys_of(name), places_of(key))
             problems.add(item.key, message)
     for model in SECTIONS[name]:
         fitting = _fitting(section, model)
@@ -162,12 +164,7 @@ def check_section(name: str, section: Tree, problems: ProblemList) -> None:
 def _read_stages(tree: Tree, problems: ProblemList) -> tuple[dict[str, Tree], dict[str, str]]:
     stages = tree.mapping.get("stages")
     if stages is None or not stages.mapping:
-        place = tree.place if stages is None else stages.key
-        problems.add(
-            place,
-            "missing key 'stages' in the recipe; add named stages, each with a kind: "
-            + ", ".join(STAGE_KINDS),
-        )
+        problems.add(tree.place if stages is None else stages.key, _no_stages(stages))
         return {}, {}
     own, kinds = {}, {}
     for name, stage in stages.mapping.items():
@@ -184,8 +181,25 @@ def _read_stages(tree: Tree, problems: ProblemList) -> tuple[dict[str, Tree], di
     return own, kinds
 
 
+def _no_stages(stages: Tree | None) -> str:
+    kinds = ", ".join(STAGE_KINDS)
+    if stages is None or not stages.value:
+        return f"missing key 'stages' in the recipe; add named stages, each with a kind: {kinds}"
+    found = "a list" if isinstance(stages.value, list) else f"the text '{stages.raw}'"
+    return (
+        f"stages: found {found}; expected a mapping of names, such as `pretrain: {{kind: "
+        f"pretrain, ...}}`, each with a kind: {kinds}"
+    )
+
+
 def _check_name(name: str, stage: Tree, problems: ProblemList) -> None:
-    if name in RESERVED:
+    if name in SECTIONS and "kind" not in stage.mapping:
+        message = (
+            f"'{name}' is a section, not a stage; indent it further, below the stage that it is "
+            "for, or put it under defaults"
+        )
+        problems.add(stage.key, message)
+    elif name in RESERVED:
         problems.add(stage.key, f"'{name}' is a reserved word; give the stage another name")
     elif re.fullmatch(STAGE_NAME, name) is None:
         message = (

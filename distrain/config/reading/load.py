@@ -25,6 +25,7 @@ from distrain.config.reading.overrides import (
 from distrain.config.reading.problems import Place, ProblemList, RecipeErrors
 from distrain.config.reading.resolved import dump_resolved, recipe_fingerprint
 from distrain.config.reading.sections import STAGE_KINDS, sections_of
+from distrain.config.reading.short_runs import fit_schedules
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.reading.yaml_source import Tree, find, plain
 from distrain.config.recipe import Recipe, RecipeHead
@@ -73,7 +74,7 @@ def load_recipe(
     problems = ProblemList()
     text, tree = read_file(path, problems)
     written = with_parents(tree, path, problems) if tree is not None else None
-    if written is None:
+    if written is None or problems.is_incomplete:
         problems.raise_if_any()
         raise AssertionError("a file without a tree has a problem")
     layers = read_layers(written, problems)
@@ -82,7 +83,7 @@ def load_recipe(
     )
     layers = layers.without(changes.skip)
     stages = apply_to_stages(changes, layers.merged(), layers.models)
-    stages = layers.with_inherited_sizes(stages)
+    stages, shortened = fit_schedules(layers.with_inherited_sizes(stages))
     head_tree = apply_to_recipe(changes, layers.head)
     head, _ = validate(RecipeHead, head_tree, "", problems, whole="the recipe")
     parts = [
@@ -90,7 +91,7 @@ def load_recipe(
     ]
     launch = head.launch if isinstance(head, RecipeHead) else _launch(head_tree)
     findings = check_recipe(parts, launch, left_out=changes.skip)
-    notes = replaced_values(changes, layers.own, layers.models)
+    notes = [*replaced_values(changes, layers.own, layers.models), *shortened]
     for finding in findings:
         if finding.is_note:
             notes.append(finding.sentence)

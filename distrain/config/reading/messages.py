@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from distrain.config.reading.problems import Place, ProblemList
+from distrain.config.reading.hints import unknown_key_in, value_hint
+from distrain.config.reading.problems import Place, ProblemList, printable
 from distrain.config.reading.sections import (
     SECTIONS,
     STAGE_KINDS,
@@ -17,10 +18,10 @@ from distrain.config.reading.sections import (
     sections_of,
     types_at,
 )
-from distrain.config.reading.suggest import unknown_key, unknown_word
+from distrain.config.reading.suggest import unknown_word
 from distrain.config.reading.yaml_source import Tree, find, plain
 from distrain.config.recipe import PATTERNS
-from distrain.config.section import Section, parse_count
+from distrain.config.section import Section
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -94,6 +95,7 @@ class _Finding:
         errors: list["ErrorDetails"],
     ) -> None:
         self.model = model
+        self.tree = tree
         self.path = path
         self.prefix, self.whole = names
         self.errors = errors
@@ -225,7 +227,9 @@ def _report_unknown_key(finding: _Finding, problems: ProblemList) -> None:
     around = [member for member in types_at(finding.model, finding.path[:-1]) if is_section(member)]
     allowed = list(dict.fromkeys(name for member in around for name in member.model_fields))
     elsewhere = [name for name in places_of(key) if name != finding.name]
-    problems.add(finding.at.key, unknown_key(key, finding.parent, allowed, elsewhere))
+    mapping = find(finding.tree, finding.path[:-1])[0]
+    message = unknown_key_in(mapping, key, finding.parent, allowed, elsewhere)
+    problems.add(finding.at.key, message)
 
 
 def _report_value(finding: _Finding, problems: ProblemList) -> None:
@@ -237,7 +241,10 @@ def _report_value(finding: _Finding, problems: ProblemList) -> None:
         return
     expected = " or ".join(dict.fromkeys([*_expectations(finding.errors), *words]))
     message = f"{finding.name or finding.whole}: found {describe(finding.at)}; expected {expected}"
-    problems.add(finding.at.place, message + _value_hint(finding))
+    kinds = {error["type"] for error in finding.errors}
+    is_optional = type(None) in types_at(finding.model, finding.path)
+    hint = value_hint(finding.at, finding.name, kinds, is_optional=is_optional)
+    problems.add(finding.at.place, message + hint)
 
 
 def _takes_text(finding: _Finding) -> bool:
@@ -281,43 +288,9 @@ def describe(tree: Tree) -> str:
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list):
         return f"a list of {len(value)}" if value else "an empty list"
-    return f"the text '{value}'" if isinstance(value, str) else tree.raw or str(value)
-
-
-def _value_hint(finding: _Finding) -> str:
-    value = finding.at.value
-    kinds = {error["type"] for error in finding.errors}
-    if isinstance(value, str):
-        return _text_hint(value, kinds)
-    if "string_type" in kinds and isinstance(value, bool | int | float):
-        return f'; write it in quotes: "{finding.at.raw}"'
-    if value is None and not finding.at.raw and kinds & {"model_type", "model_attributes_type"}:
-        return "; indent its keys below it, or remove it"
-    return ""
-
-
-def _text_hint(value: str, kinds: set[str]) -> str:
-    if "bool_type" in kinds:
-        meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(value.lower())
-        return f"; write {meant}" if meant else ""
-    if "tuple_type" in kinds:
-        return f"; write [{value}]"
-    if kinds & {"int_type", "float_type"}:
-        return _number_hint(value)
-    return ""
-
-
-def _number_hint(value: str) -> str:
-    try:
-        float(value)
-    except ValueError:
-        try:
-            return f"; write {parse_count(value)}"
-        except ValueError:
-            return ""
-    return "; remove the quotes"
+    return f"the text '{printable(value)}'" if isinstance(value, str) else tree.raw or str(value)
 
 
 def override_place(text: str) -> Place:
     """Return the place of something typed on the command line."""
-    return Place(f"override '{text}'")
+    return Place(f"override '{printable(text)}'")

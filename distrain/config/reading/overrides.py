@@ -6,12 +6,15 @@ launch.nodes=4   name=x   seed=7    the recipe as a whole
 stages.sft=skip                     leave a stage out
 """
 
-from collections.abc import Callable, Collection, Mapping
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from distrain.config.reading.extends import read_named
+from distrain.config.reading.foreign_names import EXPLANATIONS, FOREIGN_NAMES
 from distrain.config.reading.merge import without_alternatives
 from distrain.config.reading.messages import override_place
 from distrain.config.reading.problems import Place, ProblemList
@@ -26,7 +29,7 @@ from distrain.config.reading.sections import (
     types_at,
     types_below,
 )
-from distrain.config.reading.suggest import EXPLANATIONS, FOREIGN_NAMES, nearest, unknown_key
+from distrain.config.reading.suggest import nearest, unknown_key
 from distrain.config.reading.yaml_source import Tree, find, parse_value
 from distrain.config.recipe import RecipeHead
 from distrain.config.section import Section
@@ -59,6 +62,13 @@ def parse_override(text: str, problems: ProblemList) -> Override | None:
     place = override_place(text)
     key, equals, value_text = text.partition("=")
     steps = key.strip().split(".")
+    # A list or a mapping may be typed over several lines.
+    one_line = key if value_text.lstrip().startswith(("{", "[")) else text
+    control = re.search(r"[\x00-\x1f\x7f]", one_line)
+    if control is not None:
+        message = f"character {control.start() + 1} is {control[0]!r}; remove it"
+        problems.add(place, message)
+        return None
     if not equals or not all(steps):
         problems.add(place, "expected key=value, such as optimizer.learning_rate=3e-4")
         return None
@@ -73,6 +83,25 @@ def parse_override(text: str, problems: ProblemList) -> Override | None:
     return Override(text, path, value.under(place))
 
 
+def _rejoined(texts: list[str], problems: ProblemList) -> Iterator[str]:
+    """Yield the overrides but those that a shell cut at a space within brackets: one mistake."""
+    while texts:
+        parts = [texts.pop(0)]
+        while "=" in parts[0] and _open_brackets(" ".join(parts)) and texts:
+            parts.append(texts.pop(0))
+        whole = " ".join(parts)
+        if len(parts) > 1 and not _open_brackets(whole):
+            message = f"the shell cut it at its spaces; quote it: {shlex.quote(whole)}"
+            problems.add(override_place(whole), message)
+        else:  # never closed: each part is its own mistake
+            yield parts[0]
+            texts[:0] = parts[1:]
+
+
+def _open_brackets(text: str) -> int:
+    return sum(map(text.count, "{[")) - sum(map(text.count, "}]"))
+
+
 class Overrides:
     """The overrides of one command, sorted by what they reach."""
 
@@ -85,7 +114,7 @@ class Overrides:
         self.of_recipe: list[Override] = []
         self.of_all: list[Override] = []
         self.of_stage: dict[str, list[Override]] = {}
-        for text in texts:
+        for text in _rejoined(list(texts), problems):
             problems.add_file(override_place(text).file)  # shown in the order typed
             override = parse_override(text, problems)
             if override is not None:

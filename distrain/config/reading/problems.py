@@ -1,5 +1,6 @@
 """Mistakes of a recipe: where each was written, and the text that shows them all at once."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -7,6 +8,11 @@ from distrain.errors import RecipeError
 
 MAX_SHOWN_WIDTH = 100
 """Characters of a source line that are printed above the caret."""
+
+
+def printable(text: str) -> str:
+    """Write control characters as escapes, so that a message stays one line."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ class ProblemList:
         self._problems: dict[Problem, None] = {}
         self._places: set[Place] = set()
         self._files: dict[str, int] = {}
+        self.is_incomplete = False
+        """A part of the recipe could not be read, so nothing can be said to be missing."""
 
     def __iter__(self) -> Iterator[Problem]:
         return iter(self._problems)

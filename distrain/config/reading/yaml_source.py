@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from distrain.config.reading.problems import Place, ProblemList
+from distrain.config.reading.suggest import glued_key
 
 if TYPE_CHECKING:
     from ruamel.yaml.error import YAMLError
@@ -288,7 +289,15 @@ class _Source:
         where = f", {context}" if context else ""
         if context and context_mark is not None and context_mark.line != line:
             where += f" that starts in line {context_mark.line + 1}"
-        self.problems.add(self.at(line, column), f"not YAML: {problem}{where}{_hint(problem)}")
+        hint = self._missing_space(line) or _hint(problem)
+        self.problems.add(self.at(line, column), f"not YAML: {problem}{where}{hint}")
+
+    def _missing_space(self, line: int) -> str:
+        """Tell whether the line before has a colon without a space: YAML then reads both as one."""
+        written = glued_key(self.lines[line - 1].strip()) if 0 < line < len(self.lines) else None
+        if written is None:
+            return ""
+        return f"; a space is missing after the colon in line {line}: write {written}"
 
 
 def _hint(problem: str) -> str:

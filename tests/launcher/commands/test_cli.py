@@ -48,6 +48,26 @@ def test_help_names_every_command(distrain):
         assert f"\n  {command} " in out
 
 
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["--learning_rate", "1e-4"], "optimizer.learning_rate=1e-4"),
+        (["--learning-rate=1e-4"], "optimizer.learning_rate=1e-4"),
+        (["--sft.lora.r=3"], "sft.lora.r=3"),
+        (["--lr", "--only", "sft"], "optimizer.learning_rate=VALUE"),
+    ],
+)
+def test_an_option_that_is_a_setting_is_shown_as_one(argv, meant, distrain, recipe):
+    code, _, err = distrain("run", recipe, *argv)
+    assert code == 2
+    assert err.endswith(f"A value of the recipe has no dashes: write {meant}.\n")
+
+
+def test_an_option_that_is_nothing_is_only_refused(distrain, recipe):
+    code, _, err = distrain("run", recipe, "--frobnicate")
+    assert (code, "no dashes" in err) == (2, False)
+
+
 def test_the_version_is_that_of_the_package(distrain):
     assert distrain("--version")[:2] == (0, "distrain 0.1.0\n")
 

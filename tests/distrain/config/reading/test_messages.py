@@ -3,10 +3,10 @@
 
 import pytest
 
+from distrain.config.reading.foreign_names import EXPLANATIONS, FOREIGN_NAMES, FOREIGN_WORDS
 from distrain.config.reading.load import load_recipe
 from distrain.config.reading.problems import RecipeErrors
-from distrain.config.reading.sections import SECTIONS, keys_of
-from distrain.config.reading.suggest import FOREIGN_NAMES
+from distrain.config.reading.sections import SECTIONS, STAGE_KINDS, choices_at, keys_of
 from tests.distrain.config.conftest import TINY
 
 
@@ -82,3 +82,15 @@ def test_what_other_tools_names_stand_for_exists():
         if section in SECTIONS and key:
             assert key.split(".")[0] in keys_of(section), name
         assert all(name not in keys_of(known) for known in SECTIONS), f"{name} is a key of ours"
+
+
+def test_what_is_explained_as_missing_is_not_there():
+    for name in EXPLANATIONS:
+        assert all(name not in keys_of(known) for known in SECTIONS), f"{name} is a key of ours"
+
+
+@pytest.mark.parametrize("setting", FOREIGN_WORDS)
+def test_words_of_other_tools_are_not_among_ours(setting):
+    ours = choices_at(STAGE_KINDS["pretrain"], tuple(setting.split(".")))
+    assert ours
+    assert not set(FOREIGN_WORDS[setting]) & set(ours)

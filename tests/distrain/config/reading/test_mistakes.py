@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distrain.config.reading.load import load_recipe, load_site
 from distrain.config.reading.problems import Problem, RecipeErrors
-from tests.distrain.config.conftest import TINY
+from tests.distrain.config.conftest import TINY, stages_of
 
 MISTAKES = Path(__file__).parents[3] / "recipes" / "mistakes"
 FILES = sorted(MISTAKES.glob("*.yaml"))
@@ -101,6 +101,20 @@ OVERRIDE_MISTAKES = [
     ("pretrain.model.hidden_size=65", "set hidden_size to 64 or 68"),
     ("optimizer=null", "expected a mapping"),
     ("name=a/b", "with a letter or digit first"),
+    ("optimizer.learning_rate=2,5e-4", "write 2.5e-4"),
+    ("pretrain.optimizer={learning_rate:1e-3}", "write learning_rate: 1e-3"),
+    ("training.precision=fp16", "there is no fp16, which needs loss scaling; write bf16"),
+    ("training.precision=bfloat16", "write bf16"),
+    ("parallelism.tensor_parallel_degree=2", "there is no tensor parallelism"),
+    ("checkpoint.save_strategy=steps", "every checkpoint.save_steps steps"),
+    ("model.hidden_act=gelu", "a Llama's activation is SiLU"),
+    ("logging.wandb=true", "write {} for its defaults"),
+    ("logging.wandb=false", "write null to leave it out"),
+    ("optimizer.max_grad_norm=0", "1e9 never cuts a gradient"),
+    ("optimizer.max_grad_norm=null", "1e9 never cuts a gradient"),
+    ("lora=null", "it cannot be switched off, remove this for its defaults"),
+    ("lora.target_modules=[lm_head]", "expected some of down_proj"),
+    ("lora.target_modules=[layers.0.q_proj]", "did you mean 'q_proj'?"),
 ]
 
 
@@ -113,6 +127,51 @@ def test_a_mistake_in_an_override_names_the_override(override, phrase, recipe):
     if "skip" not in override:
         assert shown.startswith(f"error: override '{override}': ")
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "typed", [["data.mixture={web:", "0.7,", "code:", "0.3}"], ["data.mixture={web:", "1}"]]
+)
+def test_a_value_that_the_shell_cut_is_one_mistake(typed, recipe):
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe(recipe, ["seed=3", *typed, "name=other"])
+    assert str(caught.value).splitlines() == [
+        f"error: override '{' '.join(typed)}': the shell cut it at its spaces; quote it: "
+        f"'{' '.join(typed)}'",
+        "1 error. Nothing was started.",
+    ]
+
+
+def test_a_bracket_that_is_never_closed_hides_no_other_override(recipe):
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe(recipe, ["data.mixture={web:", "launch.nods=2"])
+    assert [str(problem.place) for problem in caught.value.problems] == [
+        "override 'data.mixture={web:'",
+        "override 'launch.nods=2'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("name=x\n", r"override 'name=x\n': character 7 is '\n'; remove it"),
+        ("na\nme=x", r"override 'na\nme=x': character 3 is '\n'; remove it"),
+        (
+            "launch.site=a\x1b[1m",
+            r"override 'launch.site=a\x1b[1m': character 14 is '\x1b'; remove it",
+        ),
+        ('name="x\\n"', r"name: found the text 'x\n'; expected letters, digits"),
+    ],
+)
+def test_a_control_character_in_an_override_is_named_by_its_place(override, message, recipe):
+    with pytest.raises(RecipeErrors) as caught:
+        load_recipe(recipe, [override])
+    assert message in str(caught.value)
+
+
+def test_a_mapping_may_be_typed_over_several_lines(recipe):
+    loaded = load_recipe(recipe, ["pretrain.data.mixture={\n main: 1,\n}\n"])
+    assert stages_of(loaded)["pretrain"].data.mixture == {"main": 1.0}
 
 
 def test_mistakes_of_file_and_overrides_are_shown_together():
