@@ -3,12 +3,33 @@
 Nothing outside ``distrain/parallel/engines`` knows which engine runs.
 """
 
+import math
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from distrain.parallel.global_tensor import State
+
+
+@dataclass(frozen=True)
+class Update:
+    """What became of one update; the same on every rank.
+
+    Args:
+        grad_norm: L2 norm of the global gradient before clipping; infinite where the engine
+            computed none.
+        applied: Whether parameters and moments changed.
+    """
+
+    grad_norm: float
+    applied: bool
+
+
+def may_apply(loss: float, grad_norm: float) -> bool:
+    """Tell whether an update is made: only if loss and norm, both of all ranks, are finite."""
+    return math.isfinite(loss) and math.isfinite(grad_norm)
 
 
 class Engine(Protocol):
@@ -31,13 +52,16 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Layer 7. The engine averages gradients over ranks and divides by nothing else."""
 
-    def update(self, lr: float, max_grad_norm: float) -> float:
+    def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
         """Layer 8: clip, step with learning rate ``lr``, clear the gradients.
 
-        When the norm is not finite, no rank makes an update; gradients are cleared all the same.
+        Where ``may_apply`` says no, no rank changes anything but its gradients, which are cleared
+        all the same.
 
-        Returns:
-            The global L2 norm before clipping, the same on every rank.
+        Args:
+            lr: Learning rate of the update.
+            max_grad_norm: Global L2 norm to which gradients are clipped.
+            loss: Mean over the global batch, the same on every rank.
         """
 
     def state(self, *, optimizer: bool = True) -> State:

@@ -83,12 +83,12 @@ def train_step(run: Run, batch: Batch, step: int) -> StepResult:
             loss = run.loss(logits, part.target_ids)  # 6 loss
             run.engine.backward(loss * scale)  # 7 backward pass
         loss_sum += loss.detach()
-    lr = run.lr_at(step)
-    grad_norm = run.engine.update(lr=lr, max_grad_norm=run.max_grad_norm)  # 8 optimizer
-    # The same on every rank, so all ranks judge the step alike.
+    # Summed before the update: all ranks make it or none, and the loss has a say in that.
     (total_loss,) = run.host.sum(loss_sum.item())
+    mean_loss, lr = total_loss / num_targets, run.lr_at(step)
+    update = run.engine.update(lr, run.max_grad_norm, mean_loss)  # 8 optimizer
     num_tokens = batch.num_samples * run.training.sequence_length
-    return StepResult(total_loss / num_targets, grad_norm, lr, num_tokens, int(num_targets))
+    return StepResult(mean_loss, update, lr, num_tokens, int(num_targets))
 
 
 def seed_dropout(run: Run, step: int, microbatch: int) -> None:
@@ -120,8 +120,8 @@ def record(run: Run, progress: Progress, result: StepResult, batch: Batch, clock
         step=progress.step,
         loss=result.loss,
         learning_rate=result.lr,
-        grad_norm=result.grad_norm,
-        applied=result.applied,
+        grad_norm=result.update.grad_norm,
+        applied=result.update.applied,
         first_sample=batch.first_sample,
         num_samples=batch.num_samples,
         num_targets=result.num_targets,
@@ -131,5 +131,6 @@ def record(run: Run, progress: Progress, result: StepResult, batch: Batch, clock
         memory_gib=memory_gib,
     )
     run.monitor.record_step(measurement)
-    if not result.applied:
-        run.monitor.event("nonfinite", step=progress.step, loss=str(result.loss))
+    if not result.update.applied:
+        loss, norm = str(result.loss), str(result.update.grad_norm)
+        run.monitor.event("nonfinite", step=progress.step, loss=loss, grad_norm=norm)

@@ -1,11 +1,11 @@
 """How far a stage has come: all that a restart needs besides the tensors."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from distrain.config.training import EarlyStopping
+from distrain.parallel.engine import Update
 
 
 @dataclass(frozen=True)
@@ -14,22 +14,17 @@ class StepResult:
 
     Args:
         loss: Mean over the global batch, in nats per target token.
-        grad_norm: L2 norm of the global gradient before clipping.
+        update: What the engine made of it.
         lr: Learning rate of the update.
         num_tokens: Input tokens of the global batch.
         num_targets: Target tokens of the global batch.
     """
 
     loss: float
-    grad_norm: float
+    update: Update
     lr: float
     num_tokens: int
     num_targets: int
-
-    @property
-    def applied(self) -> bool:
-        """Whether the update was made: no rank applies one whose loss or norm is not finite."""
-        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from distrain.config.layout import Layout
 from distrain.errors import CheckpointError, RecipeError
 from distrain.parallel.adam_state import MOMENTS, adam_steps, create_state, set_step
+from distrain.parallel.engine import Update, may_apply
 from distrain.parallel.engines.zero_partition import FlatPartition, Partition, ShardedPartition
 from distrain.parallel.global_tensor import State, whole
 from distrain.parallel.model_spec import ModelSpec, build_whole, named_persistent_buffers
@@ -98,15 +99,19 @@ class DeepSpeedEngine:
         # DeepSpeed would divide by its own idea of the number of microbatches.
         self._engine.backward(loss, scale_wrt_gas=False)
 
-    def update(self, lr: float, max_grad_norm: float) -> float:
+    def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
         """Layer 8. DeepSpeed takes no step by itself when the norm, a global one, is not finite."""
-        for group in self._engine.optimizer.param_groups:
+        zero = self._engine.optimizer
+        for group in zero.param_groups:
             group["lr"] = lr
-        self._engine.optimizer.clip_grad = max_grad_norm
+        zero.clip_grad = max_grad_norm
+        spoiled = [] if math.isfinite(loss) else _spoil_gradients(zero)
         self._engine.step()
-        norm = float(self._engine.optimizer._global_grad_norm)
-        assert math.isfinite(norm) != self._engine.optimizer.overflow
-        return norm
+        for gradient in spoiled:  # padding among them is never written again
+            gradient.zero_()
+        norm = float(zero._global_grad_norm)
+        assert may_apply(loss, norm) != zero.overflow
+        return Update(norm, applied=not zero.overflow)
 
     def state(self, *, optimizer: bool = True) -> State:
         """Show parameters, persistent buffers and moments."""
@@ -149,6 +154,18 @@ class DeepSpeedEngine:
     @property
     def _adam(self) -> torch.optim.Optimizer:
         return self._engine.optimizer.optimizer
+
+
+def _spoil_gradients(zero: "_Zero") -> list[Tensor]:
+    """Make this rank's gradients NaN, and return them.
+
+    DeepSpeed looks at no loss, but takes no step with a norm of NaN. So every step that is not
+    applied goes the same way through it, on which it also resets its buffers.
+    """
+    spoiled = [gradient for group in zero.averaged_gradients.values() for gradient in group]
+    for gradient in spoiled:
+        gradient.fill_(math.nan)
+    return spoiled
 
 
 def _common_step(names: list[str], optimizer_steps: dict[str, int]) -> int:
@@ -226,6 +243,8 @@ class _Zero(Protocol):
     optimizer: torch.optim.Optimizer
     clip_grad: float
     overflow: bool
+    averaged_gradients: dict[int, list[Tensor]]
+    """This rank's part, by group, between the last backward pass of a step and the step."""
     _global_grad_norm: float | Tensor
 
 

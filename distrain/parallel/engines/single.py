@@ -1,6 +1,5 @@
 """One process, no wrapping, no process group; also the ground on which DDP and FSDP2 stand."""
 
-import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,6 +9,7 @@ from torch.optim import Optimizer
 
 from distrain.config.layout import Layout
 from distrain.parallel.adam_state import MOMENTS, adam_steps, create_state, set_step
+from distrain.parallel.engine import Update, may_apply
 from distrain.parallel.global_tensor import GlobalTensor, State, whole
 from distrain.parallel.model_spec import (
     ModelSpec,
@@ -59,15 +59,16 @@ class SingleEngine:
         """Layer 7."""
         loss.backward()
 
-    def update(self, lr: float, max_grad_norm: float) -> float:
+    def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
         """Layer 8. The host waits for the device once, to learn the norm."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         norm = self._clip(max_grad_norm)
-        if math.isfinite(norm):
+        applied = may_apply(loss, norm)
+        if applied:
             self._optimizer.step()
         self._optimizer.zero_grad()
-        return norm
+        return Update(norm, applied)
 
     def state(self, *, optimizer: bool = True) -> State:
         """Show parameters, persistent buffers and moments."""

@@ -1,5 +1,6 @@
 """Put one engine through all that the loop, a fault and a restart ask of it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,9 +28,10 @@ class Outcome:
         evaluation: Loss without gradients after them.
         final: Whole parameters, buffers and moments after them.
         steps: Adam's steps after them.
-        bad_norm: Norm of the next step, in which one rank's loss is NaN.
-        kept: No rank's state changed in that step.
-        later: Losses and norms of the two steps after it.
+        bad_norm: Norm of the next step, in which one rank's gradients are NaN and no loss is.
+        bad_loss: Loss of the one after it, in which one rank's is infinite and no gradient is.
+        kept: Whether no rank's state changed in each of these two.
+        later: Losses and norms of the two steps after them.
         resumed: Losses and norms of the last steps, made again by an engine of other initial
             values that took over the state before them.
         resumed_final: Its state at the end.
@@ -40,7 +42,8 @@ class Outcome:
     final: dict[str, Tensor]
     steps: dict[str, int]
     bad_norm: float
-    kept: bool
+    bad_loss: float
+    kept: tuple[bool, bool]
     later: list[tuple[float, float]]
     resumed: list[tuple[float, float]]
     resumed_final: dict[str, Tensor]
@@ -57,11 +60,14 @@ def examine(case: Case) -> Outcome:
     final, steps = gather_full(engine.state()), engine.optimizer_steps()
     evaluation = evaluate(engine)
     before = copy_of(engine.state())
-    last_rank = engine.dp_rank == engine.dp_size - 1
-    spoil = float("nan") if last_rank else 1.0
-    _, bad_norm = train_step(engine, count, case.microbatch, spoil=spoil)
-    kept = everywhere(same_boxes(before, engine.state()))
-    later = train(engine, range(count + 1, count + 3), case.microbatch)
+    is_last = engine.dp_rank == engine.dp_size - 1
+    spoil, told = (float("nan"), float("inf")) if is_last else (1.0, 0.0)
+    loss, bad_norm = train_step(engine, count, case.microbatch, spoil=spoil)
+    assert math.isfinite(loss)
+    kept_by_norm = is_as_before(engine, before, steps)
+    bad_loss, _ = train_step(engine, count + 1, case.microbatch, told=told)
+    kept_by_loss = is_as_before(engine, before, steps)
+    later = train(engine, range(count + 2, count + 4), case.microbatch)
     engine.close()
     twin = engine_of(replace(case, seed=1))
     evaluate(twin)  # leaves parameters gathered, which must not outlive the load
@@ -69,7 +75,18 @@ def examine(case: Case) -> Outcome:
     resumed = train(twin, range(saved_at, count), case.microbatch)
     resumed_final = gather_full(twin.state())
     twin.close()
-    return Outcome(losses, evaluation, final, steps, bad_norm, kept, later, resumed, resumed_final)
+    return Outcome(
+        losses,
+        evaluation,
+        final,
+        steps,
+        bad_norm,
+        bad_loss,
+        (kept_by_norm, kept_by_loss),
+        later,
+        resumed,
+        resumed_final,
+    )
 
 
 def take_over(engine: Engine, saved: dict[str, Tensor], steps: dict[str, int] | None) -> None:
@@ -94,6 +111,12 @@ def same_boxes(a: State, b: State) -> bool:
         for name in a
         for x, y in zip(a[name].boxes, b[name].boxes, strict=True)
     )
+
+
+def is_as_before(engine: Engine, before: State, steps: dict[str, int]) -> bool:
+    """Tell whether parameters, buffers, moments and Adam's steps are those of ``before``."""
+    same = same_boxes(before, engine.state()) and engine.optimizer_steps() == steps
+    return everywhere(same)
 
 
 def everywhere(flag: bool) -> bool:

@@ -147,9 +147,12 @@ def lr_at(step: int) -> float:
 
 
 def train_step(
-    engine: Engine, step: int, microbatch: int, *, spoil: float = 1.0
+    engine: Engine, step: int, microbatch: int, *, spoil: float = 1.0, told: float = 0.0
 ) -> tuple[float, float]:
-    """Make one update; returns the mean loss of the global batch and the norm."""
+    """Make one update; returns the mean loss of the global batch and the norm.
+
+    ``spoil`` times the gradients, and ``told`` more than the loss, is what this rank has.
+    """
     ids, targets = global_batch(step)
     num_targets = int((targets != IGNORE).sum())
     share = BATCH // engine.dp_size
@@ -161,10 +164,13 @@ def train_step(
             loss = summed_loss(engine, part_ids, part_targets)
             engine.backward(loss * spoil * (engine.dp_size / num_targets))
         loss_sum += loss.detach()
+    loss_sum += told
     if engine.dp_size > 1:
         dist.all_reduce(loss_sum)
-    norm = engine.update(lr_at(step), max_grad_norm=0.5)
-    return loss_sum.item() / num_targets, norm
+    mean_loss = loss_sum.item() / num_targets
+    update = engine.update(lr_at(step), 0.5, mean_loss)
+    assert update.applied == (math.isfinite(mean_loss) and math.isfinite(update.grad_norm))
+    return mean_loss, update.grad_norm
 
 
 def summed_loss(engine: Engine, ids: Tensor, targets: Tensor) -> Tensor:

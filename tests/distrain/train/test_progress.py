@@ -1,22 +1,28 @@
 import json
 import math
 
+import pytest
+
 from distrain.config.training import EarlyStopping
+from distrain.parallel.engine import Update, may_apply
 from distrain.train.progress import Progress, StepResult
 
 
 def step(loss=2.0, norm=1.0):
-    return StepResult(loss=loss, grad_norm=norm, lr=1e-3, num_tokens=512, num_targets=500)
+    update = Update(norm, may_apply(loss, norm))
+    return StepResult(loss, update, lr=1e-3, num_tokens=512, num_targets=500)
 
 
 def test_a_step_that_was_not_applied_still_uses_up_its_samples():
     result = step(loss=math.nan)
-    assert not result.applied
+    assert not result.update.applied
     assert Progress(step=3).after(result).step == 4
 
 
-def test_an_infinite_norm_is_not_applied():
-    assert not step(norm=math.inf).applied
+@pytest.mark.parametrize(("loss", "norm"), [(2.0, math.inf), (math.inf, 1.0), (math.nan, 1.0)])
+def test_an_update_needs_a_finite_loss_and_a_finite_norm(loss, norm):
+    assert may_apply(2.0, 1.0)
+    assert not may_apply(loss, norm)
 
 
 def test_early_stopping_waits_for_patience_measurements():
