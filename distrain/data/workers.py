@@ -80,6 +80,7 @@ class WorkerPool:
             ChildProcessError: A worker died; the message names what it worked on.
             Exception: What a job raised; it is logged what it was about.
         """
+        # A process that is started imports everything anew: not worth it for one job.
         if self.count == 1 or len(jobs) <= 1:
             for number, job in enumerate(jobs):
                 try:
@@ -98,6 +99,7 @@ class WorkerPool:
         for worker in self._workers[: len(jobs)]:
             _give(worker, waiting, jobs)
         while busy := [worker for worker in self._workers if worker.number >= 0]:
+            # For a death as well: a worker that is killed for its memory sends nothing.
             ready = wait([part for worker in busy for part in _signs_of_life(worker)])
             for worker in busy:
                 if worker.pipe in ready or worker.process.sentinel in ready:
@@ -178,6 +180,7 @@ def _serve(pipe: Connection, begin: Callable[[], None] | None) -> None:
         try:
             pipe.send((False, job.run()))
         except Exception as error:  # noqa: BLE001  (it is raised in the parent)
+            # Pickling keeps the message and loses the traceback.
             error.add_note("".join(traceback.format_exception(error)))
             _send_error(pipe, error)
 
@@ -201,6 +204,7 @@ class BackgroundWorker:
 
     def run(self, job: Job[ResultT]) -> ResultT:
         """Do a job there and wait for it; raises as ``WorkerPool.run`` does."""
+        # One that died is replaced: the next range may be sound.
         if self._worker is None or not self._worker.process.is_alive():
             self._worker = self._pool.add_worker()
         _give(self._worker, deque([0]), [job])

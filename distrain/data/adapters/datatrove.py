@@ -62,6 +62,8 @@ def open_shard(path: Path, reading: Reading) -> ForeignShard:
         raise refused(
             index, f"{index_size} bytes", "a multiple of 8: one uint64 a document", WRITE_AGAIN
         )
+    # The index counts the ids. Their file has no header, so only this count, held against its size,
+    # shows how wide one id is.
     ends, dropped = check_ends(index, map_array(index, "uint64", documents))
     num_tokens = int(ends[-1]) if len(ends) else 0
     metadata = _read_metadata(path.with_name(f"{path.name}.metadata"))
@@ -99,6 +101,7 @@ def _token_bytes(path: Path, size: int, num_tokens: int, metadata: Metadata | No
             f"{num_tokens}, as the index counts",
             WRITE_AGAIN,
         )
+    # Both widths fit only where there is no id, and then the width does not matter.
     return fitting[0]
 
 
@@ -107,7 +110,9 @@ def _read_metadata(path: Path) -> Metadata | None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return None
+    # Padded, so that a file cut short is refused below like any other that says nothing.
     first, count = [*lines, "", ""][:2]
+    # From the right: the name of a tokenizer may hold the sign itself.
     tokenizer, _, token_bytes = first.rpartition("|")
     if token_bytes not in {str(width) for width in DTYPES} or not count.isdecimal():
         raise refused(

@@ -69,6 +69,8 @@ class EndsCache:
         if rest or not count:
             return None
         ends = map_array(file, "uint64", count)
+        # An entry is kept unsynced, so a crash may leave a part of one: it is believed only if it
+        # covers the ids, else the ends are found anew.
         whole = int(ends[-1]) == num_tokens and first_unsorted(ends) is None
         return ends.astype(np.uint64, copy=False) if whole else None
 
@@ -78,6 +80,7 @@ class EndsCache:
             return ends
         file = self._file(key)
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Named by process: ranks that find the same ends at once must not write into one file.
         unfinished = file.with_name(f".{file.name}.{os.getpid()}")
         ends.astype("<u8").tofile(unfinished)
         unfinished.replace(file)
@@ -114,6 +117,7 @@ def first_unsorted(ends: NDArray[np.integer]) -> int | None:
     """Return the first place whose value is not above the one before (0 before the first)."""
     last = 0
     for start in range(0, len(ends), CHUNK):
+        # Signed, because a difference of unsigned values wraps around instead of going below 0.
         chunk = ends[start : start + CHUNK].astype(np.int64)
         bad = np.flatnonzero(np.diff(chunk, prepend=last) <= 0)
         if len(bad):
@@ -130,6 +134,7 @@ def check_ends(index: Path, ends: NDArray[np.integer]) -> tuple[NDArray[np.integ
     """
     bad = first_unsorted(ends)
     if bad is None:
+        # The usual case: the mapped index serves as it is, and nothing of it is copied.
         return ends, 0
     values = ends.astype(np.int64)
     steps = np.diff(values, prepend=0)
@@ -153,6 +158,7 @@ def size_of(path: Path, role: str, remedy: str) -> int:
         DataError: It is not there, or cannot be read.
     """
     try:
+        # ``stat`` alone succeeds for a file that this user may not read.
         with path.open("rb"):
             return path.stat().st_size
     except OSError as error:

@@ -55,7 +55,10 @@ def open_shard(path: Path, reading: Reading) -> ForeignShard:
     dtype, sequences, documents = _read_header(index, size)
     check_dtype(index, dtype, reading)
     num_tokens, rest = divmod(size_bytes, np.dtype(dtype).itemsize)
+    # Of both files, as either may be exchanged alone.
     key = ("megatron", version_of(path), version_of(index))
+    # A size that is no whole number of ids cannot be what the index says: ``_document_ends``
+    # refuses it with both figures, so a kept entry must not be asked first.
     ends = None if rest else reading.ends.load(num_tokens, *key)
     dropped = 0
     if ends is None:
@@ -68,6 +71,7 @@ def _read_header(index: Path, size: int) -> tuple[str, int, int]:
     """Return the type of the ids, and the numbers of sequences and of document indices."""
     with index.open("rb") as stream:
         head = stream.read(HEADER.size)
+    # Before the length of the header: a short file of another kind is no damaged index.
     if not head.startswith(MAGIC):
         raise refused(
             index,
@@ -98,7 +102,9 @@ def _read_header(index: Path, size: int) -> tuple[str, int, int]:
             + ", ".join(f"{number} ({name})" for number, name in DTYPES.items()),
             "Token ids are whole numbers: correct the path, or write the files again.",
         )
+    # 12 bytes a sequence: a length of 4 and a pointer of 8.
     wanted = HEADER.size + 12 * sequences + 8 * documents
+    # Multimodal writers append one byte a sequence, and say so nowhere else.
     if size == wanted + sequences and sequences:
         raise refused(
             index,
@@ -129,8 +135,10 @@ def _document_ends(
     limits = map_array(index, "int64", documents, offset_bytes=HEADER.size + 12 * sequences)
     itemsize = np.dtype(dtype).itemsize
     sequence_ends = np.zeros(sequences + 1, np.int64)
+    # Lengths and pointers stay mapped and are read in one pass; only the ends are held whole.
     for start in range(0, sequences, CHUNK):
         chunk = lengths[start : start + CHUNK].astype(np.int64)
+        # Before the pointers, which agree with a negative length if they were summed from it.
         if chunk.min() < 0:
             number = start + int(np.flatnonzero(chunk < 0)[0])
             raise refused(
@@ -159,6 +167,7 @@ def _document_ends(
             WRITE_AGAIN,
         )
     _check_limits(index, limits, sequences)
+    # The limits are indices here, and known by now to lie in [0, sequences] and never to fall.
     ends, dropped = check_ends(index, sequence_ends[limits[1:]].astype(np.uint64))
     return ends.astype(np.uint64, copy=False), dropped
 

@@ -40,6 +40,7 @@ def open_shard(path: Path, reading: Reading) -> ForeignShard:
     """
     size = size_of(path, "a file of token ids", "Correct the path.")
     with path.open("rb") as stream:
+        # By content, as bare ids are called ``.npy`` too.
         has_header = stream.read(len(MAGIC)) == MAGIC
     if has_header:
         dtype, offset = _read_header(path)
@@ -88,6 +89,8 @@ def _read_header(path: Path) -> tuple[str, int]:
             if version == (1, 0):
                 shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
             else:
+                # Version 3.0 differs from 2.0 in the encoding of field names, and ids have no
+                # fields.
                 shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
         except ValueError as error:
             raise refused(
@@ -97,6 +100,7 @@ def _read_header(path: Path) -> tuple[str, int]:
                 "Restore the file from a copy, or write it again.",
             ) from None
         offset = stream.tell()
+    # Types of either byte order have one name: only the string form tells them apart.
     little = dtype.newbyteorder("<")
     if dtype.name not in DTYPES or dtype.str != little.str:
         raise refused(
@@ -126,6 +130,7 @@ def _read_header(path: Path) -> tuple[str, int]:
 def _find_ends(path: Path, ids: NDArray[np.integer], eos_id: int) -> NDArray[np.uint64]:
     """Find where documents end; what follows the last ``eos_id`` is a document too."""
     found = [
+        # Behind the id that ends a document, which belongs to it.
         np.flatnonzero(ids[start : start + CHUNK] == eos_id) + (start + 1)
         for start in range(0, len(ids), CHUNK)
     ]

@@ -61,6 +61,8 @@ def open_files(
             "at least one document",
             "Correct the path.",
         )
+    # Wrong settings show in nearly every stretch, so a sample finds them; all ids would be a pass
+    # over terabytes at each start.
     _check_sample(stream)
     _check_sampled_ends(stream)
     return stream
@@ -75,6 +77,7 @@ def find_token_files(patterns: Iterable[str], adapter: Adapter) -> list[Path]:
     found: dict[Path, Path] = {}
     for pattern in patterns:
         for file in _expand(pattern, adapter):
+            # By real path: what two patterns or a link name again must not be trained on twice.
             found.setdefault(file.resolve(), file)
     return list(found.values())
 
@@ -100,6 +103,7 @@ def find_bad_id(
     for first in range(start, end, CHUNK):
         ids = tokens.tokens(first, min(end, first + CHUNK))
         limit = np.iinfo(ids.dtype).max if vocab_size is None else vocab_size - 1
+        # Two reductions need no array of their own; the place is sought only where there is one.
         if ids.min() < 0 or ids.max() > limit:
             place = int(np.flatnonzero((ids < 0) | (ids > limit))[0])
             return BadId(first + place, int(ids[place]))
@@ -164,6 +168,7 @@ def _expand(pattern: str, adapter: Adapter) -> list[Path]:
             "local files, which are mapped and not copied",
             "Mount or copy them to a disk of this machine.",
         )
+    # What exists is taken by its name first: ``[`` and ``*`` may be part of one.
     path = Path(pattern).expanduser()
     if path.is_dir():
         return _in_folder(path, adapter)
@@ -199,6 +204,7 @@ def _in_folder(folder: Path, adapter: Adapter) -> list[Path]:
         file
         for file in folder.rglob("*")
         if file.is_file()
+        # Hidden names are caches and unfinished files of other tools.
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
     for ending in adapter.endings:

@@ -52,6 +52,7 @@ class StreamRange(ShardedTokens):
             begin, end = stream.first_document[number], stream.first_document[number + 1]
             low, high = max(first, begin), min(stop, end)
             if low < high:
+                # A shard that lies inside stays itself: its reads need no offset, its ends no view.
                 whole = (low, high) == (begin, end)
                 shards.append(shard if whole else DocumentRange(shard, low - begin, high - begin))
         super().__init__(shards, eos_id=stream.eos_id)
@@ -76,6 +77,7 @@ def split_stream(
         DataError: There are too few documents.
     """
     count = tokens.num_documents
+    # One document where the share rounds to none: a stage that measures has to find something.
     test = max(1, round(count * test_fraction))
     validation = max(1, round(count * validation_fraction))
     train = count - validation - test

@@ -65,6 +65,7 @@ def open_token_source(
         PreflightError: The test split is asked for by another stage than ``evaluate``.
         DataError: Files are missing, damaged, or not what the section says.
     """
+    # Before any file is touched: a refused split must not even be looked at.
     check_access(source.paths[0], split, MAIN_SOURCE, stage_kind=stage_kind)
     if source.format == "distrain":
         return _open_prepared(source, split, blocks, stage_kind=stage_kind)
@@ -96,6 +97,7 @@ def stream_digest(stream: ShardedTokens) -> str:
     for shard in stream.shards:
         tail = max(0, shard.num_tokens - SAMPLED_TOKENS)
         digest.update(repr((shard.num_tokens, shard.num_documents)).encode())
+        # Widened to one type, so that the same ids in files of another type are the same data.
         digest.update(np.ascontiguousarray(shard.ends, "<u8").tobytes())
         for ids in (shard.tokens(0, SAMPLED_TOKENS), shard.tokens(tail, shard.num_tokens)):
             digest.update(ids.astype("<i8").tobytes())
@@ -180,6 +182,7 @@ def _open_prepared(
     parts: list[Split | RemoteSplit] = []
     for path in source.paths:
         if is_url(path):
+            # One cache for all URLs: its limits are those of the node.
             blocks = blocks or BlockCache()
             store = open_store(source, path)
             timeout_s = blocks.settings.stall_deadline_s
@@ -243,6 +246,8 @@ def _check_tokenizers(source: TokenSource, manifests: Sequence[Manifest]) -> Non
         DataError: One was made by another tokenizer than the first, or than the one named.
     """
     tokenizer = tokenizer_of(source)
+    # By fingerprint, not by vocabulary size: ids of two tokenizers of one size look alike, and a
+    # model trained on both learns noise.
     expected = manifests[0].tokenizer if tokenizer is None else tokenizer.fingerprint
     for manifest in manifests:
         if manifest.tokenizer != expected:

@@ -77,6 +77,7 @@ class CleanedWriter:
             self._schema,
             compression="zstd",
             compression_level=COMPRESSION_LEVEL,
+            # Texts and digests hardly repeat, and nobody filters rows by minimum and maximum.
             use_dictionary=["split", "label"],
             write_statistics=False,
         )
@@ -108,6 +109,7 @@ class CleanedWriter:
         if self._documents:
             self._write_group()
         self._writer.close()
+        # Content first, then the name: a name in this folder stands for a whole file.
         sync_stream(self._stream)
         self._unfinished.replace(self.path)
         return self.path.stat().st_size
@@ -154,6 +156,8 @@ def read_keys(path: Path) -> Keys:
     """Read the small columns of a range."""
     table = pq.read_table(path, columns=["digest", "split", "text_bytes"], use_threads=False)
     digests = [
+        # Straight from Arrow's memory: a ``bytes`` object for each of a billion documents would
+        # take tens of gigabytes. Buffer 0 would tell nulls, of which this column has none.
         np.frombuffer(chunk.buffers()[1], np.uint8)[
             chunk.offset * DIGEST_BYTES : (chunk.offset + len(chunk)) * DIGEST_BYTES
         ]
@@ -195,6 +199,7 @@ def read_batches(path: Path) -> Iterator[CleanedBatch]:
         wanted = ["text", "path", "split", "label", *quality]
         first = 0
         for group in range(file.num_row_groups):
+            # Ranges are read by one process a core: threads of Arrow would only compete.
             table = file.read_row_group(group, columns=wanted, use_threads=False)
             yield CleanedBatch(
                 first,

@@ -54,6 +54,7 @@ class Tally:
         if reason in BROKEN_REASONS:
             if len(self.broken) < SHOWN_BROKEN:
                 self.broken.append(f"{printable(path)} ({reason})")
+            # One range beyond the budget settles it for the corpus: hours before the last range.
             check_budget(self.counts, self.broken, self._skip_budget)
 
 
@@ -79,6 +80,8 @@ def clean_range(
             tally.reject(cleaned.path, cleaned.reason, cleaned.text)
             continue
         document = _document(cleaned, found.label, config)
+        # Only train: validation and test are prepared at once even then, and the dedup phase
+        # compares them over all ranges.
         if config.on_the_fly and config.dedup.exact and document.split == "train":
             if document.digest in seen:
                 tally.reject(document.path, DUPLICATE, document.text)
@@ -133,6 +136,7 @@ def load_cleaned(work: WorkFolder, planned: PlannedRange) -> CleanedRange | None
     if record is None:
         return None
     try:
+        # A record is written after its file, but the file may have been removed or cut since.
         size = work.documents(planned).stat().st_size
     except FileNotFoundError:
         return None
@@ -177,6 +181,7 @@ class CleanJob:
         with CleanedWriter(work.documents(self.planned), quality) as writer:
             for document, view in clean_range(self.config, self.planned, cleaner, tally):
                 if document.split == "train" and self.train_bytes is not None:
+                    # Counted and left: held-out documents may still follow, so reading goes on.
                     if train_bytes >= self.train_bytes:
                         continue
                     train_bytes += document.text_bytes
@@ -185,8 +190,10 @@ class CleanJob:
                     sketches.add(view)
                 documents += 1
             if sketches is not None:
+                # Before the record, which is all that a later attempt asks for.
                 sketches.close()
             size_bytes = writer.close()
+        # A document that was lost or counted twice must not get into a record.
         tally.counts.check()
         done = CleanedRange(
             tally.counts, documents, size_bytes, tally.broken, tally.sample.rejections()

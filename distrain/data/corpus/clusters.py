@@ -39,6 +39,8 @@ class Clusters:
             low, high = np.minimum(first, second), np.maximum(first, second)
             apart = low != high
             low, high = low[apart], high[apart]
+            # Always the larger root below the smaller: no cycle can arise, whatever the order of
+            # the pairs, and the root of a cluster is its smallest number.
             np.minimum.at(parent, high, low)
             # A root hangs below one other only: what else it was to be joined with comes again.
             again = parent[high] != low
@@ -88,9 +90,12 @@ def choose(
     if not numbers.size:
         return numbers, np.zeros(0, np.uint8)
     own = splits[numbers]
+    # The last key counts first: by cluster, in it the furthest held out, then the smallest number.
+    # Signed, because 0 - 2 is 254 in uint8.
     order = np.lexsort((numbers, -own.astype(np.int16), heads))
     numbers, heads, own = numbers[order], heads[order], own[order]
     is_winner = np.append(True, heads[1:] != heads[:-1])
+    # The split of each cluster's winner, repeated for all of its members.
     best = own[np.flatnonzero(is_winner)[np.cumsum(is_winner) - 1]]
     reasons = np.where(own < best, Reason.HELD_OUT_COPY, reason).astype(np.uint8)
     numbers, reasons = numbers[~is_winner], reasons[~is_winner]

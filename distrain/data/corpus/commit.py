@@ -45,11 +45,15 @@ def commit_splits(
             )
             for split, source in targets
         }
+        # In the order of the plan, whatever order the ranges were made in: so the shards of a
+        # corpus depend neither on the number of workers nor on restarts.
         for planned in plan.ranges:
             for (split, source), writer in writers.items():
                 if source == planned.source:
                     _take(writer, work.shards(planned) / split / source, settings)
         if settings.pairs is not None:
+            # Before the first commit: a split without pairs then fails the stage and leaves no
+            # split.
             _add_pairs(writers, plan, work)
         return {target: writer.commit() for target, writer in writers.items()}
 
@@ -68,10 +72,14 @@ def _add_pairs(writers: dict[Target, ShardWriter], plan: InputPlan, work: WorkFo
     counts = {split: 0 for split, _ in writers}
     for planned in plan.ranges:
         for split, pair in read_pairs(work.pairs(planned)):
+            # Over all splits, in the order of the plan: a prompt trained on must not be measured
+            # too.
             digest = hashlib.blake2b(pair["prompt"].encode(), digest_size=16).digest()
             if digest in seen:
                 continue
             seen.add(digest)
+            # Counted even where another source's target is not wanted now: the check is of the
+            # split.
             if split in counts:
                 counts[split] += 1
             if (split, planned.source) in writers:

@@ -70,6 +70,7 @@ class FindContaminatedJob:
 
     def run(self) -> NDArray[np.int64]:
         """Return the rows of these documents."""
+        # Mapped: the workers of a node share one copy of what may be gigabytes.
         ngrams = NgramSet(np.load(self.ngrams, mmap_mode="r"))
         found = [np.zeros(0, np.int64)]
         for texts, rows in _chosen(self.documents, self.mask, train=True):

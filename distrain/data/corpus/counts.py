@@ -136,9 +136,11 @@ class RejectionSample:
     def offer(self, reason: str, path: str, text: str | None = None) -> None:
         """Show one more rejected document."""
         shown = None if text is None else text[:SAMPLE_CHARACTERS]
+        # By hash of the path and not by chance: the examples are the same after every restart.
         key = hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         kept = self._kept.setdefault(reason, [])
         kept.append((key, Rejection(reason, path, shown)))
+        # Now and then only: there are millions of offers, and each sort looks at all that is kept.
         if len(kept) >= 2 * self.limit + 16:
             self._trim(kept)
 

@@ -89,6 +89,8 @@ class NgramSet:
 
     def __init__(self, hashes: Hashes) -> None:
         self._hashes = hashes
+        # At least eight places a hash (up to the limit): of the n-grams that are in no held-out
+        # text, at most about one in eight has to be searched for.
         bits = min(max(int(hashes.size * 8).bit_length(), 8), MAX_TABLE_BITS)
         self._shift = np.uint64(64 - bits)
         self._table = np.zeros(1 << bits, np.bool_)
@@ -99,6 +101,7 @@ class NgramSet:
         found: NDArray[np.bool_] = self._table[self._place(hashes)]
         possible = np.flatnonzero(found)
         places = np.searchsorted(self._hashes, hashes[possible])
+        # Above all hashes: any place will do, as it cannot be equal to the one there.
         places[places == self._hashes.size] = 0
         found[possible] = self._hashes[places] == hashes[possible]
         return found
@@ -136,6 +139,8 @@ def find_overlap(hashes: Hashes, ends: NDArray[np.int64], ngrams: NgramSet) -> O
         ends: Where each document ends in ``hashes``, shape (N,).
         ngrams: Of the held-out texts, of the same length of n-gram.
     """
+    # Differences of a running sum: a document without n-grams then counts 0, where
+    # ``np.add.reduceat`` would take its neighbour's.
     sums = np.append(0, np.cumsum(ngrams.contains(hashes)))
     bounds = np.append(0, ends).astype(np.int64)
     return Overlap(np.diff(sums[bounds]), np.diff(bounds))
@@ -164,6 +169,7 @@ def read_benchmarks(config: DecontaminateConfig) -> Benchmarks:
         DataError: A file is missing, no UTF-8 text, or holds no text; or all texts are shorter
             than an n-gram.
     """
+    # Normalised as documents are by default, or equal words would have unequal hashes.
     views = [TextView(normalize(text)) for name in config.texts for text in _read_texts(Path(name))]
     lengths = [int(view.split.lexical.sum()) for view in views]
     short = sum(length < config.ngram for length in lengths)
@@ -180,6 +186,8 @@ def read_benchmarks(config: DecontaminateConfig) -> Benchmarks:
 
 def _read_texts(path: Path) -> Sequence[str]:
     try:
+        # A byte order mark would be part of the first word. Not ``splitlines``: it also cuts at
+        # U+2028 and others, which a JSON string may hold as they are.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise DataError(

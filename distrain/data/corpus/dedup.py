@@ -49,6 +49,8 @@ def deduplicate(
         return []
     splits = np.concatenate([found.splits for found in ranges])
     reasons = np.zeros(splits.size, np.uint8)
+    # Numbers run over all ranges: a copy counts wherever it lies, and ranges are told apart again
+    # only at the end.
     cuts = np.cumsum([found.splits.size for found in ranges])[:-1]
     if config.exact:
         copies = find_exact_duplicates(
@@ -57,6 +59,8 @@ def deduplicate(
         numbers, why = choose(copies, splits, Reason.DUPLICATE)
         reasons[numbers] = why
     if config.minhash is not None:
+        # Exact copies take no part: the one that stays stands for all, and a page copied a million
+        # times would fill its buckets. So no reason from above is overwritten below.
         near = find_near_duplicates(
             _sketches(ranges, config.minhash.bands * config.minhash.rows),
             np.split(reasons == Reason.KEPT, cuts),

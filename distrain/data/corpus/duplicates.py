@@ -102,9 +102,13 @@ def decide(
             the recipe wants them.
     """
     broken = [example for done in cleaned for example in done.broken][:SHOWN_BROKEN]
+    # First what ends the stage for good, then what costs.
     check_budget(sum_counts(done.counts for done in cleaned), broken, config.skip_budget)
+    # Digest, split and size only: texts of the whole corpus would not fit into memory.
     keys = [read_keys(work.documents(planned)) for planned in plan.ranges]
     masks = _find_copies(plan, config, keys, work)
+    # After the copies: several copies of one held-out text would make its n-grams look like
+    # boilerplate, and copies that go need not be looked up.
     if config.dedup.decontaminate is not None:
         _decontaminate(plan, config.dedup.decontaminate, masks, work, pool)
     sources: dict[str, Counts] = {name: Counts() for name in plan.files}
@@ -113,6 +117,7 @@ def decide(
         counts.add(done.counts)
         _drop(counts, key, mask)
     for counts in sources.values():
+        # What the phase dropped must come out of what cleaning kept, document by document.
         counts.check()
     findings = {name: inspect_source(plan, config, name, masks, work) for name in plan.files}
     corpus = Corpus(_digest(plan.settings, keys, masks), sources, broken, findings)
@@ -125,6 +130,7 @@ def save_decision(decision: Decision, plan: InputPlan, work: WorkFolder) -> None
     unfinished = work.masks.with_name(f".{work.masks.name}")
     with unfinished.open("wb") as stream:
         np.save(stream, np.concatenate([np.zeros(0, np.uint8), *decision.masks]))
+    # The masks must be on the disk before the record that says that they are.
     sync(unfinished)
     unfinished.replace(work.masks)
     write_json(work.decided, decision.corpus.to_record(plan.settings))
@@ -176,6 +182,7 @@ def _decontaminate(
         counts = [found for _, found in pool.run(held_out)]
     np.save(work.ngrams, collect_ngrams(counts, read_benchmarks(config).hashes, config))
     jobs = [FindContaminatedJob(config, *each, work.ngrams) for each in ranges]
+    # In whatever order they finish; each job has rows of its own range only.
     for number, rows in pool.run(jobs):
         masks[number][rows] = Reason.CONTAMINATED
 
@@ -192,6 +199,7 @@ def _drop(counts: Counts, keys: Keys, mask: Mask) -> None:
 def _digest(settings: str, keys: Sequence[Keys], masks: Sequence[Mask]) -> str:
     content = [settings]
     for number in range(len(SPLITS)):
+        # Fed range by range, so it does not tell where ranges were cut.
         kept = hashlib.sha256()
         for key, mask in zip(keys, masks, strict=True):
             kept.update(key.digests[(mask == Reason.KEPT) & (key.splits == number)].tobytes())
@@ -226,6 +234,9 @@ def _chosen(
     for number in numbers:
         for reason in set(Reason) - {Reason.KEPT}:
             rows = np.flatnonzero(masks[number] == reason)
+            # A fair sample that needs no text: only the chosen documents are read. Range and row
+            # fit into one value, as no range has 2^40 rows; the same are chosen after every
+            # restart.
             places = mix((np.uint64(number) << np.uint64(40)) + rows.astype(np.uint64))
             lowest = np.argsort(places)[:limit]
             best = found.setdefault(reason, [])
@@ -273,6 +284,7 @@ def _empty_split(split: str, kept: Counter[str], config: DataConfig) -> DataErro
     if split in fractions:
         remedy = (
             f"Add documents (cut long ones into several), or raise data.{split}_fraction from "
+            # Two documents can be expected then; not above 0.4, as train needs room too.
             f"{fractions[split]} towards {min(0.4, max(2 / total, 2 * fractions[split])):.2g}."
         )
     else:

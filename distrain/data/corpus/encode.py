@@ -98,6 +98,7 @@ class EncodeJob:
         """Write the shards of each split, the pairs of all, then the record."""
         work = WorkFolder(self.work)
         mask = np.load(work.masks, mmap_mode="r")[self.first : self.first + self.documents]
+        # What an attempt that was cut short left; without the record it counts for nothing.
         shutil.rmtree(work.shards(self.planned), ignore_errors=True)
         origin = self.settings.origin()
         _, encoder = load_engine(
@@ -110,6 +111,7 @@ class EncodeJob:
             }
             pairs = stack.enter_context(_PairsFile(work.pairs(self.planned)))
             for batch in read_batches(work.documents(self.planned)):
+                # All splits in one pass over the texts, which are decompressed once.
                 kept = mask[batch.first : batch.first + len(batch.texts)] == Reason.KEPT
                 for split, writer in writers.items():
                     chosen = np.flatnonzero(kept & (batch.splits == SPLITS.index(split)))
@@ -119,6 +121,7 @@ class EncodeJob:
             for writer in writers.values():
                 writer.commit()
             pairs.close()
+        # Last, and with the settings: a range made with others is made again.
         write_json(work.encoded_record(self.planned), self.settings.to_record())
 
     def _writer(self, work: WorkFolder, split: str, origin: Origin) -> ShardWriter:

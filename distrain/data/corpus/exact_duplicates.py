@@ -37,6 +37,7 @@ def _pairs_of_part(
     words, numbers = [np.zeros((0, 2), np.uint64)], [np.zeros(0, np.int64)]
     for digests in ranges:
         halves = np.ascontiguousarray(digests).view(np.uint64)
+        # A part is a stretch of the leading 32 bits, so equal digests are always in the same one.
         leading = halves[:, 0] >> np.uint64(32)
         chosen = np.flatnonzero(leading * np.uint64(parts) >> np.uint64(32) == part)
         words.append(halves[chosen])

@@ -210,6 +210,7 @@ def inspect_pairs(pairs: Iterable[PromptAndAnswer]) -> PairReport:
     values = _Values()
     for pair in pairs:
         report.pairs += 1
+        # Compared as a model would read them: another Unicode form is no other answer.
         prompt, answer = normalize(pair.prompt).strip(), normalize(pair.answer).strip()
         if not prompt or not answer:
             report.empty += 1
@@ -236,7 +237,9 @@ class _Values:
         self._torn: set[bytes] = set()
 
     def add(self, key: bytes, value: str, path: str) -> None:
+        # Digests instead of values: answers may be long, and all first ones are kept to the end.
         digest = _digest(value)
+        # One character more than is shown, by which ``_shown`` sees that it has to cut.
         first, shown, first_path = self._first.setdefault(
             key, (digest, value[: SHOWN_CHARACTERS + 1], path)
         )
@@ -246,6 +249,7 @@ class _Values:
             self._agreeing[key] += 1
         else:
             self._torn.add(key)
+            # Nobody knows which value is right, so those that agreed with the first count as well.
             self.conflicting += 1 + self._agreeing[key]
             if len(self.conflicts) < SHOWN:
                 self.conflicts.append(Conflict((first_path, path), (shown, value)))

@@ -68,6 +68,7 @@ def sketch(
     first = 0
     while first < filled.size:
         begin = starts[filled[first]]
+        # Whole documents only, as a minimum is over all of one; a long one is a tile by itself.
         last = max(int(np.searchsorted(filled_ends, begin + TILE, side="right")), first + 1)
         documents = filled[first:last]
         values = hashes[begin : filled_ends[last - 1]]
@@ -80,9 +81,11 @@ def _minima(
     hashes: NDArray[np.uint64], starts: NDArray[np.int64], permutations: int
 ) -> NDArray[np.uint32]:
     factors, shifts = _permutations(permutations)
+    # Rolled hashes are uneven in places; mixed, every bit is as good as the next.
     values = (mix(hashes) >> np.uint64(32)).astype(np.uint32)
     permuted = np.empty_like(values)
     minima = np.empty((permutations, starts.size), np.uint32)
+    # One buffer for all: what costs here is memory traffic, not arithmetic.
     for number in range(permutations):
         np.multiply(values, factors[number], out=permuted)
         np.add(permuted, shifts[number], out=permuted)
@@ -92,6 +95,8 @@ def _minima(
 
 @cache
 def _permutations(count: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    # A fixed stream and no generator: sketches of all machines and versions can be compared, and
+    # more permutations only add to those of fewer.
     numbers = np.arange(1, 2 * count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
     draws = (mix(numbers) >> np.uint64(32)).astype(np.uint32)
     return draws[::2] | np.uint32(1), draws[1::2]

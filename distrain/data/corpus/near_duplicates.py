@@ -48,6 +48,8 @@ def find_near_duplicates(
     corpus = _Corpus(ranges, candidates, config, documents_at_once)
     clusters = Clusters(corpus.documents)
     with ThreadPoolExecutor(threads) as pool:
+        # Bands are sorted in threads (numpy lets go of the interpreter's lock), but joined here,
+        # one after the other: ``Clusters`` is not made for several threads.
         for first, second in pool.map(corpus.pairs_of_band, range(config.bands)):
             clusters.join(first, second)
     return clusters
@@ -77,6 +79,7 @@ class _Corpus:
         found = list(self._keys(band, part))
         keys = np.concatenate([keys for keys, _ in found] or [np.zeros(0, np.uint64)])
         numbers = np.concatenate([numbers for _, numbers in found] or [np.zeros(0, np.int64)])
+        # The pieces are as large as what was made of them, and sorting needs that memory.
         del found
         numbers, buckets = group_equal(keys, numbers)
         if self._config.min_similarity is None:
@@ -88,10 +91,13 @@ class _Corpus:
         for base, sketches, candidates in zip(
             self._bases[:-1], self._ranges, self._candidates, strict=True
         ):
+            # One stretch of the mapped file, as sketches are in Fortran order.
             columns = np.asarray(sketches[:, band * rows : (band + 1) * rows])
             keys = band_keys(columns)
+            # Documents without n-grams have equal sketches, but say nothing about each other.
             chosen = candidates & (columns != EMPTY).any(axis=1)
             if self._parts > 1:
+                # Parts are stretches of the key space: whatever meets is in the same one.
                 chosen &= (keys >> np.uint64(32)) * np.uint64(self._parts) >> np.uint64(32) == part
             yield keys[chosen], np.flatnonzero(chosen) + base
 
@@ -104,6 +110,7 @@ class _Corpus:
             first, second = pair_with_first(numbers, buckets)
             if not first.size:
                 break
+            # Meeting in a band is a hint only; the estimate is over the whole sketches.
             similar = self._similarity(first, second) >= min_similarity
             kept.append((first[similar], second[similar]))
             is_member = np.append(False, buckets[1:] == buckets[:-1])
@@ -143,6 +150,7 @@ def group_equal(keys: NDArray[np.uint64], numbers: Numbers) -> tuple[Numbers, Nu
     Returns:
         Their numbers, and for each a number of its bucket: sorted by bucket, then by number.
     """
+    # Need not be stable: of the few that have company, the order is made sure below.
     order = np.argsort(keys)
     keys = keys[order]
     is_new = np.append(True, keys[1:] != keys[:-1])[: keys.size]

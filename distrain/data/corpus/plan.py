@@ -101,6 +101,7 @@ def number_ranges(source: str, parts: Sequence[InputRange]) -> list[PlannedRange
 
 
 def _rows(part: InputRange, after: InputRange | None) -> int | None:
+    # A range knows where it begins only: it ends where the next of the same file does.
     if after is None or after.files != part.files or after.first_row <= part.first_row:
         return None
     return after.first_row - part.first_row
@@ -150,6 +151,8 @@ def check_inputs(plan: InputPlan, config: DataConfig, folder: Path) -> None:
     """
     for name, source in config.text_sources.items():
         setting = config.setting_of(name)
+        # Listed anew and compared by size and version, without reading: a restart may not cost a
+        # pass over the corpus.
         planned = {file.url: file for file in plan.files[name]}
         found = {file.url: file for file in open_source(source, config.range_bytes).files()}
         changes = [
@@ -165,6 +168,8 @@ def check_inputs(plan: InputPlan, config: DataConfig, folder: Path) -> None:
                 "the files as they were then, for what was made of them is kept",
                 f"Restore them, or remove the folder {folder} to begin again with what is there.",
             )
+        # No error: what was planned is all there, and a folder that is still filled would otherwise
+        # end every restart.
         later = [url for url in found if url not in planned]
         if later:
             log.warning(

@@ -38,6 +38,7 @@ class SketchFile:
 
     def close(self) -> None:
         """Write them all."""
+        # Even if nothing is pending: a range without documents has a file too, of no rows.
         self._sketch()
         array = np.asfortranarray(np.concatenate(self._finished))
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,8 @@ def _up_to(file: Path, mask: Mask, limit_bytes: int) -> Iterator[str]:
         for place in np.flatnonzero(kept & (batch.splits == TRAIN)):
             text = batch.texts[place]
             limit_bytes -= len(text.encode())
+            # The first that does not fit ends the share: to look for shorter ones behind it would
+            # prefer short texts.
             if limit_bytes < 0:
                 return
             yield text

@@ -51,6 +51,7 @@ def tokenize_range(
     for texts, names in _batches(config, planned, cleaner, tally, split):
         encoded = encoder.encode(texts)
         ids.append(encoded.ids)
+        # The engine counts from the beginning of each batch.
         ends.append(encoded.ends + tokens)
         paths += names
         tokens += len(encoded.ids)

@@ -64,6 +64,7 @@ def character_tables(limit: int) -> CharacterTables:
         flags[0xE0100:0xE01F0] = LEXICAL
     if limit == ASCII_LIMIT:
         group = group.astype(np.uint8)
+    # A lower-case form may lie beyond the limit, as that of Cherokee's capitals does.
     hashes = _hashes_of_codes(max(limit, int(lower.max()) + 1))
     return CharacterTables(group, flags, hashes[:limit], hashes[lower])
 

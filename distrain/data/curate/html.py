@@ -36,6 +36,7 @@ def html_to_text(html: str) -> str:
 
 
 def _is_deep(html: str) -> bool:
+    # True of most pages, which then cost no regular expression.
     if html.count("<") <= MAX_DEPTH:
         return False
     depths = accumulate(-1 if slash else 1 for slash in _TAGS.findall(html))

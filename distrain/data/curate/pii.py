@@ -70,7 +70,10 @@ def _replace_emails(text: str) -> str:
     at = text.find("@")
     while at >= 0:
         end = at + 1
+        # Not back into what is replaced already: of ``a@b.com@c.com`` the first address counts.
         local = _LOCAL_PART.search(text, max(copied, at - MAX_LOCAL_PART), at)
+        # Bounded on both sides, as a text of nothing but ``@`` and letters would else take
+        # quadratic time.
         domain = _DOMAIN.match(text, at + 1, at + 1 + MAX_DOMAIN) if local else None
         if local and domain:
             end = domain.end()

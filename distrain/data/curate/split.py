@@ -17,6 +17,8 @@ def split_of(digest: bytes, validation_fraction: float, test_fraction: float) ->
     document from one split to another.
     """
     place = int.from_bytes(digest[:8]) / 2**64
+    # Test first: another validation fraction then moves no document into the test split or out of
+    # it.
     if place < test_fraction:
         return "test"
     if place < test_fraction + validation_fraction:

@@ -149,6 +149,7 @@ def _chunks(text: str) -> list[tuple[int, int]]:
     cuts = [0]
     while len(text) - cuts[-1] > CHUNK_CHARACTERS:
         limit = cuts[-1] + CHUNK_CHARACTERS
+        # From the next character on, or a chunk that begins with the white space would be empty.
         cut = max(text.rfind(" ", cuts[-1] + 1, limit), text.rfind("\n", cuts[-1] + 1, limit))
         cuts.append(cut if cut > 0 else limit)
     return list(zip(cuts, [*cuts[1:], len(text)], strict=True))
@@ -158,6 +159,7 @@ def _split_chunk(text: str, offset: int) -> Words:
     codes, tables = _codes(text)
     group = tables.group[codes]
     _join_marks(codes, group, tables)
+    # Chunks are cut at white space wherever there is any, so an address is hardly ever cut in two.
     if "://" in text:
         for address in ADDRESSES.finditer(text):
             group[address.start() : address.end()] = WORD
@@ -188,8 +190,10 @@ def _join_marks(
 ) -> None:
     """Let apostrophes between letters, and points and commas between digits, be of the word."""
     candidates = (group == _APOSTROPHE) | (group == _COMMA) | (group == _POINT)
+    # Tables of ASCII have groups of one byte, which a typographic quote does not fit into.
     if group.dtype == np.uint32:
         candidates |= group == _QUOTE
+    # One with a neighbour on both sides, for only those can join.
     marks = np.flatnonzero(candidates[1:-1]) + 1
     marks = marks[(group[marks - 1] == WORD) & (group[marks + 1] == WORD)]
     around = tables.flags[codes[marks - 1]] & tables.flags[codes[marks + 1]]

@@ -25,6 +25,7 @@ def docstring_pairs(text: str, path: str, config: PairsConfig) -> Iterator[Pair]
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
+    # Not ``splitlines``: it cuts at form feeds too, which Python's line numbers do not count.
     lines = text.split("\n")
     for node in ast.walk(tree):
         if not isinstance(node, Function):
@@ -48,6 +49,7 @@ def _without_docstring(node: Function, lines: list[str]) -> str | None:
     first, last = docstring.lineno, docstring.end_lineno
     assert last is not None
     assert node.end_lineno is not None, "ast.parse sets it"
+    # In bytes, as the offsets of ``ast`` are in UTF-8.
     before = lines[first - 1].encode()[: docstring.col_offset]
     after = lines[last - 1].encode()[docstring.end_col_offset :]
     if before.strip() or after.strip():

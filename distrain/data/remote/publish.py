@@ -110,6 +110,7 @@ def publish_each(
     for name in TOKENIZER_FILES:
         if (folder / name).exists():
             patient.write(name, (folder / name).read_bytes())
+    # Last: readers begin with this list, so all that it names is there.
     patient.write(PUBLISHED, json.dumps(names).encode())
 
 
@@ -131,6 +132,8 @@ class _Upload:
         record = record_of(table, self.manifest.block_bytes)
         self.patient.write(BLOCK_TABLE, table)
         manifest = replace(self.manifest, block_table=record)
+        # After all that it names; only then are the parts of the table, by which an upload that was
+        # cut off goes on, no longer needed.
         self.patient.write(MANIFEST, manifest.to_text().encode())
         for shard in self.manifest.shards:
             self.patient.remove(_table_name(shard))
@@ -152,6 +155,7 @@ class _Upload:
                     other.result()
                 parts = [table.result() for table in tables]
             finally:
+                # After an error, objects that were not begun are not worth their hours.
                 executor.shutdown(cancel_futures=True)
         return np.concatenate([np.empty(0, TABLE_ENTRY), *parts])
 
@@ -177,6 +181,7 @@ class _Upload:
         if len(table) != sum(counts):
             return [None] * len(shards)
         parts = np.split(table, np.cumsum(counts)[:-1])
+        # Not strict: of no shard at all, ``np.split`` makes one empty part.
         return [part for part, _ in zip(parts, shards, strict=False)]
 
     def _read_table(self, name: str, shard: ShardRecord) -> NDArray[np.void] | None:
@@ -194,6 +199,7 @@ class _Upload:
         if self.settings.verify:
             for block in self._blocks(shard, table):
                 self.patient.complete(block)
+        # After the check: a shard's part of the table says that its object lies there whole.
         self.patient.write(_table_name(shard), content)
         return table
 
@@ -201,6 +207,7 @@ class _Upload:
         digests = (self.folder / f"{shard.name}.blocks").read_bytes()
         name = stored_name(f"{shard.name}.bin", self.manifest.storage)
         if (
+            # These differ if the shard was prepared anew since.
             table["digest"].tobytes() != digests
             or self.patient.size(name) != table["stored_bytes"].sum()
         ):
@@ -215,6 +222,8 @@ class _Upload:
 
     def _send_side_file(self, name: str) -> None:
         block = whole_file(self.store, self.manifest, name)
+        # Read back even without ``verify``: unlike for a shard, nothing that lies there tells its
+        # digest.
         if self.patient.size(block.name) >= 0 and _is_whole(block):
             return
         content = (self.folder / name).read_bytes()
@@ -249,6 +258,7 @@ class _ShardUpload:
             for entry in range(len(table)):
                 content = source.read(self._manifest.block_bytes)
                 if self._manifest.storage == "zstd":
+                    # One frame a block: a reader decompresses it without those before it.
                     content = compressor.compress(content)
                 target.write(content)
                 table["stored_bytes"][entry] = len(content)
@@ -300,6 +310,7 @@ class _PatientStore:
 
     def _size(self, name: str) -> int:
         size = self.store.size(name)
+        # ``complete`` takes ``None`` for something that arrived damaged, and would ask again.
         return -1 if size is None else size
 
     def _remove(self, name: str) -> bool:

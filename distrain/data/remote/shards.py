@@ -70,6 +70,7 @@ class ShardBlocks:
     @cached_property
     def _first_bytes(self) -> NDArray[np.int64]:
         stored = self._table["stored_bytes"].astype(np.int64)
+        # Where each block begins, not where it ends.
         return np.cumsum(stored) - stored
 
     def _make(self, number: int) -> Block:
@@ -254,6 +255,7 @@ def blocks_of(
     the document ends of each shard that is touched.
     """
     for start, stop in spans:
+        # In the order of reading, with repeats: ``LookAhead`` knows what it has listed.
         for number, first, end in stream.pieces(start, stop):
             shard = stream.shards[number]
             if isinstance(shard, RemoteShard):

@@ -67,6 +67,7 @@ class OrderedStream:
     def fingerprint(self) -> str:
         """Of everything that makes sample n what it is."""
         order = self.order
+        # Without blocks there are no windows: their setting may change, the order does not.
         blocks = (order.block_samples, order.block_samples and order.window_blocks)
         made = [*self.dataset.signature, self.sequence_length, len(self.dataset), *blocks]
         text = json.dumps([ORDER_VERSION, order.seed, order.source, made, self.content])
@@ -129,6 +130,8 @@ class Feed:
         Raises:
             DataError: A source that the run has read is not what it was.
         """
+        # Every source that the run has read, even if no later step reads it: the checkpoint's
+        # schedule counts its samples, and would else name others.
         past = Schedule.from_json(state["schedule"])
         for name, fingerprint in state["sources"].items():
             if name not in self.streams:

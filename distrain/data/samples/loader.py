@@ -39,6 +39,7 @@ class Microbatch:
     def from_rows(cls, rows: Rows, start: int, stop: int) -> Self:
         """View the samples [start, stop) of ``rows``."""
         length = rows.input_ids.shape[1]
+        # Both limits are there, as no document goes beyond its row.
         first, last = np.searchsorted(rows.cu_seqlens, [start * length, stop * length])
         return cls(
             torch.from_numpy(rows.input_ids[start:stop]),
@@ -127,6 +128,7 @@ class Loader:
         """Make the batches of several steps in one go."""
         places = [self._share(step) for step in steps]
         samples = np.concatenate([np.arange(mine, mine + share) for _, _, mine, share in places])
+        # One call for all steps, then views: numpy's fixed costs are paid once.
         rows = self.feed.rows(samples)
         batches, start = [], 0
         for first, size, mine, share in places:
@@ -190,6 +192,8 @@ class Loader:
                 raise
 
         try:
+            # Enough for ``prefetch`` and to keep every thread busy; one more is what the caller is
+            # reading.
             num_ahead = max(-(-self.prefetch // at_once), self.num_threads) + 1
             while ready or start_step < stop_step:
                 while len(ready) < num_ahead and start_step < stop_step:
@@ -199,6 +203,7 @@ class Loader:
                 yield from ready.popleft().result()
         finally:
             is_over.set()
+            # Waits, because the caller may next close what these threads still read from.
             executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -226,6 +231,8 @@ def evaluation_microbatches(
             "at least one",
             "Add documents, raise data.validation_fraction, or shorten training.sequence_length.",
         )
+    # Rounds over all ranks: their number depends on ``total`` alone, so no rank is left alone in a
+    # collective.
     for first in range(0, total, micro_batch_size * dp_size):
         start = min(first + dp_rank * micro_batch_size, total)
         stop = min(start + micro_batch_size, total)
@@ -233,5 +240,6 @@ def evaluation_microbatches(
             yield Microbatch.from_rows(gather(dataset, np.arange(start, stop)), 0, stop - start)
         else:
             rows = gather(dataset, np.array([0]))
+            # The first sample, which always exists; without targets it adds nothing to any sum.
             rows.target_ids[:] = IGNORE_INDEX
             yield Microbatch.from_rows(rows, 0, 1)

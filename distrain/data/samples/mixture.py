@@ -47,6 +47,7 @@ class Mixture:
             return np.full_like(x, only), x.astype(np.int64)
         sources, numbers = np.empty_like(x), np.empty_like(x)
         cycles, blocks, within = self._places(x)
+        # A batch lies in one block or two: looked up once each, not once a sample.
         for cycle, block in {*zip(cycles.tolist(), blocks.tolist(), strict=True)}:
             chosen = (cycles == cycle) & (blocks == block)
             content = self._block(cycle, block)
@@ -59,6 +60,7 @@ class Mixture:
         """Return how many samples of each source the segment's first ``x`` hold."""
         cycle, block, within = (int(value[0]) for value in self._places(np.array([x])))
         before = self._before(cycle, block)
+        # At the beginning of a block there is nothing to make.
         if not within:
             return before
         part = np.bincount(self._block(cycle, block).sources[:within], minlength=len(before))
@@ -75,6 +77,8 @@ class Mixture:
         if self._only_source == source:
             return number
         cycle = 0 if self.sizes is None else number // self.sizes[source]
+        # How many samples of a source lie before a block never falls: doubled until the block is
+        # passed, then bisected: a few dozen counts, however long the run.
         low, high = 0, 1
         while self._before(cycle, high)[source] <= number and not self._is_last(high):
             low, high = high, 2 * high
@@ -141,6 +145,7 @@ def _make_block(
     kinds = np.repeat(np.arange(len(weights), dtype=np.uint16), counts)
     sources = kinds[permute(round_keys(seed, "mixture", *name), np.arange(size), size)]
     ranks = np.empty(size, np.int64)
+    # Stable, so the places of a source come in order: the k-th of them gets rank k.
     ranks[np.argsort(sources, kind="stable")] = np.concatenate([np.arange(c) for c in counts])
     return _Block(sources, ranks)
 
@@ -176,6 +181,7 @@ def apportion(weights: tuple[int, ...], seats: int) -> tuple[int, ...]:
 
 def integer_weights(weights: Sequence[float]) -> tuple[int, ...]:
     """Turn weights as a person writes them (0.7, 0.2, 0.1) into the smallest integers alike."""
+    # Of the decimal that was written: 0.1 is 1/10 here, where the binary number is only near it.
     exact = [Fraction(repr(float(weight))) for weight in weights]
     scale = lcm(*(weight.denominator for weight in exact))
     whole = [int(weight * scale) for weight in exact]

@@ -172,6 +172,7 @@ class OnTheFlyStream:
             DataError: A range cannot be made, or the source has no sample at all.
         """
         while True:
+            # One look without the lock: it is replaced as a whole, and never changed.
             known = self._known
             order = GrowingOrder(
                 self.order, known.num_samples, known.ranges == len(self.ranges.order)
@@ -197,6 +198,8 @@ class OnTheFlyStream:
         with self._lock:
             if self._known is not known:  # another thread did
                 return
+            # Under the lock, so that ranges are appended in order; other readers need this one as
+            # well.
             folder = self.ranges.wait_for(known.ranges)
             split = _open(folder)
             self.splits.append(split)

@@ -110,6 +110,8 @@ class Order:
 
     def _into_blocks(self, epoch: int, places: Ints) -> Ints:
         keys, count, short, lack = self._blocks(epoch)
+        # Places behind the short block are moved back by what it lacks; then all slots are equally
+        # long.
         behind = places >= (short + 1) * self.block_samples - lack
         slots, within = np.divmod(places + behind * lack, self.block_samples)
         return permute(keys, slots, count) * self.block_samples + within
@@ -181,6 +183,7 @@ def in_windows(
 
 
 def _half_bits(size: int) -> int:
+    # A Feistel network needs two halves of one size, so the domain has an even number of bits.
     return max(1, ((size - 1).bit_length() + 1) // 2)
 
 
@@ -196,6 +199,7 @@ def _feistel_back(keys: Keys, values: NDArray[np.uint64], half_bits: int) -> NDA
     shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
     left, right = values >> shift, values & mask
     for key in reversed(keys):
+        # One round undone: what was ``right`` before it is ``left`` after it.
         left, right = right ^ (_mix(left + np.uint64(key)) & mask), left
     return (left << shift) | right
 

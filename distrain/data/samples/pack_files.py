@@ -91,11 +91,14 @@ def write_pack(path: Path, plan: PackPlan, digest: str) -> None:
         made_from,
         b"",
     )
+    # Over the header too: a plan whose length or source was changed in the file is damaged as well.
     header = header._replace(digest=header.digest_of(content))
     temporary = path.with_name(f".{path.name}.unfinished")
     with temporary.open("wb") as stream:
         stream.write(HEADER.pack(*header).ljust(HEADER_BYTES, b"\0"))
         stream.write(content)
+        # On the disk before it has its name: others map whatever has it, without reading it
+        # through.
         sync_stream(stream)
     temporary.replace(path)
     sync(path.parent)
@@ -128,6 +131,7 @@ def open_pack(
             raise _refused(path, f"{size} bytes", f"a header of {HEADER_BYTES}")
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     header = _Header(*HEADER.unpack_from(mapped))
+    # First what it is for: a plan of another length is whole, but not wanted here.
     _check_purpose(path, header, digest, length, window_documents)
     _check_content(path, header, mapped, verify=verify)
     starts_at = HEADER_BYTES + 8 * (header.bins + 1)
@@ -169,6 +173,7 @@ def ensure_packs(
     if digests is None:
         digests = [ends_digest(shard.ends) for shard in tokens.shards]
     paths = [folder / f"{number:05d}.pack" for number in range(len(tokens.shards))]
+    # A file comes by renaming, so one that exists is whole: the usual start takes no lock.
     if not all(path.exists() for path in paths):
         _plan_missing(tokens, paths, digests, length, window_documents)
     return [

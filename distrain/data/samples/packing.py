@@ -134,6 +134,7 @@ def plan_best_fit(
     windows = []
     begin = 0
     for first in range(0, len(ends), window_documents):
+        # Of ends that may be a mapped file, one window at a time is copied.
         stops = ends[first : first + window_documents].astype(np.int64)
         windows.append(_plan_window(begin, stops, length))
         begin = int(stops[-1])
@@ -153,9 +154,12 @@ def plan_best_fit(
 def _plan_window(begin: int, stops: Ints, length: int) -> tuple[Ints, Ints, Ints]:
     """Return the pieces of each bin, and start and length of each piece, bin after bin."""
     first = np.concatenate([np.array([begin], np.int64), stops[:-1]])
+    # At least 0: an empty document has no input, and not one less.
     inputs = np.maximum(stops - first - 1, 0)
     pieces = -(-inputs // length)
     document = np.repeat(np.arange(len(stops)), pieces)
+    # The number of each piece in its document, times T: documents longer than T are cut every T
+    # inputs, and the shorter rest comes last.
     within = (np.arange(len(document)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * length
     starts = first[document] + within
     lengths = np.minimum(inputs[document] - within, length)
@@ -177,6 +181,7 @@ def _bin_of_pieces(lengths: Ints, length: int) -> Ints:
     parts[order] = packed
     bins = np.empty(len(lengths), np.int64)
     bins[is_part] = parts
+    # Pieces of T fill a bin each: they compete for nothing.
     bins[~is_part] = num_bins + np.arange(len(lengths) - len(order))
     return bins
 
@@ -205,6 +210,8 @@ def _best_fit_decreasing(sizes: list[int], counts: list[int], length: int) -> tu
         while left:
             at = bisect_left(spaces, size)
             if at == len(spaces):
+                # As many as these items need if each takes all it can. Their space is the largest
+                # of all, so it is found at ``at``.
                 opened = -(-left // (length // size))
                 put_back(length, list(range(num_bins, num_bins + opened)))
                 num_bins += opened

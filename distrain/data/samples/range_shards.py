@@ -71,6 +71,7 @@ class MakeJob:
         if lock is None:
             return False
         try:
+            # Under the lock, for its last holder may have made it.
             if is_made(self.make, self.number):
                 return False
             self.make(self.number)
@@ -115,6 +116,7 @@ class RangeShards:
         if self._unmade():
             self._start()
         self._wake.set()
+        # For the files and not for our own worker: another rank may be the one that makes them.
         self._wait(number, lambda: is_made(self.make, number))
         self._next = max(self._next, place + 1)
         return self.make.folder(number)
@@ -189,6 +191,7 @@ class RangeShards:
             if waited > warn_at:
                 log.warning("waiting for %s for %.0f s", self.make.title(number), waited)
                 warn_at *= 2
+            # Polled: a process of another rank cannot wake this one.
             time.sleep(POLL_S)
 
 
@@ -199,6 +202,8 @@ def is_made(make: MakeRange, number: int) -> bool:
 
 def _try_lock(folder: Path, kind: str) -> int | None:
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, which comes by renaming: a lock inside it would vanish with what is
+    # replaced.
     lock = os.open(folder.with_name(f".{folder.name}.{kind}"), os.O_CREAT | os.O_RDWR, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -44,6 +44,7 @@ def spans(dataset: PretrainDataset | PackedDataset, indices: Ints) -> list[tuple
         stops = starts + dataset.sequence_length + 1
     else:
         pieces = dataset.index.pieces_of(indices)
+        # Pieces count within their shard, spans within the stream.
         starts = pieces.start + np.array(dataset.tokens.first_token)[pieces.shard]
         stops = starts + pieces.length + 1
     return list(zip(starts.tolist(), stops.tolist(), strict=True))
@@ -63,6 +64,7 @@ def fetch_ahead(feed: Feed, samples: Iterable[Ints]) -> AbstractContextManager[o
     }
     if not remote:
         return nullcontext()
+    # One for all streams, as it is the node's.
     cache = next(iter(remote.values())).cache
     return cache.fetch_ahead(coming_blocks(feed, remote, samples), budget_bytes=BUDGET_BYTES)
 
@@ -84,6 +86,7 @@ def coming_blocks(
         if not goes_on and batch[0] >= last.first_sample:
             return  # else the search for the next remote sample would have no end
         sources, n = plan.draw(batch)
+        # Source by source, as ``Feed.rows`` reads them.
         found: dict[str, Block] = {}
         for number in sorted(set(sources.tolist()) & set(remote)):
             for block in remote[number].blocks(n[sources == number]):

@@ -50,6 +50,7 @@ class Rows:
         a batch is cut, its parts' hashes sum up to the same number.
         """
         total = 0
+        # Seeded by the number of the sample: rows that changed places give another sum.
         rows = zip(self.input_ids[start:stop], self.target_ids[start:stop], strict=True)
         for number, (inputs, targets) in enumerate(rows, start=first_sample):
             total += xxhash.xxh3_64_intdigest(targets, xxhash.xxh3_64_intdigest(inputs, number))
@@ -67,10 +68,12 @@ class RowBuffer:
 
     def __init__(self, num_rows: int, length: int, *, pad_id: int | None = None) -> None:
         self.length = length
+        # Not cleared: whoever fills a row writes every position of it.
         self.input_ids: Ids = np.empty((num_rows, length), np.int64)
         self.target_ids: Ids = np.empty((num_rows, length), np.int64)
         if pad_id is not None:
             self.clear(slice(None), pad_id)
+        # Each row begins a document, so nothing attends from one sample to another.
         self._starts: list[Ints] = [np.arange(num_rows) * length]
 
     def clear(self, rows: slice | Ints | int, pad_id: int) -> None:
@@ -163,6 +166,7 @@ class PretrainDataset:
         starts = indices * self.sequence_length
         firsts = np.array(self.tokens.first_token)
         numbers = np.searchsorted(firsts, starts, side="right") - 1
+        # Strictly: the last target lies one token behind the last input.
         is_whole = starts + self.sequence_length < firsts[numbers + 1]
         for number in set(numbers[is_whole].tolist()):
             chosen = is_whole & (numbers == number)
@@ -194,6 +198,7 @@ class PretrainDataset:
         window = self.tokens.tokens(start, start + length + 1)
         filled = len(window) - 1
         if filled < length:
+            # Any valid id will do as padding: it is no target, and a document of its own.
             buffer.clear(row, self.tokens.eos_id or 0)
             buffer.begin_documents(np.array([row * length + filled]))
         buffer.input_ids[row, :filled] = window[:-1]
@@ -248,6 +253,7 @@ class PackedDataset:
             buffer.target_ids[row, place : place + size] = tokens[1:]
             begins.append(row * self.sequence_length + place)
             used[row] = place + size
+        # What is left of a row is padding: a document of its own, which no real position sees.
         begins.extend(
             row * self.sequence_length + place
             for row, place in used.items()

@@ -74,13 +74,16 @@ class Schedule:
         past = [segment for segment in self.segments if segment.first_step < step]
         if not past:
             return planned
+        # Counted from what the run has read, not by the new plan, whose batch size may be another.
         sample, _ = self.samples_of(step - 1)
         sample += past[-1].batch_size
         now = replace(planned.at(step), first_step=step, first_sample=sample)
         future = [segment for segment in planned.segments if segment.first_step > step]
+        # An unchanged plan goes on in its segment: a new one would begin its order anew.
         segments = past if past[-1].same_settings(now) else [*past, now]
         for segment in future:
             last = segments[-1]
+            # The plan placed it as if the run had begun with its batch size.
             first = last.first_sample + (segment.first_step - last.first_step) * last.batch_size
             segments.append(replace(segment, first_sample=first))
         return Schedule(tuple(segments))
@@ -132,6 +135,8 @@ class SamplePlan:
         self.schedule = schedule
         self._first_samples = [segment.first_sample for segment in schedule.segments]
         self._mixtures = [self._mixture(seed, segment) for segment in schedule.segments]
+        # What a source has given before a segment is the sum of what all earlier ones took of it:
+        # so no sample is lost or repeated where weights change.
         self._bases: list[tuple[int, ...]] = [(0,) * len(self.names)]
         ends = zip(schedule.segments, schedule.segments[1:], self._mixtures, strict=False)
         for segment, following, mixture in ends:
@@ -177,6 +182,7 @@ class SamplePlan:
         return self._mixtures[-1].weights[self.names.index(source)] > 0
 
     def _mixture(self, seed: int, segment: Segment) -> Mixture:
+        # Named by where it begins, which no later change moves.
         name = f"segment {segment.first_sample}"
         given = [segment.weights.get(source, 0) for source in self.names]
         sizes = tuple(map(int, given)) if segment.by_size else None

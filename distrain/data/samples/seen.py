@@ -140,6 +140,7 @@ class Ledger:
         indices, starts, lengths = samples_of(seen.dataset, shard, begin, end)
         consumed = self.consumed(steps)[source]
         found = []
+        # Of the last epoch, only what comes before ``consumed`` was read.
         for epoch in range(-(-consumed // seen.order.num_samples)):
             numbers = seen.order.find(epoch, indices)
             for n, start, length in zip(
@@ -187,13 +188,16 @@ def samples_of(dataset: Cut, shard: int, begin: int, end: int) -> tuple[Ints, In
     """
     if isinstance(dataset, PackedDataset):
         plan = dataset.index.plans[shard]
+        # Pieces of a document may be in any bins of its shard, so all are looked at: one pass in
+        # numpy.
         (chosen,) = np.nonzero((plan.starts >= begin) & (plan.starts < end))
         bins = np.searchsorted(plan.first_piece, chosen, side="right") - 1
         indices = bins + dataset.index.first_sample[shard]
         return indices, plan.starts[chosen], plan.lengths[chosen].astype(np.int64)
     length = dataset.sequence_length
     base = dataset.tokens.first_token[shard]
-    # The last token has no target in its document.
+    # The last token has no target in its document, and tokens behind the last whole sample are in
+    # no sample.
     last = min((base + end - 2) // length, len(dataset) - 1) if end - begin > 1 else -1
     indices = np.arange((base + begin) // length, last + 1)
     starts = np.maximum(indices * length - base, begin)
@@ -211,6 +215,7 @@ def byte_ranges(
         sizes: Bytes of each id, as ``Tokenizer.token_bytes`` counts them.
         parts: In any order.
     """
+    # Each document is read once, however many parts of it are asked for.
     by_document: dict[int, list[int]] = defaultdict(list)
     for place, part in enumerate(parts):
         by_document[part.document].append(place)
@@ -229,6 +234,7 @@ def _parts(name: str, source: SeenSource, samples: Ints, n: Ints) -> list[Docume
     found = []
     for row, shard, start, length in zip(*(column.tolist() for column in pieces), strict=True):
         ends = source.tokens.shards[shard].ends
+        # In the type of the ends: with another one, numpy would copy all of them.
         within = int(ends.searchsorted(ends.dtype.type(start), side="right"))
         first = start - (int(ends[within - 1]) if within else 0)
         document = source.tokens.first_document[shard] + within

@@ -28,9 +28,11 @@ def encode_pairs(
     prompts = tokenizer.encode_batch([pair.prompt for pair in pairs])
     answers = tokenizer.encode_batch([pair.answer for pair in pairs])
     for prompt, answer in zip(prompts, answers, strict=True):
+        # One token more than a sample: inputs and targets are the same ids, shifted by one.
         ids, before = pair_ids(tokenizer, prompt, answer, max_tokens=sequence_length + 1)
         row = np.array(ids, np.int64)
         targets = row[1:].copy()
+        # The last token of the prompt is trained on: it predicts the first of the answer.
         targets[: before - 1] = IGNORE_INDEX
         yield row[:-1], targets
 

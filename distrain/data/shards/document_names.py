@@ -53,6 +53,7 @@ class DocumentNames:
         for number, known in self._all():
             if known == name:
                 exact.append(number)
+            # Of several that end alike, all: the caller shows them.
             elif not exact and known.endswith(end):
                 ending.append(number)
         return exact or ending
@@ -82,9 +83,12 @@ def find_documents(names: Mapping[str, DocumentNames], wanted: str) -> list[tupl
         NotFoundError: There is none, or the number is one of several sources.
     """
     before, colon, after = wanted.partition(":")
+    # Paths and URLs hold colons too: it ends the name of a source only if there is one of that
+    # name.
     of_source = colon and before in names
     sources = [before] if of_source else list(names)
     name = after if of_source else wanted
+    # By name first, for a document may be called ``#17``.
     found = [(source, number) for source in sources for number in names[source].find(name)]
     if found:
         return found

@@ -91,6 +91,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 that stands for the data: equal wherever it lies and whatever engine made it."""
+        # Without what says how the data lies or was made: a published copy is the same data.
         content = asdict(self)
         for key in ("storage", "block_table", "encoder"):
             del content[key]
@@ -110,6 +111,7 @@ def parse_manifest(text: str, where: Path | str) -> Manifest:
     Raises:
         DataError: It is damaged, or of another format version.
     """
+    # Before the version: a damaged file may well parse, and would be blamed on another release.
     content = _checked(text)
     if content is None:
         raise damaged(where, "a manifest whose checksum does not fit its content")
@@ -233,6 +235,7 @@ def _checked(text: str) -> dict[str, Any] | None:
         content = json.loads(text)
     except ValueError:
         return None
+    # Taken out before hashing, as it is the checksum of all the rest.
     if not isinstance(content, dict) or content.pop("sha256", None) != _digest(content):
         return None
     return content

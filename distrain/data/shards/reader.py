@@ -170,6 +170,7 @@ def map_array(path: Path, dtype: str, length: int, *, offset_bytes: int = 0) -> 
     size, wanted = path.stat().st_size, offset_bytes + length * kind.itemsize
     if size < wanted or (not offset_bytes and size != wanted):
         raise damaged(path, f"{size} bytes for {length} values of {dtype}")
+    # An empty file cannot be mapped.
     if not length:
         return np.empty(0, kind)
     mapped = np.memmap(path, dtype=kind, mode="r", shape=(length,), offset=offset_bytes)

@@ -50,8 +50,11 @@ class ShardSequence:
         while first < len(ends):
             start = int(ends[first - 1]) if first else 0
             written = self._shard.tokens if self._shard is not None else 0
+            # Up to this token the documents still go into the open shard.
             room = start + self._shard_tokens - written
             last = int(np.searchsorted(ends, room, side="right"))
+            # Not even one: a shard with something in it is full; an empty one takes it, however
+            # long.
             if last <= first:
                 if written:
                     self.finish()
@@ -85,6 +88,7 @@ class ShardSequence:
             new_names[shard.name] = self._shard_name
             self.shards.append(replace(shard, name=self._shard_name))
         for file, record in part.files.items():
+            # Only files of shards: counts, inputs and pairs are of the whole source, and made anew.
             stem, _, ending = file.partition(".")
             if stem in new_names:
                 name = f"{new_names[stem]}.{ending}"

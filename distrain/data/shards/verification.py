@@ -37,6 +37,7 @@ def check_files(
     Raises:
         DataError: A file is missing or differs; the first one in the order of ``files``.
     """
+    # All sizes first: a missing file is named before hours of reading.
     for name, record in files.items():
         _check_size(folder / name, record)
     if not verify:
@@ -49,6 +50,7 @@ def check_files(
         ]
         try:
             for check in checks:
+                # In the order of the files, so that the same damage gives the same message.
                 check.result()
         finally:
             executor.shutdown(cancel_futures=True)

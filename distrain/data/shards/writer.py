@@ -119,6 +119,7 @@ class ShardWriter:
         self._sequence.abandon()
         if self._pairs is not None:
             self._pairs.abandon()
+        # After a commit it has another name, and nothing is removed.
         shutil.rmtree(self._folder, ignore_errors=True)
         with suppress(OSError):  # the split's folder, if no source is in it
             self.target.parent.rmdir()
@@ -184,6 +185,7 @@ class ShardWriter:
         Raises:
             DataError: It is not whole (sizes are compared), or was made otherwise.
         """
+        # Sizes only: the digests go into our manifest with the files, and readers compare them.
         part = self._open_part(finished, verify=False)
         self._sequence.link(part, finished)
         self._take_counts(part, finished)
@@ -197,6 +199,7 @@ class ShardWriter:
         Raises:
             DataError: It is not whole, or was made otherwise; digests are compared.
         """
+        # Digests here: what is copied gets new ones, which would hide damage for ever.
         part = self._open_part(finished, verify=True)
         for shard in part.shards:
             tokens = np.fromfile(finished / f"{shard.name}.bin", self._sequence.dtype)
@@ -227,6 +230,8 @@ class ShardWriter:
         record.write(manifest.to_text().encode())
         record.close()
         sync(self._folder)
+        # A crash between these two leaves no source of that name: the stage makes it again, and
+        # never are files of two attempts side by side.
         shutil.rmtree(self.target, ignore_errors=True)
         self._folder.rename(self.target)
         sync(self.target.parent)
@@ -260,6 +265,7 @@ class ShardWriter:
             return
         columns = columns or {}
         _check_lengths(ids, ends, names, columns)
+        # Shows ids that are none without a pass of its own, before anything is written.
         counts = np.bincount(ids, minlength=len(self._counts))
         if len(counts) > len(self._counts):
             raise DataError(
@@ -276,6 +282,7 @@ class ShardWriter:
         counts[eos_id] += len(ends)
         self._counts += counts
         self._text_bytes += text_bytes
+        # Each document is moved by the end tokens of those before it, and longer by its own.
         ends_with_eos = ends.astype(np.int64) + np.arange(1, len(ends) + 1)
         tokens = np.empty(len(ids) + len(ends), self._sequence.dtype)
         is_text = np.ones(len(tokens), np.bool_)

@@ -39,6 +39,8 @@ class DatasetsReader:
 
     def ranges(self, files: Sequence[InputFile]) -> list[InputRange]:
         """Cut between files."""
+        # The library reads a file from its beginning: a part of one would cost as much as all of
+        # it.
         return whole_ranges(files, self.range_bytes)
 
     def read(self, part: InputRange) -> Iterator[Document | Broken]:

@@ -43,6 +43,7 @@ class HubReader:
         """
         if self._saved_files:
             return [local_file(file) for file in self._saved_files]
+        # A dataset may have thousands of files, and each answer takes a tenth of a second.
         with ThreadPoolExecutor(REQUESTS) as pool:
             return list(pool.map(self.storage.stat, self._urls))
 
@@ -69,6 +70,7 @@ class HubReader:
                 "Copy its files to this machine, and name them in a source of kind files.",
             )
         for file in part.files:
+            # One part a file (checked above), so a range reads its own files and no others.
             shard = rows.shard(len(self._urls), self._urls.index(file.url))
             with self.storage.open(file):  # only to see that it is the one that was listed
                 yield from read_rows(shard, file.url, self.source)
@@ -78,6 +80,8 @@ class HubReader:
         """Return the reader of Arrow and parquet; ``None`` if the library has to read."""
         if self._saved_files:
             format_ = "arrow"
+        # Read by us, who cut big files between row groups and ask stores again; the library does
+        # not.
         elif type(self._builder).__module__.endswith(".parquet"):
             format_ = "parquet"
         else:

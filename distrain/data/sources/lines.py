@@ -66,6 +66,7 @@ def numbered_lines(
     length = None if part.stop is None else part.stop - part.start
     for number, line in enumerate(read_lines(stream, limit, length), start=part.first_row + 1):
         if number == 1 and line is not None:
+            # A file of nothing but the mark holds a blank line, not the end of the stream.
             line = line.removeprefix(BYTE_ORDER_MARK) or b"\n"
         yield f"{file.url}:{number}", line
 
@@ -102,6 +103,8 @@ def cut_lines(stream: BinaryIO, range_bytes: int) -> Iterator[tuple[int, int, in
     while block := stream.read(BLOCK_BYTES):
         counted = 0
         while True:
+            # The first line end that makes the stretch long enough; lines are counted on the way,
+            # because a document's name holds its line in the file.
             earliest = max(counted, start + range_bytes - 1 - position)
             end = block.find(b"\n", earliest) + 1
             lines += block.count(b"\n", counted, end or len(block))
@@ -138,6 +141,7 @@ def _from_json(line: bytes, name: str, source: StoreSection) -> Document | Broke
     try:
         found = _from_record(json.loads(line.decode()), name, source)
         if isinstance(found, Document):
+            # ``json`` lets half of a surrogate pair through, and no tokenizer takes it.
             found.text.encode()
     except UnicodeError:
         return Broken(name, "not_utf8")

@@ -56,6 +56,7 @@ def modules(root: Path, exclude: frozenset[str]) -> list[Path]:
     """List the ``.py`` files under ``root``, without those in folders of the names ``exclude``."""
     found = []
     for folder, subfolders, names in os.walk(root):
+        # In place: ``os.walk`` goes down into what is left of this list.
         subfolders[:] = [name for name in subfolders if name not in exclude]
         found += [Path(folder, name) for name in names if name.endswith(".py")]
     return sorted(found, key=lambda file: file.relative_to(root).as_posix())

@@ -99,13 +99,17 @@ def retry(
         attempt += 1
         left = config.deadline - (clock() - began)
         try:
+            # No attempt may outlast the deadline of all; 0 would mean no limit to some clients.
             return request(max(0.001, min(config.timeout, left)))
         except remote_errors() as error:
             if not is_temporary(error):
                 raise
+            # The exponent is bounded too: a power beyond the range of floats raises.
             longest = min(MAX_DELAY_S, config.first_delay_s * 2 ** min(attempt - 1, 32))
             delay = uniform(0.0, longest)
             spent = clock() - began
+            # Given up at once where the delay alone would pass the deadline: to sleep first helps
+            # nobody.
             if attempt >= config.attempts or spent + delay >= config.deadline:
                 raise _given_up(where, error, attempt, spent, config) from error
             log.warning(

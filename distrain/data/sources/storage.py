@@ -74,6 +74,8 @@ class Storage:
             with _open_local(file) as stream:
                 yield stream
         elif file.size <= REQUEST_BYTES:
+            # One request, and all of it in memory before the check: no connection stays open while
+            # the documents are worked on.
             body = self.fetch(file, 0, file.size) if file.size else b""
             self.check(file)
             yield io.BytesIO(body)
@@ -121,6 +123,8 @@ class Storage:
             body = _call(filesystem, "cat_file", path, timeout, part)
             if len(body) == file.size > stop - start:
                 body = body[start:stop]  # from a server that knows no ranges
+            # A changed file explains it, and asking again would not help; else the connection broke
+            # off.
             if len(body) != stop - start:
                 self.check(file)
                 raise ShortBodyError(f"{len(body)} of {stop - start} bytes")
@@ -134,6 +138,7 @@ class Storage:
     def _request(self, url: str, request: Any) -> Any:  # noqa: ANN401
         try:
             return retry(url, request, self.retries)
+        # An ``OSError`` as well, but an answer: the caller says what it means.
         except FileNotFoundError:
             raise
         except (TypeError, ValueError) as error:  # an option that its client does not know
@@ -280,6 +285,7 @@ def _open_local(file: InputFile) -> Iterator[BinaryIO]:
     except FileNotFoundError:
         raise _changed(file, "no such file") from None
     with stream:
+        # Of the open file: the name may be given to another one at any moment.
         status = os.fstat(stream.fileno())
         _compare(file, InputFile(file.url, status.st_size, str(status.st_mtime_ns)))
         yield stream

@@ -39,6 +39,7 @@ def read_parquet(
     columns = check_columns(table.schema_arrow.names, file.url, source)
     stop = table.num_row_groups if part.stop is None else part.stop
     first = part.first_row
+    # One group at a time, so that one that is damaged costs its own rows and no others.
     for group in range(part.start, stop):
         end = first + table.metadata.row_group(group).num_rows
         row = first
@@ -131,12 +132,14 @@ def read_csv(
                 yield Broken(name, "damaged")
         if row is None:
             return
+        # A record is complete: the limit holds for each, not for the file.
         lines.taken = 0
         if number < 0:
             names = [item.encode("utf-8", "surrogateescape").decode() for item in row]
             check_columns(names, file.url, source)
         elif row:
             yield _from_csv(dict(zip(names, row, strict=False)), name, source)
+        # Blank lines are no rows, and have no number.
         number += bool(row) or number < 0
 
 
@@ -224,6 +227,7 @@ def _arrow_batches(stream: BinaryIO, url: str, source: StoreSection) -> Iterator
     is_file = stream.read(6) == b"ARROW1"
     stream.seek(0)
     open_ipc = ipc.open_file if is_file else ipc.open_stream
+    # Opened twice: columns are chosen by their place in the schema, which has to be read for it.
     names = open_ipc(stream).schema.names
     columns = check_columns(names, url, source)
     stream.seek(0)
@@ -235,6 +239,7 @@ def _arrow_batches(stream: BinaryIO, url: str, source: StoreSection) -> Iterator
     try:
         yield from reader
     except pyarrow.ArrowInvalid as error:
+        # Whether anything is left tells damage from a stream that was cut off.
         if stream.read(1):
             raise
         raise EOFError(url) from error

@@ -39,11 +39,14 @@ def canonical_unigram(tokenizer_json: str, num_control: int) -> str:
             "Look at the counts of dropped documents: nothing is left in the train split.",
         )
     lowest = min(score for _, score in pieces)
+    # Above all that bytes without any occurrence can have got, of which there are at most 256. They
+    # share the lowest score: which of them comes first is chance in the trainer.
     unseen_below = lowest + 257 * UNSEEN_STEP
     scores = {
         piece: round(lowest if len(piece) == 1 and score < unseen_below else score, SCORE_DECIMALS)
         for piece, score in pieces
     }
+    # Equal scores by name, so that ids do not depend on the order of the trainer's hash map.
     ordered = sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
     content["model"]["vocab"] = [*control, *(list(entry) for entry in ordered)]
     return json.dumps(content, ensure_ascii=False, indent=2)

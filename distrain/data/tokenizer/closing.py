@@ -57,6 +57,8 @@ def leaking_tokens(raw: tokenizers.Tokenizer) -> list[str]:
     return [
         name
         for number, name in control.items()
+        # At the beginning and the end, inside a word and twice in a row: a piece may match in one
+        # of these places only.
         if number in raw.encode(f"{name} a{name}{name}b {name}", add_special_tokens=False).ids
     ]
 

@@ -28,6 +28,7 @@ def save_huggingface(
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
+        # Later entries win: the user's own over our defaults, what this run relies on over both.
         **_read(source.parent / TOKENIZER_CONFIG),
         **_named_tokens(tokenizer),
         "chat_template": chat_template(tokenizer),
@@ -47,6 +48,7 @@ def copy_tokenizer(tokenizer_json: Path, folder: Path) -> None:
         DataError: It is missing, or has no end-of-text token.
     """
     source, tokenizer = _source(tokenizer_json)
+    # The tokens that were found are named in it, even where another file beside the original did.
     config = _read(source.parent / TOKENIZER_CONFIG) | _named_tokens(tokenizer)
     write_json(folder / TOKENIZER_CONFIG, config)
     write_text(folder / TOKENIZER_FILE, source.read_text(encoding="utf-8"))

@@ -31,6 +31,7 @@ def prompt_ids(
     before, after = _marks(tokenizer)
     if max_tokens is not None:
         room = max(0, max_tokens - len(before) - len(after))
+        # Its end stays: the question is mostly there, and the answer follows it.
         prompt = prompt[max(0, len(prompt) - room) :]
     return [*before, *prompt, *after]
 
@@ -47,6 +48,7 @@ def pair_ids(
         The ids, and how many of them come before the answer.
     """
     ended = [*answer, tokenizer.eos_id]
+    # The answer takes its room first, for it is what is trained on.
     head = prompt_ids(tokenizer, prompt, max_tokens=max(0, max_tokens - len(ended)))
     return (head + ended)[:max_tokens], len(head)
 

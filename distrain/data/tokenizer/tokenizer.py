@@ -94,6 +94,7 @@ class Tokenizer:
         """
         file = path / TOKENIZER_FILE if path.is_dir() else path
         original, raw = _read(file)
+        # Dropout of merges is random: neither shards nor restarts could be the same twice.
         if getattr(raw.model, "dropout", None):
             raise DataError(
                 str(file),
@@ -116,8 +117,10 @@ class Tokenizer:
         return cls(
             raw,
             eos_id=eos_id,
+            # Padding is never a target, so any id will do.
             pad_id=eos_id if pad_id is None else pad_id,
             content=text,
+            # Of the file as it is: what is changed in it above changes no ids of ordinary text.
             fingerprint=fingerprint(original, eos_id),
         )
 
@@ -139,6 +142,7 @@ class Tokenizer:
     def prefix_ids(self) -> tuple[int, ...]:
         """What the tokenizer's own template puts before a text, such as a BOS; empty for ours."""
         ids = self._raw.encode("", add_special_tokens=True).ids
+        # A template may also end a text: an end before the prompt would cut it off from its answer.
         return tuple(token for token in ids if token != self.eos_id)
 
     def encode(self, text: str) -> list[int]:
@@ -166,6 +170,7 @@ class Tokenizer:
         is_byte_level = "ByteLevel" in json.dumps([content["pre_tokenizer"], content["decoder"]])
         sizes = np.zeros(self.vocab_size, np.int64)
         for token, token_id in self._raw.get_vocab(with_added_tokens=False).items():
+            # In a byte-level vocabulary each character of a piece stands for one byte.
             sizes[token_id] = len(token) if is_byte_level else _piece_bytes(token)
         for token_id, added in self._raw.get_added_tokens_decoder().items():
             sizes[token_id] = 0 if added.special else len(added.content.encode())
@@ -200,6 +205,8 @@ def train_tokenizer(
     common: dict[str, Any] = {
         "vocab_size": vocab_size,
         "special_tokens": list(CONTROL_TOKENS),
+        # Sorted, as the library lists it in an order of chance. All 256, seen or not: any text has
+        # ids.
         "initial_alphabet": sorted(pre_tokenizers.ByteLevel.alphabet()),
         "show_progress": False,
     }
@@ -254,6 +261,7 @@ def _find_id(raw: tokenizers.Tokenizer, control: str, folder: Path, key: str) ->
         if isinstance(token, dict):
             token = token.get("content")
         token_id = raw.token_to_id(token) if token else content.get(f"{key}_id")
+        # ``config.json`` may list several that end generation; documents are ended by the first.
         if isinstance(token_id, list):
             token_id = token_id[0]
         if isinstance(token_id, int):

@@ -39,6 +39,7 @@ def c4(view: TextView, config: C4Config) -> TextView | str | None:
 
 
 def _keep_line(line: str, config: C4Config) -> str | None:
+    # A line no longer than a word may be holds no longer word: most lines are not split here.
     if len(line) > config.max_word_characters and _has_longer_word(line, config):
         return None
     if config.remove_citations and "[" in line:
@@ -58,6 +59,7 @@ class _Watch:
     """The rules about what a line says, of which most texts need none at all."""
 
     def __init__(self, text: str, config: C4Config) -> None:
+        # Once over the whole text: for most of them no line has to be looked at for these rules.
         text = text.lower()
         self.lorem_ipsum = config.reject_lorem_ipsum and "lorem ipsum" in text
         self.javascript = config.remove_javascript and "javascript" in text

@@ -32,6 +32,7 @@ def fineweb(view: TextView, config: FinewebConfig) -> str | None:
     ended = sum(line[-1] in TERMINALS for line in lines)
     if ended / max(len(lines), 1) <= config.min_terminal_line_fraction:
         return "min_terminal_line_fraction"
+    # A text without lines has failed above (its share is 0), so nothing below divides by 0.
     short = sum(len(line) < config.short_line_characters for line in lines)
     if short / len(lines) >= config.max_short_line_fraction:
         return "max_short_line_fraction"

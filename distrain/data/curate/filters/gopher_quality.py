@@ -43,6 +43,7 @@ def _fails_words(view: TextView, config: GopherQualityConfig) -> str | None:
 
 def _fails_lines(text: str, config: GopherQualityConfig) -> str | None:
     lines = text.split("\n")
+    # A search in the whole text first: most have none, and a loop over lines costs far more.
     if any(bullet in text for bullet in BULLETS):
         bullets = sum(line.lstrip().startswith(BULLETS) for line in lines)
         if bullets / len(lines) > config.max_bullet_line_fraction:

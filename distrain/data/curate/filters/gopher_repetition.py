@@ -79,6 +79,7 @@ def _fails_ngrams(view: TextView, config: GopherRepetitionConfig) -> str | None:
             fails = _top(repeats, characters) / total > limit
         else:
             fails = (
+                # The upper bound first: it is numpy, ``_duplicate`` is a loop that few texts need.
                 _covered(repeats, characters) / total > limit
                 and _duplicate(repeats, characters) / total > limit
             )
@@ -92,10 +93,12 @@ def _repeats(words: Hashes, longest: int) -> Iterator[Repeats]:
     places = np.arange(max(words.size - 1, 0))
     hashes = words[:-1]
     for n in range(2, longest + 1):
+        # One word more of the polynomial of ``words.roll``: no n-gram is hashed from its beginning.
         hashes = hashes * WORD_FACTOR + words[places + n - 1]
         repeated = _is_repeated(hashes)
         places, hashes = places[repeated], hashes[repeated]
         yield Repeats(n, places, hashes)
+        # The longer n-gram repeats only where the next place repeats as well.
         followed = np.flatnonzero(places[1:] == places[:-1] + 1)
         places, hashes = places[followed], hashes[followed]
 

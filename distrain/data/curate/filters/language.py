@@ -29,6 +29,7 @@ def language(view: TextView, config: LanguageConfig) -> str | None:
 
 def language_scores(text: str) -> dict[str, float]:
     """Return the probability of each language; those below 0.001 are left out."""
+    # fastText reads one line: a line break would end the text.
     line = " ".join(text[:MAX_CHARACTERS].split())
     return {found["lang"]: found["score"] for found in _detector().detect(line, model="lite", k=5)}
 

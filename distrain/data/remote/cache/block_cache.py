@@ -79,6 +79,7 @@ class BlockCache:
         Raises:
             DataError: It is not there, is damaged at its source, or did not come in time.
         """
+        # Also if the block is mapped: the look-ahead measures by this how far the reader has come.
         for look_ahead in self._look_aheads:
             look_ahead.note_read(block)
         with self._lock:
@@ -87,6 +88,8 @@ class BlockCache:
                 self._mapped.move_to_end(block.key)
         if mapped is not None:
             now = time.monotonic()
+            # Eviction needs the order of blocks within minutes; a system call for each read would
+            # cost more than the read.
             if now - mapped.touched > TOUCH_S:
                 mapped.touched = now
                 self.directory.touch(block.key)
@@ -105,6 +108,7 @@ class BlockCache:
             blocks: In the order in which they will be read; may have no end, and may repeat.
             budget_bytes: Of blocks that are not read yet; default: a half of this process' share.
         """
+        # A half, so that what comes next does not evict what is just being read.
         share = self.directory.limit_bytes // (2 * self.settings.share)
         look_ahead = LookAhead(
             blocks,
@@ -148,6 +152,7 @@ class BlockCache:
                     deadline,
                     download.activity,
                 )
+                # At doubling times: a wait of minutes is a few lines for each rank, not hundreds.
                 warn_after = 2 * waited
             wait([download.done], timeout=min(warn_after, deadline) - waited)
         return download.done.result()
@@ -169,12 +174,15 @@ class BlockCache:
 
     def _ensure(self, block: Block) -> None:
         """Download a block unless it is there; a failure is met again by who reads the block."""
+        # By name alone: whoever reads the block compares it, and to do it here would read all
+        # twice.
         if self.directory.path(block.key).exists():
             self.directory.touch(block.key)
             return
         download, is_new = self._join(block)
         if is_new:
             self._run(block, download)
+        # Waits, if another thread downloads it.
         error = download.done.exception()
         if error is not None:
             log.warning("%s", error)
@@ -187,6 +195,7 @@ class BlockCache:
             if download is None:
                 download = self._downloads[block.key] = Download(deadline)
                 return download, True
+            # Whoever comes later waits a whole deadline too, not what the first one has left of it.
             download.deadline = deadline
             return download, False
 
@@ -194,6 +203,7 @@ class BlockCache:
         try:
             result = self._download(block, download)
         except Exception as error:  # noqa: BLE001  (raised again where the block is waited for)
+            # Before the result: whoever it wakes must be able to begin a new download.
             self._leave(block)
             download.done.set_exception(error)
         else:
@@ -207,6 +217,7 @@ class BlockCache:
     def _download(self, block: Block, download: Download) -> NDArray[np.uint8] | None:
         poll_s = FIRST_POLL_S
         path = self.directory.path(block.key)
+        # Polled: a lock that blocks could not be given up at the deadline.
         while (part := self.directory.try_claim(block.key)) is None:
             download.activity = "another thread or process of this node downloads it"
             if time.monotonic() > download.deadline:

@@ -107,6 +107,8 @@ class CacheDirectory:
     def _evict(self) -> int:
         """Remove what was read longest ago; returns the sizes of all that is left, counted anew."""
         blocks = [file for folder in _names(self._blocks) for file in _files(self._blocks / folder)]
+        # Counted anew: processes that were killed leave the sum wrong, and another may have evicted
+        # between our look at the sum and the lock.
         total = sum(size for _, size, _ in (*blocks, *_files(self._parts)))
         wanted = int(self.limit_bytes * (1 - EVICTED_SHARE)) if total > self.limit_bytes else total
         for _, size, path in sorted(blocks):
@@ -128,6 +130,8 @@ class CacheDirectory:
 
     def _add_usage(self, size_bytes: int) -> int:
         with self._locked_usage() as descriptor:
+            # The sum may be too low after a kill, but a negative one would let the folder grow
+            # beyond its limit by as much.
             total = max(0, int(os.pread(descriptor, 32, 0).strip() or b"0") + size_bytes)
             if size_bytes:
                 _write_number(descriptor, total)
@@ -177,12 +181,14 @@ class PartialBlock:
         self._directory.reserve(len(content) - self._size_bytes)
         self._size_bytes = len(content)
         try:
+            # All space at once: a full disk is met before anything is written.
             os.posix_fallocate(self._descriptor, 0, len(content))
             _write_all(self._descriptor, content)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise _full(self._directory.root, len(content)) from error
+        # Not synced: every reader compares the digest, so what a crash cuts is downloaded again.
         mapped = _map(self._descriptor, len(content))
         path = self._directory.path(self._key)
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -233,6 +239,7 @@ def _files(folder: Path) -> list[tuple[int, int, Path]]:
 
 
 def _write_number(descriptor: int, number: int) -> None:
+    # Always as long, so that nothing of a longer number stays behind a shorter one.
     os.pwrite(descriptor, b"%-31d\n" % number, 0)
 
 

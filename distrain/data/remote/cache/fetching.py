@@ -74,10 +74,13 @@ def complete(transfer: Transfer[Result], progress: TransferProgress) -> Result:
         else:
             if content is not None:
                 return content
+            # Apart from errors, which may last until the deadline: what arrives damaged again and
+            # again is damaged at its source, and waiting changes nothing.
             damaged += 1
             if damaged == MAX_DAMAGED:
                 raise _damaged(transfer)
         delay = full_jitter_s(number, FIRST_DELAY_S, MAX_DELAY_S)
+        # At once instead of after a sleep whose end is too late.
         if time.monotonic() + delay > progress.deadline:
             raise late(transfer, f"request {number} gave: {problem}")
         progress.activity = f"waiting after request {number} gave: {problem}"

@@ -71,10 +71,13 @@ class LookAhead:
                 return
             self._is_closed = True
             self._changed.notify_all()
+        # Outside the lock: it is code of others, who may hold one of their own.
         self._on_close(self)
 
     def note_read(self, block: Block) -> None:
         """Take it that the reader has come to ``block``, and is past all that was listed before."""
+        # Without the lock, as every read comes by here. A block that is being listed at this moment
+        # counts until a later one is read, which does no harm.
         if block.key not in self._listed:
             return
         with self._changed:
@@ -102,6 +105,8 @@ class LookAhead:
                     if self._next is None:
                         return None
                     if self._next.key in self._listed:
+                        # It counts already. An endless list of few blocks is not searched for ever:
+                        # after ``MAX_REPEATS`` the reader has to come on first.
                         self._next = None
                         self._repeats += 1
                         continue

@@ -62,6 +62,7 @@ class RemoteStore:
     def writing(self, name: str) -> Iterator[IO[bytes]]:
         """Open an object to be written; at object stores it appears when the context ends."""
         if isinstance(self.file_system, LocalFileSystem):
+            # Object stores have no folders to make.
             self.file_system.makedirs(self.root, exist_ok=True)
         with self.file_system.open(self.path(name), "wb") as stream:
             yield stream
@@ -74,6 +75,7 @@ class RemoteStore:
     def size(self, name: str) -> int | None:
         """Return the size of an object in bytes; ``None`` if it is not there."""
         try:
+            # fsspec keeps listings, in which an object that was written since is not there.
             self.file_system.invalidate_cache()
             size: int = self.file_system.info(self.path(name))["size"]
         except FileNotFoundError:

@@ -57,6 +57,7 @@ def adversarial_texts(tokenizer_json: str, *, fuzz: int = 1000) -> list[str]:
     vocab = content["model"]["vocab"]
     pieces = sorted(entry[0] for entry in vocab) if isinstance(vocab, list) else sorted(vocab)
     added = [token["content"] for token in content.get("added_tokens") or ()]
+    # Its own generator: the strings are the same in every process, whatever else draws numbers.
     chooser = random.Random(SEED)
     return [
         *UNUSUAL,

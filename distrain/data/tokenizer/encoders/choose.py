@@ -44,9 +44,11 @@ def choose_encoder(
     for name in [name for name in ENCODERS if name != REFERENCE and wanted in ("auto", name)]:
         try:
             candidate = load_engine(name, tokenizer_json, threads=threads)
+            # Once, and only if some engine could be loaded: it takes the reference about a second.
             expected = expected or _Expected.of(reference, tokenizer_json, sample_texts)
             expected.check(candidate)
         except DataError as error:
+            # Who names an engine wants that one, or to hear why not.
             if wanted != "auto":
                 raise
             logger.info("engine %s is not used: found %s", name, error.found)
@@ -123,8 +125,10 @@ class _Expected:
     def check(self, candidate: Encoder) -> None:
         """Raise a DataError that shows the first text with other ids."""
         if self.sample_texts == 0:
+            # Adversarial strings alone would not show how it does on the script of this corpus.
             raise _refused(candidate, "no text of the corpus to compare it on")
         found = candidate.encode(self.texts)
+        # Shapes first: the comparison below cuts one array by the other.
         if len(found.ends) != len(self.texts):
             raise _refused(candidate, f"{len(found.ends)} results for {len(self.texts)} texts")
         if len(found.ids) != found.ends[-1]:

@@ -84,6 +84,7 @@ class EngineEncoder(ABC):
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """See ``Encoder``."""
+        # By characters: with as many texts each, one long document would leave the others waiting.
         slices = cut(texts, self.threads)
         if len(slices) == 1:
             parts = [self._encode_guarded(slices[0])]
@@ -106,6 +107,7 @@ class EngineEncoder(ABC):
         try:
             return self.encode_slice(texts)
         except BaseException as error:
+            # Only now: to look through every text beforehand would cost each batch a pass.
             refuse_surrogates(texts)
             raise_if_of_engine(error, f"{self.name} {self.version}", "text that it encodes")
             raise
