@@ -28,6 +28,7 @@ def model_parameters(model: ModelConfig, vocab_size: int) -> int:
     hidden = model.hidden_size
     kv_heads = model.num_key_value_heads or model.num_attention_heads
     kv_width = hidden // model.num_attention_heads * kv_heads
+    # Queries and output are square; keys and values may have fewer heads.
     attention = 2 * hidden * hidden + 2 * hidden * kv_width
     layer = attention + 3 * hidden * model.intermediate_size + 2 * hidden
     embeddings = (1 if model.tie_word_embeddings else 2) * vocab_size * hidden

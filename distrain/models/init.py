@@ -31,6 +31,9 @@ def initialize(model: nn.Module, seed: int) -> None:
         else:
             is_residual = name.endswith(RESIDUAL_PROJECTIONS)
             std = residual_std if is_residual else config.initializer_range
+            # All of it on every rank, one parameter at a time: the values of a shard then do not
+            # depend on how it is cut. The generator is keyed by name, so no other parameter moves
+            # them either.
             full = torch.randn(parameter.shape, generator=named_generator(seed, name)).mul_(std)
         fill(parameter, full)
 
@@ -38,6 +41,7 @@ def initialize(model: nn.Module, seed: int) -> None:
 def named_generator(seed: int, name: str) -> torch.Generator:
     """Make the generator of one parameter's values, on the CPU, where any machine repeats it."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    # Shifted, as a seed of torch is a signed 64-bit number.
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 

@@ -40,6 +40,7 @@ class LlamaAttention(nn.Module):
         q_BNTH = self.q_proj(x_BTD).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k_BKTH = self.k_proj(x_BTD).unflatten(-1, (self.num_kv_heads, -1)).transpose(1, 2)
         v_BKTH = self.v_proj(x_BTD).unflatten(-1, (self.num_kv_heads, -1)).transpose(1, 2)
+        # Before the groups are repeated: each key head is rotated once.
         q_BNTH = rotate(q_BNTH, cos_BTH, sin_BTH)
         k_BKTH = rotate(k_BKTH, cos_BTH, sin_BTH)
         groups = self.num_heads // self.num_kv_heads
@@ -189,6 +190,7 @@ def document_mask(document_ids_BT: Tensor) -> Tensor:
         Shape (B, 1, T, S), bool.
     """
     length = document_ids_BT.shape[1]
+    # Causality goes into the mask: SDPA takes a mask or ``is_causal``, not both.
     causal_TS = torch.ones(length, length, dtype=torch.bool, device=document_ids_BT.device).tril()
     same_BTS = document_ids_BT.unsqueeze(2) == document_ids_BT.unsqueeze(1)
     return (same_BTS & causal_TS).unsqueeze(1)

@@ -12,6 +12,7 @@ FUSED_DEVICES = frozenset({"cpu", "cuda"})
 
 def adamw(groups: list[ParameterGroup], config: OptimizerConfig) -> torch.optim.Optimizer:
     """Build torch's AdamW, as one kernel a group where the device has it."""
+    # torch refuses ``fused`` outright where one parameter is on a device without it.
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     return torch.optim.AdamW(
         cast(list[dict[str, Any]], groups),

@@ -27,6 +27,7 @@ def parameter_groups(
     trainable = [parameter for _, parameter in named_parameters if parameter.requires_grad]
     if not trainable:
         raise ValueError("found no parameter with requires_grad=True; expected at least one")
+    # An FSDP2 shard counts the axes of the whole parameter, so all engines group alike.
     matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
     others = [parameter for parameter in trainable if parameter.ndim < 2]
     groups = [

@@ -15,6 +15,7 @@ LrSchedule = Callable[[int, int, LrSchedulerConfig], float]
 
 def cosine(step: int, total_steps: int, config: LrSchedulerConfig) -> float:
     """Fall along half a cosine (SGDR without restarts, arXiv 1608.03983)."""
+    # The last update is ``total_steps - 1``: it, and not the one after it, reaches the minimum.
     span = total_steps - 1 - config.warmup_steps
     progress = (step - config.warmup_steps) / span if span > 0 else 0.0
     share = 0.5 * (1 + math.cos(math.pi * progress))
@@ -24,6 +25,7 @@ def cosine(step: int, total_steps: int, config: LrSchedulerConfig) -> float:
 def wsd(step: int, total_steps: int, config: LrSchedulerConfig) -> float:
     """Stay, then fall linearly over the last ``decay_steps`` (MiniCPM, arXiv 2404.06395)."""
     decay_steps = config.decay_steps or max(1, total_steps // 10)
+    # A decay longer than the run would begin in the warm-up.
     decay_steps = max(1, min(decay_steps, total_steps - config.warmup_steps))
     progress = max(0, step + 1 - (total_steps - decay_steps)) / decay_steps
     return (1 - progress) + config.min_lr_ratio * progress

@@ -18,6 +18,8 @@ def create_state(optimizer: Optimizer, parameter: Tensor) -> None:
     device = parameter.device if fused else torch.device("cpu")
     optimizer.state[parameter]["step"] = torch.zeros((), dtype=torch.float32, device=device)
     for moment in MOMENTS:
+        # With the layout of the parameter, and a DTensor where it is one: as torch's first step
+        # does.
         optimizer.state[parameter][moment] = torch.zeros_like(
             parameter, memory_format=torch.preserve_format
         ).detach()

@@ -40,6 +40,7 @@ def resolve_precision(
     """
     if name != "auto":
         return name
+    # Emulated bf16 is slower than fp32, and no more exact.
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16"
     return "fp32"

@@ -100,6 +100,8 @@ def range_boxes(
         return []
     if len(shape) == 1:
         return [((start,), (stop - start,), start)]
+    # Whole rows of the first axis make one box; what is left of a row at either end is a range of
+    # the axes below, and cut in the same way.
     inner = math.prod(shape[1:])
     first_row, head = divmod(start, inner)
     last_row, tail = divmod(stop, inner)
@@ -134,6 +136,7 @@ def gather_full(state: State) -> dict[str, Tensor]:
     full: dict[str, Tensor] = {}
     for name, entry in state.items():
         tensor = torch.zeros(entry.shape, dtype=entry.dtype, device=device)
+        # From one replica only: the bytes of several would add up to others.
         for box in entry.boxes if entry.writes else ():
             place = tuple(slice(o, o + n) for o, n in zip(box.offsets, box.sizes, strict=True))
             tensor[place] = box.tensor

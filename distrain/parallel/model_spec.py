@@ -76,6 +76,7 @@ def build_on_meta(spec: ModelSpec) -> nn.Module:
 
 def materialize(module: nn.Module, spec: ModelSpec) -> None:
     """Give a model from ``build_on_meta``, cut into shards by now, its memory and its values."""
+    # Noted before: ``_apply`` makes a tensor for each name, and unties them.
     tied = _tied_names(module)
     # `to_empty` would also throw away the values of the buffers, which are real already.
     module._apply(
@@ -109,6 +110,7 @@ def cast_forward(module: nn.Module, spec: ModelSpec) -> None:
     """Under bf16, let the forward pass choose bf16 where that is safe; parameters stay fp32."""
     if spec.precision == "bf16":
         autocast = torch.autocast(spec.device.type, dtype=torch.bfloat16)
+        # The method and not a module around it, which would rename every parameter.
         module.forward = autocast(module.forward)
 
 

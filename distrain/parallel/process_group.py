@@ -22,6 +22,8 @@ def start_process_group(device: torch.device, *, timeout_s: float = 1800) -> Non
         timeout_s: How long a rank waits in one collective before it gives up.
     """
     if device.type == "cuda":
+        # Before the group: whatever names no device goes to the current one, by default GPU 0 on
+        # every rank of the node.
         torch.cuda.set_device(device)
     if "RANK" not in os.environ or dist.is_initialized():
         return
@@ -49,6 +51,7 @@ def finish(exit_code: int, *, together: bool = True) -> NoReturn:
     """
     if together and dist.is_initialized():
         try:
+            # Not after an error on this rank: the others may never come here.
             dist.barrier()
         except RuntimeError as error:
             log.warning("another rank ended before this one: %s", error)

@@ -93,6 +93,7 @@ def describe_manifest(path: str, manifest: Manifest) -> Record:
 def describe_foreign(target: ForeignFiles) -> Record:
     """Describe foreign token files: counts in full, frequencies on a sample."""
     stream = open_foreign(target)
+    # A sample: frequencies are to show what is wrong at a glance, and files are terabytes.
     counts = _sampled_counts(stream)
     record: Record = {
         "path": str(target.files[0] if len(target.files) == 1 else target.files[0].parent),
@@ -163,6 +164,7 @@ def verify_place(place: SourceFolder) -> Verified:
         return Verified(place.path, 1, 0, [error])
     place.require_raw(manifest)
     problems = list(_damaged_files(place.path, manifest))
+    # What the files hold is looked at only if they are what was written: the rest would follow.
     if not problems and manifest.split != TEST_SPLIT:
         try:
             problems = list(_wrong_content(place.open(manifest, "data verify")))
@@ -236,6 +238,7 @@ def _files_of(manifest: Manifest, shard: str) -> Record:
 
 def _lengths(stream: ShardedTokens) -> Record:
     """Return quantiles of the documents' lengths in tokens, exact up to ``MAX_LENGTHS`` of them."""
+    # Evenly over the stream: the first millions may all be of one source.
     step = -(-stream.num_documents // MAX_LENGTHS)
     parts: list[NDArray[np.int64]] = []
     for shard in stream.shards:
@@ -262,6 +265,7 @@ def _sampled_counts(stream: ShardedTokens) -> NDArray[np.int64]:
     counts = np.zeros(1, np.int64)
     for start in np.linspace(0, stream.num_tokens - STRETCH, pieces).astype(np.int64).tolist():
         found = np.bincount(stream.tokens(start, start + STRETCH), minlength=len(counts))
+        # The new stretch may hold higher ids than all before, never a shorter array.
         found[: len(counts)] += counts
         counts = found
     return counts

@@ -32,6 +32,7 @@ def publish_run(arguments: argparse.Namespace) -> Iterator[Record]:
         DataError: It is not finished, or has nothing to upload; or the upload fails.
     """
     target = Path(arguments.target)
+    # Else it is the folder of a prepare stage itself, perhaps copied without its run.
     if RunFolder(target).resolved.is_file():
         target = _prepare_folder(RunFolder(target), arguments.stage)
     settings = PublishSettings(storage=arguments.storage)
@@ -63,6 +64,7 @@ def _prepare_folder(run: RunFolder, name: str | None) -> Path:
     folder = run.stage(name or stages[0])
     assert isinstance(stage, PrepareStage), "stages are those of kind prepare"
     state = read_json(folder.state)
+    # Whole splits may be there already, but readers would take them for all that there is.
     if state is None or state["state"] != "done":
         raise DataError(
             str(folder.path),
@@ -70,6 +72,8 @@ def _prepare_folder(run: RunFolder, name: str | None) -> Path:
             "all splits of a prepare stage",
             f"Run `distrain resume {run.root.name}` first.",
         )
+    # Text that is tokenized on the fly leaves shards of validation and test here, which alone are
+    # nothing to train on.
     if not list_sources(folder.path, "train"):
         found = "text that is tokenized on the fly" if stage.data.on_the_fly else "ready tokens"
         raise DataError(
@@ -82,5 +86,6 @@ def _prepare_folder(run: RunFolder, name: str | None) -> Path:
         )
     if stage.data.token_sources:
         left_out = ", ".join(stage.data.token_sources)
+        # Standard output is for the records.
         sys.stderr.write(f"note: left out, as they are ready tokens: {left_out}\n")
     return folder.path

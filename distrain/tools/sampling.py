@@ -51,6 +51,8 @@ class Reader:
     def pieces(self, tokens: NDArray[np.int64]) -> Iterator[Record]:
         """Yield the texts and, between them, the tokens that are no text, in order."""
         assert self.tokenizer is not None
+        # Ids may lie beyond the vocabulary: of a padded embedding, or under the wrong tokenizer,
+        # which is what the reader may be looking for.
         known = tokens < len(self._is_text)
         is_text = known & self._is_text[np.where(known, tokens, 0)]
         for part in np.split(tokens, np.flatnonzero(np.diff(is_text)) + 1):
@@ -83,6 +85,7 @@ def show(
     """
     shard, start, stop = stream.document_span(number)
     shown = min(stop - start, max_tokens or stop - start)
+    # Cut before decoding: a document may be a book, of which the first lines are asked for.
     tokens = stream.shards[shard].tokens(start, start + shown).astype(np.int64)
     record: Record = {
         "document": number,

@@ -41,6 +41,7 @@ def of_step(reading: StageReading, step: int) -> Iterator[Record]:
         DataError: What the shards hold is not what the step has read.
     """
     last = reading.steps_made if reading.is_done else reading.record["max_steps"]
+    # The recipe's end may have been lowered since: steps that were made can always be asked for.
     if not 1 <= step <= max(last, reading.steps_made):
         raise NotFoundError(
             f"step {step} of {reading.where}",
@@ -50,6 +51,8 @@ def of_step(reading: StageReading, step: int) -> Iterator[Record]:
         )
     is_made = step <= reading.steps_made
     if is_made:
+        # Before anything is listed: documents are worth naming only if the rows are those trained
+        # on.
         reading.check_recorded(step)
     elif reading.is_on_the_fly:
         raise NotFoundError(
@@ -72,6 +75,8 @@ def of_step(reading: StageReading, step: int) -> Iterator[Record]:
         "documents": len({(part.source, part.document) for part in parts}),
         "bytes_are_exact": reading.bytes_are_exact,
     }
+    # All at once, by shard: names lie compressed, and looked up in the order of the rows each file
+    # would be read again and again.
     names = _names_of(reading, parts)
     for part, record in _listed(reading, parts):
         yield {
@@ -92,6 +97,7 @@ def of_document(reading: StageReading, wanted: str) -> Iterator[Record]:
     documents = []
     for source, number in found:
         tokens = reading.ledger.sources[source].tokens
+        # Of what lies there, whether or not a step has read it.
         shard, begin, end = tokens.document_span(number)
         documents.append(
             {
@@ -116,6 +122,7 @@ def of_document(reading: StageReading, wanted: str) -> Iterator[Record]:
             yield {
                 "source": source,
                 "document": number,
+                # People count steps from 1, the schedule from 0.
                 "step": schedule.step_of(part.sample) + 1,
             } | record
 

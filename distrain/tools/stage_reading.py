@@ -115,6 +115,7 @@ class StageReading:
     def ledger(self) -> Ledger:
         """What accounts for the feed's rows, of the sources that were read so far."""
         consumed = Ledger(self.feed.plan, {}).consumed(self.steps_made)
+        # A source that is made on the fly and was not read yet would have to be made for it.
         sources = {
             name: SeenSource.of(stream, max(1, consumed[name]))
             for name, stream in self.streams.items()
@@ -125,6 +126,7 @@ class StageReading:
     @property
     def is_on_the_fly(self) -> bool:
         """Whether what later steps read is not known yet."""
+        # ``_growing`` is filled by opening the streams, so they have to come first.
         return bool(self.streams) and bool(self._growing)
 
     @cached_property
@@ -162,6 +164,8 @@ class StageReading:
         for split in self.splits(source):
             shards = split.manifest.shards
             if shard < len(shards):
+                # ``<range>/<split>/<source>``: shards of ranges have equal names, and need the
+                # range's.
                 range_folder = split.path.parent.parent
                 prefix = "" if range_folder == self._prepare.path else f"{range_folder.name}/"
                 return prefix + shards[shard].name
@@ -243,6 +247,7 @@ def _steps_made(folder: StageFolder) -> int:
     """Return the last step that was recorded or committed."""
     state = read_json(folder.state)
     committed: int = state["step"] if state is not None else 0
+    # Records first: the state names the last checkpoint, and steps were made since.
     return max((record[STEP] for record in _step_records(folder)), default=committed)
 
 

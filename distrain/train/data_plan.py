@@ -57,13 +57,17 @@ def plan_schedule(
     if segments is None and len(streams) > 1:
         _check_counted(streams)
     if any(stream.num_samples is None for stream in streams.values()):
+        # Without segments there is one source here, whose weight is nothing. Whether its samples
+        # last cannot be checked before they are counted.
         return Schedule.planned(batch_size, segments or {0: dict.fromkeys(streams, 1)})
+    # Only of sources that are read: others may be prepared for later runs.
     total = count_samples(streams_read(config, streams))
     if total < batch_size:
         raise _too_small(total, batch_size)
     if segments is not None:
         return Schedule.planned(batch_size, segments)
     sizes = {name: stream.num_samples or 0 for name, stream in streams.items()}
+    # No mixture asked for: all sources as if they were one, each read once in an epoch.
     return Schedule.planned(batch_size, {0: sizes}, by_size=True)
 
 
@@ -75,6 +79,7 @@ def check_epochs(config: PretrainDataConfig, feed: Feed, max_steps: int) -> None
     """
     first, size = feed.schedule.samples_of(max_steps - 1)
     for name, read in feed.plan.consumed(first + size).items():
+        # By what the whole plan reads, segments of a run before included.
         allowed, count = config.epochs_allowed(name), feed.streams[name].num_samples
         if allowed is None or count is None or read <= allowed * count:
             continue

@@ -43,6 +43,7 @@ class Interruptions:
         if self.count > 1:
             _tell("killing the run")
             return
+        # The folder may be missing: a signal can come before the first attempt has made it.
         self._run.control.mkdir(parents=True, exist_ok=True)
         self._run.yield_.touch()
         _tell("asked the run to save and stop; a second signal kills it")

@@ -127,6 +127,7 @@ def build_chart(spec: ChartSpec) -> Chart | None:
     if not points:
         return None
     values = [value for _, value in points if value is not None]
+    # Over points with a value: series begin at different steps, and share one axis.
     first, last = min(step for step, _ in points), max(step for step, _ in points)
     scale, y_ticks = _y_axis(spec, values)
     span = max(last - first, 1)
@@ -147,6 +148,7 @@ def build_chart(spec: ChartSpec) -> Chart | None:
             Label(x_percent(tick), tick_text(tick, 1)) for tick in _whole_ticks(first, last)
         ),
         y_ticks=tuple(Label(round(100 * scale(tick), 2), text) for tick, text in y_ticks),
+        # Events outside of what is drawn would lie beside the chart.
         marks=tuple(
             Label(x_percent(step), text) for step, text in spec.marks if first <= step <= last
         ),
@@ -165,6 +167,7 @@ def nice_ticks(low: float, high: float, most: int) -> list[tuple[float, float]]:
         span = abs(high) or 1.0
     rough = span / max(most - 1, 1)
     power = 10.0 ** math.floor(math.log10(rough))
+    # A hair less than asked, or rounding makes of 0.2 the next larger one.
     step = next(power * nice for nice in NICE if power * nice >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [(number * step, step) for number in range(first, max(last, first + 1) + 1)]
@@ -187,6 +190,7 @@ def path_data(points: Sequence[Point], first: int, scale: Scale) -> tuple[str, i
     at_x, at_y = 0, 0
     for piece in _pieces(points):
         for index, (step, value) in enumerate(piece):
+            # Whole numbers, relative to the last point: a path of thousands of steps stays small.
             x, y = step - first, round((1 - scale(value)) * GRID)
             if index == 0:
                 pieces.append(f"M{x} {y}")
@@ -230,6 +234,7 @@ def _has_value(series: Series) -> bool:
 
 def _y_axis(spec: ChartSpec, values: list[float]) -> tuple[Scale, list[tuple[float, str]]]:
     low, high = min(values), max(values)
+    # The median and not the mean, which outliers would pull up with them.
     median = sorted(values)[len(values) // 2]
     if spec.may_be_log and low > 0 and high > LOG_RATIO * median:
         return _log_axis(low, high)

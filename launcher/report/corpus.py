@@ -131,7 +131,9 @@ def source_tables(stage: StageData) -> list[Table]:
 
 def _source(name: str, record: Fields) -> SourceCounts:
     parts = {key: _counts(record.get(key)) for key in ("kept", "rejected", "broken", "tokens")}
+    # ``result.json`` and ``corpus.json`` name it differently.
     sizes = _counts(record.get("bytes")) or _counts(record.get("text_bytes"))
+    # What was read, where the record does not say: every document is in one of these.
     accounted = sum(parts[key].total() for key in ("kept", "rejected", "broken"))
     read = number(record.get("read"))
     return SourceCounts(
@@ -223,6 +225,7 @@ def _labels_table(source: SourceCounts, is_named: bool) -> Table:
     ]
     title = f"Labels, {source.name}" if is_named else "Labels"
     header = ("label", "documents", "share")
+    # So these counts do not add up to the kept documents of the table above.
     notes.insert(0, "Counted before copies were dropped.")
     return Table(title, header, tuple(rows), " ".join(notes))
 

@@ -71,6 +71,7 @@ def _segment(record: object) -> Segment | None:
     places = [number(record.get(key)) for key in ("first_step", "first_sample", "batch_size")]
     weights = {str(name): number(weight) for name, weight in record["weights"].items()}
     known = {name: weight for name, weight in weights.items() if weight is not None and weight >= 0}
+    # A segment half read would shift all figures of those after it: better no table.
     if None in places or len(known) < len(weights) or not sum(known.values()):
         return None
     first_step, first_sample, batch_size = (int(place) for place in places if place is not None)
@@ -92,6 +93,7 @@ def _schedule_table(stage: StageData, segments: list[Segment], sources: list[str
             cells.append(share(sum(map(segment.share_of, others)), 1))
         steps = f"{integer(segment.first_step + 1)} to {last}"
         rows.append((steps, integer(segment.first_sample), integer(segment.batch_size), *cells))
+    # The last segments are shown if there are too many: they are what the run does now.
     left = len(rows) - SEGMENTS_LISTED
     notes = ["Steps are counted from 1, samples from 0. Under a source: its weight and share."]
     if any(segment.by_size for segment in segments):
@@ -109,6 +111,7 @@ def _epochs_table(
     if not length or max_steps is None:
         return Table("Epochs", (), ())
     last = segments[-1]
+    # From the last segment on: batch sizes before it may have been others.
     end = last.first_sample + (max_steps - last.first_step) * last.batch_size
     planned, read = samples_read(segments, end), samples_read(segments, _samples_so_far(stage))
     tokens = _train_tokens(stage, run)
@@ -139,6 +142,7 @@ def _samples_in_epoch(
     for segment in segments:
         if segment.by_size and segment.weights.get(name):
             return segment.weights[name]
+    # As the runtime cuts them: the first token is no target, and the tail fills no sample.
     return None if tokens is None else max(tokens - 1, 0) // length
 
 
@@ -152,6 +156,7 @@ def _samples_so_far(stage: StageData) -> float:
 def _train_tokens(stage: StageData, run: RunData) -> dict[str, float]:
     """Return the train tokens of each source of the prepare stage that ``stage`` builds on."""
     stages = {found.name: found for found in run.stages}
+    # What was visited is kept, for ``needs`` of a damaged record may go in a circle.
     names, visited = [stage.name], set[str]()
     while names:
         name = names.pop()

@@ -88,6 +88,7 @@ def counts_chart(source: SourceCounts) -> CountsChart:
         for reason, amount in groups[style].items()
         if amount
     ]
+    # Equal counts by name, so that a page made again is the same.
     by_reason.sort(key=lambda entry: (-entry[0], entry[1]))
     reasons = [
         Part(
@@ -117,6 +118,7 @@ def examples_shown(stage: StageData) -> tuple[list[ReasonExamples], str]:
     for record in stage.rejections:
         key = (str(record.get("source", "")), str(record.get("reason", "")))
         found.setdefault(key, []).append(_example(record))
+    # The most frequent reasons first, as room may run out; then what the counts do not know.
     groups = {key: found[key] for key in (*documents, *found) if key in found}
     shown = _within(EXAMPLES_BYTES, list(groups.values()))
     chosen = []
@@ -154,6 +156,7 @@ def _within(budget: int, groups: Sequence[Sequence[Example]]) -> list[list[Examp
     for turn in range(max(map(len, groups), default=0)):
         for chosen, group in zip(shown, groups, strict=True):
             if turn < len(group):
+                # In turns: a reason with long texts must not take the room of all others.
                 budget -= _size(group[turn])
                 if budget < 0:
                     return shown
@@ -170,6 +173,7 @@ def _parts(source: SourceCounts) -> tuple[Part, ...]:
     """Cut the bar of a source; parts too small to be seen take a little from the others."""
     groups = {"kept": source.kept, "rejected": source.rejected, "broken": source.broken}
     documents = {style: found.total() for style, found in groups.items() if found.total()}
+    # A group of one document in a million is drawn too: that there are any is what counts.
     widths = [max(amount / source.read, MIN_PART) for amount in documents.values()]
     parts, at = [], 0.0
     for (style, amount), width in zip(documents.items(), widths, strict=True):

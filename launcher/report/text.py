@@ -88,6 +88,7 @@ def share(part: float, whole: float) -> str:
     if not whole:
         return UNKNOWN
     percent = 100 * part / whole
+    # Rounded, these would read as nothing and as everything.
     if 0 < percent < 0.05:
         return "<0.1%"
     if 99.95 <= percent < 100:
@@ -101,6 +102,7 @@ def visible(text: str, most: int) -> str:
         char
         if char in HARMLESS or unicodedata.category(char) not in ACTING
         else char.encode("unicode_escape", "surrogatepass").decode()
+        # Cut before escaping: an escape that is cut in two would say something else.
         for char in text[:most]
     )
     return shown if len(text) <= most else shown + "…"

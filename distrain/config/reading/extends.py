@@ -57,7 +57,9 @@ def with_parents(
 
 
 def _parent(name: Tree, child: Path, problems: ProblemList, above: tuple[Path, ...]) -> Tree | None:
+    # Not resolved: messages show paths as they were written.
     path = Path(os.path.normpath(child.parent / str(name.value)))
+    # By real path: a link must not hide a circle.
     if path.resolve() in above:
         chain = " -> ".join(file.name for file in (*above, path))
         problems.add(name.place, f"extends goes in a circle: {chain}; remove one of them")

@@ -25,11 +25,13 @@ def json_schema() -> JsonObject:
         [(model, "validation") for model in models], ref_template=_REFERENCE
     )
     definitions: JsonObject = document["$defs"]
+    # Its keys are those of the file itself, so it is no definition that others refer to.
     head = definitions.pop("RecipeHead")
     _describe(RecipeHead, head)
     for model in every_section():
         _describe(model, definitions[model.__name__])
     for model in _below_stages():
+        # Another layer may bring what is missing here, which an editor cannot see.
         definitions[model.__name__].pop("required", None)
     for model in STAGE_KINDS.values():
         definitions[model.__name__]["required"] = ["kind"]
@@ -88,6 +90,7 @@ def _reachable(start: list[type[Section]]) -> list[type[Section]]:
 
 def _describe(model: type[Section], definition: JsonObject) -> None:
     """Add the docstrings below the fields; only here, for reading source text takes its time."""
+    # Parents first: the words of the class itself replace theirs.
     for origin in reversed(model.__mro__[: model.__mro__.index(Section)]):
         body = ast.parse(inspect.getsource(origin)).body[0]
         assert isinstance(body, ast.ClassDef)

@@ -59,6 +59,7 @@ class Layers:
             below = {}
             for section, model in sections_of(self.models[name]).items():
                 default = self.defaults.get(section)
+                # Defaults may hold keys of several kinds: each stage takes those that its form has.
                 fitting = _fitting(default, model) if default is not None else None
                 if fitting is not None:
                     below[section] = fitting
@@ -69,6 +70,7 @@ class Layers:
         """Give an sft stage the sizes of the model that it starts from, where it states none."""
         result = dict(stages)
         for name, tree in stages.items():
+            # A model that is read from a file brings its sizes with it.
             if self.kinds[name] != "sft" or "from_pretrained" in _model(tree).mapping:
                 continue
             for parent in _needed(tree):
@@ -175,6 +177,8 @@ def _read_stages(tree: Tree, problems: ProblemList) -> tuple[dict[str, Tree], di
         kind = _read_kind(name, stage, problems)
         if kind is not None:
             written = stage.mapping.get("kind", stage)
+            # After a mistake the guess stands for what was written, so that the rest of the stage
+            # is checked in the same run.
             stands = replace(written, value=kind, raw=kind)
             own[name] = replace(stage, value={**stage.mapping, "kind": stands})
             kinds[name] = kind

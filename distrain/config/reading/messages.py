@@ -72,6 +72,8 @@ def validate(
         The section, ``None`` if it has a mistake; the keys at or under which mistakes lie.
     """
     try:
+        # Strict, as YAML has types: a number in quotes is a mistake, and not one to be guessed
+        # away.
         return model.model_validate(plain(tree), strict=True), set()
     except ValidationError as error:
         broken = set()
@@ -79,6 +81,7 @@ def validate(
             # What another layer brings, and rules over several keys, are judged after merging.
             if not (partial and all(_needs_all_layers(tree, path, item) for item in errors)):
                 _report(_Finding(model, tree, path, (prefix, whole), errors), problems)
+            # Also if it is not reported here: callers leave what is broken out of what they build.
             broken.add(str(path[0]) if path else "")
         return None, broken
 
@@ -154,6 +157,7 @@ def _written_path(tree: Tree, error: "ErrorDetails") -> Path:
     missing = error["type"] in ("missing", "union_tag_not_found")
     for number, step in enumerate(error["loc"]):
         last = number == len(error["loc"]) - 1
+        # What was written can be walked to; names of union members cannot.
         walked = find(tree, (*path, step))[1] == len(path) + 1
         if walked or (missing and last and error["type"] == "missing"):
             path.append(step)

@@ -72,6 +72,7 @@ def parse_override(text: str, problems: ProblemList) -> Override | None:
     if not equals or not all(steps):
         problems.add(place, "expected key=value, such as optimizer.learning_rate=3e-4")
         return None
+    # ``key=@file``: a whole section, too long to be typed.
     if value_text.startswith("@"):
         file = value_text.removeprefix("@")
         value = read_named(FilePath(file), place, f"the value of '{key}'", problems)
@@ -177,6 +178,7 @@ def apply_to_stages(
 ) -> dict[str, Tree]:
     """Set the overrides without a stage, then those with one."""
     result = dict(stages)
+    # First, so that those with a stage win, in whatever order they were typed.
     for override in overrides.of_all:
         reached = [name for name in result if _has(models[name], override)]
         for name in reached:
@@ -210,6 +212,7 @@ def replaced_values(
         for name in reached:
             tree, depth = find(own[name], override.path)
             differs = tree.value != override.value.value and not isinstance(tree.value, dict)
+            # Only what the stage states itself, and otherwise: a default is meant to be replaced.
             if depth == len(override.path) and differs:
                 hidden[name] = tree.raw or str(tree.value)
         free = [name for name in reached if name not in hidden]
@@ -279,10 +282,14 @@ def _put(tree: Tree, path: Path, value: Tree, above: Path, default: Callable[[Pa
     below = dict(tree.mapping)
     key = str(step)
     inner = below.get(key)
+    # A list or section that is nowhere written has its default made explicit, so that one entry of
+    # it can be set.
     if inner is None or (rest and inner.value is None):
         inner = _tree_of(default((*above, key)) if rest else None, value.place)
     new = _put(inner, rest, value, (*above, key), default)
     if not rest:
+        # ``max_steps`` typed takes the place of a written ``max_tokens``, as one layer does over
+        # another.
         below = without_alternatives(below, {key: new})
     below[key] = new
     return replace(tree, value=below)

@@ -43,4 +43,5 @@ class DdpEngine(SingleEngine):
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Surround one microbatch; gradients are reduced in the last one."""
+        # Gradients add up locally before: one exchange a step, however many microbatches it has.
         return nullcontext() if last else self._replica.no_sync()

@@ -25,8 +25,10 @@ def build_fsdp(layout: Layout, spec: ModelSpec) -> "FsdpEngine":
     mesh = build_mesh(layout, spec.device)
     policy = MixedPrecisionPolicy()
     if spec.precision == "bf16":
+        # Sums over ranks in fp32: in bf16, small gradients would be lost among many ranks.
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     module = build_on_meta(spec)
+    # Blocks before the root, which takes what no block has: embedding, norm and output layer.
     for block in [child for child in module.modules() if isinstance(child, spec.block_class)]:
         fully_shard(
             block,
@@ -35,6 +37,7 @@ def build_fsdp(layout: Layout, spec: ModelSpec) -> "FsdpEngine":
             reshard_after_forward=spec.reshard_after_forward,
         )
     fully_shard(module, mesh=mesh, mp_policy=policy)
+    # Only now memory: the parameters of a rank are its shards from the first moment on.
     materialize(module, spec)
     return FsdpEngine(spec, module, mesh)
 
@@ -79,6 +82,7 @@ class FsdpEngine(SingleEngine):
             tensor.shape, tensor.device_mesh, tensor.placements
         )
         local = _local(tensor)
+        # A parameter with fewer rows than ranks leaves nothing to the last ones.
         boxes = (Box(tuple(offsets), local),) if local.numel() else ()
         return GlobalTensor(tuple(tensor.shape), tensor.dtype, boxes, self._is_first_replica)
 
@@ -87,6 +91,8 @@ class FsdpEngine(SingleEngine):
         # operation on every parameter in Python.
         gradients = [_local(p.grad) for p in self._parameters.values() if p.grad is not None]
         square = torch.nn.utils.get_total_norm(gradients).square()
+        # Within one replica: its shards are the whole gradient, and the other replicas hold the
+        # same.
         dist.all_reduce(square, group=self._shard_group)
         norm = square.sqrt()
         torch._foreach_mul_(gradients, torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0))

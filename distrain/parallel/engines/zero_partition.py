@@ -100,6 +100,9 @@ class ShardedPartition:
         for group, parameters in enumerate(zero.fp16_groups):
             offset = 0
             for parameter in parameters:
+                # That the buffer holds the group in this order is DeepSpeed's choice: a release
+                # that lays it out in another way stops here, instead of writing weights under wrong
+                # names.
                 assert zero.grad_position[zero.get_param_id(parameter)][1] == offset
                 sharded = cast("_ShardedParameter", parameter)
                 start, numel = _shard_range(sharded)
@@ -132,6 +135,7 @@ def _shard_range(parameter: "_ShardedParameter") -> tuple[int, int]:
     """(first element, number of elements) of this rank's shard, without padding."""
     start = dist.get_rank(parameter.ds_process_group) * parameter.partition_numel()
     numel = min(parameter.partition_numel(), parameter.ds_numel - start)
+    # The last ranks may hold nothing but padding.
     return (start, numel) if numel > 0 else (0, 0)
 
 
