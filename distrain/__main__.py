@@ -17,6 +17,7 @@ from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe
 from distrain.errors import DistrainError, ExitCode, PreflightError
 from distrain.fault.parent import die_with_parent
 from distrain.monitor.logs import configure_logging
+from distrain.runs.failures import record_error, record_failure
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.lock import acquire
 from distrain.runs.phases import PHASES, WHOLE, Phase, Share
@@ -116,7 +117,8 @@ def run_phase(recipe: Recipe, run: RunFolder, name: str, phase: Phase, share: Sh
         try:
             is_done = prepare_phases.run_phase(stage, folder, phase, share)
         except DistrainError as error:
-            _record_permanent(StageContext(recipe, run, name, _next_attempt(folder)), error)
+            context = StageContext(recipe, run, name, _next_attempt(folder))
+            _record_permanent(context, error, phase=True)
             raise
     return ExitCode.DONE if is_done else ExitCode.STOPPED
 
@@ -172,16 +174,14 @@ def _end(run: RunFolder, folder: StageFolder, attempt: int, outcome: Outcome) ->
     write_json(folder.state, state)
 
 
-def _record_permanent(context: StageContext, error: DistrainError) -> None:
+def _record_permanent(context: StageContext, error: DistrainError, *, phase: bool = False) -> None:
     """Write down an error that another attempt would meet again, so that nobody makes one."""
-    folder = context.folder
+    # A phase is no attempt of the stage: its own job tries once more, and says how it ended.
+    record = record_error if phase else record_failure
     try:
-        write_json(folder.error, {"exit_code": int(error.exit_code), "message": str(error)})
-        append_event(
-            context.run.events, "failed", folder.name, attempt=context.attempt, reason=str(error)
-        )
+        record(context.run, context.name, error, context.attempt)
     except OSError as reason:  # as on a full disk; what is raised next must not be lost
-        log.warning("%s could not be written: %s", folder.error, reason)
+        log.warning("%s could not be written: %s", context.folder.error, reason)
 
 
 def _defect(run: RunFolder, stage: str, error: Exception) -> DistrainError:

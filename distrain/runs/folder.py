@@ -22,7 +22,7 @@ class StageFolder:
         """Held (flock) by the process that writes this folder, or together by those that write
         different ranges of it; never read for its content."""
         self.error = self.path / "error.json"
-        """``records.StageError`` of the last attempt, when it must not be repeated."""
+        """``records.StageError``: why the stage failed for good; gone once it is started again."""
         self.metrics = self.path / "metrics.jsonl"
         self.data = self.path / "data.json"
         """``records.StageData``: which samples each step reads; see ``distrain data seen``."""

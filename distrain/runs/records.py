@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder, StageFolder
@@ -19,8 +19,21 @@ Record = Mapping[str, Any]
 StageStatus = Literal["running", "done", "stopped", "failed"]
 
 
+class StageError(TypedDict):
+    """``<stage>/error.json``: why the stage failed for good; another attempt would, too."""
+
+    exit_code: int
+    message: str
+    remedy: str
+    """The end of the message; missing, like the time, in a record of an older version."""
+    time: str
+
+
 class StageState(TypedDict):
-    """``<stage>/state.json``: written by the runtime, read by launcher and batch script."""
+    """``<stage>/state.json``: written by the runtime, read by launcher and batch script.
+
+    ``failed`` is also written by the launcher or the batch script, when they give a stage up.
+    """
 
     state: StageStatus
     attempt: int
@@ -30,13 +43,8 @@ class StageState(TypedDict):
     requeue: bool
     """Work is left and nobody asked to stay ended: start the stage again."""
     time: str
-
-
-class StageError(TypedDict):
-    """``<stage>/error.json``: an error that another attempt would meet again."""
-
-    exit_code: int
-    message: str
+    error: NotRequired[StageError]
+    """Of a stage that failed."""
 
 
 class StageData(TypedDict):

@@ -15,6 +15,7 @@ from typing import Literal, cast
 
 from distrain.config.recipe import TrainStage
 from distrain.errors import DistrainError, ExitCode, PreflightError, TrainingError
+from distrain.runs.failures import record_failure
 from distrain.runs.lock import wait_until_free
 from distrain.runs.records import (
     StageError,
@@ -249,14 +250,15 @@ class _StageRunner:
 
     def _give_up(self, attempt: int, how: str, in_vain: int) -> None:
         name, run = self.stage.name, self.plan.run.root.name
-        append_event(self.plan.run.events, "failed", name, attempt=attempt, reason=how)
-        raise TrainingError(
+        error = TrainingError(
             f"stage {name}",
             f"{how} in attempt {attempt}, {plural(in_vain, 'attempt')} in a row without a new "
             f"committed step (launch.max_restarts={self.plan.recipe.launch.max_restarts})",
             "a finished stage",
             f"Read `distrain logs {run} --errors`, remove the cause, then `distrain resume {run}`.",
         )
+        record_failure(self.plan.run, name, error, attempt)
+        raise error
 
 
 def _step(state: StageState | None) -> int:

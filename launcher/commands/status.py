@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from distrain.config.recipe import Recipe
 from distrain.errors import SchedulerError
+from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
-from distrain.runs.records import read_state
+from distrain.runs.records import read_records, read_state
 from launcher.backends.slurm.jobs import keys_of_stage
 from launcher.text import short_count, short_duration, table
 from launcher.watch.progress import STEP, total_steps
@@ -32,14 +33,19 @@ class StageStatus:
     kind: str
     state: str
     """As in ``state.json``, or ``waiting`` before the first start, or ``interrupted``: it says
-    running, but no process of this machine holds the stage."""
+    running, but no process of this machine holds the stage; no error was met."""
     step: int
     total_steps: int | None
     loss: float | None
     tokens_per_sec: float | None
     eta_s: float | None
     restarts: int
+    """After failures; neither the user's own resumes nor yields count."""
     note: str
+    failed_at: str | None = None
+    """Of a stage that failed for good, as are ``error`` and ``remedy``."""
+    error: str | None = None
+    remedy: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Form of ``status --json``."""
@@ -48,7 +54,11 @@ class StageStatus:
 
 def run_status(run: RunFolder, recipe: Recipe) -> list[StageStatus]:
     """Return the status of every stage, in the order of the recipe."""
-    return [_stage_status(run, recipe, name) for name in recipe.stages]
+    try:
+        events = list(read_records(run.events))
+    except ValueError:  # a torn line costs the count of restarts, never the status
+        events = []
+    return [_stage_status(run, recipe, name, events) for name in recipe.stages]
 
 
 def with_queue_notes(
@@ -66,11 +76,17 @@ def with_queue_notes(
     except SchedulerError as error:
         return [replace(row, note=row.note or f"Slurm: {error.found}") for row in rows]
     known = {name: states[job] for name, job in jobs.items() if job in states}
-    return [_with_queue_note(row, known) for row in rows]
+    return [_with_queue_note(row, known, jobs.get(row.stage)) for row in rows]
 
 
-def _with_queue_note(row: StageStatus, known: "dict[str, JobInfo]") -> StageStatus:
-    """Tell of the first of a stage's jobs that has not ended."""
+def _with_queue_note(row: StageStatus, known: "dict[str, JobInfo]", own: str | None) -> StageStatus:
+    """Tell of the first of a stage's jobs that has not ended.
+
+    Args:
+        row: Of the stage.
+        known: Its jobs, as far as Slurm knows them, by their name.
+        own: Id of the job that ends the stage.
+    """
     for name in keys_of_stage(row.stage):
         info = known.get(name)
         if info is None or not info.is_live:
@@ -83,23 +99,34 @@ def _with_queue_note(row: StageStatus, known: "dict[str, JobInfo]") -> StageStat
         if info.state == "RUNNING":
             return replace(row, state="running", note=f"{phase}: {row.note or 'begins'}")
         return replace(row, note=f"{phase} {info.note}" if info.note else row.note)
+    if row.state == "running" and own is not None:
+        end = known[row.stage].state if row.stage in known else "gone"
+        return replace(
+            row, state="interrupted", note=f"job {own} is {end}; distrain resume {row.run}"
+        )
     return row
 
 
 def status_table(rows: list[StageStatus]) -> str:
-    """Write the status as a table."""
+    """Write the status as a table, and below it why stages failed."""
     header = ("RUN", "STAGE", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "RESTARTS", "NOTE")
-    return table(header, [_cells(row) for row in rows])
+    failures = [_failure_text(row) for row in rows if row.error is not None]
+    return "\n\n".join([table(header, [_cells(row) for row in rows]), *failures])
 
 
-def _stage_status(run: RunFolder, recipe: Recipe, name: str) -> StageStatus:
+def _stage_status(
+    run: RunFolder, recipe: Recipe, name: str, events: list[dict[str, Any]]
+) -> StageStatus:
     folder = run.stage(name)
     state = read_state(folder)
     records = last_records(folder.metrics)
     steps = [record for record in records if "train/loss" in record]
     last = steps[-1] if steps else {}
     total = total_steps(recipe, name)
-    word, note = _word(run, recipe, name)
+    failure = failure_of(folder)
+    if failure is not None and _starts_again(run, recipe, name):
+        failure = None
+    word, note = ("failed", "see below") if failure else _word(run, recipe, name)
     step = int(last.get(STEP, state["step"] if state else 0))
     durations = [float(record["perf/step_time_s"]) for record in steps]
     is_running = word == "running"
@@ -114,20 +141,28 @@ def _stage_status(run: RunFolder, recipe: Recipe, name: str) -> StageStatus:
         loss=last.get("train/loss"),
         tokens_per_sec=last.get("perf/tokens_per_sec") if is_running else None,
         eta_s=sum(durations) / len(durations) * ((total or 0) - step) if has_eta else None,
-        restarts=state["attempt"] - 1 if state else 0,
+        restarts=count_restarts(events, name),
         note=note,
+        failed_at=failure.time or None if failure else None,
+        error=failure.error if failure else None,
+        remedy=failure.remedy or None if failure else None,
     )
+
+
+def _starts_again(run: RunFolder, recipe: Recipe, name: str) -> bool:
+    """Tell whether a launcher at work has taken the error away, and the stage has yet to begin."""
+    is_here = recipe.launch.backend == "local"  # a lock says nothing about other machines
+    return is_here and not run.stage(name).error.exists() and is_held(run.lock)
 
 
 def _word(run: RunFolder, recipe: Recipe, name: str) -> tuple[str, str]:
     folder = run.stage(name)
     state = read_state(folder)
-    if folder.error.exists():
-        message = json.loads(folder.error.read_text(encoding="utf-8"))["message"]
-        return "failed", message.splitlines()[0]
     if state is None:
         return "waiting", _ranges_note(run, recipe, name)
     word = state["state"]
+    if word == "failed":
+        return "running", "starts again"
     # A lock says something about this machine only; under Slurm the holder lives on another.
     if word == "running" and recipe.launch.backend == "local" and not is_held(folder.lock):
         if is_held(run.lock):
@@ -158,6 +193,12 @@ def last_records(path: Path) -> list[dict[str, Any]]:
         return []
     lines = data[: data.rfind(b"\n") + 1].splitlines()
     return [json.loads(line) for line in (lines[1:] if start else lines)]
+
+
+def _failure_text(row: StageStatus) -> str:
+    when = f" at {row.failed_at}" if row.failed_at else ""
+    lines = [f"{row.stage} failed{when}: {row.error}", *([row.remedy] if row.remedy else [])]
+    return "\n".join(lines)
 
 
 def _cells(row: StageStatus) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from distrain.runs.failures import Failure
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import read_json
 
@@ -54,7 +55,8 @@ class StageData:
     scores: list[Fields] = field(default_factory=list)
     """Validation records, in order."""
     result: Fields = field(default_factory=dict)
-    error: str = ""
+    failure: Failure | None = None
+    """Why it failed for good."""
     corpus: Fields = field(default_factory=dict)
     """Of prepare: counts, there before the stage is done."""
     rejections: list[Fields] = field(default_factory=list)
@@ -111,15 +113,18 @@ def fields(value: object) -> Fields:
 def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> StageData:
     folder = run.stage(name)
     state = _guarded(folder.state, data, read_json) or {}
-    error = _guarded(folder.error, data, read_json) or {}
+    state_word, failure = str(state.get("state", "waiting")), None
+    error = _guarded(folder.error, data, read_json) or fields(state.get("error"))
+    if error or state_word == "failed":
+        state_word, failure = "failed", Failure.read(error)
     stage = StageData(
         name,
         kind=str(settings.get("kind", "unknown")),
-        state=str(state.get("state", "waiting")),
+        state=state_word,
         settings=settings,
         last_step=int(number(state.get("step")) or 0),
         result=_guarded(folder.result, data, read_json) or {},
-        error=str(error.get("message", "")),
+        failure=failure,
         corpus=_guarded(folder.corpus, data, read_json) or {},
         rejections=_first_of_each(_lines(folder.rejections, data)),
         data=_guarded(folder.data, data, read_json) or {},
@@ -150,8 +155,8 @@ def _attempts(stage: StageData, events: list[Fields]) -> list[Attempt]:
         if record.get("event") in ENDS:
             outcomes[int(attempt)] = ENDS[record["event"]]
     last = max(times, default=0)
-    if stage.state == "running":
-        outcomes.setdefault(last, "running")
+    if stage.state in ("running", "failed"):
+        outcomes.setdefault(last, "running" if stage.state == "running" else "failed")
     return [
         Attempt(stage.name, attempt, min(span), max(span), outcomes.get(attempt, "lost"))
         for attempt, span in sorted(times.items())

@@ -10,16 +10,26 @@ from typing import Any
 from distrain import __version__
 from distrain.errors import NotFoundError
 from distrain.runs.durable import write_text
+from distrain.runs.failures import Failure
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import utc_now
 from launcher.report.charts import GRID, Chart, ChartSpec, Level, Series, build_chart
 from launcher.report.corpus import corpus_figures, source_tables
-from launcher.report.data import STEP, TRAINING_KINDS, Fields, RunData, StageData, number, read_run
+from launcher.report.data import (
+    STEP,
+    TRAINING_KINDS,
+    Fields,
+    RunData,
+    StageData,
+    number,
+    read_run,
+    seconds,
+)
 from launcher.report.mixture import mixture_tables
 from launcher.report.parts import Figure, Table
 from launcher.report.rejections import CountsChart, ReasonExamples, counts_charts, examples_shown
 from launcher.report.results import TABLES, summary, training_figures, values
-from launcher.report.text import UNKNOWN, significant
+from launcher.report.text import UNKNOWN, date_text, significant, visible
 from launcher.report.timeline import build_timeline, event_rows
 
 MAX_BYTES = 300_000
@@ -27,6 +37,8 @@ RECORDS_DRAWN = 5000
 """Of one stage; more are thinned out, and the page says so."""
 TEXT_SHOWN = 30_000
 """Characters of the recipe."""
+FAILURE_SHOWN = 4000
+"""Characters of an error."""
 TEMPLATES = Path(__file__).parent
 UNIGRAMS = (
     ("unigram_entropy", "unigram entropy"),
@@ -106,6 +118,7 @@ def _render(run: RunData, records_drawn: int) -> str:
     page = environment.get_template("report.html.j2").render(
         run=run,
         summary=summary(run),
+        failures=[_banner(stage.name, stage.failure) for stage in run.stages if stage.failure],
         sections=[_section(run, stage, records_drawn) for stage in run.stages],
         timeline=timeline,
         outcomes={attempt.outcome for stage in run.stages for attempt in stage.attempts},
@@ -120,6 +133,14 @@ def _render(run: RunData, records_drawn: int) -> str:
         rejections=StageFolder(Path(), "").rejections.name,
     )
     return page.encode("utf-8", "backslashreplace").decode()  # names may hold half a pair
+
+
+def _banner(stage: str, failure: Failure) -> dict[str, str]:
+    time_s = seconds({"time": failure.time})
+    when = "" if time_s is None else date_text(time_s)
+    texts = {"error": failure.error, "remedy": failure.remedy}
+    shown = {name: visible(text, FAILURE_SHOWN) for name, text in texts.items()}
+    return {"stage": stage, "time": when, **shown}
 
 
 def _section(run: RunData, stage: StageData, records_drawn: int) -> Section:

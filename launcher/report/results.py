@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from distrain.runs.failures import count_restarts
 from launcher.report.corpus import prepare_tables
 from launcher.report.data import Fields, RunData, StageData, fields, number
 from launcher.report.parts import Figure, Table
@@ -189,7 +190,7 @@ def _pretrain_sentence(stage: StageData, scores: list[float]) -> str:
 
 
 def _standing(run: RunData) -> str:
-    restarts = sum(max(len(stage.attempts) - 1, 0) for stage in run.stages)
+    restarts = sum(count_restarts(run.events, stage.name) for stage in run.stages)
     again = f", {count(restarts, 'restart')}" if restarts else ""
     begun = [stage for stage in run.stages if stage.state != "waiting" or stage.attempts]
     if not begun:
@@ -199,7 +200,8 @@ def _standing(run: RunData) -> str:
     took = f" in {short_duration(worked_s)} of work" if spans else ""
     failed = next((stage for stage in run.stages if stage.state == "failed"), None)
     if failed:
-        return f"Failed in stage {failed.name} after {count(failed.last_step, 'step')}{again}."
+        steps = f" after {count(failed.last_step, 'step')}" if failed.last_step else ""
+        return f"Failed in stage {failed.name}{steps}{again}."
     if all(stage.state == "done" for stage in run.stages):
         return f"All {count(len(run.stages), 'stage')} done{took}{again}."
     now = next(stage for stage in reversed(begun))

@@ -85,9 +85,35 @@ def test_attempts_without_a_new_committed_step_end_the_run(tmp_path):
     with pytest.raises(TrainingError, match=r"2 attempts in a row without a new committed step"):
         run_stages(plan, plan.stages, Screen().surroundings(python))
 
-    assert state_of(plan, "pretrain")["attempt"] == 2
+    state = state_of(plan, "pretrain")
+    assert (state["state"], state["attempt"], state["step"]) == ("failed", 2, 0)
+    assert state["error"] == read_json(plan.run.stage("pretrain").error)
+    assert state["error"]["remedy"].startswith("Read `distrain logs small --errors`")
+    assert state["error"]["time"] == state["time"]
     assert events_of(plan, "pretrain")[-1] == "failed"
     assert not plan.run.stage("export").state.exists()
+
+
+def test_a_stage_that_was_given_up_is_started_again_by_the_user(tmp_path):
+    plan = new_run(tmp_path, "launch.max_restarts=0")
+    python = fake_python(tmp_path, pretrain=["crash", "done"])
+    with pytest.raises(TrainingError):
+        run_stages(plan, plan.stages, Screen().surroundings(python))
+
+    assert run_stages(plan, plan.stages, Screen().surroundings(python)) is ExitCode.DONE
+    assert state_of(plan, "pretrain")["state"] == "done"
+    assert "error" not in state_of(plan, "pretrain")
+    assert not plan.run.stage("pretrain").error.exists()
+
+
+def test_a_process_that_never_began_is_given_up_with_a_state_of_its_own(tmp_path):
+    plan = new_run(tmp_path, "launch.max_restarts=0")
+    with pytest.raises(TrainingError, match="exit code 9"):
+        run_stages(
+            plan, plan.stages, Screen().surroundings(fake_python(tmp_path, prepare=["die-at-once"]))
+        )
+    state = state_of(plan, "prepare")
+    assert (state["state"], state["attempt"]) == ("failed", 1)
 
 
 def test_a_committed_step_earns_new_attempts(tmp_path):

@@ -1,7 +1,9 @@
 import json
 
+from distrain.errors import TrainingError
+from distrain.runs.failures import record_failure
 from distrain.runs.lock import hold
-from distrain.runs.records import append_record, write_json
+from distrain.runs.records import append_event, append_record, read_state, write_json
 from launcher.backends.slurm.client import Slurm
 from launcher.commands.status import last_records, run_status, status_table, with_queue_notes
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
@@ -12,6 +14,12 @@ from tests.launcher.small_run import new_run
 def mark(run, stage, state, attempt=1, step=0):
     record = {"state": state, "attempt": attempt, "step": step, "requeue": False, "time": ""}
     write_json(run.stage(stage).state, record)
+
+
+def state_of(plan, stage):
+    state = read_state(plan.run.stage(stage))
+    assert state is not None
+    return state
 
 
 def by_stage(plan):
@@ -30,7 +38,7 @@ def test_a_stage_waits_then_runs_then_is_done(tmp_path):
     with hold(run.stage("pretrain").lock, "small"):
         row = by_stage(plan)["pretrain"]
 
-    assert (row.state, row.step, row.total_steps, row.restarts) == ("running", 7, 25, 2)
+    assert (row.state, row.step, row.total_steps, row.restarts) == ("running", 7, 25, 0)
     assert row.loss == 8 - 0.7
     assert row.eta_s is not None
     assert abs(row.eta_s - 0.18) < 1e-9
@@ -54,12 +62,69 @@ def test_a_stage_under_slurm_is_not_judged_by_locks_of_this_machine(tmp_path):
     assert by_stage(plan)["pretrain"].state == "running"
 
 
-def test_a_recorded_error_is_the_note(tmp_path):
+def test_only_starts_after_a_failure_are_restarts(tmp_path):
+    """The second start is the user's own, the third Slurm's after a time limit."""
     plan = new_run(tmp_path)
-    mark(plan.run, "prepare", "running")
-    write_json(plan.run.stage("prepare").error, {"exit_code": 4, "message": "corpus: empty\nmore"})
+    mark(plan.run, "pretrain", "running", attempt=4)
+    events = plan.run.events
+    append_event(events, "restarted", "pretrain", reason="yielded", job="7")
+    append_event(events, "restarted", "pretrain", reason="killed by SIGKILL", attempt=4)
+    append_event(events, "restarted", "prepare", reason="killed by SIGKILL", attempt=2)
+    assert by_stage(plan)["pretrain"].restarts == 1
+    with events.open("a") as file:
+        file.write('{"torn\n')
+    assert by_stage(plan)["pretrain"].restarts == 0
+
+
+def fail(plan, stage, *, attempt=1):
+    error = TrainingError("corpus", "nothing", "text\nin files", "Name files that hold some.")
+    record_failure(plan.run, stage, error, attempt)
+
+
+def test_a_stage_that_failed_for_good_says_when_why_and_what_to_do(tmp_path):
+    plan = new_run(tmp_path)
+    mark(plan.run, "prepare", "running", attempt=2)
+    fail(plan, "prepare", attempt=2)
     row = by_stage(plan)["prepare"]
-    assert (row.state, row.note) == ("failed", "corpus: empty")
+    assert (row.state, row.remedy) == ("failed", "Name files that hold some.")
+    assert row.error == "corpus: found nothing; expected text\nin files."
+    assert row.failed_at == state_of(plan, "prepare")["time"]
+    assert by_stage(plan)["pretrain"].error is None
+
+    text = status_table(run_status(plan.run, plan.recipe))
+    table, below = text.split("\n\n")
+    assert table.splitlines()[1].split()[:3] == ["small", "prepare", "failed"]
+    assert below.splitlines() == [
+        f"prepare failed at {row.failed_at}: corpus: found nothing; expected text",
+        "in files.",
+        "Name files that hold some.",
+    ]
+    (line,) = [r.to_json() for r in run_status(plan.run, plan.recipe) if r.stage == "prepare"]
+    assert (line["failed_at"], line["error"], line["remedy"]) == (
+        row.failed_at, row.error, row.remedy,
+    )  # fmt: skip
+
+
+def test_a_failure_is_known_from_the_state_alone_and_from_an_error_of_before(tmp_path):
+    plan = new_run(tmp_path)
+    fail(plan, "prepare")
+    plan.run.stage("prepare").error.unlink()
+    assert by_stage(plan)["prepare"].remedy == "Name files that hold some."
+
+    mark(plan.run, "pretrain", "running")  # as an older version left it
+    write_json(plan.run.stage("pretrain").error, {"exit_code": 4, "message": "corpus: empty"})
+    row = by_stage(plan)["pretrain"]
+    assert (row.state, row.error, row.failed_at) == ("failed", "corpus: empty", None)
+
+
+def test_a_failed_stage_that_is_started_again_is_no_longer_failed(tmp_path):
+    plan = new_run(tmp_path)
+    fail(plan, "prepare")
+    with hold(plan.run.lock, "small"):
+        assert by_stage(plan)["prepare"].state == "failed"  # another stage runs
+        plan.run.stage("prepare").error.unlink()  # the launcher, before it starts the process
+        row = by_stage(plan)["prepare"]
+    assert (row.state, row.note, row.error) == ("running", "starts again", None)
 
 
 def test_an_error_is_known_before_the_stage_itself_has_begun(tmp_path):
@@ -106,13 +171,31 @@ def test_a_stage_of_several_jobs_is_as_the_first_that_has_not_ended(tmp_path):
     begin_prepare(plan, ranges=5, cleaned=2)
     assert prepare() == ("running", "clean: 2 of 5 ranges cleaned")
     write_json(plan.run.stage("prepare").error, {"exit_code": 4, "message": "a file changed"})
-    assert prepare() == ("failed", "a file changed")
+    assert prepare() == ("failed", "see below")
     plan.run.stage("prepare").error.unlink()
     fake.states |= {"clean": "FAILED", "decide": "FAILED", "encode": "COMPLETED"}
     assert prepare() == ("waiting", waits)
     fake.states["end"] = "COMPLETED"
     mark(plan.run, "prepare", "done")
     assert prepare() == ("done", "")
+
+
+def test_a_stage_whose_job_has_ended_without_a_word_was_interrupted(tmp_path):
+    plan = new_run(tmp_path, "launch.backend=slurm")
+    mark(plan.run, "pretrain", "running")
+    write_json(plan.run.jobs, {"pretrain": "7"})
+    fake = FakeSlurm()
+    fake.scripts, fake.states = {"7": tmp_path}, {"7": "RUNNING"}
+
+    def pretrain():
+        rows = with_queue_notes(plan.run, run_status(plan.run, plan.recipe), Slurm(fake))
+        return rows[1].state, rows[1].note
+
+    assert pretrain()[0] == "running"
+    fake.states["7"] = "TIMEOUT"
+    assert pretrain() == ("interrupted", "job 7 is TIMEOUT; distrain resume small")
+    fake.scripts.clear()  # Slurm forgets after some minutes
+    assert pretrain() == ("interrupted", "job 7 is gone; distrain resume small")
 
 
 def test_the_table_names_every_stage_and_unknown_figures_are_dashes(tmp_path):

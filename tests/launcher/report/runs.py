@@ -228,6 +228,25 @@ def finished_run(root: Path) -> RunFolder:
     return writer.run
 
 
+def failed_run(root: Path) -> RunFolder:
+    """Pretraining that was stopped once, crashed once, and then failed for good."""
+    writer = RunWriter(root)
+    writer.done("prepare", prepare_result(), seconds=14)
+    for attempt, (first, last) in enumerate(((1, 10), (11, 20), (21, 30)), start=1):
+        if attempt == 3:
+            writer.event("restarted", "pretrain", attempt=3, reason="killed by SIGKILL")
+        writer.event("started", "pretrain", attempt=attempt)
+        writer.steps("pretrain", attempt, first, last, total=430)
+        if attempt == 1:
+            writer.event("stopped", "pretrain", attempt=1, step=10)
+    writer.state("pretrain", "running", 3, 20)
+    remedy = "Lower the learning rate."
+    message = f"pretrain: found <nan>; expected a finite loss. {remedy}"
+    error = {"exit_code": 6, "message": message, "remedy": remedy, "time": writer.time()}
+    write_json(writer.run.stage("pretrain").error, error)
+    return writer.run
+
+
 HOSTILE_TEXTS = (
     "</pre></details><script>alert('hostile')</script><img src=x onerror=alert(1)>",
     "x" * 500,

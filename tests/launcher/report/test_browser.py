@@ -6,7 +6,7 @@ import pytest
 
 from launcher.report.page import write_report
 from tests.launcher.report.chromium import Chromium
-from tests.launcher.report.runs import RunWriter, curated_run, finished_run
+from tests.launcher.report.runs import RunWriter, curated_run, failed_run, finished_run
 
 pytestmark = pytest.mark.browser
 
@@ -34,7 +34,12 @@ CLIPPED_LABELS = """
 }).map((label) => label.textContent)
 """
 
-
+FAILURE = """
+(() => {
+  const banner = document.querySelector("[role=alert]"), box = banner.getBoundingClientRect();
+  return [banner.innerText.trim(), box.left, box.right, box.bottom];
+})()
+"""
 COUNTS = """
 (() => {
   const width = (box) => box.getBoundingClientRect().width;
@@ -136,6 +141,22 @@ def test_report_opens_cleanly_at_any_moment_of_a_run(browser, tmp_path, state, s
     assert (browser.complaints, browser.requests) == ([], [])
     drawn = {label: number for label, _, number, _ in browser.run(SERIES)}
     assert drawn.get("train", 0) == steps
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_failure_stands_at_the_top_with_its_remedy(browser, tmp_path, width):
+    browser.resize(width, 800)
+    browser.open(write_report(failed_run(tmp_path / "failed")))
+    assert (browser.complaints, browser.requests) == ([], [])
+    text, left, right, bottom = browser.run(FAILURE)
+    assert "pretrain failed" in text
+    assert "found <nan>; expected a finite loss." in text
+    assert text.endswith("What to do Lower the learning rate.")
+    assert left >= 0
+    assert right <= width
+    assert bottom < 800, "seen without scrolling"
+    assert browser.run(OVERFLOW) <= 0
+    browser.resize(1280, 900)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from tests.launcher.report.runs import (
     RunWriter,
     curated_run,
     data_record,
+    failed_run,
     finished_run,
     pretrain_result,
 )
@@ -141,17 +142,30 @@ def test_a_length_in_tokens_is_shown_in_the_steps_that_the_stage_counted(tmp_pat
     assert "Running stage pretrain at step 210 of 429; 0 of 5 stages done." in page_of(writer.run)
 
 
-def test_failed_run_says_why(tmp_path):
-    writer = RunWriter(tmp_path / "failed")
+def test_failed_run_says_when_why_and_what_to_do(tmp_path):
+    page = page_of(failed_run(tmp_path / "failed"))
+    text = text_of(page)
+    assert "Failed in stage pretrain after 30 steps, 1 restart." in page
+    assert page.count('class="failure"') == 1
+    (head, _) = page.split("</header>")
+    assert "pretrain failed" in text_of(head + "</header>")
+    assert "found &lt;nan&gt;; expected a finite loss." in head
+    assert "What to do Lower the learning rate. " in text
+    assert 'title="pretrain, attempt 3: failed' in page
+    assert 'class="state failed">failed, 3 attempts' in page
+
+
+def test_a_failure_of_an_older_version_is_shown_without_its_time(tmp_path):
+    writer = RunWriter(tmp_path / "older")
     writer.event("started", "pretrain", attempt=1)
-    writer.steps("pretrain", 1, 1, 30, total=430)
-    writer.event("failed", "pretrain", attempt=1, reason="loss is not finite")
-    writer.state("pretrain", "failed", 1, 20)
-    message = "pretrain: found <nan>; expected a finite loss. Lower the learning rate."
-    write_json(writer.run.stage("pretrain").error, {"exit_code": 6, "message": message})
+    writer.state("pretrain", "running", 1, 20)
+    error = {"exit_code": 6, "message": "corpus: found nothing"}
+    write_json(writer.run.stage("pretrain").error, error)
     page = page_of(writer.run)
-    assert "Failed in stage pretrain after 30 steps." in page
-    assert "found &lt;nan&gt;; expected a finite loss" in page
+    assert "Failed in stage pretrain after 20 steps." in page
+    assert "<p><b>pretrain failed</b></p>" in page
+    assert "corpus: found nothing" in page
+    assert "What to do" not in page
 
 
 def test_values_that_are_not_finite_leave_gaps(tmp_path):
