@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from distrain.config.recipe import TrainStage
 from distrain.errors import DistrainError, ExitCode, PreflightError, TrainingError
 from distrain.runs.failures import record_failure
 from distrain.runs.lock import wait_until_free
@@ -30,7 +29,7 @@ from launcher.backends.processes import Child
 from launcher.plan import Plan, StagePlan, local_rendezvous, stage_argv, stage_env
 from launcher.text import plural, short_duration
 from launcher.watch.logs import failure_excerpt
-from launcher.watch.progress import Display, StageFollower, total_steps
+from launcher.watch.progress import Display, Extent, StageFollower, extent_of
 
 POLL_S = 0.5
 """Between two looks at the records of a running stage; its end is noticed at once."""
@@ -47,8 +46,8 @@ class Surroundings:
 
     say: Callable[[str], None]
     """Shows a line to the user, on stderr."""
-    make_display: Callable[[str, int | None, int], Display]
-    """Makes the display of one attempt: stage, its number of steps, ``logging_steps``."""
+    make_display: Callable[[Extent], Display]
+    """Makes the display of one attempt."""
     python: str = sys.executable
     arguments: tuple[str, ...] = ()
     """Further arguments of the runtime's ``stage`` command; a stage that is done runs again."""
@@ -209,11 +208,8 @@ class _StageRunner:
         return ending, child.end
 
     def _follow(self, child: Child, attempt: int) -> None:
-        recipe = self.plan.recipe
-        section = recipe.stages[self.stage.name]
-        logging_steps = section.logging.logging_steps if isinstance(section, TrainStage) else 1
-        steps = total_steps(recipe, self.stage.name)
-        display = self.around.make_display(self.stage.name, steps, logging_steps)
+        extent = extent_of(self.plan.run, self.plan.recipe, self.stage.name)
+        display = self.around.make_display(extent)
         follower = StageFollower(self.plan.run, self.stage.name, attempt, display)
         asked = False
         try:

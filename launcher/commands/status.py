@@ -122,11 +122,11 @@ def _stage_status(
     records = last_records(folder.metrics)
     steps = [record for record in records if "train/loss" in record]
     last = steps[-1] if steps else {}
-    total = total_steps(recipe, name)
+    total = total_steps(recipe, name, run)
     failure = failure_of(folder)
     if failure is not None and _starts_again(run, recipe, name):
         failure = None
-    word, note = ("failed", "see below") if failure else _word(run, recipe, name)
+    word, note = ("failed", "") if failure else _word(run, recipe, name)
     step = int(last.get(STEP, state["step"] if state else 0))
     durations = [float(record["perf/step_time_s"]) for record in steps]
     is_running = word == "running"
@@ -196,7 +196,7 @@ def last_records(path: Path) -> list[dict[str, Any]]:
 
 
 def _failure_text(row: StageStatus) -> str:
-    when = f" at {row.failed_at}" if row.failed_at else ""
+    when = f" at {row.failed_at[:19].replace('T', ' ')} UTC" if row.failed_at else ""
     lines = [f"{row.stage} failed{when}: {row.error}", *([row.remedy] if row.remedy else [])]
     return "\n".join(lines)
 
@@ -212,5 +212,5 @@ def _cells(row: StageStatus) -> tuple[str, ...]:
         "-" if row.tokens_per_sec is None else short_count(row.tokens_per_sec),
         "-" if row.eta_s is None else short_duration(row.eta_s),
         str(row.restarts),
-        row.note,
+        row.note or ("" if row.error is None else "see below"),
     )

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from launcher.text import short_count, short_duration
-from launcher.watch.progress import STEP, Display
+from launcher.watch.progress import STEP, Display, Extent
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 EVENT_TEXT: dict[str, str] = {
@@ -127,6 +128,13 @@ class LineDisplay:
         self._pace = Pace(total_steps)
         self._shown = 0
 
+    def length(self, total_steps: int) -> None:
+        """Take the number of steps into account."""
+        self._pace.total_steps = total_steps
+
+    def note(self, text: str) -> None:
+        """Nothing: ``distrain status`` says it to those who ask."""
+
     def step(self, record: dict[str, Any]) -> None:
         """Show a step if its turn has come."""
         self._pace.add(record)
@@ -158,16 +166,27 @@ class BarDisplay:
     """A bar with the latest figures; validations and events scroll above it.
 
     Args:
-        stage: Name of the stage.
-        total_steps: Steps of the stage, where known.
+        extent: Where the attempt begins; a stage without steps has a spinner for a bar, which goes
+            when it ends.
     """
 
-    def __init__(self, stage: str, total_steps: int | None) -> None:
-        self._stage = stage
-        self._pace = Pace(total_steps)
-        self._progress = _make_bar()
-        self._task: TaskID = self._progress.add_task(stage, total=total_steps, figures="starts")
+    def __init__(self, extent: Extent) -> None:
+        self._stage = extent.stage
+        self._pace = Pace(extent.total_steps)
+        self._progress = _make_bar() if extent.has_steps else _make_spinner()
+        self._task: TaskID = self._progress.add_task(
+            extent.stage, completed=extent.step, total=extent.total_steps, figures="starts"
+        )
         self._progress.start()
+
+    def length(self, total_steps: int) -> None:
+        """Draw the bar to scale."""
+        self._pace.total_steps = total_steps
+        self._progress.update(self._task, total=total_steps)
+
+    def note(self, text: str) -> None:
+        """Show a text beside the spinner."""
+        self._progress.update(self._task, figures=text)
 
     def step(self, record: dict[str, Any]) -> None:
         """Move the bar."""
@@ -183,7 +202,9 @@ class BarDisplay:
         )
 
     def event(self, record: dict[str, Any]) -> None:
-        """Show an event above the bar."""
+        """Show an event above the bar; one that resumes sets it back to its checkpoint."""
+        if record["event"] == "resumed" and "step" in record:
+            self._progress.update(self._task, completed=record["step"])
         line = event_line(self._stage, record)
         if line is not None:
             self._progress.console.print(line, markup=False)
@@ -193,20 +214,19 @@ class BarDisplay:
         self._progress.stop()
 
 
-def display_factory(stream: TextIO = sys.stderr) -> Callable[[str, int | None, int], Display]:
+def display_factory(stream: TextIO = sys.stderr) -> Callable[[Extent], Display]:
     """Return what makes the display of a stage: a bar in a terminal, else lines on ``stream``."""
     fancy = stream.isatty() and os.environ.get("TERM") != "dumb" and "CI" not in os.environ
 
-    def make(stage: str, total_steps: int | None, logging_steps: int) -> Display:
+    def make(extent: Extent) -> Display:
         if fancy:
-            return BarDisplay(stage, total_steps)
-        return LineDisplay(stage, total_steps, logging_steps, stream)
+            return BarDisplay(extent)
+        return LineDisplay(extent.stage, extent.total_steps, extent.logging_steps, stream)
 
     return make
 
 
 def _make_bar() -> "Progress":
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.table import Column
 
@@ -216,9 +236,29 @@ def _make_bar() -> "Progress":
         BarColumn(bar_width=12),  # the rest of 80 columns is for figures
         MofNCompleteColumn(table_column=whole),
         TextColumn("{task.fields[figures]}", table_column=whole),
-        console=Console(stderr=True, highlight=False),  # NO_COLOR is honoured by rich itself
+        console=_console(),
         refresh_per_second=4,
     )
+
+
+def _make_spinner() -> "Progress":
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=_console(),
+        refresh_per_second=4,
+        transient=True,  # the launcher's own line says how long it took
+    )
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)  # NO_COLOR is honoured by rich itself
 
 
 def _position(step: int, total_steps: int | None) -> str:

@@ -5,18 +5,54 @@ Reads plain files only, so the stage never waits for whoever watches it.
 
 import json
 import os
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from distrain.config.layout import count_steps
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.runs.folder import RunFolder
+from distrain.runs.phases import prepare_progress
+from distrain.runs.records import read_json, read_state
 
 STEP = "train/global_step"
 
 
+NOTE_S = 2.0
+"""Between two looks at the ranges of a prepare stage, which may be thousands of files."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What is known of an attempt before it begins."""
+
+    stage: str
+    step: int = 0
+    """Steps that are committed: it goes on there."""
+    total_steps: int | None = None
+    """``None`` where only the data can tell, or there are none."""
+    logging_steps: int = 1
+    has_steps: bool = True
+
+
+def extent_of(run: RunFolder, recipe: Recipe, stage: str) -> Extent:
+    """Look up where a stage begins, and how long it is."""
+    section, state = recipe.stages[stage], read_state(run.stage(stage))
+    if not isinstance(section, TrainStage):
+        return Extent(stage, has_steps=False)
+    total = total_steps(recipe, stage, run)
+    return Extent(stage, state["step"] if state else 0, total, section.logging.logging_steps)
+
+
 class Display(Protocol):
     """Shows one attempt of one stage."""
+
+    def length(self, total_steps: int) -> None:
+        """Take the number of steps into account, which the data have told."""
+
+    def note(self, text: str) -> None:
+        """Show how far a stage without steps is."""
 
     def step(self, record: dict[str, Any]) -> None:
         """Show an optimizer step."""
@@ -74,14 +110,20 @@ class StageFollower:
     """
 
     def __init__(self, run: RunFolder, stage: str, attempt: int, display: Display) -> None:
-        self._metrics = RecordTail(run.stage(stage).metrics)
+        self._folder = run.stage(stage)
+        self._metrics = RecordTail(self._folder.metrics)
         self._events = RecordTail(run.events)
         self._stage = stage
         self._attempt = attempt
         self._display = display
+        self._is_planned = False
+        self._noted_s = 0.0
+        self._ranges = 0
 
     def poll(self) -> None:
         """Show what is new."""
+        self._show_length()
+        self._show_note()
         records = [r for r in self._metrics.poll() if r.get("attempt") == self._attempt]
         records += [
             r
@@ -96,10 +138,36 @@ class StageFollower:
             else:
                 self._display.step(record)
 
+    def _show_length(self) -> None:
+        plan = None if self._is_planned else read_json(self._folder.data)
+        if plan is not None and plan.get("attempt") == self._attempt:
+            self._is_planned = True
+            self._display.length(plan["max_steps"])
 
-def total_steps(recipe: Recipe, stage: str) -> int | None:
-    """Return the optimizer steps of a stage; ``None`` where only the data can tell."""
+    def _show_note(self) -> None:
+        if time.monotonic() - self._noted_s < NOTE_S:
+            return
+        self._noted_s = time.monotonic()
+        progress = prepare_progress(self._folder)
+        done = 0 if progress is None else progress.cleaned + progress.encoded
+        if progress is not None and done >= self._ranges:  # at its end, a stage removes them
+            self._ranges = done
+            self._display.note(str(progress))
+
+
+def total_steps(recipe: Recipe, stage: str, run: RunFolder | None = None) -> int | None:
+    """Return the optimizer steps of a stage; ``None`` where only the data can tell.
+
+    Args:
+        recipe: Of the run.
+        stage: Name of the stage.
+        run: Where a stage that has begun wrote down how many it counted.
+    """
     section = recipe.stages[stage]
     if not isinstance(section, TrainStage):
         return None
-    return count_steps(section.training)
+    steps = count_steps(section.training)
+    if steps is None and run is not None:
+        plan = read_json(run.stage(stage).data)
+        steps = None if plan is None else int(plan["max_steps"])
+    return steps

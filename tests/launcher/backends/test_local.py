@@ -26,8 +26,8 @@ class Screen(io.StringIO):
         self.write(line + "\n")
 
     def surroundings(self, python: str, arguments: tuple[str, ...] = ()) -> Surroundings:
-        def display(stage, total_steps, logging_steps):
-            return LineDisplay(stage, total_steps, logging_steps, self)
+        def display(extent):
+            return LineDisplay(extent.stage, extent.total_steps, extent.logging_steps, self)
 
         return Surroundings(self.say, display, python, arguments)
 

@@ -4,7 +4,8 @@ import json
 from distrain.config.reading.load import load_recipe
 from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import append_event, append_record
+from distrain.runs.records import append_event, append_record, write_json
+from launcher.watch import progress
 from launcher.watch.display import (
     BarDisplay,
     LineDisplay,
@@ -13,9 +14,9 @@ from launcher.watch.display import (
     step_line,
     validation_line,
 )
-from launcher.watch.progress import RecordTail, StageFollower, total_steps
+from launcher.watch.progress import Extent, RecordTail, StageFollower, extent_of, total_steps
 from tests.launcher.fake_runtime import step_record
-from tests.launcher.small_run import load_small
+from tests.launcher.small_run import load_small, new_run
 
 
 class Recorder:
@@ -23,6 +24,12 @@ class Recorder:
 
     def __init__(self) -> None:
         self.shown: list[str] = []
+
+    def length(self, total_steps):
+        self.shown.append(f"length {total_steps}")
+
+    def note(self, text):
+        self.shown.append(text)
 
     def step(self, record):
         self.shown.append(f"step {record['train/global_step']}")
@@ -137,7 +144,7 @@ def test_plain_lines_show_the_first_step_and_every_due_one():
 
 
 def test_the_bar_ends_at_the_last_step_and_events_scroll_above(capsys):
-    display = BarDisplay("pretrain", 4)
+    display = BarDisplay(Extent("pretrain", total_steps=4))
     for number in (1, 2, 3, 4):
         display.step(step_record(number, attempt=1))
     display.event(at(1, {"event": "checkpoint", "step": 4}))
@@ -146,6 +153,64 @@ def test_the_bar_ends_at_the_last_step_and_events_scroll_above(capsys):
     assert "checkpoint of step 4" in shown
     assert "4/4" in shown
     assert "loss 7.600" in shown
+
+
+def test_a_bar_starts_where_the_run_is(capsys):
+    """Committed are 90 steps; the newest checkpoint was damaged, so it goes on after 80."""
+    display = BarDisplay(Extent("pretrain", step=90, total_steps=400))
+    display.close()
+    assert "90/400 starts" in capsys.readouterr().err
+    display = BarDisplay(Extent("pretrain", step=90, total_steps=400))
+    display.event(at(1, {"event": "resumed", "step": 80}))
+    display.close()
+    shown = capsys.readouterr().err
+    assert "goes on after step 80" in shown
+    assert " 80/400" in shown
+    assert " 0/400" not in shown
+
+
+def test_a_stage_without_steps_leaves_no_line(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    display = BarDisplay(Extent("prepare", has_steps=False))
+    display.note("2 of 5 ranges cleaned")
+    display.close()
+    shown = capsys.readouterr().err
+    assert "/?" not in shown
+    drawn, _, erased = shown.rpartition("2 of 5 ranges cleaned")
+    assert "prepare" in drawn
+    assert "\x1b[2K" in erased  # erase the line
+
+
+def test_an_attempt_begins_at_the_committed_step_and_has_the_length_it_counted(tmp_path):
+    plan = new_run(tmp_path, "pretrain.training.max_steps=null", "pretrain.training.num_epochs=2")
+    folder = plan.run.stage("pretrain")
+    assert extent_of(plan.run, plan.recipe, "pretrain") == Extent("pretrain", 0, None, 10)
+    assert extent_of(plan.run, plan.recipe, "prepare") == Extent("prepare", has_steps=False)
+    write_json(folder.state, {"state": "stopped", "attempt": 1, "step": 99})
+    write_json(folder.data, {"attempt": 1, "max_steps": 400})
+    assert extent_of(plan.run, plan.recipe, "pretrain") == Extent("pretrain", 99, 400, 10)
+
+
+def test_the_length_and_the_ranges_are_shown_as_soon_as_they_are_known(tmp_path, monkeypatch):
+    run, display = RunFolder(tmp_path), Recorder()
+    follower = StageFollower(run, "pretrain", 2, display)
+    write_json(run.stage("pretrain").data, {"attempt": 1, "max_steps": 300})
+    follower.poll()
+    assert display.shown == []  # another attempt's
+    write_json(run.stage("pretrain").data, {"attempt": 2, "max_steps": 400})
+    follower.poll()
+    follower.poll()
+    assert display.shown == ["length 400"]
+
+    write_json(run.stage("prepare").plan, {"sources": {"main": {"ranges": [1, 2]}}})
+    monkeypatch.setattr(progress, "NOTE_S", 0)
+    write_json(run.stage("prepare").cleaned / "main" / "_0.json", {})
+    follower = StageFollower(run, "prepare", 1, display)
+    follower.poll()
+    (run.stage("prepare").cleaned / "main" / "_0.json").unlink()  # as when it has committed
+    follower.poll()
+    assert display.shown[1:] == ["1 of 2 ranges cleaned"]
 
 
 def test_the_number_of_steps_is_that_of_the_runtime(tmp_path):
