@@ -15,6 +15,7 @@ def stage_parameters(recipe: Recipe, name: str) -> int | None:
     if not isinstance(stage, TrainStage):
         return None
     if isinstance(stage, SftStage):  # its base model is that of the stage it needs
+        # Through any number of fine-tuning stages down to the one that made the model.
         needed = [stage_parameters(recipe, need) for need in stage.needs]
         return next((count for count in needed if count is not None), None)
     vocab_size = _vocab_size(recipe, name)
@@ -48,6 +49,7 @@ def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
     parameters = stage_parameters(recipe, name)
     if parameters is None:
         return None
+    # Adapters are small beside the model, and left out of the estimate.
     is_frozen = isinstance(recipe.stages[name], SftStage)
     return parameters * (FROZEN_BYTES if is_frozen else STATE_BYTES)
 

@@ -37,6 +37,7 @@ class LlamaAttention(nn.Module):
         self, x_BTD: Tensor, cos_BTH: Tensor, sin_BTH: Tensor, mask_B1TS: Tensor | None
     ) -> Tensor:
         """Mix values over the positions that ``mask_B1TS`` allows; all earlier ones if ``None``."""
+        # SDPA wants heads before positions.
         q_BNTH = self.q_proj(x_BTD).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k_BKTH = self.k_proj(x_BTD).unflatten(-1, (self.num_kv_heads, -1)).transpose(1, 2)
         v_BKTH = self.v_proj(x_BTD).unflatten(-1, (self.num_kv_heads, -1)).transpose(1, 2)

@@ -53,5 +53,6 @@ def lr_at(step: int, total_steps: int, optimizer_lr: float, config: LrSchedulerC
     """
     if step < config.warmup_steps:
         return optimizer_lr * (step + 1) / (config.warmup_steps + 1)
+    # A run shorter than its warm-up, or asked beyond its end, must not leave the schedule's domain.
     last = max(config.warmup_steps, total_steps - 1)
     return optimizer_lr * SCHEDULES[config.name](min(step, last), total_steps, config)

@@ -17,6 +17,7 @@ def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    # Of torchrun; a process of its own takes the first GPU it may see.
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if local_rank >= count:

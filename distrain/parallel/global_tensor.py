@@ -80,6 +80,7 @@ def from_flat_range(shape: Sequence[int], start: int, values: Tensor) -> GlobalT
         start: Row-major index of the first element held.
         values: The elements, shape (n,), contiguous; n may be 0.
     """
+    # A scalar is stored with one axis, so that it can be cut like any other tensor.
     shape = tuple(shape) or (1,)
     boxes = tuple(
         Box(offsets, values.narrow(0, first - start, math.prod(sizes)).view(sizes))
@@ -156,4 +157,5 @@ def write_full(state: State, tensors: Mapping[str, Tensor]) -> None:
                 slice(start, start + size)
                 for start, size in zip(box.offsets, box.sizes, strict=True)
             )
+            # Into the engine's own memory; type and device are converted on the way.
             box.tensor.copy_(full[place])

@@ -25,6 +25,7 @@ def start_process_group(device: torch.device, *, timeout_s: float = 1800) -> Non
         # Before the group: whatever names no device goes to the current one, by default GPU 0 on
         # every rank of the node.
         torch.cuda.set_device(device)
+    # One process without torchrun stays alone, and needs no group.
     if "RANK" not in os.environ or dist.is_initialized():
         return
     dist.init_process_group(
@@ -55,6 +56,7 @@ def finish(exit_code: int, *, together: bool = True) -> NoReturn:
             dist.barrier()
         except RuntimeError as error:
             log.warning("another rank ended before this one: %s", error)
+    # ``os._exit`` flushes nothing by itself.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

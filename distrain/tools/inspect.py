@@ -42,6 +42,7 @@ TIMEOUT_S = 60.0
 
 def describe_place(place: SourceFolder, tokenizer: Tokenizer | None, manifest: Manifest) -> Record:
     """Describe one source in one split; of the test split, what its manifest says and no more."""
+    # A copy that was published to a folder has other files than its manifest names.
     if manifest.storage == RAW:
         check_files(place.path, manifest.files, verify=False)
     record = describe_manifest(str(place.path), manifest)
@@ -196,6 +197,7 @@ def _wrong_ids(shard: ForeignShard, vocab_size: int | None) -> list[DataError]:
 def _damaged_files(folder: Path, manifest: Manifest) -> Iterator[DataError]:
     def check(entry: tuple[str, FileRecord]) -> DataError | None:
         try:
+            # One file a call, so that all damaged ones are named and not only the first.
             check_files(folder, dict([entry]), verify=True, block_bytes=manifest.block_bytes)
         except DataError as error:
             return error
@@ -214,6 +216,7 @@ def _wrong_content(split: Split) -> Iterator[DataError]:
         if bad is not None:
             yield bad_id_error(tokens, bad, manifest.vocab_size)
         ends = split.shards[number].ends.astype(np.int64)
+        # Before the ends are used: a fall would make the look-up below read other documents.
         place = first_unsorted(ends)
         if place is not None:
             found = f"end {place} of a document not above the one before"

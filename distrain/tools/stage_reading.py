@@ -91,6 +91,8 @@ class StageReading:
                 self._growing.append(stream)
                 streams[name] = stream
             else:
+                # Not the digests: ``check_recorded`` shows whether the rows that matter are the
+                # same.
                 split = open_split(
                     self._prepare.path, "train", name, stage_kind="pretrain", verify=False
                 )
@@ -195,6 +197,7 @@ class StageReading:
         """
         records = (record for record in _step_records(self.folder) if record[STEP] == step)
         recorded = next(records, None)
+        # The end of the records may be lost in a crash: the step was made all the same.
         if recorded is None:
             return
         first, size = self.feed.schedule.samples_of(step - 1)
@@ -215,6 +218,7 @@ def _stage_named(run: RunFolder, recipe: Recipe, name: str | None) -> str:
     stages = [stage for stage, config in recipe.stages.items() if config.kind == "pretrain"]
     if name in stages:
         return str(name)
+    # Nobody has to name what there is only one of.
     if name is None and len(stages) == 1:
         return stages[0]
     if name is not None:

@@ -15,6 +15,7 @@ def count_samples(streams: Mapping[str, Stream]) -> int:
         RecipeError: A source is tokenized on the fly, and nobody knows yet how much it holds.
     """
     counts = {name: stream.num_samples for name, stream in streams.items()}
+    # Their samples are counted by reading them, which is what the run itself does.
     unknown = [name for name, count in counts.items() if count is None]
     if unknown:
         raise RecipeError(
@@ -57,8 +58,8 @@ def plan_schedule(
     if segments is None and len(streams) > 1:
         _check_counted(streams)
     if any(stream.num_samples is None for stream in streams.values()):
-        # Without segments there is one source here, whose weight is nothing. Whether its samples
-        # last cannot be checked before they are counted.
+        # Without segments there is one source here, whose weight does not matter. Whether its
+        # samples last cannot be checked before they are counted.
         return Schedule.planned(batch_size, segments or {0: dict.fromkeys(streams, 1)})
     # Only of sources that are read: others may be prepared for later runs.
     total = count_samples(streams_read(config, streams))

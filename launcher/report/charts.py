@@ -208,6 +208,7 @@ def path_data(points: Sequence[Point], first: int, scale: Scale) -> tuple[str, i
 
 def _draw(series: Series, first: int, scale: Scale) -> Path:
     line, num_points = path_data(series.points, first, scale)
+    # Dots are pieces of one point each; the line that joins them is a path of its own.
     data = line
     if series.is_dotted:
         single = [path_data([point], first, scale)[0] for point in series.points]
@@ -249,6 +250,7 @@ def _y_axis(spec: ChartSpec, values: list[float]) -> tuple[Scale, list[tuple[flo
 def _log_axis(low: float, high: float) -> tuple[Scale, list[tuple[float, str]]]:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     last = max(last, first + 1)
+    # Whole powers only, and at most six labels.
     every = math.ceil((last - first) / 5)
     ticks = [10.0**power for power in range(first, last + 1, every)]
     scale = Scale(10.0**first, 10.0**last, is_log=True)

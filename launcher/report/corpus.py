@@ -88,6 +88,7 @@ def corpus_figures(stage: StageData) -> list[Figure]:
         ("kept", whole.kept), ("rejected", whole.rejected), ("broken", whole.broken)
     ):  # fmt: skip
         documents = sum(found.values())
+        # A zero is shown for what was kept alone: there it says something.
         if label == "kept" or documents:
             figures.append(Figure(label, integer(documents), share(documents, whole.read)))
     size = number(result.get("bytes")) or sum(whole.text_bytes.values())
@@ -97,6 +98,7 @@ def corpus_figures(stage: StageData) -> list[Figure]:
     if tokens is not None:
         ratio = number(result.get("tokens_per_byte"))
         note = "" if ratio is None else f"{significant(ratio)} a byte"
+        # The total would else look like the tokens of everything that was kept.
         if whole.kept["train"] and not whole.tokens["train"]:
             note = "without train: on the fly"
         figures.append(Figure("tokens", short_count(tokens), note))
@@ -153,6 +155,7 @@ def _without_sources(result: Fields) -> list[SourceCounts]:
         return []
     splits = {name: fields(split) for name, split in fields(result.get("splits")).items()}
     kept = _counts({name: split.get("documents") for name, split in splits.items()})
+    # Results older still have one number for all splits.
     kept = kept or Counter({"documents": int(documents or 0)})
     return [
         SourceCounts(
@@ -184,6 +187,7 @@ def _splits_table(stage: StageData, sources: list[SourceCounts]) -> Table:
 
 def _sources_table(sources: list[SourceCounts]) -> Table:
     """Rows of one source stand together; its name is on the first of them."""
+    # Shares are within a split: across splits they would mix train with what is held out.
     tokens = total(sources).tokens
     rows: list[tuple[str, ...]] = []
     for source in sources[:SOURCES_LISTED]:

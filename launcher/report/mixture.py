@@ -113,6 +113,7 @@ def _epochs_table(
     last = segments[-1]
     # From the last segment on: batch sizes before it may have been others.
     end = last.first_sample + (max_steps - last.first_step) * last.batch_size
+    # What was read counts from the records of steps: the plan says where the run should be.
     planned, read = samples_read(segments, end), samples_read(segments, _samples_so_far(stage))
     tokens = _train_tokens(stage, run)
     rows = []

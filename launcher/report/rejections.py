@@ -95,6 +95,8 @@ def counts_chart(source: SourceCounts) -> CountsChart:
             visible(reason, PATH_CHARACTERS),
             style,
             0.0,
+            # Relative to the most frequent reason: relative to all documents, most bars would be
+            # invisible.
             round(max(100 * amount / by_reason[0][0], MIN_WIDTH), 3),
             integer(amount),
             share(amount, source.read),
@@ -109,6 +111,8 @@ def counts_chart(source: SourceCounts) -> CountsChart:
 
 def examples_shown(stage: StageData) -> tuple[list[ReasonExamples], str]:
     """Choose examples, in turn one of each reason while there is room; say what is left out."""
+    # Counts of the whole source beside each sample: a few examples say nothing of how many there
+    # are.
     documents = {
         (source.name, reason): amount
         for source in read_sources(stage)

@@ -71,6 +71,7 @@ def tick_text(value: float, step: float) -> str:
         mantissa, exponent = f"{value:.3e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
     decimals = 0
+    # As many decimals as the distance of the ticks has: all labels of an axis then have the same.
     while decimals < 4 and abs(round(step, decimals) - step) > 1e-9 * step:
         decimals += 1
     return f"{value:,.{decimals}f}"

@@ -48,6 +48,7 @@ def with_parents(
         if not isinstance(name.value, str):
             problems.add(name.place, "extends: expected the path of a recipe, or a list of them")
             continue
+        # Even if a parent cannot be read, the others are: all mistakes are to be shown at once.
         parent = _parent(name, path, problems, (*above, path.resolve()))
         if parent is None:
             problems.is_incomplete = True
@@ -85,6 +86,7 @@ def _decode(path: Path, problems: ProblemList) -> str | None:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
+        # In bytes: there are no characters to count before the file can be decoded.
         column = error.start - data.rfind(b"\n", 0, error.start)
         problems.add(
             Place(str(path), line, column),

@@ -113,6 +113,7 @@ def _fitting(section: Tree, model: type[Section]) -> Tree | None:
 def read_layers(tree: Tree, problems: ProblemList) -> Layers:
     """Cut a merged file into layers; what has no place in any is a mistake."""
     for key, item in tree.mapping.items():
+        # Reported, for a section at the top would just be without effect.
         if key not in TOP_LEVEL:
             problems.add(item.key, _unknown_at_top(tree, key))
     head = {key: item for key, item in tree.mapping.items() if key in RecipeHead.model_fields}
@@ -139,6 +140,7 @@ def _read_defaults(tree: Tree, problems: ProblemList) -> dict[str, Tree]:
         return {}
     known = {}
     for name, section in defaults.mapping.items():
+        # Another place may know it: users put keys of a section, or of the recipe, here by mistake.
         if name not in SECTIONS:
             elsewhere = places_of(name)
             problems.add(section.key, unknown_key(name, "defaults", tuple(SECTIONS), elsewhere))

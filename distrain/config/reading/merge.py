@@ -17,6 +17,7 @@ def merge(base: Tree, over: Tree) -> Tree:
     merged = without_alternatives(base.value, over.value)
     for key, value in over.value.items():
         merged[key] = merge(merged[key], value) if key in merged else value
+    # Messages point to the upper layer, which is what the user is most likely editing.
     return Tree(merged, over.place, over.key)
 
 

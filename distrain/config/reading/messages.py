@@ -141,6 +141,7 @@ def _of_given_shape(
     """
     kept: dict[Path, list[ErrorDetails]] = {}
     for path, errors in grouped.items():
+        # ``..._type`` says that the shape is wrong; any other error, that the shape was right.
         fitting = [error for error in errors if not error["type"].endswith("_type")]
         inside = any(len(other) > len(path) and other[: len(path)] == path for other in grouped)
         # A list of which no entry is right is too short for pydantic, too.
@@ -184,6 +185,7 @@ def _report(finding: _Finding, problems: ProblemList) -> None:
         tag = finding.at.mapping["kind"]
         choices_ = choices_at(finding.model, (*finding.path, "kind"))
         problems.add(tag.place, unknown_word(str(tag.value), f"{finding.name}.kind", choices_))
+    # A rule of ours over several keys: its own words are the message.
     elif kind == "value_error":
         place = _place_of_rule(finding.at)
         reason = finding.error["msg"].removeprefix("Value error, ")
@@ -201,6 +203,7 @@ def _place_of_rule(tree: Tree) -> Place:
 
 
 def _report_missing(finding: _Finding, problems: ProblemList) -> None:
+    # A missing entry of a tuple has a number, a missing key a name.
     last = finding.path[-1]
     if isinstance(last, int):
         count = len(finding.at.value) if isinstance(finding.at.value, list) else 0

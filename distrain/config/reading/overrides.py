@@ -141,6 +141,7 @@ class Overrides:
             near = nearest(name, self.stages)
             hint = f"did you mean '{near}'?" if near else f"stages: {', '.join(self.stages)}"
             self.problems.add(override.place, f"no stage is called '{name}'; {hint}")
+        # The kind decides which keys there are: all others were checked against it.
         elif path[1:] == ("kind",):
             message = "a stage's kind cannot be overridden; change it in the recipe"
             self.problems.add(override.place, message)
@@ -216,6 +217,7 @@ def replaced_values(
             if depth == len(override.path) and differs:
                 hidden[name] = tree.raw or str(tree.value)
         free = [name for name in reached if name not in hidden]
+        # With one stage there is nothing else that could have been meant.
         if not hidden or len(reached) < 2:
             continue
         values = " and ".join(f"{name}'s {raw}" for name, raw in hidden.items())
@@ -253,6 +255,7 @@ def _set(tree: Tree, model: type[Section], override: Override, problems: Problem
 
     try:
         return _put(tree, override.path, value, (), default)
+    # An exception, as it is met deep inside nested lists, and only here the place is known.
     except _BadIndexError as error:
         problems.add(override.place, str(error))
         return tree
@@ -302,6 +305,7 @@ def _put_entry(
     assert isinstance(index, int)
     if not isinstance(tree.value, list):
         raise _BadIndexError(f"'{name}' is not a list, so it has no entry {index}")
+    # Nothing is appended: an index one too far is a typing error more often than it is meant.
     if index >= len(tree.value):
         count = len(tree.value)
         raise _BadIndexError(
@@ -332,5 +336,6 @@ def _typed(tree: Tree, allowed: list[Any]) -> Tree:
         ]
         return replace(tree, value=items)
     is_number = isinstance(tree.value, bool | int | float)
+    # Only where no number would do as well.
     wants_text = str in allowed and not {int, float, bool} & set(allowed)
     return replace(tree, value=tree.raw) if is_number and wants_text else tree

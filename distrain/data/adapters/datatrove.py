@@ -94,6 +94,7 @@ def _token_bytes(path: Path, size: int, num_tokens: int, metadata: Metadata | No
             + (f", the metadata says {said} bytes each" if said is not None else ""),
             WRITE_AGAIN,
         )
+    # Optional, but if it is there, it has to agree: files of two runs may have been mixed.
     if metadata is not None and metadata.tokens != num_tokens:
         raise refused(
             path.with_name(f"{path.name}.metadata"),

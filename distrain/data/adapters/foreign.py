@@ -136,6 +136,8 @@ def check_ends(index: Path, ends: NDArray[np.integer]) -> tuple[NDArray[np.integ
     if bad is None:
         # The usual case: the mapped index serves as it is, and nothing of it is copied.
         return ends, 0
+    # Equal neighbours are empty documents, which Megatron and datatrove may write; only a fall is
+    # damage.
     values = ends.astype(np.int64)
     steps = np.diff(values, prepend=0)
     backwards = np.flatnonzero(steps < 0)

@@ -182,6 +182,7 @@ def _check_limits(index: Path, limits: NDArray[np.integer], sequences: int) -> N
         found = f"document indices that end with {int(limits[-1])}"
         expected = f"{sequences}, the number of sequences"
     else:
+        # Equal neighbours are documents of no sequence, which are left out later.
         falls = np.flatnonzero(np.diff(limits) < 0)
         if len(falls):
             number = int(falls[0])

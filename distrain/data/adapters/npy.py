@@ -55,6 +55,7 @@ def open_shard(path: Path, reading: Reading) -> ForeignShard:
             f"a multiple of {np.dtype(dtype).itemsize}, the bytes of one {dtype}",
             "Set dtype to the type that wrote the file; if it is right, the file was cut short.",
         )
+    # After what the file alone can tell: a wrong type would make any eos_id look wrong.
     if reading.eos_id is None:
         raise refused(
             path,
@@ -71,6 +72,7 @@ def open_shard(path: Path, reading: Reading) -> ForeignShard:
 
 
 def _bare_dtype(path: Path, size: int, reading: Reading) -> str:
+    # Never guessed: most files are a whole number of ids of several types.
     if reading.dtype is None:
         raise refused(
             path,
@@ -144,6 +146,7 @@ def _find_ends(path: Path, ids: NDArray[np.integer], eos_id: int) -> NDArray[np.
 
 def _no_ends(path: Path, ids: NDArray[np.integer], eos_id: int) -> DataError:
     values, counts = np.unique(ids[:CHUNK], return_counts=True)
+    # The id that ends documents is mostly among the most frequent ones.
     most = np.argsort(-counts, kind="stable")[:SHOWN]
     return refused(
         path,

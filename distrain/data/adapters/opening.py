@@ -128,6 +128,7 @@ def ends_with_eos(stream: ShardedTokens, eos_id: int) -> tuple[int, int, int]:
         How many are ``eos_id``, of how many, and the most frequent one.
     """
     count = min(SAMPLED_DOCUMENTS, stream.num_documents)
+    # Evenly, as files of different tools or settings may have been put in one folder.
     numbers = np.linspace(0, stream.num_documents - 1, count).astype(np.int64)
     last = []
     for number in numbers.tolist():

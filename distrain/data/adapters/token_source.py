@@ -134,6 +134,8 @@ def measure(source: TokenSource, *, ends: Path | None = None) -> Measured:
     if source.format == "distrain":
         return _measure_prepared(source)
     stream = _open_foreign(source, ends)
+    # Digests of the splits and not of the files: files added at the end change the cut of all
+    # three.
     splits = split_stream(stream, source.validation_fraction, source.test_fraction)
     tokenizer = tokenizer_of(source)
     return Measured(
@@ -148,6 +150,7 @@ def measure(source: TokenSource, *, ends: Path | None = None) -> Measured:
 
 
 def _measure_prepared(source: TokenSource) -> Measured:
+    # Of the test split too, but only counts of it leave this function.
     found = {split: _manifests(source, split) for split in SPLITS}
     everything = [manifest for manifests in found.values() for manifest in manifests]
     _check_tokenizers(source, everything)
@@ -193,6 +196,7 @@ def _open_prepared(
         else:
             folder = Path(path).expanduser()
             parts += [
+                # Sizes only: ``measure`` has compared the digests, and every rank comes by here.
                 open_split(folder, split, name, stage_kind=stage_kind, verify=False)
                 for name in _names(source, path, split)
             ]

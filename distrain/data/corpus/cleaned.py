@@ -100,6 +100,8 @@ class CleanedWriter:
     def add(self, document: CleanDocument) -> None:
         """Append a document."""
         self._documents.append(document)
+        # By size of text and not by rows alone: what a reader holds is bounded, and where groups
+        # end depends on the documents only.
         self._text_bytes += document.text_bytes
         if self._text_bytes >= GROUP_BYTES or len(self._documents) >= GROUP_ROWS:
             self._write_group()
@@ -118,6 +120,7 @@ class CleanedWriter:
         documents, self._documents, self._text_bytes = self._documents, [], 0
         columns: list[Any] = [
             [document.text for document in documents],
+            # Parquet strings are UTF-8, and names of files need not be.
             [printable(document.path) for document in documents],
             [SPLITS.index(document.split) for document in documents],
             [document.digest for document in documents],
@@ -220,6 +223,7 @@ def read_rows(path: Path, rows: Iterable[int]) -> Iterator[tuple[str, str]]:
         for group in range(file.num_row_groups):
             stop = first + file.metadata.row_group(group).num_rows
             here = [row - first for row in wanted if first <= row < stop]
+            # Groups without a wanted row are not even decompressed.
             if here:
                 table = file.read_row_group(group, columns=["path", "text"], use_threads=False)
                 for row in here:

@@ -60,6 +60,7 @@ def commit_splits(
 
 def _take(writer: ShardWriter, part: Path, settings: EncodeSettings) -> None:
     record = parse_manifest((part / MANIFEST).read_text(encoding="utf-8"), part / MANIFEST)
+    # Decided by sizes alone, so the same ranges always give the same files.
     if record.tokens * ADOPT_SHARE >= settings.shard_tokens:
         writer.adopt(part)
     else:

@@ -100,6 +100,7 @@ def check_budget(counts: Counts, examples: Iterable[str], skip_budget: int) -> N
     Raises:
         DataError: There are more.
     """
+    # A count and no share, so that it can be judged in the middle of a corpus of unknown size.
     if counts.broken.total() <= skip_budget:
         return
     raise DataError(

@@ -73,6 +73,7 @@ def collect_ngrams(
             texts they are in: questions about one passage repeat it.
         config: Says what is boilerplate.
     """
+    # Over all ranges first: boilerplate is what occurs in many documents, wherever these lie.
     counts = add_counts(held_out)
     hashes = counts.hashes
     if config.max_documents is not None:
@@ -225,6 +226,7 @@ def _text_of(line: str, where: str) -> str:
         ) from error
     text = record.get("text") if isinstance(record, dict) else None
     if not isinstance(text, str):
+        # The fields that are there: mostly the text has another name.
         keys = ", ".join(sorted(record)) if isinstance(record, dict) else type(record).__name__
         raise DataError(
             where,

@@ -222,6 +222,8 @@ def _rejections(
         numbers = [n for n, planned in enumerate(plan.ranges) if planned.source == source]
         for number, row, reason in _chosen(numbers, masks, config.rejection_samples):
             for path, text in read_rows(work.documents(plan.ranges[number]), [row]):
+                # Beside those of cleaning: the sample keeps as many of each reason, whichever phase
+                # found them.
                 sample.offer(reason.name.lower(), path, text)
     return {source: sample.rejections() for source, sample in samples.items()}
 
@@ -251,6 +253,7 @@ def _chosen(
 def _check_splits(corpus: Corpus, config: DataConfig) -> None:
     counts = corpus.counts
     dropped = ", ".join(f"{count} {reason}" for reason, count in counts.dropped.items())
+    # First the whole corpus: an empty split has other remedies than no document at all.
     if not counts.kept.total():
         raise DataError(
             _setting(config),

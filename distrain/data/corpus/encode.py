@@ -70,6 +70,7 @@ class EncodeSettings:
 @lru_cache(maxsize=1)
 def load_engine(path: Path, engine: EngineReport, threads: int) -> tuple[Tokenizer, Encoder]:
     """Load tokenizer and engine, once in a process."""
+    # A worker encodes many ranges, and loading takes an engine up to seconds.
     tokenizer = Tokenizer.load(path)
     return tokenizer, open_encoder(engine, tokenizer.content, threads=threads)
 
@@ -150,6 +151,7 @@ def _add(
     if not len(chosen):
         return
     texts = [batch.texts[place] for place in chosen]
+    # A batch of megabytes: an engine's fixed cost for a call is spread over its documents.
     encoded = encoder.encode(texts)
     writer.add_batch(
         encoded.ids,
@@ -186,6 +188,7 @@ class _PairsFile:
             split = SPLITS[batch.splits[place]]
             for pair in docstring_pairs(batch.texts[place], batch.paths[place], config):
                 line = json.dumps(pair.to_json(), ensure_ascii=False)
+                # JSON writes a tab inside a string as ``\t``, so the first one ends the split.
                 self._file.write(f"{split}\t{line}\n".encode())
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ def inspect_source(
     ]
     found: dict[str, Any] = {}
     if config.quality:
+        # One column of one range at a time: a corpus has billions of rows.
         found["quality"] = {
             name: summarize(
                 read_column(file, name).to_numpy()[mask == Reason.KEPT] for file, mask in files
@@ -40,6 +41,8 @@ def inspect_source(
         }
     if config.labels is not None:
         report = inspect_labels(_labelled([file for file, _ in files]))
+        # Before anything of this phase is written: a source that fails leaves nothing to go on
+        # with.
         report.check(config.labels, "data.labels")
         found["labels"] = asdict(report)
     return found

@@ -124,6 +124,7 @@ class LabelReport:
             [],
             "Leave out some of them, or add documents with other labels.",
         )
+        # Only labels that occur can be too rare: which ones there should be, nobody has said.
         low, count = config.min_label_fraction, self.labels[least]
         if low is not None and count < low * self.labelled:
             raise DataError(
@@ -145,6 +146,7 @@ def inspect_labels(documents: Iterable[Labelled]) -> LabelReport:
     values = _Values()
     for document in documents:
         report.documents += 1
+        # A label of spaces is a cell left blank in some table, not a class.
         label = (document.label or "").strip()
         if not label:
             report.missing += 1
@@ -153,6 +155,7 @@ def inspect_labels(documents: Iterable[Labelled]) -> LabelReport:
             continue
         labels[label] += 1
         values.add(document.digest, label, document.path)
+    # Equal counts by name: the record must not depend on the order of the documents.
     report.labels = dict(sorted(labels.items(), key=lambda item: (-item[1], item[0])))
     report.conflicting, report.conflicts = values.conflicting, values.conflicts
     return report

@@ -67,6 +67,7 @@ def _batches(
     names: list[str] = []
     size = 0
     for document, _ in clean_range(config, planned, cleaner, tally):
+        # Read all the same: which split a text is in is known only once it is cleaned.
         if document.split != split:
             continue
         texts.append(document.text)

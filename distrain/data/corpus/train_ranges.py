@@ -51,6 +51,8 @@ class MakeTrainRange:
         planned = _load(self.plan).of_source(self.source)[number]
         tokenizer, encoder = _engine(self.tokenizer, self.encoder)
         cleaner = Cleaner(self.config.of_source(self.source))
+        # The same function for every rank and restart: whoever makes the range makes the same
+        # bytes.
         encoded, names, counts = tokenize_range(self.config, planned, cleaner, encoder)
         origin = Origin(tokenizer, self.corpus, self.encoder, _load(self.plan).settings)
         with ShardWriter(
@@ -72,5 +74,7 @@ def _load(path: Path) -> InputPlan:
 def _engine(path: Path, name: str) -> tuple[Tokenizer, Encoder]:
     tokenizer = Tokenizer.load(path)
     engine, _, version = name.partition(" ")
+    # What was checked is known from the prepare stage; here only name and version count.
     report = EngineReport(engine, version, version)
+    # One thread: each rank makes ranges in a process of its own, beside the training.
     return tokenizer, open_encoder(report, tokenizer.content, threads=1)

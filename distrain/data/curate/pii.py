@@ -45,6 +45,7 @@ def replace_pii(text: str, config: PiiConfig) -> str:
     """Replace what the section names; the same text again if there is nothing."""
     if config.emails and "@" in text:
         text = _replace_emails(text)
+    # Before phone numbers: behind a plus sign, a card's number has the form of one.
     if config.card_numbers:
         text = _CARD.sub(_replace_card, text)
     if config.phone_numbers and "+" in text:

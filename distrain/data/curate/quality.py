@@ -41,6 +41,7 @@ def quality_figures(view: TextView) -> dict[str, float]:
     proper = words.lexical
     total, count = proper.size, int(proper.sum())
     ellipses = text.count("...") + text.count("\u2026")
+    # Hashes stand for the words: no string is made for any of these figures.
     lower = words.lower_hashes[proper]
     lines = view.lines
     figures = (
@@ -97,6 +98,7 @@ def summarize(values: Iterable[NDArray[np.float32]]) -> Summary:
     documents = int(bins.sum())
     if not documents:
         return Summary(0, 0.0, {})
+    # The value of a document, never one between two: half a word or half a line is none.
     ranks = np.ceil(np.array(QUANTILES) * documents).astype(np.int64)
     places = np.searchsorted(np.cumsum(bins), ranks).astype(np.uint32) << _SHIFT
     found = places.view(np.float32).tolist()

@@ -105,6 +105,7 @@ def publish_each(
         )
     for split, sources in names.items():
         for source in sources:
+            # Digests are compared before the upload: a damaged shard must not be spread.
             yield _Upload(store, folder, check_split(folder, split, source), settings).run()
     patient = _PatientStore(store, settings.timeout_s)
     for name in TOKENIZER_FILES:
@@ -162,9 +163,11 @@ class _Upload:
     def _known_table(self) -> list[NDArray[np.void] | None]:
         """Return the parts of the table that a finished or unfinished upload left, by shard."""
         shards = self.manifest.shards
+        # No manifest: an upload that was cut off has left a part of the table for each whole shard.
         if self.patient.size(MANIFEST) < 0:
             return [self._read_table(_table_name(shard), shard) for shard in shards]
         content = self.patient.read(MANIFEST)
+        # Cut off while the manifest was written over, by a store that shows half an object.
         if not is_whole_manifest(content):
             return [None] * len(shards)
         there = parse_manifest(content.decode(), f"{self.store.url}/{MANIFEST}")
@@ -253,6 +256,7 @@ class _ShardUpload:
         """Upload the object once; returns the shard's part of the table."""
         table = np.empty(len(self._digests) // DIGEST_BYTES, TABLE_ENTRY)
         table["digest"] = np.frombuffer(self._digests, "V16")
+        # One for all blocks: each call writes a frame of its own.
         compressor = zstandard.ZstdCompressor(level=LEVEL)
         with self._file.open("rb") as source, self._store.writing(self._name) as target:
             for entry in range(len(table)):

@@ -31,6 +31,7 @@ def list_remote_sources(store: RemoteStore, split: str, *, timeout_s: float) -> 
     Raises:
         DataError: Nothing was published there, or nothing of this split, or it is not readable.
     """
+    # The list is asked and not the store: many cannot list what they hold.
     names = read_published(store, timeout_s=timeout_s).get(split, [])
     if not names:
         raise DataError(
@@ -76,6 +77,7 @@ def read_tokenizer_files(store: RemoteStore, *, timeout_s: float) -> dict[str, b
     Raises:
         DataError: They are not there, or not readable.
     """
+    # One for all files: whoever waits gave a time for the tokenizer, not for each of its parts.
     deadline = time.monotonic() + timeout_s
     there: dict[str, bytes] = {}
     for name in TOKENIZER_FILES:

@@ -62,6 +62,7 @@ class ShardBlocks:
         return len(self._table)
 
     def __getitem__(self, number: int) -> Block:
+        # Kept, because neighbouring samples ask for the same block over and over.
         block = self._made.get(number)
         if block is None:
             block = self._made[number] = self._make(number)
@@ -79,6 +80,7 @@ class ShardBlocks:
         whole = self._record.tokens * np.dtype(manifest.dtype).itemsize
         return Block(
             key=self._table["digest"][number].tobytes().hex(),
+            # The last block of a shard is shorter.
             size_bytes=min(size, whole - number * size),
             store=self._store,
             name=stored_name(f"{name}.bin", manifest.storage),
@@ -111,6 +113,7 @@ class RemoteShard:
         self._blocks = ShardBlocks(store, manifest, record, table)
         self.ends_block = whole_file(store, manifest, f"{record.name}.idx")
         self._cache = cache
+        # As the bytes lie there, whatever the byte order of this machine.
         self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
         self._block_tokens = manifest.block_bytes // self._dtype.itemsize
 
@@ -126,6 +129,7 @@ class RemoteShard:
             DataError: A block is not there, is damaged, or did not come in time.
         """
         size = self._block_tokens
+        # Views of mapped blocks; only a read across two of them copies.
         parts = [
             self._cache.get(self._blocks[number]).view(self._dtype)[
                 max(0, start - number * size) : stop - number * size
@@ -141,6 +145,7 @@ class RemoteShard:
         return [self._blocks[number] for number in self._numbers(start, stop)]
 
     def _numbers(self, start: int, stop: int) -> range:
+        # Like a slice, which may ask beyond the end.
         stop = min(stop, self.num_tokens)
         if stop <= start:
             return range(0)
@@ -155,6 +160,7 @@ class RemoteSplit(ShardedTokens):
         self.manifest = manifest
         self._store = store
         self._cache = cache
+        # 20 bytes for each block of 4 MiB: whole in memory, even of many terabytes.
         table = cache.get(table_block(store, manifest)).view(TABLE_ENTRY)
         shards, first = [], 0
         for record in manifest.shards:
@@ -192,6 +198,7 @@ def open_remote_split(
         PreflightError: The test split is asked for by another stage than ``evaluate``.
         DataError: It is not there, or not readable.
     """
+    # Before the manifest is asked for: the guard holds for a split at a URL as well.
     check_access(store.url, split, source, stage_kind=stage_kind)
     timeout_s = cache.settings.stall_deadline_s
     manifest = read_source_manifest(store, split, source, timeout_s=timeout_s)
@@ -206,6 +213,7 @@ def num_blocks(manifest: Manifest, record: ShardRecord) -> int:
 
 def whole_file(store: RemoteStore, manifest: Manifest, name: str) -> Block:
     """Return one of the manifest's files, other than a ``.bin``, as a block."""
+    # Names are compressed as they are; of the rest, document ends are what readers download.
     is_compressed = manifest.storage == "zstd" and name.endswith(".idx")
     return Block(
         key=manifest.files[name].digest,
@@ -226,6 +234,7 @@ def table_block(store: RemoteStore, manifest: Manifest) -> Block:
     Raises:
         DataError: The source was copied there, not published.
     """
+    # Shards copied by other means are whole, but nothing tells where a block begins in them.
     if manifest.block_table is None:
         raise DataError(
             f"{store.url}/{MANIFEST}",

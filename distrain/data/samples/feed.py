@@ -106,6 +106,7 @@ class Feed:
         buffer = RowBuffer(len(samples), self.sequence_length)
         plan = self.plan
         sources, n = plan.draw(samples)
+        # Each source fills its rows of one buffer: samples are put together without another copy.
         for number in set(sources.tolist()):
             (rows,) = np.nonzero(sources == number)
             self.streams[plan.names[number]].fill(buffer, rows, n[rows])

@@ -144,6 +144,8 @@ class Loader:
     def _share(self, step: int) -> tuple[int, int, int, int]:
         """Return a step's first sample and size, and first sample and size of this rank's part."""
         first, size = self.feed.schedule.samples_of(step)
+        # An uneven cut would give ranks different numbers of microbatches, and hang the shorter
+        # ones.
         share, rest = divmod(size, self.dp_size)
         if rest:
             raise ValueError(f"a batch of {size} samples for {self.dp_size} ranks")
@@ -166,6 +168,7 @@ class Loader:
         steps = range(start_step, sys.maxsize if stop_step is None else stop_step)
         if not steps:
             return
+        # This rank's own samples only: each rank looks ahead for itself, into the node's one cache.
         with fetch_ahead(self.feed, map(self._samples, steps)):
             if self.prefetch == 0:
                 yield from map(self.batch_at, steps)

@@ -166,6 +166,8 @@ def apportion(weights: tuple[int, ...], seats: int) -> tuple[int, ...]:
     # Fewer than all seats, whatever the rounding: each source is less than half a seat off.
     sure = max(0, 2 * seats - len(weights))
     counts = [(sure * weight + total) // (2 * total) for weight in weights]
+    # Fractions, as two prices that differ in the last bit would be ordered by rounding, and the
+    # same weights on another machine might be dealt out otherwise.
     queue = [
         (Fraction(2 * count + 1, weight), number)
         for number, (count, weight) in enumerate(zip(counts, weights, strict=True))

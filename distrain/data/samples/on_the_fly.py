@@ -178,6 +178,7 @@ class OnTheFlyStream:
                 self.order, known.num_samples, known.ranges == len(self.ranges.order)
             )
             # Where a sample of a window lies depends on nothing behind the window.
+            # Once all ranges are there, any ``n`` can be answered.
             needed = 1 if order.is_whole else (n // self._window + 1) * self._window
             if known.dataset is not None and order.known >= needed:
                 return known.dataset, order
@@ -211,6 +212,8 @@ class OnTheFlyStream:
             self._known = _Known(self._dataset(), known.ranges + 1)
 
     def _dataset(self) -> Dataset | None:
+        # Anew for each range, around the same arrays: other threads may still read from the old
+        # one.
         tokens = ShardedTokens(tuple(self._shards), eos_id=self._eos_id)
         if not tokens.num_tokens:
             return None

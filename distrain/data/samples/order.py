@@ -56,6 +56,7 @@ class Order:
         """
         if n.size and n.min() < 0:
             raise ValueError(f"sample {n.min()}: no such sample")
+        # Samples of one request may lie on both sides of an epoch's end, where the keys change.
         epochs, places = np.divmod(n.astype(np.int64), self.num_samples)
         indices = np.empty_like(places)
         for epoch in _distinct(epochs):
@@ -105,6 +106,7 @@ class Order:
         """Return keys and number of the blocks, the short one's slot, and what it lacks."""
         keys = self._keys("epoch", epoch, "blocks")
         count = -(-self.num_samples // self.block_samples)
+        # The last block alone may be short, and the permutation decides where it comes.
         slot = int(unpermute(keys, np.array([count - 1]), count)[0])
         return keys, count, slot, count * self.block_samples - self.num_samples
 
@@ -174,6 +176,7 @@ def in_windows(
     move = unpermute if back else permute
     numbers = places // window
     moved = np.empty_like(places)
+    # A key for each stretch: with one for all, every window would be mixed in the same way.
     for number in _distinct(numbers):
         chosen = numbers == number
         first = number * window

@@ -134,6 +134,8 @@ def open_pack(
     # First what it is for: a plan of another length is whole, but not wanted here.
     _check_purpose(path, header, digest, length, window_documents)
     _check_content(path, header, mapped, verify=verify)
+    # Views of the mapping, which they keep alive: ranks of a node share its pages, and a plan of
+    # any size opens at once.
     starts_at = HEADER_BYTES + 8 * (header.bins + 1)
     return PackPlan(
         header.length,
@@ -171,7 +173,9 @@ def ensure_packs(
             folder for ``PATIENCE_S``.
     """
     if digests is None:
+        # Of prepared shards the manifest knows them; here all ends are read.
         digests = [ends_digest(shard.ends) for shard in tokens.shards]
+    # By place in the stream, not by name: foreign shards of several folders may be called alike.
     paths = [folder / f"{number:05d}.pack" for number in range(len(tokens.shards))]
     # A file comes by renaming, so one that exists is whole: the usual start takes no lock.
     if not all(path.exists() for path in paths):

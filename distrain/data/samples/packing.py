@@ -138,6 +138,7 @@ def plan_best_fit(
         stops = ends[first : first + window_documents].astype(np.int64)
         windows.append(_plan_window(begin, stops, length))
         begin = int(stops[-1])
+    # A shard may have no document at all, and then no window to take the three columns from.
     counts, starts, lengths = (
         np.concatenate(parts) if parts else np.empty(0, np.int64)
         for parts in (list(zip(*windows, strict=True)) or [(), (), ()])

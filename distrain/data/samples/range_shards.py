@@ -177,6 +177,7 @@ class RangeShards:
         while not is_done():
             if self._closed:
                 raise RuntimeError(f"closed while {self.make.title(number)} was waited for")
+            # Of the attempt that was made for this wait: older ones were dropped when it began.
             if number in self._errors:
                 raise self._errors[number]
             waited = time.monotonic() - started

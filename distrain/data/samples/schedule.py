@@ -148,6 +148,7 @@ class SamplePlan:
 
         n counts the samples of a source over the whole run, all epochs.
         """
+        # Most runs: one source, nothing changed, so g and n are the same number.
         if len(self._first_samples) == 1 and len(self.names) == 1:
             return np.zeros_like(samples), samples
         sources, numbers = np.empty_like(samples), np.empty_like(samples)

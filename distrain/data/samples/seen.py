@@ -67,6 +67,7 @@ class SeenSource:
             dataset, order = stream.dataset, stream.order
         elif isinstance(stream, OnTheFlyStream):
             dataset, order = stream.reach(read - 1)
+        # Pairs have no documents to be looked up.
         if not isinstance(dataset, Cut):
             raise TypeError(f"{type(stream).__name__}; expected a stream of documents")
         return cls(dataset, order)
@@ -147,6 +148,7 @@ class Ledger:
                 numbers.tolist(), starts.tolist(), lengths.tolist(), strict=True
             ):
                 if n < consumed:
+                    # A document may lie in several samples, which the mixture may read far apart.
                     g = self.plan.find(source, n)
                     first = start - begin
                     found.append(
@@ -167,6 +169,7 @@ def pieces_of(dataset: Cut, indices: Ints) -> Pieces:
 
     A piece holds the inputs that have a target; see ``packing``.
     """
+    # A packed sample is made of such pieces; others have to be cut where documents end.
     if isinstance(dataset, PackedDataset):
         return dataset.index.pieces_of(indices)
     parts = [

@@ -49,6 +49,7 @@ def shuffle_prompts(pairs: Sequence[Pair], seed: int) -> list[Pair]:
     count = len(pairs)
     if count < 2:
         raise ValueError(f"{count} pairs; shuffling prompts needs two")
+    # One circle through all pairs: a plain permutation may leave a pair its own prompt.
     circle = permute(round_keys(seed, "prompts"), np.arange(count), count)
     donor = dict(zip(circle.tolist(), np.roll(circle, -1).tolist(), strict=True))
     return [

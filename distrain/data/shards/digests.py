@@ -45,6 +45,7 @@ def record_of(content: bytes | memoryview, block_bytes: int = BLOCK_BYTES) -> Fi
 
 def block_digests(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
     """Yield the digest of each block of a file. Hashing and reading hold no interpreter lock."""
+    # One buffer, filled again and again: a file of any size is hashed in the memory of a block.
     buffer = bytearray(block_bytes)
     view = memoryview(buffer)
     with path.open("rb", buffering=0) as stream:
@@ -65,6 +66,7 @@ class BlockHasher:
         """Show the next bytes."""
         view = memoryview(content)
         while len(view):
+            # Blocks count from the beginning of the file, in whatever pieces it is shown.
             room = self.block_bytes - self.size_bytes % self.block_bytes
             part, view = view[:room], view[room:]
             self._block.update(part)

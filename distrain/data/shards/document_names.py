@@ -61,6 +61,7 @@ class DocumentNames:
     def like(self, name: str) -> list[str]:
         """Return a few names that may have been meant: those of files that are spelt alike."""
         by_file: dict[str, list[str]] = {}
+        # Bounded: it is a hint beside an error, and similarity takes time for each name.
         for _, known in islice(self._all(), COMPARED_NAMES):
             by_file.setdefault(PurePosixPath(known).name, []).append(known)
         files = difflib.get_close_matches(PurePosixPath(name).name, by_file, SHOWN_NAMES)

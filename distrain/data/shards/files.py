@@ -19,6 +19,8 @@ class HashingFile:
     """A file that knows size and digests of what was written, and is on disk once closed."""
 
     def __init__(self, path: Path, block_bytes: int = BLOCK_BYTES) -> None:
+        # Never over a file that is there: two writers in one folder would each believe their
+        # digests.
         self._stream: BinaryIO = path.open("xb")
         self._hasher = BlockHasher(block_bytes)
 
@@ -80,6 +82,7 @@ class OpenShard:
 
     def finish(self) -> tuple[ShardRecord, dict[str, FileRecord]]:
         """Complete the files; returns what belongs into the manifest."""
+        # Of the blocks of the ``.bin`` only: the other files are read whole.
         digests = self._file.digests
         records = {f"{self._name}.bin": self._file.close()}
         ends = np.concatenate(self._ends)

@@ -163,6 +163,7 @@ def check_access(folder: Path | str, split: str, source: str, *, stage_kind: str
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r}; expected one of {', '.join(SPLITS)}")
+    # Names become folders: neither ``..`` nor a slash may get into a path.
     if not SOURCE_NAME.fullmatch(source):
         raise ValueError(f"source {source!r}; expected letters, digits, '_', '-' and '.'")
     if split == TEST_SPLIT and stage_kind != TEST_STAGE_KIND:
@@ -188,7 +189,10 @@ def check_split(
     except FileNotFoundError:
         raise missing(path, folder, split, source) from None
     manifest = parse_manifest(text, path / MANIFEST)
+    # A manifest is whole wherever it is copied to: the test split must not pass for train.
     check_names(manifest, split, source, path / MANIFEST)
+    # A published copy in a local folder: its blocks have to be decompressed, which a mapping
+    # cannot.
     if manifest.storage != "raw":
         raise DataError(
             str(path / MANIFEST),

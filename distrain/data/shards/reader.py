@@ -82,6 +82,7 @@ class ShardedTokens:
         """Cut [start, stop) of the stream at shards: (shard, first, end within it)."""
         stop = min(stop, self.num_tokens)
         parts = []
+        # To the right: an empty shard begins at the same token as the one after it.
         number = bisect_right(self.first_token, start) - 1
         while start < stop:
             first, end = self.first_token[number], self.first_token[number + 1]
@@ -149,6 +150,8 @@ def check_tokenizer(split: Split, fingerprint: str) -> None:
     Raises:
         DataError: They are another one's, so each id would mean another text.
     """
+    # Ids below the vocabulary's size decode to something under any tokenizer: nothing else would
+    # show.
     found = split.manifest.tokenizer
     if found != fingerprint:
         raise DataError(

@@ -100,6 +100,7 @@ class ShardWriter:
         vocab_size = origin.tokenizer.vocab_size
         self._counts = np.zeros(vocab_size, np.int64)
         self._text_bytes = 0
+        # By the vocabulary, not by the ids that occur: shards of one tokenizer have one type.
         dtype = np.dtype("<u2" if vocab_size <= UINT16_IDS else "<u4")
         self._sequence = ShardSequence(self._folder, dtype, shard_tokens, block_bytes)
         self._pending = _Pending()
@@ -161,6 +162,7 @@ class ShardWriter:
             DataError: An id is not in the vocabulary.
             ValueError: The lengths do not fit, or names or columns come only now and then.
         """
+        # Documents that came one by one go before this batch.
         self._write_pending()
         self._count_in_range(len(ends))
         self._write(ids, ends, text_bytes, names, columns)
@@ -213,6 +215,7 @@ class ShardWriter:
 
     def commit(self) -> Manifest:
         """Make the source exist in its split, in place of anything that had its name."""
+        # Order matters from here on: whatever the manifest names must be on the disk before it.
         self._write_pending()
         self._sequence.finish()
         counts = self._folder / TOKEN_COUNTS
@@ -227,6 +230,7 @@ class ShardWriter:
             self._pairs = None
         manifest = self._manifest()
         record = HashingFile(self._folder / MANIFEST)
+        # Last of all files: a folder without it is no source.
         record.write(manifest.to_text().encode())
         record.close()
         sync(self._folder)

@@ -27,6 +27,7 @@ class DatasetsReader:
         Raises:
             DataError: A path names nothing, or a place that is not on this machine.
         """
+        # The library would download them by its own rules, without our retries and versions.
         remote = [path for path in self.source.paths if protocol_of(path) is not None]
         if remote:
             raise DataError(

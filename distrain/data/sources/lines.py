@@ -81,6 +81,7 @@ def read_lines(stream: BinaryIO, limit: int, length: int | None = None) -> Itera
     """
     done = 0
     while length is None or done < length:
+        # One byte more than allowed tells a line that is too long from one that just fits.
         line = stream.readline(limit + 1)
         if not line:
             return
@@ -135,6 +136,8 @@ def _from_json(line: bytes, name: str, source: StoreSection) -> Document | Broke
     if _orjson_or_none is not None:
         loads: Callable[[bytes], Any] = _orjson_or_none.loads
         try:
+            # A record without the field is a finding and no error: ``json`` is not asked about it
+            # again.
             return _from_record(loads(line), name, source)
         except ValueError:
             pass

@@ -103,6 +103,7 @@ def group_files(files: Iterable[InputFile], range_bytes: int) -> Iterator[InputF
     run: list[InputFile] = []
     size = 0
     for file in files:
+        # A big file always ends the run before it, so ranges keep the order of the files.
         if run and size + file.size > range_bytes:
             yield InputRange(tuple(run))
             run, size = [], 0

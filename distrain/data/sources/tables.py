@@ -36,6 +36,7 @@ def read_parquet(
     except (pyarrow.ArrowException, OSError):
         yield Broken(file.url, "damaged")
         return
+    # Other columns are never read: in Parquet they lie apart, and may be far larger than the text.
     columns = check_columns(table.schema_arrow.names, file.url, source)
     stop = table.num_row_groups if part.stop is None else part.stop
     first = part.first_row
@@ -71,6 +72,7 @@ def cut_parquet(stream: BinaryIO, range_bytes: int) -> list[tuple[int, int, int]
     start = first_row = rows = size = 0
     for group in range(metadata.num_row_groups):
         rows += metadata.row_group(group).num_rows
+        # From the footer alone: nothing has to be decompressed to cut a file.
         size += metadata.row_group(group).total_byte_size
         if size >= range_bytes or group == metadata.num_row_groups - 1:
             cuts.append((start, group + 1, first_row))
@@ -92,6 +94,8 @@ def read_arrow(
     row = 0
     try:
         for batch in _arrow_batches(stream, file.url, source):
+            # A file may be one batch of millions of rows: not all of them become Python strings at
+            # once.
             for offset in range(0, batch.num_rows, BATCH_ROWS):
                 some = batch.slice(offset, BATCH_ROWS)
                 yield from from_columns(some, row, file.url, source)
@@ -264,4 +268,5 @@ def check_columns(names: list[str], url: str, source: StoreSection) -> list[str]
                 "a field of the rows",
                 f"Set data.source.{setting} to one of: {shown}.",
             )
+    # Each once, as text and label may be one column.
     return list(dict.fromkeys(column for column in wanted.values() if column is not None))

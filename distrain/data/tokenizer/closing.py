@@ -29,6 +29,7 @@ def close_tokenizer(tokenizer_json: str, raw: tokenizers.Tokenizer, where: str) 
     leaking = leaking_tokens(raw)
     if not leaking:
         return tokenizer_json
+    # A copy: the user's own file stays as it is, and so does what it is known by.
     content = json.loads(tokenizer_json)
     steps = [step for step in (content["pre_tokenizer"], _cut_in(leaking)) if step]
     content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}

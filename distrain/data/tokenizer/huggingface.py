@@ -33,6 +33,7 @@ def save_huggingface(
         **_named_tokens(tokenizer),
         "chat_template": chat_template(tokenizer),
     }
+    # A user's own limit stays, unless the caller knows the model's.
     if model_max_length is not None:
         config["model_max_length"] = model_max_length
     special = _read(source.parent / SPECIAL_TOKENS_MAP) | _named_tokens(tokenizer)
@@ -56,6 +57,7 @@ def copy_tokenizer(tokenizer_json: Path, folder: Path) -> None:
 
 def chat_template(tokenizer: Tokenizer) -> str:
     """Return the Jinja form of how ``prompts`` lays out a pair."""
+    # Quoted as JSON, which Jinja reads alike: names may hold quotes.
     eos = json.dumps(tokenizer.name_of(tokenizer.eos_id))
     if tokenizer.has_chat_tokens:
         user, assistant = json.dumps(USER), json.dumps(ASSISTANT)

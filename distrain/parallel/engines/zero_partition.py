@@ -126,6 +126,7 @@ class ShardedPartition:
         self._zero._partition_all_parameters()
         for group in range(len(self.masters)):
             self._zero._reassign_or_swap_out_partitioned_parameters(group)
+        # Small ones stay gathered between steps: what they hold now is from before the load.
         persistent = self._zero.persistent_parameters
         if persistent:
             persistent[0].all_gather(persistent)

@@ -23,6 +23,7 @@ def c4(view: TextView, config: C4Config) -> TextView | str | None:
     kept = []
     for found in view.text.split("\n"):
         line = _keep_line(found.strip(), config)
+        # What is dropped here is not judged below: it has no part in the text any more.
         if line is None:
             continue
         if watch.is_needed:

@@ -24,6 +24,7 @@ def gopher_quality(view: TextView, config: GopherQualityConfig) -> str | None:
 
 def _fails_words(view: TextView, config: GopherQualityConfig) -> str | None:
     words = view.split
+    # Counts and lengths are of words proper; ratios are to all words, punctuation among them.
     total, proper = words.lengths.size, int(words.lexical.sum())
     if proper < config.min_words:
         return "min_words"

@@ -50,6 +50,7 @@ def _fails_parts(view: TextView, config: GopherRepetitionConfig) -> str | None:
         duplicates = len(parts) - len(set(parts))
         if duplicates / max(len(parts), 1) > max_fraction:
             return f"max_duplicate_{kind}_fraction"
+        # Without repeated parts there are no repeated characters: most texts end here.
         if duplicates and duplicate_characters(parts) / len(view.text) > max_character_fraction:
             return f"max_duplicate_{kind}_character_fraction"
     return None
@@ -70,6 +71,7 @@ class Repeats:
 
 
 def _fails_ngrams(view: TextView, config: GopherRepetitionConfig) -> str | None:
+    # Characters before each word: those of any run of words are then one subtraction.
     characters = np.concatenate([[0], np.cumsum(view.split.lengths)])
     total = max(len(view.text), 1)
     for repeats in _repeats(view.word_hashes, LONGEST):
@@ -135,6 +137,7 @@ def _duplicate(repeats: Repeats, characters: Positions) -> int:
     for place, key, length in zip(
         repeats.places.tolist(), repeats.hashes.tolist(), lengths, strict=True
     ):
+        # Inside the repeat that was counted last: its characters must not count twice.
         if place < after:
             continue
         if key in seen:

@@ -59,6 +59,7 @@ class BlockCache:
         self.settings = settings or CacheSettings()
         folder = self.settings.folder
         try:
+            # For this user alone: what a run trains on may be private, and the disk is shared.
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.directory = CacheDirectory(folder, self.settings.limit())
         except OSError as error:
@@ -161,6 +162,7 @@ class BlockCache:
         content = self.directory.open(block.key)
         if content is None:
             return None
+        # Each time a process maps a block: they are not synced, so a crash may have cut one.
         if not block.is_content(content.data):
             log.warning(
                 "%s was damaged in the cache (%s); it is downloaded again",

@@ -60,11 +60,13 @@ class Block:
         else:
             stop = self.first_byte + self.stored_bytes
             stored = self.store.read(self.name, self.first_byte, stop)
+        # Some stores answer with less than was asked, and without an error.
         if self.stored_bytes is not None and len(stored) != self.stored_bytes:
             return None
         if not self.is_compressed:
             return stored if self.is_content(stored) else None
         try:
+            # A new one each time: it must not be shared by threads.
             content = zstandard.ZstdDecompressor().decompress(
                 stored, max_output_size=self.size_bytes
             )

@@ -44,6 +44,7 @@ class LookAhead:
         self._is_closed = False
         self._changed = threading.Condition()
         self._threads = [
+            # Daemons: a download that hangs must not keep a process from its end.
             threading.Thread(target=self._work, name=f"look-ahead-{number}", daemon=True)
             for number in range(threads)
         ]

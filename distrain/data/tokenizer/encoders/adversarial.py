@@ -55,6 +55,7 @@ def adversarial_texts(tokenizer_json: str, *, fuzz: int = 1000) -> list[str]:
     """
     content: dict[str, Any] = json.loads(tokenizer_json)
     vocab = content["model"]["vocab"]
+    # Sorted: the order of a vocabulary in the file must not change which strings are drawn.
     pieces = sorted(entry[0] for entry in vocab) if isinstance(vocab, list) else sorted(vocab)
     added = [token["content"] for token in content.get("added_tokens") or ()]
     # Its own generator: the strings are the same in every process, whatever else draws numbers.

@@ -75,6 +75,7 @@ def open_encoder(report: EngineReport, tokenizer_json: str, *, threads: int = 1)
         DataError: It is not installed here, or in a version that was not checked.
     """
     encoder = load_engine(report.engine, tokenizer_json, threads=threads)
+    # Equal ids were seen with one version: another one may split a word in another place.
     if encoder.version != report.version:
         raise DataError(
             SETTING,

@@ -122,6 +122,7 @@ def vocab_size_of(content: Mapping[str, Any]) -> int:
     """Return the number that all ids of a parsed ``tokenizer.json`` are below."""
     vocab = content["model"]["vocab"]
     highest = len(vocab) - 1 if isinstance(vocab, list) else max(vocab.values(), default=-1)
+    # Added tokens may lie above the model's own vocabulary.
     added = (token["id"] for token in content.get("added_tokens") or ())
     return int(max(highest, *added, -1)) + 1
 
@@ -129,6 +130,7 @@ def vocab_size_of(content: Mapping[str, Any]) -> int:
 def plain_content(tokenizer_json: str) -> dict[str, Any]:
     """Parse a ``tokenizer.json`` without what cuts, fills up or frames a text."""
     content: dict[str, Any] = json.loads(tokenizer_json)
+    # What a file says of these is for models of its maker: documents must come through whole.
     return {**content, "truncation": None, "padding": None, "post_processor": None}
 
 
@@ -138,6 +140,7 @@ def cut(texts: Sequence[str], parts: int) -> list[Sequence[str]]:
         return [texts]
     until = np.array(list(accumulate(len(text) for text in texts)))
     wanted = until[-1] * np.arange(1, parts) / parts
+    # A set, because one long text may take several cuts to itself.
     cuts = sorted({0, *(np.searchsorted(until, wanted) + 1).tolist(), len(texts)})
     return [texts[start:end] for start, end in pairwise(cuts)]
 
