@@ -28,7 +28,7 @@ class Job(Protocol[ResultT_co]):
 
     @property
     def title(self) -> str:
-        """What the job does to which range, for messages: ``cleaning range 3 of web (a.txt)``."""
+        """Name of the job and its range in messages: ``cleaning range 3 of web (a.txt)``."""
         ...
 
     def run(self) -> ResultT_co:

@@ -183,7 +183,7 @@ class Llama(CausalLM):
 
 
 def document_mask(document_ids_BT: Tensor) -> Tensor:
-    """Tell which key each query may see: no later one, and only of its own document.
+    """Return which keys each query may attend to: no later one, and only of its own document.
 
     A position always sees itself, padding too, so no row of the softmax is empty.
 

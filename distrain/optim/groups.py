@@ -1,4 +1,4 @@
-"""Which parameters are trained, and which of them decay."""
+"""Parameter groups: the parameters that are trained, with and without weight decay."""
 
 from collections.abc import Iterable
 from typing import TypedDict
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class ParameterGroup(TypedDict):
-    """What torch's optimizers take as one group."""
+    """One parameter group, as torch's optimizers take it."""
 
     params: list[nn.Parameter]
     weight_decay: float

@@ -23,7 +23,7 @@ def cosine(step: int, total_steps: int, config: LrSchedulerConfig) -> float:
 
 
 def wsd(step: int, total_steps: int, config: LrSchedulerConfig) -> float:
-    """Stay, then fall linearly over the last ``decay_steps`` (MiniCPM, arXiv 2404.06395)."""
+    """Hold, then fall linearly over the last ``decay_steps`` (MiniCPM, arXiv 2404.06395)."""
     decay_steps = config.decay_steps or max(1, total_steps // 10)
     # A decay longer than the run would begin in the warm-up.
     decay_steps = max(1, min(decay_steps, total_steps - config.warmup_steps))
@@ -32,7 +32,7 @@ def wsd(step: int, total_steps: int, config: LrSchedulerConfig) -> float:
 
 
 def constant(step: int, total_steps: int, config: LrSchedulerConfig) -> float:
-    """Stay."""
+    """Keep the peak."""
     return 1.0
 
 
@@ -40,7 +40,7 @@ SCHEDULES: dict[str, LrSchedule] = {"cosine": cosine, "wsd": wsd, "constant": co
 
 
 def lr_at(step: int, total_steps: int, optimizer_lr: float, config: LrSchedulerConfig) -> float:
-    """Give the learning rate of one update.
+    """Return the learning rate of one update.
 
     Warm-up is linear: update s of w has ``(s + 1) / (w + 1)`` of the peak, so the first is not
     wasted on 0 and the first one after it has the whole peak.

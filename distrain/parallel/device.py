@@ -1,4 +1,4 @@
-"""Which device a rank uses, and how precise to be on it."""
+"""Choose the device of a rank, and the precision of its forward and backward pass."""
 
 import os
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What an engine is given: how to make the model and its optimizer, on which device, how precise.
+"""The input of an engine: how to make model and optimizer, the device, and the precision.
 
 The model is single-device code. It is made here, either at once or on the meta device, where it
 costs no memory until the engine has cut it into shards.
@@ -31,7 +31,7 @@ class ModelSpec:
             whatever the engine; a parameter may be a DTensor.
         build_optimizer: Makes the optimizer from (name, parameter) pairs, frozen ones included.
             The names are the model's own.
-        block_class: What FSDP2 gathers at a time.
+        block_class: The modules that FSDP2 gathers one at a time.
         device: Of this rank.
         precision: Of forward and backward. Master weights are fp32, or fp64 under ``"fp64"``.
         reshard_after_forward: Of FSDP2: free a block's gathered parameters after its forward pass.

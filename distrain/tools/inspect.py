@@ -1,4 +1,4 @@
-"""What ``distrain data inspect`` and ``verify`` say about tokens on disk, as plain records."""
+"""Records of tokens on disk for ``distrain data inspect`` and ``verify``."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +67,7 @@ def describe_published(url: str) -> Iterator[Record]:
 
 
 def describe_manifest(path: str, manifest: Manifest) -> Record:
-    """Return what a manifest alone says of its source."""
+    """Return the record of a source that its manifest alone gives."""
     return {
         "path": path,
         "format": "distrain",
@@ -138,7 +138,7 @@ def open_foreign(target: ForeignFiles) -> ForeignTokens:
 
 @dataclass(frozen=True)
 class Verified:
-    """What reading a part again showed.
+    """The result of reading a part again.
 
     Args:
         files: That were read.

@@ -130,7 +130,7 @@ def of_document(reading: StageReading, wanted: str) -> Iterator[Record]:
 def _listed(
     reading: StageReading, parts: Sequence[DocumentPart]
 ) -> Iterator[tuple[DocumentPart, Record]]:
-    """Yield each part with what both commands say of it."""
+    """Yield each part with the fields that both commands show."""
     for part, (first, stop) in zip(parts, reading.byte_ranges(parts), strict=True):
         yield (
             part,

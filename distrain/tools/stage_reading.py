@@ -103,7 +103,7 @@ class StageReading:
 
     @cached_property
     def feed(self) -> Feed:
-        """What makes the stage's rows.
+        """The feed that makes the stage's rows.
 
         Raises:
             DataError: Shards or settings are not those that the stage reads.
@@ -115,7 +115,7 @@ class StageReading:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """What accounts for the feed's rows, of the sources that were read so far."""
+        """The ledger of the feed's rows, over the sources that were read so far."""
         consumed = Ledger(self.feed.plan, {}).consumed(self.steps_made)
         # A source that is made on the fly and was not read yet would have to be made for it.
         sources = {

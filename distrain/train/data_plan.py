@@ -73,7 +73,7 @@ def plan_schedule(
 
 
 def check_epochs(config: PretrainDataConfig, feed: Feed, max_steps: int) -> None:
-    """See that no source is read more often than the recipe allows.
+    """Check that no source is read more often than the recipe allows.
 
     Raises:
         DataError: One would be; names the step at which it is exhausted, and the way out.

@@ -1,4 +1,4 @@
-"""Signals of the launcher become wishes in the run folder: save and end, then kill."""
+"""Turn signals of the launcher into requests in the run folder: save and end, then kill."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 class Interruptions:
     """While open, the first signal asks the run to save and end, the second to be killed.
 
-    The wish is a file, because torchrun dies of SIGUSR1 without telling its workers.
+    The request is a file, because torchrun dies of SIGUSR1 without telling its workers.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -24,7 +24,7 @@ class Interruptions:
 
     @property
     def kill(self) -> bool:
-        """Whether to wait no longer."""
+        """Whether to kill the run without waiting for its checkpoint."""
         return self.count > 1
 
     def __enter__(self) -> Self:
@@ -54,6 +54,6 @@ def _tell(text: str) -> None:
 
 
 def clear_wishes(run: RunFolder) -> None:
-    """Forget what was asked of an earlier start."""
+    """Remove the requests that were made of an earlier start."""
     for wish in (run.stop, run.yield_, run.save):
         wish.unlink(missing_ok=True)

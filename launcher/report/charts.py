@@ -64,7 +64,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Chart:
-    """What the template draws."""
+    """A chart laid out, as the template draws it."""
 
     title: str
     unit: str
@@ -103,7 +103,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class ChartSpec:
-    """What to draw.
+    """The series of a chart, and how its axis may look.
 
     Args:
         from_zero: The axis begins at zero, for quantities whose height means something.

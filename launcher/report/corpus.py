@@ -33,7 +33,7 @@ NAME_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """What became of the documents of one source.
+    """Counts of the documents of one source, kept and not kept.
 
     Args:
         kept: Documents by split.
@@ -149,7 +149,7 @@ def _source(name: str, record: Fields) -> SourceCounts:
 
 
 def _without_sources(result: Fields) -> list[SourceCounts]:
-    """Take totals for those of one source, as results had it before they told sources apart."""
+    """Take totals for those of one source, as results had it before they listed sources."""
     documents, dropped = number(result.get("documents")), _counts(result.get("dropped"))
     if documents is None and not dropped:
         return []

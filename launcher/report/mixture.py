@@ -1,4 +1,4 @@
-"""What a pretraining stage reads: its schedule, and how often each source. Pure.
+"""The schedule of a pretraining stage, and the epochs of each source. Pure.
 
 Computed from the weights in ``data.json``. The runtime holds them exactly over blocks of 2048
 samples and in a keyed order within one, so a source may be a few dozen samples off.

@@ -1,4 +1,4 @@
-"""Why documents of a source went: bars by reason, and a few of those documents. Pure.
+"""Rejected documents of a source: bars by reason, and a few of the documents. Pure.
 
 Rejected documents are strangers' text, so what is shown of them is short and obeys no command.
 """
@@ -70,7 +70,7 @@ class ReasonExamples:
 
 
 def counts_charts(stage: StageData) -> tuple[list[CountsChart], str]:
-    """Draw all sources together, if there are several, then each; say how many are left out."""
+    """Draw all sources together, if there are several, then each; also return a note."""
     sources = [source for source in read_sources(stage) if source.read > 0]
     if len(sources) > 1:
         left = len(sources) - SOURCES_DETAILED
@@ -110,7 +110,7 @@ def counts_chart(source: SourceCounts) -> CountsChart:
 
 
 def examples_shown(stage: StageData) -> tuple[list[ReasonExamples], str]:
-    """Choose examples, in turn one of each reason while there is room; say what is left out."""
+    """Choose examples, in turn one of each reason while there is room; also return a note."""
     # Counts of the whole source beside each sample: a few examples say nothing of how many there
     # are.
     documents = {

@@ -87,7 +87,7 @@ def validate(
 
 
 class _Finding:
-    """All that pydantic says about one value: a union has a say for each of its members."""
+    """All errors of pydantic about one value: a union gives one for each of its members."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ def _by_path(tree: Tree, error: ValidationError) -> dict[Path, list["ErrorDetail
 def _of_given_shape(
     tree: Tree, grouped: dict[Path, list["ErrorDetails"]]
 ) -> dict[Path, list["ErrorDetails"]]:
-    """Leave out what members of a union say that are of another shape than the value.
+    """Leave out the errors of union members that are of another shape than the value.
 
     Where one of them takes a mapping, and finds a mistake in it, it helps nobody that another one
     would take a list.
@@ -287,7 +287,7 @@ def _expectations(errors: list["ErrorDetails"]) -> list[str]:
 
 
 def describe(tree: Tree) -> str:
-    """Say what was written, in plain words."""
+    """Describe what was written, in plain words."""
     value: Any = tree.value
     if value is None:
         return "nothing" if not tree.raw else "null"

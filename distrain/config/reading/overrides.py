@@ -1,4 +1,4 @@
-"""``key=value`` on the command line: which stages it reaches, and what it puts there.
+"""``key=value`` on the command line: find the stages it reaches, and set the value there.
 
 optimizer.learning_rate=3e-4        every stage that has the setting
 sft.optimizer.learning_rate=1e-4    one stage; wins over the line above
@@ -53,7 +53,7 @@ class Override:
 
     @property
     def place(self) -> Place:
-        """Where messages point."""
+        """The place that messages point to."""
         return override_place(self.text)
 
 
@@ -205,7 +205,7 @@ def apply_to_recipe(overrides: Overrides, tree: Tree) -> Tree:
 def replaced_values(
     overrides: Overrides, own: Mapping[str, Tree], models: Mapping[str, type[Section]]
 ) -> list[str]:
-    """Say which stages' own values an override without a stage replaces."""
+    """Return a note on each override without a stage that replaces stages' own values."""
     notes = []
     for override in overrides.of_all:
         reached = [name for name in own if _has(models[name], override)]
@@ -238,7 +238,7 @@ def _is_known(override: Override) -> bool:
 
 
 def _has(model: type[Section], override: Override) -> bool:
-    """Whether a stage kind has the section, in the form that knows the key."""
+    """Return whether a stage kind has the section, in the form that knows the key."""
     section = sections_of(model).get(str(override.path[0]))
     if section is None:
         return False

@@ -10,7 +10,7 @@ from distrain.data.adapters.foreign import ForeignShard, Reading
 
 @dataclass(frozen=True)
 class Adapter:
-    """How the files of one format are found and opened.
+    """The functions that find and open the files of one format.
 
     Args:
         endings: Of the files of ids in a folder; those with the first ending that any file has.

@@ -29,7 +29,7 @@ WRITE_AGAIN = "The files are damaged: restore them from a copy, or tokenize agai
 
 @dataclass(frozen=True)
 class Metadata:
-    """What ``NAME.ds.metadata`` says."""
+    """The content of ``NAME.ds.metadata``."""
 
     tokenizer: str
     token_bytes: int

@@ -1,4 +1,4 @@
-"""What the readers of foreign token files share: the shard they make, and how they refuse a file.
+"""Shared by the readers of foreign token files: the shard they make, and how they refuse a file.
 
 A foreign file is never written to, and nothing is written beside it.
 """
@@ -94,7 +94,7 @@ class EndsCache:
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are to be read.
+    """Settings of the recipe that a reader needs.
 
     Args:
         dtype: Of one id; ``None``: as the files say.
@@ -179,7 +179,7 @@ def check_dtype(path: Path, found: str, reading: Reading) -> None:
 
 
 def empty_remark(count: int) -> tuple[str, ...]:
-    """Say how many empty documents are left out, if any."""
+    """Return the remark on empty documents that are left out, if there are any."""
     return (f"{count} empty documents left out",) if count else ()
 
 

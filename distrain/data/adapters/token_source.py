@@ -106,7 +106,7 @@ def stream_digest(stream: ShardedTokens) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a source of ready tokens holds, by split.
+    """Counts and digests of a source of ready tokens, by split.
 
     Args:
         digests: ``content_digest`` of each split that anybody but ``evaluate`` may open.

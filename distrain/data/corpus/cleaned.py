@@ -142,7 +142,7 @@ def printable(path: str) -> str:
 
 @dataclass(frozen=True)
 class Keys:
-    """What is known of the N documents of a range without their text.
+    """Digest, split and size of the N documents of a range.
 
     Args:
         digests: Shape (N, 16), uint8.

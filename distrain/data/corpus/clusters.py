@@ -32,7 +32,7 @@ class Clusters:
         self._parent: Numbers = np.arange(count, dtype=np.int64)
 
     def join(self, first: Numbers, second: Numbers) -> None:
-        """Put ``first[i]`` and ``second[i]`` in one cluster, for every i; the order is nothing."""
+        """Put ``first[i]`` and ``second[i]`` in one cluster, for every i, in any order."""
         parent = self._parent
         while first.size:
             first, second = self._roots(first), self._roots(second)

@@ -1,4 +1,4 @@
-"""What became of every document that was read, and a few examples of each reason to reject one."""
+"""Counts of the documents kept and rejected, and a few examples of each reason to reject one."""
 
 import hashlib
 from collections import Counter
@@ -54,7 +54,7 @@ class Counts:
             getattr(self, name).update(getattr(other, name))
 
     def check(self) -> None:
-        """See that no document was lost or counted twice."""
+        """Check that no document was lost or counted twice."""
         seen = self.kept.total() + self.rejected.total() + self.broken.total()
         assert self.read == seen, f"{self.read} documents read, {seen} accounted for"
         assert min(self.kept.values(), default=0) >= 0, f"fewer than none kept: {self.kept}"

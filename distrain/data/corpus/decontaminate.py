@@ -98,7 +98,7 @@ class NgramSet:
         self._table[self._place(np.asarray(hashes))] = True
 
     def contains(self, hashes: Hashes) -> NDArray[np.bool_]:
-        """Say for each hash whether it is in the set."""
+        """Return for each hash whether it is in the set."""
         found: NDArray[np.bool_] = self._table[self._place(hashes)]
         possible = np.flatnonzero(found)
         places = np.searchsorted(self._hashes, hashes[possible])
@@ -114,7 +114,7 @@ class NgramSet:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What N documents share with held-out texts.
+    """The n-grams that N documents share with held-out texts.
 
     Args:
         shared: N-grams at whose place the set has them, shape (N,), int64.
@@ -125,7 +125,7 @@ class Overlap:
     total: NDArray[np.int64]
 
     def is_contaminated(self, config: DecontaminateConfig) -> NDArray[np.bool_]:
-        """Say which documents share enough to go, shape (N,)."""
+        """Return which documents share enough to be dropped, shape (N,)."""
         enough: NDArray[np.bool_] = (self.shared >= config.min_count) & (
             self.shared >= config.min_share * self.total
         )
@@ -133,7 +133,7 @@ class Overlap:
 
 
 def find_overlap(hashes: Hashes, ends: NDArray[np.int64], ngrams: NgramSet) -> Overlap:
-    """Look documents up.
+    """Count the n-grams that documents share with held-out texts.
 
     Args:
         hashes: N-gram hashes of all documents, one document after the other.

@@ -1,4 +1,4 @@
-"""Deduplicate a corpus: from what each range wrote down of its documents to those that go."""
+"""Deduplicate a corpus: from digests and sketches of each range to the documents that go."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from distrain.data.corpus.near_duplicates import DOCUMENTS_AT_ONCE, find_near_du
 
 @dataclass(frozen=True)
 class RangeFeatures:
-    """What is known of the N documents of one range; the arrays may be mapped files.
+    """Digest, split and sketch of the N documents of one range; the arrays may be mapped files.
 
     Args:
         digests: ``text_digest`` of each, shape (N, 16), uint8.

@@ -1,4 +1,4 @@
-"""Phase *dedup*: over all ranges, which cleaned documents go, and what the corpus then is."""
+"""Phase *dedup*: decide over all ranges which cleaned documents go, and describe the rest."""
 
 import hashlib
 import json
@@ -38,13 +38,13 @@ from distrain.runs.records import read_json, write_json
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is left, and why the rest is not.
+    """The counts of each source after the phase, and the digest of what is kept.
 
     Args:
         sha256: Of the kept documents of every split, in order, and of the settings.
         sources: Counts of each source.
         broken: The first few documents that are no text.
-        findings: What ``findings.inspect_source`` says of each source.
+        findings: The result of ``findings.inspect_source`` for each source.
     """
 
     sha256: str

@@ -31,7 +31,7 @@ from distrain.runs.records import read_json, write_json
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """What all ranges are encoded with.
+    """Settings that all ranges are encoded with.
 
     Args:
         tokenizer: Its file.
@@ -62,7 +62,7 @@ class EncodeSettings:
         }
 
     def origin(self) -> Origin:
-        """Return what the manifests say about all shards."""
+        """Return the origin that the manifests of all shards record."""
         tokenizer, encoder = load_engine(self.tokenizer, self.engine, self.threads)
         return Origin(tokenizer, self.corpus, f"{encoder.name} {encoder.version}", self.settings)
 
@@ -134,7 +134,7 @@ class EncodeJob:
 
 
 def is_encoded(work: WorkFolder, planned: PlannedRange, settings: EncodeSettings) -> bool:
-    """Whether the range was encoded, with these settings."""
+    """Return whether the range was encoded with these settings."""
     return read_json(work.encoded_record(planned)) == settings.to_record()
 
 

@@ -1,4 +1,4 @@
-"""What the dedup phase says of a source beside its counts: distribution of quality, labels."""
+"""Findings of the dedup phase on a source beside its counts: distribution of quality, labels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""What is wrong with labelled data: labels that miss, contradict one another, or hardly occur.
+"""Problems of labelled data: labels that are missing, contradict one another, or hardly occur.
 
 Documents carry a class; instruction pairs carry an answer. Either is counted first, in one pass,
 and then held against the limits of the recipe.
@@ -34,7 +34,7 @@ class Labelled:
 
 
 class PromptAndAnswer(Protocol):
-    """What ``pairs.Pair`` is."""
+    """The fields that are read of a ``pairs.reading.Pair``."""
 
     @property
     def prompt(self) -> str: ...  # noqa: D102
@@ -230,7 +230,7 @@ def inspect_pairs(pairs: Iterable[PromptAndAnswer]) -> PairReport:
 
 
 class _Values:
-    """What each key was first met with, and how many were met with anything else."""
+    """The first value of each key, and the number of entries whose key has several values."""
 
     def __init__(self) -> None:
         self.conflicting = 0

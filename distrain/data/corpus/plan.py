@@ -1,4 +1,4 @@
-"""What a prepare stage is going to read: every file with its version, cut into ranges, in order.
+"""The plan of a prepare stage's input: every file with its version, cut into ranges, in order.
 
 It is written once, before anything is read. A stage that goes on later reads by it, and refuses
 input that is no longer what was planned: one corpus made of two states of it would be neither.

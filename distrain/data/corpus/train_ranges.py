@@ -18,7 +18,7 @@ from distrain.data.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class MakeTrainRange:
-    """Makes the shards of ranges of one source; a ``range_shards.MakeRange``.
+    """Makes the shards of ranges of one source; a ``samples.range_shards.MakeRange``.
 
     Args:
         config: The ``data`` section of the prepare stage.

@@ -17,7 +17,7 @@ class WorkFolder:
         self.decided = root / "decided.json"
         """The counts; written after ``masks``: the dedup phase is done."""
         self.engine = root / "encoder.json"
-        """Which engine encodes; chosen once, for all ranges."""
+        """The engine that encodes; chosen once, for all ranges."""
         self.locks = root / "locks"
         """Held by the processes that make one share of the ranges each."""
 

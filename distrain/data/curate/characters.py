@@ -1,4 +1,4 @@
-"""What each Unicode code point is to the word split, as tables that numpy indexes by code point."""
+"""Group, flags and hash of each Unicode code point for the word split, as tables for numpy."""
 
 import functools
 import unicodedata

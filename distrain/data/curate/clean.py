@@ -51,7 +51,7 @@ class Rejected:
 
 
 class Cleaner:
-    """What the ``data`` section of a recipe does to each document."""
+    """Cleans documents as the ``data`` section of a recipe asks."""
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config

@@ -1,4 +1,4 @@
-"""Which split a document belongs to: a pure function of its text."""
+"""The split of a document, a pure function of its text."""
 
 import hashlib
 

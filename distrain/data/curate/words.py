@@ -74,7 +74,7 @@ class Words:
 
     @cached_property
     def lexical(self) -> NDArray[np.bool_]:
-        """Whether each is a word proper: no punctuation."""
+        """Whether each is a word proper, not punctuation; shape (words,)."""
         lexical: NDArray[np.bool_] = (self.flags & LEXICAL) != 0
         return lexical
 
@@ -120,7 +120,7 @@ class TextView:
 
     @cached_property
     def paragraphs(self) -> list[str]:
-        """What blank lines separate."""
+        """The stretches between blank lines."""
         return _PARAGRAPH_ENDS.split(self.text.strip())
 
 

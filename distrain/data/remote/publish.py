@@ -55,7 +55,7 @@ LEVEL = 3
 
 @dataclass(frozen=True)
 class PublishSettings:
-    """How splits are uploaded.
+    """Settings of an upload.
 
     Args:
         storage: ``zstd``: less to store and to download; ``raw``: less work for the readers.
@@ -327,7 +327,7 @@ class _PatientStore:
 
 
 def _is_whole(block: Block) -> bool:
-    """Say whether a block lies at its URL; an error there is reason enough to write it anew."""
+    """Return whether a block lies whole at its URL; after an error there, it is written anew."""
     try:
         return block.attempt() is not None
     except transfer_errors():

@@ -1,4 +1,4 @@
-"""What lies at a URL beside the blocks of published splits: small files, read whole.
+"""Small files beside the blocks of published splits at a URL, read whole.
 
 A list of the sources of each split, a manifest for each source, and the tokenizer.
 """

@@ -119,7 +119,7 @@ class RemoteShard:
 
     @property
     def ends(self) -> NDArray[np.integer]:
-        """Where each document ends; downloaded whole when it is first asked for."""
+        """End of each document, in tokens of the shard; downloaded whole on first use."""
         return self._cache.get(self.ends_block).view("<u8")
 
     def tokens(self, start: int, stop: int) -> NDArray[np.integer]:
@@ -171,7 +171,7 @@ class RemoteSplit(ShardedTokens):
 
     @cached_property
     def token_counts(self) -> NDArray[np.int64]:
-        """How often each id occurs, shape (vocab_size,)."""
+        """Occurrences of each id, shape (vocab_size,)."""
         block = whole_file(self._store, self.manifest, TOKEN_COUNTS)
         counts: NDArray[np.int64] = np.load(BytesIO(self._cache.get(block).tobytes()))
         return counts

@@ -98,7 +98,7 @@ class Feed:
 
     @property
     def schedule(self) -> Schedule:
-        """What each step reads."""
+        """The schedule by which steps read samples."""
         return self.plan.schedule
 
     def rows(self, samples: Ints) -> Rows:
@@ -113,7 +113,7 @@ class Feed:
         return buffer.finish()
 
     def close(self) -> None:
-        """Tell all streams that no further sample is wanted."""
+        """Close all streams: no further sample will be asked for."""
         for stream in self.streams.values():
             stream.close()
 

@@ -28,7 +28,7 @@ TOKENS_AT_ONCE = 1 << 17
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Input of one forward pass on one rank: ``samples.Rows`` as tensors, shape (b, T)."""
+    """Input of one forward pass on one rank: ``rows.Rows`` as tensors, shape (b, T)."""
 
     input_ids: Tensor
     target_ids: Tensor
@@ -55,7 +55,7 @@ class Microbatch:
 
     @property
     def document_ids(self) -> Tensor:
-        """Which document of the microbatch a position belongs to; shape (b, T), int64."""
+        """Document of each position, numbered within the microbatch; shape (b, T), int64."""
         lengths = self.cu_seqlens.diff()
         numbers = torch.arange(len(lengths), device=lengths.device)
         # With the size given, no device has to be waited for.

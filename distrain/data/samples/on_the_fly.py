@@ -146,7 +146,7 @@ class OnTheFlyStream:
 
     @property
     def token_counts(self) -> NDArray[np.int64]:
-        """How often each id occurs in the ranges that anybody has made, shape (vocab_size,)."""
+        """Occurrences of each id in the ranges that any rank has made, shape (vocab_size,)."""
         counts = np.zeros(self.vocab_size, np.int64)
         for number in self.ranges.order:
             if is_made(self.ranges.make, number):

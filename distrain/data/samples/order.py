@@ -1,4 +1,4 @@
-"""Layer 3: in which order a source is read. A pure function of (seed, source, n), without state.
+"""Layer 3: the order in which a source is read: a pure function of (seed, source, n), no state.
 
 Each epoch visits every sample once, in the order of a keyed permutation: a Feistel network
 (Luby and Rackoff 1988) on the smallest domain of an even number of bits that holds all samples;
@@ -26,7 +26,7 @@ Keys = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Order:
-    """Which sample of a source is its n-th, over all epochs.
+    """The order in which the samples of a source are read, over all epochs.
 
     Args:
         seed: The recipe's.

@@ -1,7 +1,7 @@
 """Layer 3: documents into bins of T positions, planned ahead, so that packing has no runtime state.
 
 Best-fit packing (Ding et al. 2024, arXiv 2404.10830, section 3): a document is cut only where it
-is longer than T, and what is left of it competes for space. A packed sample is a bin, had by its
+is longer than T, and what is left of it competes for space. A packed sample is a bin, found by its
 number alone. This file plans and looks up; ``pack_files.py`` keeps plans on disk.
 
 An input is a token with a target in its own document, so a document of n tokens has n - 1 inputs.
@@ -61,7 +61,7 @@ class Pieces(NamedTuple):
     """Pieces of several samples, sample after sample; arrays of one shape (pieces,), int64."""
 
     row: Ints
-    """Which of the asked samples a piece belongs to, counted from 0; never falls."""
+    """The sample that a piece belongs to, by its place among those asked for; never falls."""
     shard: Ints
     start: Ints
     """First token within the shard."""

@@ -42,7 +42,7 @@ class MakeRange(Protocol):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a rank waits for a range.
+    """The time that a rank waits for a range.
 
     Args:
         warning_s: A longer wait is logged, with what is waited for.
@@ -66,7 +66,7 @@ class MakeJob:
         return f"tokenizing {self.make.title(self.number)}"
 
     def run(self) -> bool:
-        """Tell whether the range was made here."""
+        """Make the range unless another process does; return whether it was made here."""
         lock = _try_lock(self.make.folder(self.number), "lock")
         if lock is None:
             return False
@@ -197,7 +197,7 @@ class RangeShards:
 
 
 def is_made(make: MakeRange, number: int) -> bool:
-    """Tell whether a range's shards are there: the manifest is written last."""
+    """Return whether a range's shards are there: the manifest is written last."""
     return (make.folder(number) / MANIFEST).exists()
 
 

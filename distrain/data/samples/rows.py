@@ -21,7 +21,7 @@ IGNORE_INDEX = -100
 Ids = Ints
 
 Signature = tuple[object, ...]
-"""How samples are cut from what is read, as JSON values."""
+"""Identifies the way in which samples are cut from documents, as JSON values."""
 
 
 @dataclass(frozen=True)

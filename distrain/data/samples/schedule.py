@@ -37,7 +37,7 @@ class Segment:
     by_size: bool = False
 
     def same_settings(self, other: "Segment") -> bool:
-        """Tell whether only the place differs."""
+        """Return whether only the place differs."""
         here = replace(self, first_step=other.first_step, first_sample=other.first_sample)
         return here == other
 
@@ -122,7 +122,7 @@ class Schedule:
 
 
 class SamplePlan:
-    """Which sample of which source each g is. Pure: made anew from the schedule at any time.
+    """Maps each g to a sample of a source. Pure: made anew from the schedule at any time.
 
     Args:
         seed: The recipe's.
@@ -179,7 +179,7 @@ class SamplePlan:
         return within + self._first_samples[number]
 
     def reads(self, source: str) -> bool:
-        """Tell whether the last segment, the one without an end, reads ``source``."""
+        """Return whether the last segment, the one without an end, reads ``source``."""
         return self._mixtures[-1].weights[self.names.index(source)] > 0
 
     def _mixture(self, seed: int, segment: Segment) -> Mixture:

@@ -1,7 +1,7 @@
 """Layer 3 backwards: the documents that a step read, and the steps that read a document.
 
 Nothing is written down while the run trains: its schedule, order and shards say it all. A step's
-samples g are drawn (``schedule``), visited (``order``) and cut (``samples``, ``packing``) as in
+samples g are drawn (``schedule``), visited (``order``) and cut (``rows``, ``packing``) as in
 training, but to document numbers instead of rows; each of these functions has an inverse.
 """
 
@@ -74,7 +74,7 @@ class SeenSource:
 
     @property
     def tokens(self) -> ShardedTokens:
-        """What the samples are cut from."""
+        """The stream that the samples are cut from."""
         return self.dataset.tokens
 
 
@@ -107,10 +107,10 @@ class DocumentPart(NamedTuple):
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a run reads.
+    """The documents that a run reads, by step.
 
     Args:
-        plan: Which sample of which source each g is.
+        plan: Maps each g to a sample of a source.
         sources: By name; those that were read.
     """
 

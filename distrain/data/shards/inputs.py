@@ -1,4 +1,4 @@
-"""What shards were made from: the record that ties documents to the input ranges they came from."""
+"""The record of the input ranges that the documents of shards came from."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -26,9 +26,9 @@ SOURCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 TOKEN_COUNTS = "unigram.npy"
 PAIRS = "pairs.jsonl"
 BLOCK_TABLE = "blocks.table"
-"""Of a published source, beside its manifest; see ``remote_shards``."""
+"""Of a published source, beside its manifest; see ``remote.shards``."""
 INPUTS = "inputs.jsonl"
-"""One ``shard_inputs.InputRange`` a line: what the documents were read from, in their order."""
+"""One ``inputs.RecordedRange`` a line: what the documents were read from, in their order."""
 SPECIAL_TEXT = "ordinary"
 """Characters of a control token in a text are encoded as text, never as that token."""
 
@@ -49,7 +49,7 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one source holds in one split.
+    """Counts, settings and files of one source in one split.
 
     Args:
         dtype: ``uint16`` or ``uint32``, little-endian.
@@ -131,7 +131,7 @@ def parse_manifest(text: str, where: Path | str) -> Manifest:
 
 
 def is_whole_manifest(text: bytes) -> bool:
-    """Say whether ``parse_manifest`` would find it undamaged."""
+    """Return whether ``parse_manifest`` would find it undamaged."""
     return _checked(text.decode("utf-8", "replace")) is not None
 
 

@@ -23,7 +23,7 @@ class TokenShard(Protocol):
 
     @property
     def ends(self) -> NDArray[np.integer]:
-        """Where each document ends, counted within the shard; the last one is ``num_tokens``."""
+        """End of each document, in tokens of the shard; the last one is ``num_tokens``."""
         ...
 
     def tokens(self, start: int, stop: int) -> NDArray[np.integer]:
@@ -125,7 +125,7 @@ class Split(ShardedTokens):
         self.path = path
         self.manifest = manifest
         self.token_counts: NDArray[np.int64] = np.load(path / TOKEN_COUNTS)
-        """How often each id occurs, shape (vocab_size,)."""
+        """Occurrences of each id, shape (vocab_size,)."""
 
 
 def open_split(
@@ -145,7 +145,7 @@ def open_split(
 
 
 def check_tokenizer(split: Split, fingerprint: str) -> None:
-    """See that a split's ids are those of the tokenizer that a stage is about to use.
+    """Check that a split's ids are those of the tokenizer that a stage is about to use.
 
     Raises:
         DataError: They are another one's, so each id would mean another text.

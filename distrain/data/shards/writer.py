@@ -44,7 +44,7 @@ RESERVED_COLUMNS = {"bin", "idx", "blocks", "paths"}
 
 @dataclass(frozen=True)
 class Origin:
-    """What a split is made from.
+    """Tokenizer, engine and digests that the manifest of a split records.
 
     Args:
         corpus: Digest of its documents and of the settings; see ``Manifest.corpus``.

@@ -34,7 +34,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """What a source met that is no text; counted against ``data.skip_budget``.
+    """Input that is no text; counted against ``data.skip_budget``.
 
     Args:
         reason: The key under which it is counted: one of ``BROKEN_REASONS``.

@@ -21,7 +21,7 @@ from distrain.data.sources.storage import Storage, local_file
 from distrain.errors import DataError
 
 SAVED_SPLITS = "dataset_dict.json"
-"""What ``save_to_disk`` writes above several splits."""
+"""The file that ``save_to_disk`` writes above several splits."""
 SAVED_FILES = "data-*.arrow"
 REQUESTS = 16
 """At the same time, when the sizes of the files are asked for."""

@@ -1,4 +1,4 @@
-"""What a source is cut into: the unit of parallel work, of restart and of reading on the fly.
+"""Ranges of a source: the unit of parallel work, of restart and of reading on the fly.
 
 A cut depends on the files and on ``range_bytes`` alone, never on who reads or how many do. So
 everything made of one range is the same wherever and whenever it is made.

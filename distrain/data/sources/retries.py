@@ -50,7 +50,7 @@ def remote_errors() -> tuple[type[Exception], ...]:
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Say whether the same request may succeed later.
+    """Return whether the same request may succeed later.
 
     Libraries translate what a store answered (fsspec turns a 503 into FileNotFoundError), so the
     causes decide before the error itself does.

@@ -34,11 +34,11 @@ VERSION_KEYS = (
     "modified",
     "created",
 )
-"""What file systems tell of a file's content, the surest first."""
+"""Fields by which file systems identify a file's content, the surest first."""
 
 
 class Storage:
-    """What one source reads from."""
+    """The files of one source, local or in a store, read with its options and retries."""
 
     def __init__(self, options: Mapping[str, Any], retries: RetriesConfig) -> None:
         self.options = json.dumps(dict(options), sort_keys=True)
@@ -87,7 +87,7 @@ class Storage:
         self.check(file)
 
     def check(self, file: InputFile) -> None:
-        """See that a file is what it was when it was listed.
+        """Check that a file is what it was when it was listed.
 
         Raises:
             DataError: It changed, was cut off, or is gone.
@@ -190,7 +190,7 @@ def local_file(path: Path) -> InputFile:
 
 
 def file_from(url: str, info: Mapping[str, Any]) -> InputFile:
-    """Read what fsspec says about a file.
+    """Convert fsspec's record of a file.
 
     Raises:
         DataError: The store does not tell the size.
@@ -207,7 +207,7 @@ def file_from(url: str, info: Mapping[str, Any]) -> InputFile:
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """Return what tells a changed file, or an empty string."""
+    """Return what changes with the content of the file, or an empty string."""
     for key in VERSION_KEYS:
         value = info.get(key)
         if value:

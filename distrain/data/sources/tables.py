@@ -17,7 +17,7 @@ from distrain.errors import DataError
 
 BATCH_ROWS = 1024
 STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
-"""What ends an Arrow stream that was written to its end (Arrow columnar format, IPC streaming)."""
+"""The end marker of a complete Arrow stream (Arrow columnar format, IPC streaming)."""
 
 
 def read_parquet(

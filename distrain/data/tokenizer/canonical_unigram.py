@@ -1,4 +1,4 @@
-"""Layer 2: what makes a trained Unigram model (arXiv 1804.10959) the same in every run.
+"""Layer 2: make a trained Unigram model (arXiv 1804.10959) the same in every run.
 
 The trainer of ``tokenizers`` sums over words in the order of a hash map with a random seed, with
 one thread too. Two runs differ in the last bits of the scores, in the order of pieces whose scores
@@ -15,7 +15,7 @@ SCORE_DECIMALS = 4
 """Differences between runs are below 1e-13, so that a score on the edge of rounding is no worry; a
 piece's probability changes by 1 in 20 000 at most."""
 UNSEEN_STEP = 1e-4
-"""What the trainer adds to the lowest score, once for each unseen character before."""
+"""Added by the trainer to the lowest score, once for each unseen character before."""
 
 
 def canonical_unigram(tokenizer_json: str, num_control: int) -> str:

@@ -1,4 +1,4 @@
-"""How a prompt and its answer become one sequence of ids.
+"""Lay out a prompt and its answer as one sequence of ids.
 
 With our control tokens: ``<|user|>prompt<|assistant|>answer<|endoftext|>``. A user's own tokenizer
 without them gets plain text instead, after whatever it puts before every text (a BOS)::

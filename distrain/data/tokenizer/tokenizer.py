@@ -1,4 +1,4 @@
-"""Layer 2: text <-> token ids, by ``tokenizers``; whole corpora go through ``data/encoders``.
+"""Layer 2: text <-> token ids, by ``tokenizers``; whole corpora go through ``encoders``.
 
 Control tokens are ids that no text can produce: a document that contains the characters
 ``<|endoftext|>`` is encoded as ordinary text.
@@ -140,7 +140,7 @@ class Tokenizer:
 
     @cached_property
     def prefix_ids(self) -> tuple[int, ...]:
-        """What the tokenizer's own template puts before a text, such as a BOS; empty for ours."""
+        """Ids that the tokenizer's template puts before a text, such as a BOS; empty for ours."""
         ids = self._raw.encode("", add_special_tokens=True).ids
         # A template may also end a text: an end before the prompt would cut it off from its answer.
         return tuple(token for token in ids if token != self.eos_id)
@@ -151,7 +151,7 @@ class Tokenizer:
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Do as ``encode`` for many texts, on all cores."""
+        """Encode many texts as ``encode`` does, on all cores."""
         encodings = self._raw.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 

@@ -38,7 +38,7 @@ class DdpEngine(SingleEngine):
 
     @property
     def model(self) -> nn.Module:
-        """What the forward pass calls."""
+        """The module that the forward pass calls."""
         return self._replica
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:

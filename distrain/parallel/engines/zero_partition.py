@@ -1,4 +1,4 @@
-"""Where DeepSpeed's ZeRO optimizers keep a parameter: the one file that reads their attributes.
+"""Find a parameter in DeepSpeed's ZeRO optimizers: the one file that reads their attributes.
 
 None of these is public; they are what DeepSpeed's own universal checkpoint uses (0.19). ZeRO lays
 the trained parameters of a group end to end in one flat buffer, cut over the ranks. Stages 1 and
@@ -42,7 +42,7 @@ class Fragment:
 
 
 class Partition(Protocol):
-    """How one ZeRO stage keeps parameters.
+    """Access to the parameters as one ZeRO stage keeps them.
 
     Args:
         masters: This rank's part of each flat buffer, fp32.
@@ -57,7 +57,7 @@ class Partition(Protocol):
         """Show a parameter that is not trained."""
 
     def publish(self) -> None:
-        """Give the model what was written into masters and frozen parameters. Collective."""
+        """Copy what was written into masters and frozen parameters to the model. Collective."""
 
 
 class FlatPartition:
@@ -157,7 +157,7 @@ class _FlatParameter(Protocol):
 
 
 class _Zero12(Protocol):
-    """What is read of ``DeepSpeedZeroOptimizer``."""
+    """The attributes read of ``DeepSpeedZeroOptimizer``."""
 
     single_partition_of_fp32_groups: list[Tensor]
     bit16_groups: list[list[nn.Parameter]]
@@ -179,7 +179,7 @@ class _Persistent(Protocol):
 
 
 class _Zero3(Protocol):
-    """What is read of ``DeepSpeedZeroOptimizer_Stage3``."""
+    """The attributes read of ``DeepSpeedZeroOptimizer_Stage3``."""
 
     fp32_partitioned_groups_flat: list[Tensor]
     fp16_groups: list[list[nn.Parameter]]

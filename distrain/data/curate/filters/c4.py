@@ -57,7 +57,7 @@ def _has_longer_word(line: str, config: C4Config) -> bool:
 
 
 class _Watch:
-    """The rules about what a line says, of which most texts need none at all."""
+    """The rules about the content of lines, of which most texts need none at all."""
 
     def __init__(self, text: str, config: C4Config) -> None:
         # Once over the whole text: for most of them no line has to be looked at for these rules.

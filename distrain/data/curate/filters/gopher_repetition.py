@@ -148,7 +148,7 @@ def _duplicate(repeats: Repeats, characters: Positions) -> int:
 
 
 def _covered(repeats: Repeats, characters: Positions) -> int:
-    """Characters in any repeated n-gram: as many as ``_duplicate`` at least, and quickly told."""
+    """Characters in any repeated n-gram: an upper bound of ``_duplicate``, without its loop."""
     nexts = np.append(repeats.places[1:], characters.size)
     ends = np.minimum(repeats.places + repeats.n, nexts)
     return int((characters[ends] - characters[repeats.places]).sum())

@@ -1,4 +1,4 @@
-"""What readers of remote shards ask for blocks: from the node's disk, or downloaded once a node.
+"""Blocks of remote shards for their readers: from the node's disk, or downloaded once a node.
 
 The wait for a block has a watchdog: it is logged when it is long, and ends in an error that names
 the block. The downloads run in threads of their own, so one that hangs cannot hold up that error.

@@ -1,4 +1,4 @@
-"""What is cached: a piece of a remote object, or a whole small one, known by its digest."""
+"""The unit of the cache: a piece of a remote object, or a whole small one, named by its digest."""
 
 from dataclasses import dataclass
 

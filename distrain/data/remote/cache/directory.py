@@ -43,7 +43,7 @@ class CacheDirectory:
         self._remove_abandoned()
 
     def path(self, key: str) -> Path:
-        """Where the block of that digest lies once it is whole."""
+        """Return the path of the block of that digest, once it is whole."""
         return self._blocks / key[:2] / key
 
     def open(self, key: str) -> NDArray[np.uint8] | None:

@@ -16,7 +16,7 @@ Result = TypeVar("Result", covariant=True)
 
 
 class Transfer(Protocol[Result]):
-    """Something to move whose damage can be told: a ``Block``, a manifest, an upload."""
+    """Something to move whose damage can be detected: a ``Block``, a manifest, an upload."""
 
     @property
     def label(self) -> str:
@@ -39,7 +39,7 @@ class Transfer(Protocol[Result]):
 
 
 class TransferProgress:
-    """How a transfer is doing; other threads read it, and may move the deadline.
+    """State of a transfer; other threads read it, and may move the deadline.
 
     Args:
         deadline: Time of ``time.monotonic`` after which it is given up.

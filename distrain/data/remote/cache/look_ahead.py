@@ -76,7 +76,7 @@ class LookAhead:
         self._on_close(self)
 
     def note_read(self, block: Block) -> None:
-        """Take it that the reader has come to ``block``, and is past all that was listed before."""
+        """Note that the reader has come to ``block``, and is past all that was listed before."""
         # Without the lock, as every read comes by here. A block that is being listed at this moment
         # counts until a later one is read, which does no harm.
         if block.key not in self._listed:

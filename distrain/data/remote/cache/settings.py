@@ -1,4 +1,4 @@
-"""Where a node's cache lies, how much it may hold, and how long a block is waited for."""
+"""Settings of a node's cache: its folder, its limit, and the deadlines for a block."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Which engine encodes: a fast one only after it gave the reference's ids, here and now."""
+"""Choose the engine that encodes: a fast one only after it gave the reference's ids, here."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -105,7 +105,7 @@ def load_engine(name: str, tokenizer_json: str, *, threads: int = 1) -> Encoder:
 
 @dataclass(frozen=True)
 class _Expected:
-    """What an engine has to give: the corpus's texts come first."""
+    """The reference's ids of the texts that engines are compared on; the corpus's come first."""
 
     texts: Sequence[str]
     encoded: Encoded

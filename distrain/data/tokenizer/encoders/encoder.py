@@ -1,4 +1,4 @@
-"""What an encoding engine is: text in, one flat array of token ids out, never lists of ids.
+"""The interface of encoding engines: text in, one flat array of token ids out, never lists.
 
 An engine adds nothing (no BOS, no end of text), cuts nothing, and encodes the name of a control
 token in the text as ordinary text.
@@ -63,7 +63,7 @@ class Encoder(Protocol):
 
 
 class EngineEncoder(ABC):
-    """What the engines share: threads, and checks of what comes back.
+    """Base of the engines: threads, and checks of the ids that come back.
 
     Args:
         content: A parsed ``tokenizer.json``.

@@ -1,4 +1,4 @@
-"""What the choice of an engine leaves in the manifest."""
+"""The record of an engine's choice and of its checks."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +14,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class EngineReport:
-    """What encodes, and what that was checked on.
+    """The engine that encodes, and what it was checked on.
 
     Args:
         engine: Key in ``ENCODERS``.
