@@ -65,15 +65,29 @@ def record_failure(run: RunFolder, stage: str, error: DistrainError, attempt: in
 
 def record_error(run: RunFolder, stage: str, error: DistrainError, attempt: int) -> StageError:
     """Put down an error that another attempt would meet again; the stage's state stays as it is."""
-    record: StageError = {
-        "exit_code": int(error.exit_code),
-        "message": str(error),
-        "remedy": error.remedy,
-        "time": utc_now(),
-    }
+    record = error_record(error, utc_now())
     write_json(run.stage(stage).error, record)
     append_event(run.events, "failed", stage, attempt=attempt, reason=str(error))
     return record
+
+
+def error_record(error: DistrainError, time: str) -> StageError:
+    """Return the form of an error in a run folder."""
+    return {
+        "exit_code": int(error.exit_code),
+        "message": str(error),
+        "remedy": error.remedy,
+        "time": time,
+    }
+
+
+def after_the_logs(run: str) -> str:
+    """Return the remedy where only the logs of a stage tell why it failed.
+
+    Args:
+        run: Name of the run, quoted if a shell needs that.
+    """
+    return f"Read `distrain logs {run} --errors`, remove the cause, then `distrain resume {run}`."
 
 
 def failure_of(folder: StageFolder) -> Failure | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from distrain.errors import DistrainError, ExitCode, PreflightError, TrainingError
-from distrain.runs.failures import record_failure
+from distrain.runs.failures import after_the_logs, record_failure
 from distrain.runs.lock import wait_until_free
 from distrain.runs.records import (
     StageError,
@@ -251,7 +251,7 @@ class _StageRunner:
             f"{how} in attempt {attempt}, {plural(in_vain, 'attempt')} in a row without a new "
             f"committed step (launch.max_restarts={self.plan.recipe.launch.max_restarts})",
             "a finished stage",
-            f"Read `distrain logs {run} --errors`, remove the cause, then `distrain resume {run}`.",
+            after_the_logs(run),
         )
         record_failure(self.plan.run, name, error, attempt)
         raise error

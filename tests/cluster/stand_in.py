@@ -19,6 +19,7 @@ BEHAVIOUR = {
     "always_fail": False,  # ... of every attempt
     "error": False,  # dies with an error that another attempt would meet again
     "deaf": False,  # ignores wishes on the first attempt
+    "idle": False,  # makes no step, and waits for a wish
     "lie": False,  # ends with exit code 0 before its work is done
 }
 
@@ -46,6 +47,8 @@ def count(run: Path, stage: str, behaviour: dict[str, Any]) -> None:
             write_state(folder, "stopped", attempt, step, requeue=wish == "yield")
             return
         time.sleep(behaviour["step_s"])
+        if behaviour["idle"]:
+            continue
         step += 1
         trace(run, stage, attempt, step)
         if step == behaviour["fail_at"] and (attempt == 1 or behaviour["always_fail"]):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -9,6 +10,8 @@ from distrain.config.data import DataConfig
 from distrain.config.layout import Layout
 from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
+from distrain.runs.failures import failure_of
+from distrain.runs.records import read_state
 from launcher.backends.slurm.queue import SubmittedJob, submit_run
 from launcher.plan import Plan, StagePlan
 from tests.cluster.real_slurm import Cluster, StandInRun, wait_until
@@ -46,6 +49,11 @@ def attempts(run: StandInRun, stage: str) -> dict[int, list[int]]:
     for line in run.trace(stage):
         steps.setdefault(line["attempt"], []).append(line["step"])
     return steps
+
+
+def is_running(run: StandInRun, stage: str, attempt: int) -> bool:
+    state = read_state(run.folder.stage(stage))
+    return state is not None and (state["state"], state["attempt"]) == ("running", attempt)
 
 
 def event_kinds(run: StandInRun) -> list[str]:
@@ -139,6 +147,27 @@ def test_a_signalled_job_yields_and_goes_on_where_it_saved(
     assert (trace[0]["restart"], trace[-1]["restart"]) == ("0", "1")
     assert trace[0]["world_size"] == "2"
     assert cluster.job(a).restarts == 1
+
+
+def test_a_job_whose_time_is_up_before_every_step_is_given_up(
+    cluster: Cluster, stand_in_run: StandInRun
+):
+    """As with a time limit shorter than the start; ``max_restarts`` is 1."""
+    stand_in_run.behave("a", idle=True)
+    a, b = ids(submit(stand_in_run, one_process("a"), one_process("b", "a")))
+    stage = stand_in_run.folder.stage("a")
+    for attempt in (1, 2):
+        wait_until(partial(is_running, stand_in_run, "a", attempt))
+        cluster.slurm("scancel", "--batch", "--signal=USR1", a)
+    assert cluster.ended(b).state == "CANCELLED"
+    assert cluster.job(a).state == "FAILED"
+    failure = failure_of(stage)
+    assert failure is not None
+    assert "2 attempts in a row without a new checkpoint, the last: yielded" in failure.error
+    assert "launch.time_limit" in failure.remedy
+    state = read_state(stage)
+    assert state is not None
+    assert (state["state"], state["attempt"]) == ("failed", 2)
 
 
 def test_a_stage_that_does_not_yield_is_requeued_by_the_script(

@@ -14,7 +14,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from distrain.config.launch import LaunchConfig, SiteConfig
-from distrain.errors import RecipeError
+from distrain.errors import RecipeError, TrainingError
+from distrain.runs.failures import YIELDED, after_the_logs, error_record
 from distrain.runs.folder import STEP_PREFIX, RunFolder
 from distrain.runs.records import REQUEUE_PATTERN, state_pattern
 from launcher.backends.slurm.jobs import StageJob
@@ -66,6 +67,8 @@ def render_job(
             "requeue_pattern": REQUEUE_PATTERN,
             "step_prefix": STEP_PREFIX,
             "resume_command": f"distrain resume {shlex.quote(run.root.name)}",
+            "yielded": YIELDED,
+            "failure_forms": _failure_forms(stage.name, run.root.name),
             "command": _command(stage, run, python),
         }
     return _environment().get_template(template).render(values)
@@ -120,6 +123,27 @@ def _values(
 def _quote(value: object) -> str:
     """Quote a text or a path for the shell."""
     return shlex.quote(str(value))
+
+
+def _failure_forms(stage: str, run: str) -> dict[str, str]:
+    """Write the error of a stage that the script gives up as formats for the shell's printf.
+
+    Their arguments: what was found, and the time.
+    """
+    name = shlex.quote(run)
+    remedies = {
+        "failed": after_the_logs(name),
+        "yielded": "Leave an attempt the time to begin and to make a step before its grace period: "
+        f"`distrain resume {name} launch.time_limit=...`.",
+    }
+    return {how: _failure_form(stage, remedy) for how, remedy in remedies.items()}
+
+
+def _failure_form(stage: str, remedy: str) -> str:
+    error = TrainingError(f"stage {stage}", "\0", "a finished stage", remedy)
+    text = json.dumps(error_record(error, time="\0")).replace("\\u0000", "\0")
+    # No name holds a NUL, so it can stand for the arguments until all else is escaped.
+    return text.replace("\\", "\\\\").replace("%", "%%").replace("\0", "%s")
 
 
 @cache  # reading and compiling a template takes longer than filling it

@@ -12,7 +12,9 @@ from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.layout import Layout
 from distrain.config.reading.load import load_site
 from distrain.errors import RecipeError
+from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_json, read_records, read_state
 from launcher.backends.slurm.jobs import StageJob, jobs_of
 from launcher.backends.slurm.script import directive, render_job, slurm_time
 from launcher.plan import StagePlan
@@ -160,7 +162,7 @@ class Job:
     """One start of a rendered script, with chosen answers of Slurm and of the stage."""
 
     def __init__(self, folder: Path, job: StageJob | None = None) -> None:
-        self.run = RunFolder(folder / "my run's")
+        self.run = RunFolder(folder / 'my 100% "run"\'s')
         self.stage = self.run.stage("prepare")
         self.calls = folder / "calls"
         self.bin = folder / "bin"
@@ -224,7 +226,7 @@ def test_a_forbidden_requeue_says_how_to_go_on(job):
     job.script.write_text(job.script.read_text().replace("for try in 1 2 3 4 5", "for try in 0"))
     code, _ = job.start(RECORD=state("stopped", requeue=True), REQUEUE_CODE="1")
     assert code == 75
-    assert """To go on from step 0: distrain resume 'my run'"'"'s'""" in job.output
+    assert """To go on from step 0: distrain resume 'my 100% "run"'"'"'s'""" in job.output
 
 
 def test_an_error_that_would_repeat_is_not_tried_again(job):
@@ -250,6 +252,61 @@ def test_attempts_in_vain_are_counted_over_restarts_until_one_saves(job):
     assert "4 attempts in a row without a new checkpoint" in job.output
     events = [json.loads(line) for line in job.run.events.read_text().splitlines()]
     assert [event["event"] for event in events] == ["restarted"] * 7 + ["failed"]
+
+
+def test_yields_without_a_new_checkpoint_are_in_vain(job):
+    """A time limit too short for a step once brought eight requeues in four minutes."""
+    saved = {"RECORD": state("stopped", requeue=True), "SAVES": "000000"}
+    for restart in range(3):
+        job.stage.state.unlink(missing_ok=True)
+        assert job.start(**saved, SLURM_RESTART_COUNT=str(restart))[1] == ["srun", "requeue"]
+    job.stage.state.unlink()
+    assert job.start(**saved, SLURM_RESTART_COUNT="3") == (6, ["srun"])
+    failure = failure_of(job.stage)
+    assert failure is not None
+    assert "4 attempts in a row without a new checkpoint, the last: yielded" in failure.error
+    assert "launch.time_limit" in failure.remedy
+
+
+def test_a_yield_after_a_new_checkpoint_earns_new_attempts(job):
+    for restart in range(6):
+        job.stage.state.unlink(missing_ok=True)
+        answers = {"RECORD": state("stopped", requeue=True), "SAVES": f"{restart + 1:06d}"}
+        assert job.start(**answers, SLURM_RESTART_COUNT=str(restart))[0] == 75
+
+
+def test_a_stage_that_the_script_gives_up_is_failed_as_one_that_gave_up_itself(job):
+    for restart in range(4):
+        running = json.dumps({"state": "running", "attempt": restart + 1, "step": 10}, indent=1)
+        job.start(SRUN_CODE="1", RECORD=running, SAVES="000010", SLURM_RESTART_COUNT=str(restart))
+    assert job.start(SRUN_CODE="9", RECORD=running, SAVES="000010", SLURM_RESTART_COUNT="4") == (
+        6,
+        ["srun"],
+    )  # the first one committed step 10
+    written = read_state(job.stage)
+    assert written is not None
+    assert (written["state"], written["attempt"], written["step"]) == ("failed", 4, 10)
+    assert written["error"] == read_json(job.stage.error)
+    assert written["error"]["time"] == written["time"]
+    failure = failure_of(job.stage)
+    assert failure is not None
+    assert failure.error == (
+        "stage prepare: found 4 attempts in a row without a new checkpoint, the last: attempt "
+        "failed (exit code 9); expected a finished stage."
+    )
+    name = """'my 100% "run"'"'"'s'"""
+    assert failure.remedy == (
+        f"Read `distrain logs {name} --errors`, remove the cause, then `distrain resume {name}`."
+    )
+    assert count_restarts(read_records(job.run.events), "prepare") == 4
+
+
+def test_a_stage_that_never_began_is_given_up_with_a_state_of_its_own(job):
+    for restart in range(4):
+        job.start(SRUN_CODE="127", SLURM_RESTART_COUNT=str(restart))
+    written = read_state(job.stage)
+    assert written is not None
+    assert (written["state"], written["attempt"]) == ("failed", 0)
 
 
 def test_a_wish_to_stop_ends_a_queued_job_at_once_but_an_old_one_to_yield_does_not(job):
