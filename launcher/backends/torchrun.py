@@ -8,9 +8,21 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import cast
 
-from distrain.errors import ExitCode, RecipeError
-from distrain.runs.records import state_pattern
+from distrain.errors import ExitCode, RecipeError, TrainingError
+from distrain.runs.failures import after_the_logs, record_failure
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import (
+    StageError,
+    StageState,
+    is_done,
+    read_json,
+    read_state,
+    state_pattern,
+)
+from launcher.backends.local import StageFailedError, judge
 from launcher.plan import Plan, Rendezvous, StagePlan, local_rendezvous, stage_argv, stage_env
 
 POLL_S = 2
@@ -43,10 +55,57 @@ def node_here(plan: Plan) -> int | None:
     return 0
 
 
-def run_node(plan: Plan, node: int, python: str = sys.executable) -> ExitCode:
-    """Run the text of a node here; returns when all stages are done or one is not."""
-    done = subprocess.run(["bash", "-c", commands_per_node(plan, python)[node]], check=False)
-    return ExitCode.DONE if done.returncode == 0 else ExitCode.TRAINING
+def run_node(
+    plan: Plan,
+    node: int,
+    python: str = sys.executable,
+    *,
+    was_interrupted: Callable[[], bool] = lambda: False,
+) -> ExitCode:
+    """Run the text of a node here; returns when all stages are done or one is not.
+
+    Args:
+        plan: Of the run.
+        node: Which one this is; the first keeps the records.
+        python: Interpreter that has the runtime.
+        was_interrupted: Whether the user asked the run to end meanwhile.
+
+    Raises:
+        DistrainError: A stage failed for good; the message says how and what to do.
+    """
+    texts = commands_per_node(plan, python)
+    before = {stage.name: read_state(plan.run.stage(stage.name)) for stage in plan.stages}
+    if node == 0:
+        for stage in plan.stages:
+            plan.run.stage(stage.name).error.unlink(missing_ok=True)
+    done = subprocess.run(["bash", "-c", texts[node]], check=False)
+    if done.returncode == 0:
+        return ExitCode.DONE
+    if was_interrupted():
+        return ExitCode.STOPPED
+    left = next((s.name for s in plan.stages if not is_done(plan.run, s.name)), None)
+    if node > 0 or left is None:
+        return ExitCode.TRAINING
+    return _end_of(plan.run, left, before[left])
+
+
+def _end_of(run: RunFolder, stage: str, before: StageState | None) -> ExitCode:
+    """Judge the only attempt of a stage, which did not finish it."""
+    folder = run.stage(stage)
+    attempt = (before["attempt"] if before else 0) + 1
+    error = cast("StageError | None", read_json(folder.error))
+    if error is not None:
+        raise StageFailedError(error)
+    if judge(attempt, read_state(folder), None) == "stopped":
+        return ExitCode.STOPPED
+    failure = TrainingError(
+        f"stage {stage}",
+        f"that its processes ended in attempt {attempt} before it was done",
+        "a finished stage",
+        after_the_logs(run.root.name),
+    )
+    record_failure(run, stage, failure, attempt)
+    raise failure
 
 
 def _text(plan: Plan, node: int, python: str) -> str:

@@ -199,8 +199,8 @@ def _start_nodes(plan: Plan) -> ExitCode:
     sys.stdout.flush()
     if here is None:
         return ExitCode.DONE
-    with Interruptions(plan.run):
-        return run_node(plan, here)
+    with Interruptions(plan.run) as interruptions:
+        return run_node(plan, here, was_interrupted=lambda: interruptions.count > 0)
 
 
 def _queue(plan: Plan, selection: Selection) -> "list[SubmittedJob]":

@@ -12,8 +12,10 @@ from distrain.config.launch import LaunchConfig
 from distrain.config.layout import Layout
 from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
-from distrain.errors import ExitCode, RecipeError
+from distrain.errors import ExitCode, RecipeError, TrainingError
+from distrain.runs.failures import failure_of
 from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_state
 from launcher.backends.torchrun import commands_per_node, node_here, run_node
 from launcher.plan import Plan, StagePlan
 
@@ -32,7 +34,8 @@ stage.mkdir(exist_ok=True)
 rank = os.environ.get("RANK", "0")
 (stage / f"rank{rank}of{os.environ.get('WORLD_SIZE', '1')}").touch()
 if rank == "0":
-    (stage / "state.json").write_text('{"state": "%s"}' % os.environ["END"])
+    record = '{"state": "%s", "attempt": 1, "step": 0, "requeue": true}' % os.environ["END"]
+    (stage / "state.json").write_text(record)
 """
 
 
@@ -111,15 +114,39 @@ def test_two_nodes_run_all_stages_together(make_plan, runtime):
     }
 
 
-def test_a_stage_that_is_done_is_passed_over_and_one_that_fails_ends_it(
-    make_plan, runtime, monkeypatch
-):
+def test_a_stage_that_is_done_is_passed_over(make_plan, runtime):
     plan = make_plan(rendezvous="localhost:29400")
-    monkeypatch.setenv("END", "failed")
-    assert run_node(plan, 0) is ExitCode.TRAINING
-    assert not plan.run.stage("pretrain").path.exists()
     for stage in STAGES:
         plan.run.stage(stage.name).path.mkdir(exist_ok=True)
         plan.run.stage(stage.name).state.write_text('{\n "state": "done"\n}')
     assert run_node(plan, 0) is ExitCode.DONE
     assert not list(plan.run.stage("export").path.glob("rank*"))
+
+
+def test_a_stage_that_fails_ends_the_run_and_says_so(make_plan, runtime, monkeypatch):
+    plan = make_plan(rendezvous="localhost:29400")
+    monkeypatch.setenv("END", "running")
+    folder = plan.run.stage("prepare")
+    folder.path.mkdir()
+    folder.error.write_text('{"exit_code": 4, "message": "of an earlier start"}')
+
+    with pytest.raises(TrainingError, match=r"stage prepare: found that its processes ended"):
+        run_node(plan, 0)
+
+    assert not plan.run.stage("pretrain").path.exists()
+    state, failure = read_state(folder), failure_of(folder)
+    assert state is not None
+    assert failure is not None
+    assert (state["state"], state["attempt"]) == ("failed", 1)
+    assert "distrain logs" in failure.remedy
+    assert "earlier start" not in failure.error
+
+
+def test_a_stage_that_was_stopped_or_interrupted_has_not_failed(make_plan, runtime, monkeypatch):
+    plan = make_plan(rendezvous="localhost:29400")
+    monkeypatch.setenv("END", "stopped")
+    assert run_node(plan, 0) is ExitCode.STOPPED
+    plan.run.stage("prepare").state.unlink()
+    monkeypatch.setenv("END", "running")
+    assert run_node(plan, 0, was_interrupted=lambda: True) is ExitCode.STOPPED
+    assert failure_of(plan.run.stage("prepare")) is None
