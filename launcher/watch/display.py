@@ -166,8 +166,7 @@ class BarDisplay:
     """A bar with the latest figures; validations and events scroll above it.
 
     Args:
-        extent: Where the attempt begins; a stage without steps has a spinner for a bar, which goes
-            when it ends.
+        extent: Where the attempt begins; a stage without steps has a spinner for a bar.
     """
 
     def __init__(self, extent: Extent) -> None:
@@ -177,6 +176,7 @@ class BarDisplay:
         self._task: TaskID = self._progress.add_task(
             extent.stage, completed=extent.step, total=extent.total_steps, figures="starts"
         )
+        self._has_moved = False
         self._progress.start()
 
     def length(self, total_steps: int) -> None:
@@ -190,6 +190,7 @@ class BarDisplay:
 
     def step(self, record: dict[str, Any]) -> None:
         """Move the bar."""
+        self._has_moved = True
         self._pace.add(record)
         columns = step_columns(self._stage, record, self._pace)
         figures = " | ".join(columns[name] for name in ("loss", "lr", "speed", "eta"))
@@ -210,7 +211,9 @@ class BarDisplay:
             self._progress.console.print(line, markup=False)
 
     def close(self) -> None:
-        """Draw the bar a last time and release the terminal."""
+        """Draw the bar a last time, or erase one that never moved, and release the terminal."""
+        if not self._has_moved:
+            self._progress.live.transient = True
         self._progress.stop()
 
 
@@ -251,7 +254,6 @@ def _make_spinner() -> "Progress":
         TextColumn("{task.fields[figures]}"),
         console=_console(),
         refresh_per_second=4,
-        transient=True,  # the launcher's own line says how long it took
     )
 
 

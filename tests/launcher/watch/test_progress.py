@@ -1,5 +1,8 @@
 import io
 import json
+import re
+
+import pytest
 
 from distrain.config.reading.load import load_recipe
 from distrain.runs.durable import write_text
@@ -17,6 +20,8 @@ from launcher.watch.display import (
 from launcher.watch.progress import Extent, RecordTail, StageFollower, extent_of, total_steps
 from tests.launcher.fake_runtime import step_record
 from tests.launcher.small_run import load_small, new_run
+
+ERASE_LINE = "\x1b[2K"
 
 
 class Recorder:
@@ -42,6 +47,17 @@ class Recorder:
 
     def close(self):
         pass
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes stderr for one
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def plain(text):
+    """Drop colours and movements."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def at(second, record):
@@ -155,23 +171,21 @@ def test_the_bar_ends_at_the_last_step_and_events_scroll_above(capsys):
     assert "loss 7.600" in shown
 
 
-def test_a_bar_starts_where_the_run_is(capsys):
+def test_a_bar_starts_where_the_run_is(capsys, terminal):
     """Committed are 90 steps; the newest checkpoint was damaged, so it goes on after 80."""
     display = BarDisplay(Extent("pretrain", step=90, total_steps=400))
     display.close()
-    assert "90/400 starts" in capsys.readouterr().err
+    assert "90/400 starts" in plain(capsys.readouterr().err)
     display = BarDisplay(Extent("pretrain", step=90, total_steps=400))
     display.event(at(1, {"event": "resumed", "step": 80}))
     display.close()
-    shown = capsys.readouterr().err
+    shown = plain(capsys.readouterr().err)
     assert "goes on after step 80" in shown
     assert " 80/400" in shown
     assert " 0/400" not in shown
 
 
-def test_a_stage_without_steps_leaves_no_line(capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
-    monkeypatch.setenv("TERM", "xterm")
+def test_a_stage_without_steps_leaves_no_line(capsys, terminal):
     display = BarDisplay(Extent("prepare", has_steps=False))
     display.note("2 of 5 ranges cleaned")
     display.close()
@@ -179,7 +193,18 @@ def test_a_stage_without_steps_leaves_no_line(capsys, monkeypatch):
     assert "/?" not in shown
     drawn, _, erased = shown.rpartition("2 of 5 ranges cleaned")
     assert "prepare" in drawn
-    assert "\x1b[2K" in erased  # erase the line
+    assert ERASE_LINE in erased
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_only_a_bar_that_has_moved_stays(capsys, terminal, steps):
+    """An attempt that made no step leaves the message of its end alone."""
+    display = BarDisplay(Extent("pretrain", total_steps=4))
+    for number in range(1, 1 + steps):
+        display.step(step_record(number, attempt=1))
+    display.close()
+    *_, after = capsys.readouterr().err.split("pretrain")
+    assert (ERASE_LINE in after) == (steps == 0)
 
 
 def test_an_attempt_begins_at_the_committed_step_and_has_the_length_it_counted(tmp_path):
