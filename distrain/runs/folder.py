@@ -30,6 +30,8 @@ class StageFolder:
         """Under which W&B knows this stage, the same for all its attempts."""
         self.result = self.path / "result.json"
         """Final figures, written before the state becomes ``done``."""
+        self.built_on = self.path / "built_on.json"
+        """``products``: what later stages are built from, as it was when this one began."""
         self.checkpoints = self.path / "checkpoints"
         self.quarantine = self.path / "quarantine"
         self.logs = self.path / "logs"

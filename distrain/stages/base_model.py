@@ -6,17 +6,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distrain.checkpoint.choosing import newest_good
 from distrain.checkpoint.dcp import read_full
-from distrain.config.recipe import PretrainStage, Recipe, SftStage
+from distrain.config.recipe import PretrainStage, SftStage
 from distrain.config.training import ModelConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
-from distrain.errors import NotFoundError
 from distrain.finetune.lora import is_adapter
 from distrain.models.huggingface import load_huggingface, read_origin
 from distrain.models.origin import Origin
-from distrain.runs.folder import RunFolder, StageFolder
-from distrain.stages.context import lineage_of, typed
+from distrain.stages.context import StageContext, lineage_of, typed
+from distrain.stages.products import Sources
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,14 @@ class BaseModel:
         return read_full(self.checkpoint)
 
 
-def find_base(recipe: Recipe, run: RunFolder, name: str) -> BaseModel:
-    """Find the base weights of the stage ``name``, which may be the pretraining stage itself.
+def find_base(context: StageContext, sources: Sources) -> BaseModel:
+    """Find the base weights of a stage that builds on ``sources``.
 
     Raises:
-        NotFoundError: The pretraining stage has no good checkpoint.
         PreflightError: The user's Hugging Face folder cannot be used.
     """
-    lineage = lineage_of(recipe, name)
+    recipe = context.recipe
+    lineage = lineage_of(recipe, context.name)
     sft = None if lineage.sft is None else typed(recipe, lineage.sft, SftStage)
     if sft is not None and sft.model.from_pretrained is not None:
         folder = Path(sft.model.from_pretrained).expanduser()
@@ -62,34 +60,17 @@ def find_base(recipe: Recipe, run: RunFolder, name: str) -> BaseModel:
         model = model.model_copy(update={"dropout": sft.model.dropout})
         return BaseModel(model, vocab_size, folder, weights=weights, origin=read_origin(folder))
     pretrain = typed(recipe, lineage.pretrain, PretrainStage)
-    tokenizer = run.stage(str(lineage.prepare)).tokenizer
+    tokenizer = context.run.stage(str(lineage.prepare)).tokenizer
     dropout = pretrain.model.dropout if sft is None else sft.model.dropout
     model = pretrain.model.model_copy(update={"dropout": dropout})
-    checkpoint = last_good_checkpoint(run.stage(str(lineage.pretrain)))
+    checkpoint = sources[str(lineage.pretrain)]
     return BaseModel(model, Tokenizer.load(tokenizer).vocab_size, tokenizer, checkpoint)
 
 
-def read_adapter(run: RunFolder, stage: str) -> dict[str, Tensor]:
+def read_adapter(checkpoint: Path) -> dict[str, Tensor]:
     """Read the adapters of an ``sft`` stage, under the names of ``lora.plain_name``."""
-    state = read_full(last_good_checkpoint(run.stage(stage)))
+    state = read_full(checkpoint)
     return {name: tensor for name, tensor in state.items() if is_adapter(name)}
-
-
-def last_good_checkpoint(stage: StageFolder) -> Path:
-    """Find a stage's newest whole checkpoint.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    checkpoint = newest_good(stage.checkpoints)
-    if checkpoint is None:
-        raise NotFoundError(
-            str(stage.checkpoints),
-            "no whole checkpoint",
-            f"one of stage '{stage.name}'",
-            f"Run the stage '{stage.name}' first.",
-        )
-    return checkpoint
 
 
 def to_float32(state: dict[str, Tensor]) -> dict[str, Tensor]:

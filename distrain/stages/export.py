@@ -13,9 +13,11 @@ from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import merge, save_adapter
 from distrain.models.huggingface import write_huggingface
 from distrain.models.origin import Origin, SpecialTokens
+from distrain.parallel.collectives import HostGroup
 from distrain.runs.durable import whole_folder
 from distrain.stages.base_model import find_base, read_adapter, to_float32
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
+from distrain.stages.products import build_on
 
 BASE_FOLDER = "base"
 ADAPTER_FOLDER = "adapter"
@@ -59,9 +61,10 @@ def run_stage(context: StageContext) -> Outcome:
 
 def read_trained(context: StageContext) -> tuple[TrainedModel, Path]:
     """Read the whole tensors of a line of stages, and find its tokenizer."""
-    base = find_base(context.recipe, context.run, context.name)
+    sources = build_on(context, HostGroup())
+    base = find_base(context, sources)
     sft = lineage_of(context.recipe, context.name).sft
-    adapter = None if sft is None else read_adapter(context.run, sft)
+    adapter = None if sft is None else read_adapter(sources[sft])
     lora = None if sft is None else typed(context.recipe, sft, SftStage).lora
     # Values that a user's folder holds are kept as they are, and written so again.
     state = base.read() if base.origin else to_float32(base.read())

@@ -23,6 +23,7 @@ from distrain.parallel.global_tensor import write_full
 from distrain.parallel.model_spec import Precision
 from distrain.stages.base_model import BaseModel, find_base
 from distrain.stages.context import Outcome, StageContext, typed
+from distrain.stages.products import build_on
 from distrain.stages.sft_data import PairSamples, find_pairs
 from distrain.stages.training import close, train_to_outcome
 from distrain.train.build import TrainTask, build_host, build_run, build_validation
@@ -34,7 +35,7 @@ def run_stage(context: StageContext) -> Outcome:
     started = time.monotonic()
     stage = typed(context.recipe, context.name, SftStage)
     host = build_host(stage.training)
-    base = find_base(context.recipe, context.run, context.name)
+    base = find_base(context, build_on(context, host))
     tokenizer = Tokenizer.load(base.tokenizer)
     train = find_pairs(context, tokenizer, "train")
     validation = find_pairs(context, tokenizer, "validation")

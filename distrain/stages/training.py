@@ -1,8 +1,10 @@
 """What ``pretrain`` and ``sft`` share: run the loop, and say how it ended."""
 
+from dataclasses import asdict
 from typing import Any
 
 from distrain.fault.wishes import Wish
+from distrain.runs.products import CHECKPOINT_FIELD
 from distrain.stages.context import Outcome
 from distrain.train.loop import train
 from distrain.train.progress import Progress
@@ -19,7 +21,9 @@ def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:
     progress, wish = train(run)
     if wish.ends:
         return Outcome(None, progress.step, requeue=wish is Wish.YIELD), progress
+    content = run.save_and_wait(progress)  # which the loop has done: this asks what is there
     figures: dict[str, Any] = {
+        CHECKPOINT_FIELD: {"step": progress.step, **asdict(content)},
         "steps": progress.step,
         "tokens": progress.tokens_seen,
         "train_loss": progress.train_loss,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from distrain.checkpoint.commit import Content
 from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.training import TrainingConfig
@@ -97,9 +98,11 @@ class Run:
         """Begin a checkpoint of this moment; returns once the state is copied. Collective."""
         self.checkpoints.save(progress.step, self.engine.state(), self._extra(progress))
 
-    def save_and_wait(self, progress: Progress) -> None:
-        """Make sure that this moment is on disk. Collective."""
-        self.checkpoints.save_and_wait(progress.step, self.engine.state(), self._extra(progress))
+    def save_and_wait(self, progress: Progress) -> Content:
+        """Make sure that this moment is on disk; returns the digest of it. Collective."""
+        return self.checkpoints.save_and_wait(
+            progress.step, self.engine.state(), self._extra(progress)
+        )
 
     def _report_change(self, monitor: Monitor, before: Schedule) -> None:
         """Report the first step whose samples differ from the checkpoint's schedule."""

@@ -16,6 +16,7 @@ from typing import Literal, cast
 from distrain.errors import DistrainError, ExitCode, PreflightError, TrainingError
 from distrain.runs.failures import after_the_logs, record_failure
 from distrain.runs.lock import wait_until_free
+from distrain.runs.products import check_sources
 from distrain.runs.records import (
     StageError,
     StageState,
@@ -79,6 +80,7 @@ def run_stages(plan: Plan, stages: Sequence[StagePlan], around: Surroundings) ->
     with Interruptions(plan.run) as interruptions:
         for stage in stages:
             if is_done(plan.run, stage.name) and not around.arguments:
+                check_sources(plan.run, stage.name)
                 around.say(f"{stage.name}: done before, skipped")
                 append_event(plan.run.events, "skipped", stage.name)
                 continue
