@@ -41,14 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     allow_many_files()
     configure_logging(rank, os.environ.get("DISTRAIN_LOG_LEVEL", "INFO"))
     try:
-        if arguments.command == "generate":
-            from distrain.tools.generate import run_command
-
-            return run_command(arguments)
-        if arguments.command == "data":
-            from distrain.tools import data_commands
-
-            return data_commands.run_command(arguments.arguments)
+        if arguments.command != "stage":
+            return run_tool(arguments)
         run = RunFolder(arguments.run)
         recipe = read_resolved(run.resolved)
         if arguments.phase is not None:
@@ -65,6 +59,21 @@ def main(argv: list[str] | None = None) -> int:
         else:
             log.exception("a defect of distrain, or of something it uses")
         return _after_error(ExitCode.BUG)
+
+
+def run_tool(arguments: argparse.Namespace) -> int:
+    """Run a command that is no stage, in this process alone; returns its exit code."""
+    if arguments.command == "generate":
+        from distrain.tools.generate import run_command
+
+        return run_command(arguments)
+    if arguments.command == "reopen":
+        from distrain.tools import reopen
+
+        return reopen.run_command(RunFolder(arguments.run), arguments.stage)
+    from distrain.tools import data_commands
+
+    return data_commands.run_command(arguments.arguments)
 
 
 def allow_many_files() -> None:
@@ -219,6 +228,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     stage.add_argument(
         "--share", type=Share.parse, default=WHOLE, help="of a phase over ranges: INDEX/COUNT"
     )
+    reopen = commands.add_parser("reopen", help="let a done stage be made again, if it must be")
+    reopen.add_argument("run", type=Path)
+    reopen.add_argument("stage")
     generate = commands.add_parser("generate", help="complete a prompt with an exported model")
     generate.add_argument("folder", type=Path)
     generate.add_argument("prompt")

@@ -89,7 +89,7 @@ EVAL_FIELDS = ("train/global_step", "eval/loss", "eval/perplexity")
 EVENT_KINDS = frozenset({
     "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",
     "nonfinite", "early_stop", "stop_requested", "yield_requested", "stopped", "restarted",
-    "failed", "finished", "skipped", "sink_failed", "schedule_changed",
+    "failed", "finished", "reopened", "skipped", "sink_failed", "schedule_changed",
 })  # fmt: skip
 """``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
 

@@ -1,5 +1,6 @@
 """What the commands that act do: run, resume, stop, and stages that are started by their kind."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from distrain.config.launch import SiteConfig
 from distrain.config.reading.load import LoadedRecipe, load_recipe, read_resolved
-from distrain.config.recipe import Recipe
+from distrain.config.recipe import DISTRIBUTED_KINDS, Recipe
 from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError, SchedulerError
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold, is_held
-from distrain.runs.records import append_event, read_state
+from distrain.runs.products import check_sources
+from distrain.runs.records import append_event, is_done, read_state
 from launcher.backends.interrupt import Interruptions, clear_wishes
-from launcher.backends.local import Surroundings, check_needs, run_stages
+from launcher.backends.local import StageFailedError, Surroundings, check_needs, run_stages
 from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe, site_of
 from launcher.preflight import check_machine, check_submission, missing_modules
@@ -182,10 +184,31 @@ def running_stages(run: RunFolder) -> dict[str, int]:
 
 def _start(plan: Plan, selection: Selection, arguments: tuple[str, ...] = ()) -> ExitCode:
     stages = select_stages(plan, selection.only, selection.start)
+    _reopen_damaged(plan, selection.start)
     clear_wishes(plan.run)
     if any(stage.nodes > 1 for stage in stages):
         return _start_nodes(replace(plan, stages=stages))
     return run_stages(plan, stages, Surroundings(say, display_factory(), arguments=arguments))
+
+
+def _reopen_damaged(plan: Plan, name: str | None) -> None:
+    """Let the stage of ``--from`` be made again if it is done but its checkpoint is damaged.
+
+    Raises:
+        StageFailedError: The runtime could not tell.
+    """
+    if name is None or plan.recipe.stages[name].kind not in DISTRIBUTED_KINDS:
+        return
+    if not is_done(plan.run, name):
+        return
+    for problem in missing_modules(plan.recipe):
+        raise problem
+    command = [sys.executable, "-m", "distrain", "reopen", str(plan.run.root), name]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    told = json.loads(answer.stdout)
+    if told["exit_code"] != ExitCode.DONE:
+        raise StageFailedError({"exit_code": told["exit_code"], "message": told["text"]})
+    say(told["text"])
 
 
 def _start_nodes(plan: Plan) -> ExitCode:
@@ -209,6 +232,7 @@ def _queue(plan: Plan, selection: Selection) -> "list[SubmittedJob]":
 
     stages = select_stages(plan, selection.only, selection.start)
     check_needs(plan, stages)
+    _reopen_damaged(plan, selection.start)
     launch = plan.recipe.launch
     site = site_of(launch) or SiteConfig()
     _say_notes(ignored_variables(os.environ))
@@ -268,6 +292,7 @@ def _exported_folder(run: RunFolder, recipe: Recipe) -> Path:
     for name, stage in reversed(recipe.stages.items()):
         folder = run.stage(name).huggingface
         if stage.kind == "export" and folder.is_dir():
+            check_sources(run, name)
             return folder
     raise PreflightError(
         f"run {run.root.name}",

@@ -17,6 +17,7 @@ ROUND_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400,
 EVENTS_SHOWN = 100
 MARKED = {
     "quarantined": "checkpoint set aside",
+    "reopened": "checkpoint made again",
     "checkpoint_failed": "checkpoint not written",
     "nonfinite": "step not applied",
     "schedule_changed": "other data or batch size",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.runs.processes import assert_no_orphans, family, kill, start, wait_for_stage
-from tests.tiny import distrain, events, exact_records, tensor_digests, write_recipe
+from tests.tiny import distrain, events, exact_records, tensor_digests
 
 EQUAL_FILES = {
     "prepare": ("tokenizer.json", "train/main/manifest.json", "test/main/manifest.json"),
@@ -19,16 +19,6 @@ EQUAL_FILES = {
     "export": ("huggingface/model.safetensors", "huggingface/adapter/adapter_model.safetensors"),
 }
 STAGES = ("prepare", "pretrain", "sft", "evaluate", "export")
-
-
-@pytest.fixture(scope="module")
-def twin(tmp_path_factory):
-    """A run that nothing disturbed, and the recipe it came from."""
-    folder = tmp_path_factory.mktemp("twin")
-    recipe = write_recipe(folder)
-    finished = distrain(folder / "runs", "run", str(recipe))
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return recipe, folder / "runs" / "tiny"
 
 
 def assert_equal_to_twin(run: Path, twin_run: Path, stages: Sequence[str] = STAGES) -> None:

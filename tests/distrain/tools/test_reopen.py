@@ -1,0 +1,95 @@
+import json
+import shutil
+
+import pytest
+
+from distrain.__main__ import main
+from distrain.errors import PreflightError
+from distrain.runs.folder import RunFolder
+from distrain.runs.lock import hold
+from distrain.runs.records import is_done, read_records, read_state, write_json
+from distrain.tools.reopen import reopen
+from tests.distrain.checkpoint.states import names
+from tests.distrain.stages.test_products import DAMAGES, flip, last, train
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunFolder(tmp_path / "tiny")
+    train(run, "pretrain", (10, 15, 20))
+    return run
+
+
+def told(run, capsys):
+    assert main(["reopen", str(run.root), "pretrain"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    return answer["exit_code"], answer["text"]
+
+
+def events(run):
+    return [(e["event"], e["step"]) for e in read_records(run.events)]
+
+
+def test_a_whole_product_stays(run, capsys):
+    code, text = told(run, capsys)
+    assert (code, is_done(run, "pretrain")) == (0, True)
+    assert "is whole and stays" in text
+    assert events(run) == []
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "gone", "another one"])
+def test_a_product_that_is_not_whole_is_made_again_from_the_one_before(run, capsys, damage):
+    DAMAGES[damage][0](run)
+    _, text = told(run, capsys)
+    assert text.endswith("; made again from step 15")
+    state = read_state(run.stage("pretrain"))
+    assert state is not None
+    assert (state["state"], state["step"], state["attempt"]) == ("stopped", 15, 1)
+    assert "step_000020" not in names(run.stage("pretrain").checkpoints)
+    moved = [("quarantined", 20)] * (damage != "gone")
+    assert events(run) == [*moved, ("reopened", 15)]
+    assert told(run, capsys) == (0, "pretrain: not done, goes on")
+
+
+def test_damaged_ones_before_it_are_passed_over(run, capsys):
+    flip(last(run) / "__0_0.distcp")
+    flip(last(run).with_name("step_000015") / ".metadata")
+    assert told(run, capsys)[1].endswith("; made again from step 10")
+
+
+def test_without_any_it_begins_anew_and_says_so(run, capsys):
+    shutil.rmtree(run.stage("pretrain").checkpoints)
+    text = told(run, capsys)[1]
+    assert text.endswith("; made again from step 0, for no checkpoint is whole")
+
+
+def test_a_torn_result_is_written_again_from_the_last_checkpoint(run, capsys):
+    run.stage("pretrain").result.write_text('{"steps"')
+    text = told(run, capsys)[1]
+    assert text == "pretrain: result.json names no checkpoint; made again from step 20"
+    assert last(run).exists()
+
+
+def test_a_kill_between_moving_and_recording_is_made_up_for(run, capsys):
+    before = read_state(run.stage("pretrain"))
+    flip(last(run) / "__0_0.distcp")
+    told(run, capsys)
+    write_json(run.stage("pretrain").state, before)
+    assert told(run, capsys)[1].endswith("; made again from step 15")
+
+
+def test_a_stage_that_runs_is_left_alone(run):
+    flip(last(run) / "__0_0.distcp")
+    with hold(run.stage("pretrain").lock, "tiny"), pytest.raises(PreflightError):
+        reopen(run, "pretrain", patience_s=0.1)
+    assert is_done(run, "pretrain")
+
+
+def test_an_error_reaches_the_launcher_with_its_code(run, capsys):
+    commit = last(run) / "commit.json"
+    commit.unlink()
+    commit.symlink_to(commit)  # an error that says nothing about the bytes
+    code, text = told(run, capsys)
+    assert code == 6
+    assert "Make the folder readable" in text
+    assert is_done(run, "pretrain")
