@@ -15,6 +15,7 @@ from distrain.models.huggingface import write_huggingface
 from distrain.models.origin import Origin, SpecialTokens
 from distrain.parallel.collectives import HostGroup
 from distrain.runs.durable import whole_folder
+from distrain.runs.sums import write_sums
 from distrain.stages.base_model import find_base, read_adapter, to_float32
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
 from distrain.stages.products import build_on
@@ -79,6 +80,8 @@ def export_huggingface(trained: TrainedModel, tokenizer_json: Path, folder: Path
     With adapters, ``folder`` holds the merged model, ``folder/base`` the one before fine-tuning
     and ``folder/adapter`` the adapters, for ``PeftModel.from_pretrained(base model, adapter)``.
 
+    Each folder holds the digests of its files besides.
+
     Args:
         trained: The model.
         tokenizer_json: The tokenizer it was trained with: the file, or a folder that holds it.
@@ -95,6 +98,8 @@ def export_huggingface(trained: TrainedModel, tokenizer_json: Path, folder: Path
             save_adapter(trained.adapter_state, trained.lora, BASE_FOLDER, partial / ADAPTER_FOLDER)
             state = merge(trained.base_state, trained.adapter_state, trained.lora)
         _write(trained, state, tokenizer_json, partial)
+        for place in (partial, *(path for path in partial.iterdir() if path.is_dir())):
+            write_sums(place)
 
 
 def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:

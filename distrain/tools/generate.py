@@ -9,11 +9,12 @@ import torch
 
 from distrain.data.tokenizer.prompts import prompt_ids
 from distrain.data.tokenizer.tokenizer import Tokenizer
-from distrain.errors import ExitCode
+from distrain.errors import ExitCode, PreflightError
 from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.models.huggingface import load_huggingface
 from distrain.parallel.device import resolve_device
+from distrain.runs.sums import SUMS, find_damage
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -51,7 +52,7 @@ def generate(
         chat: Lay the prompt out as fine-tuning did.
 
     Raises:
-        PreflightError: The folder holds no such model or no tokenizer.
+        PreflightError: The folder holds no such model or no tokenizer, or a damaged file.
         ValueError: ``max_new_tokens`` is below 1 or ``temperature`` below 0.
     """
     if max_new_tokens < 1 or temperature < 0:
@@ -59,6 +60,7 @@ def generate(
             f"found max_new_tokens {max_new_tokens}, temperature {temperature}; "
             "expected at least 1 and at least 0"
         )
+    check_whole(folder)
     tokenizer = Tokenizer.load(folder)
     model = load_model(folder).to(resolve_device("auto"))
     text = tokenizer.encode(prompt)
@@ -79,6 +81,23 @@ def generate(
         if len(new_ids) == max_new_tokens:
             break
     return tokenizer.decode(new_ids, skip_control=True)
+
+
+def check_whole(folder: Path) -> None:
+    """Compare an exported folder with the digests that it holds; another tool's holds none.
+
+    Raises:
+        PreflightError: A file was changed since the export.
+    """
+    damage = find_damage(folder)
+    if damage is not None:
+        raise PreflightError(
+            str(folder),
+            damage,
+            f"the files that {SUMS} describes",
+            "Export it again: `distrain run RECIPE --from` with the name of the export stage; "
+            f"or remove {SUMS} if the change was meant.",
+        )
 
 
 def load_model(folder: Path) -> CausalLM:

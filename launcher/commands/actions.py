@@ -1,6 +1,5 @@
 """What the commands that act do: run, resume, stop, and stages that are started by their kind."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from distrain.config.launch import SiteConfig
 from distrain.config.reading.load import LoadedRecipe, load_recipe, read_resolved
-from distrain.config.recipe import DISTRIBUTED_KINDS, Recipe
+from distrain.config.recipe import Recipe
 from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError, SchedulerError
+from distrain.runs.command import command_again
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold, is_held
 from distrain.runs.products import check_sources
 from distrain.runs.records import append_event, is_done, read_state
 from launcher.backends.interrupt import Interruptions, clear_wishes
-from launcher.backends.local import StageFailedError, Surroundings, check_needs, run_stages
+from launcher.backends.local import Surroundings, check_needs, run_stages
+from launcher.commands.reopen import reopen_damaged
 from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe, site_of
 from launcher.preflight import check_machine, check_submission, missing_modules
@@ -184,31 +185,12 @@ def running_stages(run: RunFolder) -> dict[str, int]:
 
 def _start(plan: Plan, selection: Selection, arguments: tuple[str, ...] = ()) -> ExitCode:
     stages = select_stages(plan, selection.only, selection.start)
-    _reopen_damaged(plan, selection.start)
+    if selection.start is not None:
+        reopen_damaged(plan, selection.start, say)
     clear_wishes(plan.run)
     if any(stage.nodes > 1 for stage in stages):
         return _start_nodes(replace(plan, stages=stages))
     return run_stages(plan, stages, Surroundings(say, display_factory(), arguments=arguments))
-
-
-def _reopen_damaged(plan: Plan, name: str | None) -> None:
-    """Let the stage of ``--from`` be made again if it is done but its checkpoint is damaged.
-
-    Raises:
-        StageFailedError: The runtime could not tell.
-    """
-    if name is None or plan.recipe.stages[name].kind not in DISTRIBUTED_KINDS:
-        return
-    if not is_done(plan.run, name):
-        return
-    for problem in missing_modules(plan.recipe):
-        raise problem
-    command = [sys.executable, "-m", "distrain", "reopen", str(plan.run.root), name]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    told = json.loads(answer.stdout)
-    if told["exit_code"] != ExitCode.DONE:
-        raise StageFailedError({"exit_code": told["exit_code"], "message": told["text"]})
-    say(told["text"])
 
 
 def _start_nodes(plan: Plan) -> ExitCode:
@@ -232,7 +214,8 @@ def _queue(plan: Plan, selection: Selection) -> "list[SubmittedJob]":
 
     stages = select_stages(plan, selection.only, selection.start)
     check_needs(plan, stages)
-    _reopen_damaged(plan, selection.start)
+    if selection.start is not None:
+        reopen_damaged(plan, selection.start, say)
     launch = plan.recipe.launch
     site = site_of(launch) or SiteConfig()
     _say_notes(ignored_variables(os.environ))
@@ -294,9 +277,11 @@ def _exported_folder(run: RunFolder, recipe: Recipe) -> Path:
         if stage.kind == "export" and folder.is_dir():
             check_sources(run, name)
             return folder
+    done = [n for n, s in recipe.stages.items() if s.kind == "export" and is_done(run, n)]
+    again = command_again(run, "--from", done[-1]) if done else f"distrain export {run.root.name}"
     raise PreflightError(
         f"run {run.root.name}",
         "no exported model",
-        "a stage of kind export that is done",
-        f"Run `distrain export {run.root.name}` first.",
+        "the folder of a stage of kind export",
+        f"Make it: `{again}`.",
     )

@@ -78,7 +78,7 @@ def test_a_whole_product_is_not_made_again(twin, run):
     recipe, whole = twin
     ended = distrain(run.parent, "run", str(recipe), "--from", "sft")
     assert ended.returncode == 0, ended.stderr
-    assert "sft: its checkpoint of step 10" in ended.stderr
+    assert "sft: what it made is whole and stays" in ended.stderr
     assert attempts(run) == attempts(whole)
 
 

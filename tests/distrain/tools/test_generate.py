@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -54,6 +55,18 @@ def folder(tmp_path_factory):
     trained = TrainedModel(model.state_dict(), config, tokenizer.vocab_size)
     export_huggingface(trained, tokenizer_json, root / "model")
     return root / "model"
+
+
+def test_a_changed_export_is_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(PreflightError, match=r"model\.safetensors does not match its digest"):
+        generate(copy, "def area(")
+    (copy / "SHA256SUMS").unlink()  # as a user does who meant it
+    assert generate(copy, "def area(")
 
 
 def test_continues_a_text_to_its_end(folder):

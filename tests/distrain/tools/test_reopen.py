@@ -4,24 +4,34 @@ import shutil
 import pytest
 
 from distrain.__main__ import main
+from distrain.config.reading.load import dump_resolved, load_recipe
 from distrain.errors import PreflightError
+from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold
 from distrain.runs.records import is_done, read_records, read_state, write_json
+from distrain.runs.sums import write_sums
 from distrain.tools.reopen import reopen
 from tests.distrain.checkpoint.states import names
-from tests.distrain.stages.test_products import DAMAGES, flip, last, train
+from tests.distrain.stages.test_products import DAMAGES, DONE, flip, last, train
+from tests.tiny import write_recipe
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory):
+    return dump_resolved(load_recipe(write_recipe(tmp_path_factory.mktemp("recipe"))).recipe)
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, resolved):
     run = RunFolder(tmp_path / "tiny")
+    write_text(run.resolved, resolved)
     train(run, "pretrain", (10, 15, 20))
     return run
 
 
-def told(run, capsys):
-    assert main(["reopen", str(run.root), "pretrain"]) == 0
+def told(run, capsys, stage="pretrain"):
+    assert main(["reopen", str(run.root), stage]) == 0
     answer = json.loads(capsys.readouterr().out)
     return answer["exit_code"], answer["text"]
 
@@ -33,7 +43,7 @@ def events(run):
 def test_a_whole_product_stays(run, capsys):
     code, text = told(run, capsys)
     assert (code, is_done(run, "pretrain")) == (0, True)
-    assert "is whole and stays" in text
+    assert text == "pretrain: what it made is whole and stays"
     assert events(run) == []
 
 
@@ -81,7 +91,7 @@ def test_a_kill_between_moving_and_recording_is_made_up_for(run, capsys):
 def test_a_stage_that_runs_is_left_alone(run):
     flip(last(run) / "__0_0.distcp")
     with hold(run.stage("pretrain").lock, "tiny"), pytest.raises(PreflightError):
-        reopen(run, "pretrain", patience_s=0.1)
+        reopen(run, "pretrain", "pretrain", patience_s=0.1)
     assert is_done(run, "pretrain")
 
 
@@ -93,3 +103,31 @@ def test_an_error_reaches_the_launcher_with_its_code(run, capsys):
     assert code == 6
     assert "Make the folder readable" in text
     assert is_done(run, "pretrain")
+
+
+EXPORT_DAMAGES = {
+    "a changed file": (
+        lambda model: (model / "base/model.safetensors").write_bytes(b"other"),
+        "huggingface/base: model.safetensors does not match its digest",
+    ),
+    "a missing file": (
+        lambda model: (model / "model.safetensors").unlink(),
+        "huggingface: model.safetensors is missing",
+    ),
+    "gone": (shutil.rmtree, "huggingface is gone"),
+}
+
+
+@pytest.mark.parametrize(("damage", "found"), EXPORT_DAMAGES.values(), ids=EXPORT_DAMAGES)
+def test_a_damaged_export_is_made_again(run, capsys, damage, found):
+    folder = run.stage("export")
+    for place in (folder.huggingface, folder.huggingface / "base"):
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_bytes(b"weights")
+        write_sums(place)
+    write_json(folder.state, DONE)
+    assert told(run, capsys, "export") == (0, "export: what it made is whole and stays")
+    damage(folder.huggingface)
+    assert told(run, capsys, "export") == (0, f"export: {found}; made again")
+    assert not is_done(run, "export")
+    assert events(run) == [("reopened", 0)]

@@ -1,0 +1,35 @@
+"""Asks the runtime whether a stage that is done must be made again: what ``--from`` does first."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+from distrain.config.recipe import DISTRIBUTED_KINDS
+from distrain.errors import ExitCode
+from distrain.runs.records import is_done
+from launcher.backends.local import StageFailedError
+from launcher.plan import Plan
+from launcher.preflight import missing_modules
+
+KINDS = DISTRIBUTED_KINDS | {"export"}
+"""Kinds of stages whose product is known by its digest."""
+
+
+def reopen_damaged(plan: Plan, name: str, say: Callable[[str], None]) -> None:
+    """Let a stage be made again if it is done but what it made is damaged or gone.
+
+    Raises:
+        PreflightError: The runtime is not installed here.
+        StageFailedError: The runtime could not tell.
+    """
+    if plan.recipe.stages[name].kind not in KINDS or not is_done(plan.run, name):
+        return
+    for problem in missing_modules(plan.recipe):
+        raise problem
+    command = [sys.executable, "-m", "distrain", "reopen", str(plan.run.root), name]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    told = json.loads(answer.stdout)
+    if told["exit_code"] != ExitCode.DONE:
+        raise StageFailedError({"exit_code": told["exit_code"], "message": told["text"]})
+    say(told["text"])
