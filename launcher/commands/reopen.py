@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from distrain.config.recipe import DISTRIBUTED_KINDS
 from distrain.errors import ExitCode
-from distrain.runs.records import is_done
+from distrain.runs.records import is_done, utc_now
 from launcher.backends.local import StageFailedError
 from launcher.plan import Plan
 from launcher.preflight import missing_modules
@@ -31,5 +31,8 @@ def reopen_damaged(plan: Plan, name: str, say: Callable[[str], None]) -> None:
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     told = json.loads(answer.stdout)
     if told["exit_code"] != ExitCode.DONE:
-        raise StageFailedError({"exit_code": told["exit_code"], "message": told["text"]})
+        code, message = told["exit_code"], told["text"]
+        raise StageFailedError(
+            {"exit_code": code, "message": message, "remedy": "", "time": utc_now()}
+        )
     say(told["text"])
