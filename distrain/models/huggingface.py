@@ -3,21 +3,28 @@
 Parameter names are the same on both sides; what is translated is the configuration.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
+from distrain.config.huggingface import (
+    CONFIG_FILE,
+    SIZE_FIELDS,
+    WEIGHTS_FILE,
+    damaged_file,
+    load_config,
+    missing_file,
+    read_json_object,
+    weight_files,
+)
 from distrain.config.training import ModelConfig
 from distrain.errors import PreflightError
 from distrain.models import build_model
 from distrain.models.origin import (
-    CONFIG_FILE,
     GENERATION_FILE,
     Origin,
     SpecialTokens,
@@ -26,9 +33,6 @@ from distrain.models.origin import (
 from distrain.runs.durable import whole_folder
 from distrain.runs.records import write_json
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-"""Of a folder whose weights are spread over several files."""
 TIED_NAME = "lm_head.weight"
 """Not stored when it is the embedding."""
 DTYPES = {
@@ -38,18 +42,6 @@ DTYPES = {
     "BF16": torch.bfloat16,
 }
 """As safetensors names them."""
-SIZE_FIELDS = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "initializer_range",
-)
-"""Fields with the same name and meaning in ``ModelConfig`` and ``LlamaConfig``."""
 
 
 def save_huggingface(
@@ -112,11 +104,11 @@ def read_origin(folder: Path) -> Origin:
         PreflightError: As of ``load_huggingface``.
     """
     dtypes: dict[str, torch.dtype] = {}
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         dtypes.update(_stored_dtypes(path))
     generation = folder / GENERATION_FILE
-    words = _read_json(generation) if generation.exists() else {}
-    return Origin(dtypes, _read_json(folder / CONFIG_FILE), words)
+    words = read_json_object(generation) if generation.exists() else {}
+    return Origin(dtypes, read_json_object(folder / CONFIG_FILE), words)
 
 
 def load_huggingface(folder: Path) -> tuple[ModelConfig, int, dict[str, Tensor]]:
@@ -131,7 +123,7 @@ def load_huggingface(folder: Path) -> tuple[ModelConfig, int, dict[str, Tensor]]
     """
     config, vocab_size = load_config(folder)
     state = {}
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         for name, tensor in _read_safetensors(path).items():
             # Old conversions stored the rotary frequencies too.
             if not _is_tied(name, config) and not name.endswith("rotary_emb.inv_freq"):
@@ -145,32 +137,6 @@ def load_huggingface(folder: Path) -> tuple[ModelConfig, int, dict[str, Tensor]]
             "Point at a complete folder, as save_pretrained of transformers writes it.",
         )
     return config, vocab_size, state
-
-
-def load_config(folder: Path) -> tuple[ModelConfig, int]:
-    """Read the sizes and the rows of the vocabulary only.
-
-    Raises:
-        PreflightError: As of ``load_huggingface``.
-    """
-    path = folder / CONFIG_FILE
-    fields = _read_json(path)
-    _check_supported(fields, path)
-    values = {name: fields[name] for name in SIZE_FIELDS if fields.get(name) is not None}
-    rope = fields.get("rope_parameters") or {}  # transformers 5; a plain field before
-    theta = rope.get("rope_theta") or fields.get("rope_theta")
-    if theta is not None:
-        values["rope_theta"] = theta
-    missing = [name for name in ("vocab_size", *SIZE_FIELDS[:3]) if name not in fields]
-    try:
-        if not missing:
-            return ModelConfig(**values), int(fields["vocab_size"])
-        problem = f"no {', '.join(missing)}"
-    except ValidationError as error:
-        problem = "; ".join(item["msg"] for item in error.errors())
-    raise PreflightError(
-        str(path), problem, "the sizes of a Llama model", "Check where the folder comes from."
-    )
 
 
 def _to_json(
@@ -196,29 +162,6 @@ def _to_json(
         # Written even where there is none: LlamaConfig's own defaults are 1 and 2.
         **asdict(special),
     }
-
-
-def _check_supported(fields: Mapping[str, Any], path: Path) -> None:
-    """Refuse what ``Llama`` would compute differently."""
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    heads = fields.get("num_attention_heads") or 1
-    head_dim = int(fields.get("hidden_size") or 0) // heads
-    expected: dict[str, tuple[object, object]] = {
-        "model_type": (fields.get("model_type"), "llama"),
-        "hidden_act": (fields.get("hidden_act", "silu"), "silu"),
-        "attention_bias": (fields.get("attention_bias", False), False),
-        "mlp_bias": (fields.get("mlp_bias", False), False),
-        "rope type": (rope.get("rope_type", rope.get("type", "default")), "default"),
-        "head_dim": (fields.get("head_dim") or head_dim, head_dim),
-    }
-    for name, (found, wanted) in expected.items():
-        if found != wanted:
-            raise PreflightError(
-                str(path),
-                f"{name} {found!r}",
-                f"{name} {wanted!r}",
-                "Choose a model of the Llama architecture, without biases or scaled positions.",
-            )
 
 
 def _single_dtype(state: Mapping[str, Tensor]) -> torch.dtype:
@@ -250,25 +193,6 @@ def _is_tied(name: str, config: ModelConfig) -> bool:
     return config.tie_word_embeddings and name == TIED_NAME
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / INDEX_FILE).exists():
-        weight_map = _read_json(folder / INDEX_FILE).get("weight_map", {})
-        return [folder / name for name in sorted(set(weight_map.values()))]
-    return [folder / WEIGHTS_FILE]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(value, dict):
-        raise _damaged(path, f"a {type(value).__name__}")
-    return value
-
-
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -276,9 +200,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise missing_file(path) from None
     except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged_file(path, str(error)) from error
 
 
 def _stored_dtypes(path: Path) -> dict[str, torch.dtype]:
@@ -288,23 +212,7 @@ def _stored_dtypes(path: Path) -> dict[str, torch.dtype]:
         with safe_open(path, framework="pt") as file:
             words = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise missing_file(path) from None
     except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged_file(path, str(error)) from error
     return {name: DTYPES.get(word, torch.float32) for name, word in words.items()}
-
-
-def _missing(path: Path) -> PreflightError:
-    there = sorted(entry.name for entry in path.parent.glob("*"))[:8]
-    return PreflightError(
-        str(path),
-        f"no such file; the folder holds {', '.join(there)}" if there else "no such folder",
-        f"a Hugging Face folder with {CONFIG_FILE} and {WEIGHTS_FILE}",
-        "Give the path of such a folder (weights in .bin must be saved as safetensors first).",
-    )
-
-
-def _damaged(path: Path, problem: str) -> PreflightError:
-    return PreflightError(
-        str(path), problem, "a file as transformers writes it", "Copy or download the folder again."
-    )

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CONFIG_FILE = "config.json"
+from distrain.config.huggingface import CONFIG_FILE
+
 GENERATION_FILE = "generation_config.json"
 
 

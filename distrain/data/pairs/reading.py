@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distrain.config.data import MAIN_SOURCE
+from distrain.config.rows import PAIR_FIELDS, pair_problem
 from distrain.data.curate.normalize import normalize
 from distrain.data.shards.manifest import PAIRS, list_sources, open_manifest
 from distrain.errors import DataError
@@ -112,14 +113,12 @@ def _parse_line(line: bytes, path: str) -> Pair | str:
         return "not UTF-8"
     except ValueError as error:
         return f"not JSON ({error})"
-    if not isinstance(record, dict):
-        return f"{type(record).__name__} where an object is expected"
-    for name in ("prompt", "answer"):
-        if name not in record:
-            return f"no field '{name}' (it has {', '.join(record) or 'none'})"
-        if not isinstance(record[name], str) or not normalize(record[name]).strip():
-            return f"'{name}' is empty or no text"
-    return Pair(normalize(record["prompt"]), normalize(record["answer"]), path)
+    problem = pair_problem(record)
+    if problem is not None:
+        return problem
+    fields = {name: normalize(record[name]) for name in PAIR_FIELDS}
+    blank = [name for name, text in fields.items() if not text.strip()]
+    return f"'{blank[0]}' is empty or no text" if blank else Pair(**fields, path=path)
 
 
 def _place(prompt: str) -> float:

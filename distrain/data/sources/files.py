@@ -1,14 +1,13 @@
 """Files of this machine or of a store, in any of the formats below.
 
-A format is one function in ``FORMATS``; its file endings stand in ``ENDINGS``.
+A format is one function in ``FORMATS``; its file endings stand in ``config/input_files.py``.
 """
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import BinaryIO, cast
 
+from distrain.config.input_files import FileForm, form_by_name
 from distrain.config.sources import FilesSource, StoreSection
 from distrain.data.sources.document import Broken, Document
 from distrain.data.sources.lines import cut_lines, read_json_lines, read_plain_lines, read_text
@@ -29,27 +28,10 @@ FORMATS: dict[str, FormatReader] = {
     "csv": read_csv,
     "arrow": read_arrow,
 }
-ENDINGS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-}
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 RANDOM_ACCESS = frozenset({"parquet", "arrow"})
 """They are compressed within, and cannot be read through a compression around them."""
 DECOMPRESSED_BYTES = 2**16
 """Decoded at a time: what is lost before the place where a file is damaged, at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileForm:
-    """How the bytes of a file are to be read."""
-
-    format: str
-    compression: str | None = None
 
 
 class FilesReader:
@@ -100,15 +82,11 @@ def form_of(url: str, format_: str | None = None) -> FileForm:
     Raises:
         DataError: A compressed file of a format that needs random access.
     """
-    path = PurePosixPath(url.partition("?")[0] if "://" in url else url)
-    compression = COMPRESSIONS.get(path.suffix)
-    if compression is not None:
-        path = path.with_suffix("")
-    form = FileForm(format_ or ENDINGS.get(path.suffix, "text"), compression)
-    if compression is not None and form.format in RANDOM_ACCESS:
+    form = form_by_name(url, format_)
+    if form.compression is not None and form.format in RANDOM_ACCESS:
         raise DataError(
             url,
-            f"{form.format} within {compression}",
+            f"{form.format} within {form.compression}",
             f"a plain {form.format} file; it is compressed within",
             "Decompress the file.",
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from distrain.config.input_files import is_hidden, local_files, local_path
 from distrain.config.sources import protocol_of
 from distrain.data.sources.ranges import InputFile
 from distrain.data.sources.storage import Storage, file_from, local_file, url_of, version_of
@@ -32,20 +33,13 @@ def list_files(patterns: Iterable[str], storage: Storage) -> list[InputFile]:
     return [found[url] for url in sorted(found)]
 
 
-def local_path(pattern: str) -> str:
-    """Return the path of a ``file://`` URL; anything else is a path already."""
-    return pattern.removeprefix("file://").removeprefix("local://")
-
-
 def _expand(pattern: str) -> list[Path]:
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = _below(path)
-        if not files:
-            raise _empty_folder(pattern)
+    files = list(local_files(pattern))
+    if files:
         return files
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        raise _empty_folder(pattern)
     if not glob.has_magic(pattern):
         raise DataError(
             WHERE,
@@ -53,19 +47,7 @@ def _expand(pattern: str) -> list[Path]:
             "a file, a folder or a glob",
             f"Correct the path{_nearest_parent(path)}.",
         )
-    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
-    files = [match for match in matches if match.is_file()]
-    if not files:
-        raise _no_match(pattern, f" (looked from {Path.cwd()})")
-    return files
-
-
-def _below(folder: Path) -> list[Path]:
-    return [
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not _is_hidden(file.relative_to(folder).parts)
-    ]
+    raise _no_match(pattern, f" (looked from {Path.cwd()})")
 
 
 def _expand_url(url: str, storage: Storage) -> list[InputFile]:
@@ -91,7 +73,7 @@ def _expand_url(url: str, storage: Storage) -> list[InputFile]:
     files = [
         _listed(url, path, info, storage)
         for path, info in storage.ask(url, "find", detail=True).items()
-        if not _is_hidden(path.removeprefix(root).strip("/").split("/"))
+        if not is_hidden(path.removeprefix(root).strip("/").split("/"))
     ]
     if not files:
         raise _empty_folder(url)
@@ -109,10 +91,6 @@ def _is_glob(url: str) -> bool:
     # In an address of the web, a question mark begins the query.
     is_web = protocol_of(url) in {"http", "https"}
     return "*" in url if is_web else glob.has_magic(url)
-
-
-def _is_hidden(parts: Iterable[str]) -> bool:
-    return any(part.startswith(".") for part in parts)
 
 
 def _empty_folder(pattern: str) -> DataError:

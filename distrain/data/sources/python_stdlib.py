@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from distrain.config.input_files import FileForm
 from distrain.config.sources import FilesSource, PythonStdlibSource
 from distrain.data.sources.document import Broken, Document
-from distrain.data.sources.files import FileForm, read_file
+from distrain.data.sources.files import read_file
 from distrain.data.sources.ranges import InputFile, InputRange, whole_ranges
 from distrain.data.sources.storage import Storage, local_file
 from distrain.errors import DataError
