@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -177,7 +178,7 @@ class _StageRunner:
             if self.interruptions.count:
                 self.around.say(f"{self.stage.name}: {how} while it was asked to save and stop")
                 return ExitCode.STOPPED
-            check_room(self.folder.path)
+            self._require_room(attempt)
             in_vain = 0 if _step(after) > step else in_vain + 1
             self._show_failure(attempt, how)
             if in_vain > max_restarts:
@@ -226,6 +227,14 @@ class _StageRunner:
             follower.poll()
         finally:
             display.close()
+
+    def _require_room(self, attempt: int) -> None:
+        try:
+            check_room(self.folder.path)
+        except PreflightError as error:
+            with suppress(OSError):  # its record is small, and may find room all the same
+                record_failure(self.plan.run, self.stage.name, error, attempt)
+            raise
 
     def _show_failure(self, attempt: int, how: str) -> None:
         log = self.folder.log(attempt)

@@ -1,5 +1,6 @@
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,13 @@ import pytest
 from distrain.errors import ExitCode, PreflightError, TrainingError
 from distrain.runs.lock import hold
 from distrain.runs.records import read_json, read_records, write_json
-from launcher.backends.local import StageFailedError, Surroundings, judge, run_stages
+from launcher.backends.local import (
+    ROOM_BYTES,
+    StageFailedError,
+    Surroundings,
+    judge,
+    run_stages,
+)
 from launcher.plan import Plan, select_stages
 from launcher.watch.display import LineDisplay
 from tests.launcher.small_run import ROOT, fake_python, new_run
@@ -124,6 +131,22 @@ def test_a_committed_step_earns_new_attempts(tmp_path):
 
     assert run_stages(plan, plan.stages, Screen().surroundings(python)) is ExitCode.DONE
     assert state_of(plan, "pretrain")["attempt"] == 5
+
+
+def test_without_room_the_stage_is_failed_if_that_much_can_still_be_written(tmp_path):
+    plan = new_run(tmp_path)
+    python = fake_python(tmp_path, prepare=["crash"])
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES // 2, hard))
+    try:
+        with pytest.raises(PreflightError, match="no room to write to"):
+            run_stages(plan, plan.stages, Screen().surroundings(python))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+
+    state = state_of(plan, "prepare")
+    assert (state["state"], state["attempt"]) == ("failed", 1)
+    assert state["error"]["remedy"].startswith("Free space")
 
 
 def test_a_recorded_error_is_not_met_a_second_time(tmp_path):
