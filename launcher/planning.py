@@ -11,6 +11,7 @@ from distrain.config.reading.load import LoadedRecipe, load_recipe, load_site
 from distrain.config.recipe import Recipe
 from distrain.runs.folder import RunFolder
 from launcher.environment import gpu_names
+from launcher.inputs.checks import check_inputs
 from launcher.plan import (
     Plan,
     local_rendezvous,
@@ -19,14 +20,28 @@ from launcher.plan import (
     stage_argv,
     stage_env,
 )
+from launcher.preflight import missing_paths
 from launcher.resources import find_recipe
 
 SITE_VARIABLE = "DISTRAIN_SITE"
 
 
 def load(target: str, overrides: Sequence[str]) -> LoadedRecipe:
-    """Load a recipe by its path or by the name of a shipped one."""
-    return load_recipe(find_recipe(target), overrides)
+    """Load a recipe by its path or by the name of a shipped one, and look at the files it names.
+
+    Raises:
+        NotFoundError: There is no such recipe.
+        RecipeErrors: All mistakes of the recipe; or, where it has none, of what its files say.
+    """
+    return check_inputs(load_recipe(find_recipe(target), overrides))
+
+
+def unseen_files(recipe: Recipe) -> list[str]:
+    """Say which files of a recipe are not on this machine, so that nothing was read of them."""
+    return [
+        f"{problem.where}: {problem.found}; it was not looked at"
+        for problem in missing_paths(recipe)
+    ]
 
 
 def site_of(launch: LaunchConfig) -> SiteConfig | None:

@@ -121,6 +121,30 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / WEIGHTS_FILE]
 
 
+def weights_problem(path: Path) -> str | None:
+    """Say why a file holds no weights, from its header and size; ``None`` if it may.
+
+    The form of safetensors: the length of the header (8 bytes, little-endian), the header (JSON:
+    name -> dtype, shape, ``data_offsets``), then the data.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            start = stream.read(8)
+            if start == b"version ":
+                return "a pointer of Git LFS instead of the weights; run `git lfs pull`"
+            length = int.from_bytes(start, "little")
+            header = json.loads(stream.read(length)) if length < size else None
+    except (OSError, ValueError) as error:
+        return f"no weights ({error})"
+    if not isinstance(header, dict):
+        return f"no safetensors file ({size} bytes)"
+    entries = [entry for entry in header.values() if isinstance(entry, dict)]
+    ends = [entry["data_offsets"][1] for entry in entries if "data_offsets" in entry]
+    expected = 8 + length + max(ends, default=0)
+    return None if size == expected else f"{size} bytes where its header says {expected}"
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 

@@ -13,6 +13,7 @@ from distrain.checkpoint.dcp import load_entries
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
 from distrain.data.tokenizer.tokenizer import Tokenizer
+from distrain.errors import PreflightError
 from distrain.finetune.lora import initialize_lora, inject_lora, is_adapter, plain_name
 from distrain.models import MODELS, build_model
 from distrain.models.causal_lm import CausalLM
@@ -36,7 +37,7 @@ def run_stage(context: StageContext) -> Outcome:
     stage = typed(context.recipe, context.name, SftStage)
     host = build_host(stage.training)
     base = find_base(context, build_on(context, host))
-    tokenizer = Tokenizer.load(base.tokenizer)
+    tokenizer = fitting_tokenizer(base)
     train = find_pairs(context, tokenizer, "train")
     validation = find_pairs(context, tokenizer, "validation")
     assert train is not None, "only the test split may be missing"
@@ -69,6 +70,23 @@ def run_stage(context: StageContext) -> Outcome:
         "seconds": round(time.monotonic() - started, 1),
     }
     return replace(outcome, result=figures)
+
+
+def fitting_tokenizer(base: BaseModel) -> Tokenizer:
+    """Load the tokenizer of a model.
+
+    Raises:
+        PreflightError: It has ids for which the embedding has no row.
+    """
+    tokenizer = Tokenizer.load(base.tokenizer)
+    if tokenizer.vocab_size > base.vocab_size:
+        raise PreflightError(
+            str(base.tokenizer),
+            f"ids up to {tokenizer.vocab_size - 1}",
+            f"less than {base.vocab_size}, the rows of the embedding",
+            "Take the tokenizer that the model was trained with.",
+        )
+    return tokenizer
 
 
 def model_spec(

@@ -22,6 +22,7 @@ from distrain.runs.records import append_event, is_done, read_state
 from launcher.backends.interrupt import Interruptions, clear_wishes
 from launcher.backends.local import Surroundings, check_needs, run_stages
 from launcher.commands.reopen import reopen_damaged
+from launcher.inputs.checks import check_inputs
 from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe, site_of
 from launcher.preflight import check_machine, check_submission, missing_modules
@@ -100,6 +101,7 @@ def resume_run(
     """
     run = find_run(target)
     loaded = load_recipe(run.resolved, overrides)
+    check_inputs(loaded, done=_done_stages(run, loaded.recipe))
     plan = plan_recipe(loaded.recipe, run)
     is_queued = loaded.recipe.launch.backend == "slurm"
     if is_queued:
@@ -176,6 +178,12 @@ def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]
         ended = not is_held(run.lock) and not _running(run, recipe)
     steps = {name: _committed_step(run, name) for name in running}
     return run, Stopped(True, ended, time.monotonic() - started, steps)
+
+
+def _done_stages(run: RunFolder, recipe: Recipe) -> set[str]:
+    """Return the stages of a run that will not run again."""
+    states = {name: read_state(run.stage(name)) for name in recipe.stages}
+    return {name for name, state in states.items() if state and state["state"] == "done"}
 
 
 def running_stages(run: RunFolder) -> dict[str, int]:

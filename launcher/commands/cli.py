@@ -96,11 +96,12 @@ def validate(
 
     loaded = planning.load(recipe, overrides or ())
     plan = planning.plan_recipe(loaded.recipe, run_of(loaded.recipe))
+    notes = [*loaded.notes, *planning.unseen_files(loaded.recipe)]
     if as_json:
-        _echo_json({"valid": True, "notes": list(loaded.notes)})
+        _echo_json({"valid": True, "notes": notes})
         return
-    typer.echo(show.validation_summary(loaded, plan))
-    for note in loaded.notes:
+    typer.echo(show.validation_summary(loaded, plan, notes))
+    for note in notes:
         typer.echo(f"note: {note}")
 
 

@@ -1,5 +1,6 @@
 """The texts of the commands that only read: recipes, validate, plan, and the next steps."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def recipe_list(recipes: "list[ShippedRecipe]") -> str:
     return table(("RECIPE", "WHAT IT DOES"), [(r.name, r.summary) for r in recipes])
 
 
-def validation_summary(loaded: LoadedRecipe, plan: Plan) -> str:
+def validation_summary(loaded: LoadedRecipe, plan: Plan, notes: Sequence[str]) -> str:
     """Say in one line that a recipe is good, and how its batch is cut."""
     parts = [plural(len(plan.stages), "stage")]
     parts += [
@@ -39,8 +40,8 @@ def validation_summary(loaded: LoadedRecipe, plan: Plan) -> str:
         for stage in plan.stages
         if stage.layout is not None
     ]
-    notes = f" {plural(len(loaded.notes), 'note')}." if loaded.notes else ""
-    return f"ok  {', '.join(parts)}.{notes}"
+    count = f" {plural(len(notes), 'note')}." if notes else ""
+    return f"ok  {', '.join(parts)}.{count}"
 
 
 def plan_text(loaded: LoadedRecipe, plan: Plan) -> str:

@@ -4,7 +4,7 @@ Layers, each over the one before: the schema's defaults, ``extends``, ``defaults
 overrides without a stage, overrides with a stage.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,23 @@ class LoadedRecipe:
     """What is legal but may surprise, one sentence each."""
     origins: dict[str, str]
     """Dotted path of each value -> ``file:line``, ``default`` or ``override``."""
+    head: Tree
+    """``name``, ``seed`` and ``launch`` as written, with their places."""
+    stages: Mapping[str, Tree]
+    """As ``head``, of each stage."""
+
+    def refuse(self, findings: Iterable[Finding]) -> None:
+        """End with what was found against the recipe, each at the place of its value.
+
+        Raises:
+            RecipeErrors: There is a finding.
+        """
+        problems = ProblemList()
+        problems.add_file(str(self.path))
+        for finding in findings:
+            place = _place(finding, self.stages, self.head)
+            problems.add(place, finding.message, beside_others=True)
+        problems.raise_if_any()
 
 
 def load_recipe(
@@ -101,7 +118,8 @@ def load_recipe(
     problems.raise_if_any()
     resolved = _whole(head_tree, stages)
     recipe = Recipe.model_validate(plain(resolved), strict=True)
-    return LoadedRecipe(recipe, text, path, tuple(notes), _origins(recipe, resolved))
+    origins = _origins(recipe, resolved)
+    return LoadedRecipe(recipe, text, path, tuple(notes), origins, head_tree, stages)
 
 
 def read_resolved(path: Path) -> Recipe:

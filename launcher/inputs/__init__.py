@@ -1,0 +1,1 @@
+"""What the files that a recipe names say against it: read before anything is started or queued."""

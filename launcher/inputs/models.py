@@ -1,0 +1,119 @@
+"""The Hugging Face folder that fine-tuning starts from: can it be read, does it fit the stage."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distrain.config.huggingface import CONFIG_FILE, load_config, weight_files, weights_problem
+from distrain.config.reading.stage_parts import Finding
+from distrain.config.recipe import Recipe, SftStage
+from distrain.config.training import ModelConfig
+from distrain.errors import PreflightError
+from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
+
+SETTING = ("model", "from_pretrained")
+TOKENIZER_FILE = "tokenizer.json"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""``org/model``: also a relative path, so it counts only where no such folder is."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder whose ``config.json`` could be read."""
+
+    path: Path
+    model: ModelConfig
+    vocab_size: int
+    """Rows of the embedding."""
+
+
+ModelCheck = Callable[[str, SftStage, ModelFolder], Iterator[Finding]]
+
+
+def check_models(recipe: Recipe) -> Iterator[Finding]:
+    """Check the model of each sft stage that starts from a folder."""
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, SftStage) and stage.model.from_pretrained is not None:
+            yield from _check_model(name, stage, stage.model.from_pretrained)
+
+
+def _check_model(name: str, stage: SftStage, written: str) -> Iterator[Finding]:
+    folder = Path(written).expanduser()
+    if not folder.exists():
+        if HUB_NAME.fullmatch(written):
+            yield Finding(name, SETTING, _not_downloaded(written))
+        return  # whether the folder is on this machine is asked when the run is to start here
+    try:
+        model, vocab_size = load_config(folder)
+        files = weight_files(folder)
+    except PreflightError as error:
+        yield Finding(name, SETTING, f"model.from_pretrained: {error}")
+        return
+    problem = _problem_of(files)
+    if problem is not None:
+        yield Finding(name, SETTING, f"model.from_pretrained: found {problem}")
+    for check in MODEL_CHECKS:
+        yield from check(name, stage, ModelFolder(folder, model, vocab_size))
+
+
+def _problem_of(files: Sequence[Path]) -> str | None:
+    """Say what is wrong with the first file of weights that cannot be read."""
+    for file in files:
+        if not file.is_file():
+            return (
+                f"{file.parent} without {file.name}; expected the weights beside {CONFIG_FILE}; "
+                "copy or download the folder again (weights in .bin must be saved as safetensors "
+                "first)"
+            )
+        problem = weights_problem(file)
+        if problem is not None:
+            return f"{file}, {problem}; expected the weights; copy or download the folder again"
+    return None
+
+
+def _not_downloaded(name: str) -> str:
+    folder = name.rpartition("/")[2]
+    return (
+        f"model.from_pretrained: found '{name}', which is no folder here and looks like a name on "
+        f"the Hugging Face hub; expected a folder; download it (`hf download {name} --local-dir "
+        f"{folder}`) and write ./{folder}"
+    )
+
+
+def _check_tokenizer(name: str, stage: SftStage, folder: ModelFolder) -> Iterator[Finding]:
+    file = folder.path / TOKENIZER_FILE
+    problem = tokenizer_problem(file)
+    if not file.is_file():
+        problem = (
+            f"found {folder.path} without {TOKENIZER_FILE}; expected it beside {CONFIG_FILE}; a "
+            "model that has a SentencePiece file only needs converting first"
+        )
+    if problem is not None:
+        yield Finding(name, SETTING, f"model.from_pretrained: {problem}")
+        return
+    ids = vocabulary_size(file)
+    if ids > folder.vocab_size:
+        yield Finding(
+            name,
+            SETTING,
+            f"model.from_pretrained: found ids up to {ids - 1} in {file}; expected less than "
+            f"{folder.vocab_size}, the rows of the embedding; take the tokenizer that the model "
+            "was trained with",
+        )
+
+
+def _check_positions(name: str, stage: SftStage, folder: ModelFolder) -> Iterator[Finding]:
+    length, positions = stage.training.sequence_length, folder.model.max_position_embeddings
+    if length > positions:
+        yield Finding(
+            name,
+            ("training", "sequence_length"),
+            f"training.sequence_length: found {length}; expected at most {positions}, the "
+            f"max_position_embeddings of {folder.path / CONFIG_FILE}",
+        )
+
+
+MODEL_CHECKS: tuple[ModelCheck, ...] = (_check_tokenizer, _check_positions)
+"""What a folder that can be read has to fit; further architectures are lines of ``ARCHITECTURES``
+in ``distrain.config.huggingface``."""
