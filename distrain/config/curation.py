@@ -28,18 +28,23 @@ class GopherQualityConfig(Section):
     min_words: Annotated[Count, Field(ge=0)] = 50
     """Words without punctuation."""
     max_words: Annotated[Count, Field(ge=1)] = 100_000
+    """As ``min_words``."""
     min_mean_word_length: Annotated[float, Field(ge=0)] = 3
     """Characters; of words without punctuation."""
     max_mean_word_length: Annotated[float, Field(gt=0)] = 10
+    """As ``min_mean_word_length``."""
     max_symbol_ratio: Annotated[float, Field(ge=0)] = 0.1
     """Hash signs to words, and ellipses to words, punctuation counted as words."""
     max_bullet_line_fraction: Fraction = 0.9
+    """Lines that begin with a bullet."""
     max_ellipsis_line_fraction: Fraction = 0.3
+    """Lines that end in an ellipsis."""
     min_alphabetic_fraction: Fraction = 0.8
     """Words that hold a letter, of all words with punctuation."""
     min_stop_words: Annotated[int, Field(ge=0)] = 2
     """Different ones, as they are written."""
     stop_words: tuple[Word, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+    """English by default; each is a single word."""
 
     @model_validator(mode="after")
     def _limits_leave_room(self) -> Self:
@@ -57,20 +62,31 @@ class GopherRepetitionConfig(Section):
     """Rae et al. 2021 (arXiv 2112.11446), table A1: what repeats too much is dropped."""
 
     max_duplicate_line_fraction: Fraction = 0.3
+    """Lines that were there before, of all lines."""
     max_duplicate_paragraph_fraction: Fraction = 0.3
+    """Paragraphs that were there before, of all."""
     max_duplicate_line_character_fraction: Fraction = 0.2
+    """Share of the characters in lines that were there before."""
     max_duplicate_paragraph_character_fraction: Fraction = 0.2
+    """Share of the characters in paragraphs that were there before."""
     max_top_2gram_fraction: Fraction = 0.2
     """Share of the characters that all occurrences of the most frequent pair of words may hold."""
     max_top_3gram_fraction: Fraction = 0.18
+    """As for pairs, of three words."""
     max_top_4gram_fraction: Fraction = 0.16
+    """As for pairs, of four words."""
     max_duplicate_5gram_fraction: Fraction = 0.15
     """Share of the characters in runs of five words that were there before."""
     max_duplicate_6gram_fraction: Fraction = 0.14
+    """As for five words, of six."""
     max_duplicate_7gram_fraction: Fraction = 0.13
+    """As for five words, of seven."""
     max_duplicate_8gram_fraction: Fraction = 0.12
+    """As for five words, of eight."""
     max_duplicate_9gram_fraction: Fraction = 0.11
+    """As for five words, of nine."""
     max_duplicate_10gram_fraction: Fraction = 0.1
+    """As for five words, of ten."""
 
 
 class C4Config(Section):
@@ -79,6 +95,7 @@ class C4Config(Section):
     require_terminal_punctuation: bool = True
     """Drop lines that do not end in one of ``. ? ! "``, or that end in an ellipsis."""
     min_words_per_line: Annotated[int, Field(ge=0)] = 5
+    """Shorter lines are dropped."""
     max_word_characters: Annotated[int, Field(ge=1)] = 1000
     """Lines with a longer word are dropped."""
     min_sentences: Annotated[int, Field(ge=0)] = 3
@@ -90,7 +107,9 @@ class C4Config(Section):
     remove_policy: bool = True
     """Drop lines about cookies, terms of use or privacy policies."""
     reject_lorem_ipsum: bool = True
+    """Drop documents that contain the phrase."""
     reject_curly_bracket: bool = True
+    """Drop documents with a ``{``, which are mostly code."""
 
 
 class FinewebConfig(Section):
@@ -122,6 +141,7 @@ class PiiConfig(Section):
     """Personal data to replace. What replaces a match depends on the match alone."""
 
     emails: bool = True
+    """E-mail addresses."""
     ip_addresses: bool = True
     """Those that are routed in the public internet; private ones stay."""
     phone_numbers: bool = False

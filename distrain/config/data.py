@@ -38,6 +38,7 @@ class DataConfig(Section):
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Share of documents, chosen by the document's hash, so never by their order."""
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """As ``validation_fraction``, of the documents that only ``evaluate`` reads."""
     shard_tokens: Annotated[Count, Field(ge=1)] = 16_000_000
     """Tokens in one shard file, at most (a document is never cut)."""
     skip_budget: Annotated[int, Field(ge=0)] = 100
@@ -158,5 +159,8 @@ class PairsConfig(Section):
     kind: Literal["docstrings", "none"] = "none"
     """``docstrings``: signature and body of a documented Python function -> its docstring."""
     max_prompt_characters: Annotated[int, Field(ge=1)] = 1200
+    """A pair with a longer prompt is left out."""
     min_answer_characters: Annotated[int, Field(ge=1)] = 20
+    """A pair with a shorter answer is left out."""
     max_answer_characters: Annotated[int, Field(ge=1)] = 400
+    """A pair with a longer answer is left out."""

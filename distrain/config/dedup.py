@@ -13,6 +13,7 @@ class MinHashConfig(Section):
     ngram: Annotated[int, Field(ge=1, le=64)] = 5
     """Lower-case words in one n-gram, without punctuation; documents are sets of these."""
     bands: Annotated[int, Field(ge=1, le=256)] = 14
+    """Parts of a sketch; documents that agree in all of one are compared."""
     rows: Annotated[int, Field(ge=1, le=64)] = 8
     """Minima in a band. Two documents of Jaccard similarity s meet in some band with probability
     1 - (1 - s^rows)^bands: even odds at s = 0.68 for 14 x 8."""
@@ -29,7 +30,9 @@ class DecontaminateConfig(Section):
     ngram: Annotated[int, Field(ge=1, le=64)] = 13
     """Lower-case words in one n-gram, without punctuation (GPT-3, appendix C)."""
     min_count: Annotated[int, Field(ge=1)] = 1
+    """Shared n-grams from which on a document goes."""
     min_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a document's n-grams from which on it goes."""
     max_documents: Annotated[int, Field(ge=1)] | None = 10
     """An n-gram of more held-out documents than this is boilerplate, not a leak; null: none is."""
     held_out: bool = True

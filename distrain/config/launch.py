@@ -26,7 +26,9 @@ class LaunchConfig(Section):
     """What to start and where; may differ between two starts of the same run."""
 
     backend: Literal["local", "torchrun", "slurm"] = "local"
+    """``local``: this machine. ``torchrun``: one command a node. ``slurm``: jobs of a queue."""
     nodes: Annotated[int, Field(ge=1)] = 1
+    """Machines of a training stage; other stages take one."""
     processes_per_node: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """``auto``: the site's GPUs per node, else the GPUs of this machine, else 1."""
     site: str | None = None
@@ -47,13 +49,18 @@ class SiteConfig(Section):
     """A site file: written once per cluster, shared by the group, never part of the recipe."""
 
     account: str | None = None
+    """Who is charged."""
     partition: str | None = None
+    """Queue; default: the cluster's."""
     qos: str | None = None
+    """Quality of service, where the cluster has several."""
     time_limit: Annotated[Duration, Field(ge=1)] = 3600
+    """Of one job, unless the recipe has its own."""
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
     """Of a node of the partition. With ``training.device: auto`` a site with GPUs means CUDA, one
     without the CPU; a stage asks for one GPU a process."""
     cpus_per_task: Annotated[int | None, Field(ge=1)] = None
+    """Processors of a node's task; default: the cluster's."""
     exclusive: bool = False
     """Jobs get whole nodes, and so all their GPUs, whatever they ask for."""
     setup: tuple[str, ...] = ()

@@ -78,6 +78,7 @@ class EvaluateStage(Section):
     kind: Literal["evaluate"]
     needs: Needs
     micro_batch_size: Annotated[int, Field(ge=1)] = 8
+    """Sequences per forward pass."""
 
 
 class ExportStage(Section):
@@ -122,9 +123,11 @@ class RecipeHead(Section):
     """What is said once for the whole recipe."""
 
     version: Literal[1] = 1
+    """Of the form of recipes."""
     name: Annotated[str, Field(pattern=RUN_NAME)]
     """Also the name of the run folder."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Starting weights, order of the samples and dropout follow from it."""
     launch: LaunchConfig = LaunchConfig()
 
 

@@ -113,6 +113,7 @@ class HubSource(StoreSection):
     name: str | None = None
     """The configuration of the dataset, if it has several."""
     split: str = "train"
+    """Of the dataset, by the hub's name for it."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
 

@@ -18,19 +18,29 @@ class ModelConfig(Section):
     """Layer 4: a decoder of the Llama family (the vocabulary comes from the tokenizer)."""
 
     name: Literal["llama"] = "llama"
+    """Architecture."""
     hidden_size: Positive = 192
+    """Width of the residual stream; a multiple of twice the heads."""
     num_hidden_layers: Positive = 4
+    """Transformer blocks."""
     num_attention_heads: Positive = 4
+    """Heads of queries."""
     num_key_value_heads: Positive | None = None
     """Grouped-query attention; default: as many as heads."""
     intermediate_size: Positive = 512
+    """Width within the feed-forward layers."""
     max_position_embeddings: Positive = 2048
+    """Longest sequence that the model may see."""
     rope_theta: Annotated[float, Field(gt=0)] = 10000.0
+    """Base of the rotary embedding's wave lengths."""
     rms_norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """Added to the mean square before its root."""
     tie_word_embeddings: bool = False
+    """Use the embedding as output layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """On the residual branches, in training only."""
     initializer_range: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Standard deviation of the starting weights."""
     from_pretrained: str | None = None
     """A local Hugging Face folder (config, safetensors, tokenizer); sizes then come from there."""
 
@@ -72,6 +82,7 @@ class EarlyStopping(Section):
     """Stop when the validation loss has not improved for ``patience`` measurements."""
 
     patience: Positive = 3
+    """Measurements in a row that may fail to improve."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     """Nats by which a measurement must beat the best one."""
 
@@ -80,17 +91,21 @@ class TrainingConfig(Section):
     """Layer 11: how many steps of which size, in which precision, on which device."""
 
     sequence_length: Positive = 256
+    """Tokens of a sample; at most ``model.max_position_embeddings``."""
     global_batch_size: Positive = 8
     """Sequences per optimizer step, over all ranks."""
     micro_batch_size: Positive = 8
     """Sequences per forward pass on one rank; accumulation is derived from the three."""
     max_steps: Annotated[Count | None, Field(ge=1)] = None
+    """Optimizer steps of the stage."""
     max_tokens: Annotated[Count | None, Field(ge=1)] = None
+    """Tokens to train on; the steps follow, rounded down."""
     num_epochs: Annotated[float | None, Field(gt=0)] = None
     """Give exactly one of ``max_steps``, ``max_tokens`` and ``num_epochs``."""
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     """``auto``: bf16 on a GPU that has it, fp32 elsewhere. Master weights stay fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: a GPU if there is one."""
     num_threads: Positive = 1
     """Intra-op threads per rank on the CPU. It changes the bits, so it is part of the recipe."""
     early_stopping: EarlyStopping | None = None
@@ -107,23 +122,31 @@ class TrainingConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """Layer 8."""
+    """Layer 8: what makes an update of the gradients."""
 
     name: Literal["adamw"] = "adamw"
+    """Decoupled weight decay (arXiv 1711.05101)."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Peak, after warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Applied to matrices only, not to norms."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
+    """Decay rates of the two moments."""
     eps: Annotated[float, Field(gt=0, lt=1)] = 1e-8
+    """Added to the root of the second moment."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """A longer gradient is scaled to this norm, over all parameters."""
 
 
 class LrSchedulerConfig(Section):
     """Learning rate as a pure function of the step: linear warm-up, then the named shape."""
 
     name: Literal["cosine", "wsd", "constant"] = "cosine"
+    """``wsd``: constant, then linear decay (arXiv 2404.06395)."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Linear rise to the peak."""
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Of the peak, at the end."""
     decay_steps: Annotated[int | None, Field(ge=1)] = None
     """Of ``wsd``: length of the final linear decay; default a tenth of the run."""
 
@@ -144,10 +167,12 @@ class ParallelismConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """Layer 9."""
+    """Layer 9: when the whole state is written, and how much of it is kept."""
 
     save_steps: Positive = 100
+    """Steps between checkpoints; one is also written when the stage ends or is stopped."""
     keep_last: Positive = 2
+    """Newest checkpoints that are kept."""
     async_save: bool = True
     """Write in the background; the loop waits only for the copy to host memory."""
     save_deadline: Annotated[Duration, Field(ge=1)] = 1800
@@ -162,6 +187,7 @@ class EvalConfig(Section):
     """Layer 10, validation while training."""
 
     eval_steps: Positive = 50
+    """Steps between validations."""
     max_batches: Positive | None = None
     """Global batches per validation; default: the whole validation split."""
 
@@ -170,7 +196,9 @@ class WandbConfig(Section):
     """Weights & Biases as a copy of ``metrics.jsonl``; it may fail without touching training."""
 
     project: str = "distrain"
+    """Of Weights & Biases."""
     mode: Literal["offline", "online"] = "offline"
+    """``offline``: files to be synchronised later."""
 
 
 class LoggingConfig(Section):
@@ -194,8 +222,11 @@ class LoraConfig(Section):
     """Low-rank adaptation (arXiv 2106.09685), in peft's words."""
 
     r: Positive = 8
+    """Rank of the adapters."""
     alpha: Positive = 16
+    """The adapters' output is scaled by ``alpha / r``."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On the adapters' input, in training only."""
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = (
         "all-linear"
     )
@@ -210,3 +241,4 @@ class SftDataConfig(Section):
     checks: PairChecksConfig = PairChecksConfig()
     """What the pairs have to be like."""
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Share of the prompts of ``path`` that is held out, chosen by their hash."""

@@ -78,11 +78,19 @@ def recipes(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Every key with its default, as a page to read.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of recipes, for editors."""
     from distrain.config.reading.load import json_schema
+    from distrain.config.reading.reference import recipe_reference
 
-    _echo_json(json_schema())
+    if markdown:
+        typer.echo(recipe_reference(), nl=False)
+    else:
+        _echo_json(json_schema())
 
 
 @app.command()

@@ -89,7 +89,13 @@ def _reachable(start: list[type[Section]]) -> list[type[Section]]:
 
 
 def _describe(model: type[Section], definition: JsonObject) -> None:
-    """Add the docstrings below the fields; only here, for reading source text takes its time."""
+    for name, words in field_docs(model).items():
+        definition["properties"][name]["description"] = words
+
+
+def field_docs(model: type[Section]) -> dict[str, str]:
+    """Return the docstrings below the fields; reading source text takes its time."""
+    found = {}
     # Parents first: the words of the class itself replace theirs.
     for origin in reversed(model.__mro__[: model.__mro__.index(Section)]):
         body = ast.parse(inspect.getsource(origin)).body[0]
@@ -100,7 +106,8 @@ def _describe(model: type[Section], definition: JsonObject) -> None:
                     ast.AnnAssign(target=ast.Name(id=name)),
                     ast.Expr(value=ast.Constant(value=str(words))),
                 ):
-                    definition["properties"][name]["description"] = inspect.cleandoc(words)
+                    found[name] = inspect.cleandoc(words)
+    return found
 
 
 def _any_form(models: tuple[type[Section], ...]) -> JsonObject:
