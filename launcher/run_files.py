@@ -1,6 +1,7 @@
 """The folder of a run: finding it, making it, and refusing one that belongs to another recipe."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,26 @@ class Change:
 
 def runs_dir() -> Path:
     """Return the folder that holds all runs: ``$DISTRAIN_RUNS_DIR`` or ``./runs``."""
-    return Path(os.environ.get(RUNS_DIR_VARIABLE) or "runs").absolute()
+    folder = Path(os.environ.get(RUNS_DIR_VARIABLE) or "runs").absolute()
+    _refuse_control_characters(folder, RUNS_DIR_VARIABLE)
+    return folder
+
+
+def _refuse_control_characters(folder: Path, where: str) -> None:
+    """Refuse a path that would become several lines of a job's script.
+
+    Raises:
+        PreflightError: Says which character it is.
+    """
+    path = str(folder)
+    control = re.search(r"[\x00-\x1f\x7f]", path)
+    if control is not None:
+        raise PreflightError(
+            where,
+            f"{control[0]!r} as character {control.start() + 1} of {path!r}",
+            "a path without control characters",
+            f"Set {RUNS_DIR_VARIABLE} to a folder whose path has none.",
+        )
 
 
 def run_of(recipe: Recipe) -> RunFolder:
@@ -68,6 +88,7 @@ def find_run(target: str | None) -> RunFolder:
     """
     if target is not None and ("/" in target or target in (".", "..")):
         run = RunFolder(Path(target).absolute())
+        _refuse_control_characters(run.root, "the folder of the run")
         if run.resolved.is_file():
             return run
         raise _no_run(target, "no run folder (it has no resolved recipe)", [])

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from distrain.config.section import Count, Section, check_limits
 
-Word = Annotated[str, Field(pattern=r"^\w+$")]
+WORD = r"^\w+$"
+Word = Annotated[str, Field(pattern=WORD)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -8,6 +8,12 @@ from distrain.config.section import Duration, Section
 
 ENDPOINT = r"^[^\s/]+:[0-9]{1,5}$"
 MAX_PORT = 2**16 - 1
+ONE_LINE = r"^[^\x00-\x1f\x7f]*$"
+VARIABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+Line = Annotated[str, Field(pattern=ONE_LINE)]
+"""A value that becomes part of one line of a script: a line end in it would begin another."""
+VariableName = Annotated[str, Field(pattern=VARIABLE_NAME)]
 
 
 def check_port(endpoint: str) -> str:
@@ -48,11 +54,11 @@ class LaunchConfig(Section):
 class SiteConfig(Section):
     """A site file: written once per cluster, shared by the group, never part of the recipe."""
 
-    account: str | None = None
+    account: Line | None = None
     """Who is charged."""
-    partition: str | None = None
+    partition: Line | None = None
     """Queue; default: the cluster's."""
-    qos: str | None = None
+    qos: Line | None = None
     """Quality of service, where the cluster has several."""
     time_limit: Annotated[Duration, Field(ge=1)] = 3600
     """Of one job, unless the recipe has its own."""
@@ -63,9 +69,9 @@ class SiteConfig(Section):
     """Processors of a node's task; default: the cluster's."""
     exclusive: bool = False
     """Jobs get whole nodes, and so all their GPUs, whatever they ask for."""
-    setup: tuple[str, ...] = ()
+    setup: tuple[Line, ...] = ()
     """Shell lines run on every node before the work, such as ``module load cuda``."""
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[VariableName, Line] = Field(default_factory=dict)
     """Environment variables of the job; never secrets, the script is readable."""
-    python: str | None = None
+    python: Line | None = None
     """Interpreter on the nodes; default: the one that submitted."""

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from distrain.config.curation import WORD
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
-from distrain.config.launch import ENDPOINT, LaunchConfig
+from distrain.config.launch import ENDPOINT, ONE_LINE, VARIABLE_NAME, LaunchConfig
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.section import Section
 from distrain.config.training import (
@@ -115,6 +116,9 @@ RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 PATTERNS = {
     RUN_NAME: "letters, digits, '.', '_' and '-', with a letter or digit first",
     ENDPOINT: "host:port, such as node01:29500",
+    ONE_LINE: "one line, without control characters",
+    VARIABLE_NAME: "a name of letters, digits and '_', with no digit first",
+    WORD: "a single word",
 }
 """What a pattern of the schema asks for, in words."""
 

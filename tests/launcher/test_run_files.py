@@ -4,7 +4,15 @@ from distrain.config.reading.load import load_recipe, read_resolved
 from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import read_json, write_json
-from launcher.run_files import change_run, compare_recipes, find_run, make_folder, open_run, run_of
+from launcher import run_files
+from launcher.run_files import (
+    change_run,
+    compare_recipes,
+    find_run,
+    make_folder,
+    open_run,
+    run_of,
+)
 from tests.launcher.small_run import load_small, new_run
 
 
@@ -188,3 +196,14 @@ def test_recipes_are_compared_value_by_value(tmp_path):
         "seed 0 -> 1",
         "pretrain.optimizer.betas [0.9,0.95] -> [0.9,0.99]",
     ]
+
+
+def test_a_runs_folder_whose_path_has_a_line_end_is_refused_at_its_place(tmp_path, monkeypatch):
+    """The path stands in a line of a job's script, where what follows would be another line."""
+    monkeypatch.setenv("DISTRAIN_RUNS_DIR", "/data/runs\n")
+    with pytest.raises(PreflightError, match=r"^DISTRAIN_RUNS_DIR: found '\\n' as character 11 of"):
+        run_files.runs_dir()
+    monkeypatch.setenv("DISTRAIN_RUNS_DIR", str(tmp_path / "spaces and ümlauts"))
+    assert run_files.runs_dir() == tmp_path / "spaces and ümlauts"
+    with pytest.raises(PreflightError, match=r"found '\\n' as character"):
+        find_run(f"{tmp_path}/a\nb")

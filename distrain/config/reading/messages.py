@@ -173,7 +173,11 @@ def _needs_all_layers(tree: Tree, path: Path, error: "ErrorDetails") -> bool:
 
 def _report(finding: _Finding, problems: ProblemList) -> None:
     kind = finding.error["type"]
-    if kind == "missing":
+    if finding.error["loc"][-1:] == ("[key]",):
+        expected = " or ".join(_expectations(finding.errors))
+        message = f"{finding.parent}: found the name '{finding.path[-1]}'; expected {expected}"
+        problems.add(finding.at.key, message)
+    elif kind == "missing":
         _report_missing(finding, problems)
     elif kind == "extra_forbidden":
         _report_unknown_key(finding, problems)
@@ -295,7 +299,7 @@ def describe(tree: Tree) -> str:
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list):
         return f"a list of {len(value)}" if value else "an empty list"
-    return f"the text '{printable(value)}'" if isinstance(value, str) else tree.raw or str(value)
+    return f"the text '{value}'" if isinstance(value, str) else tree.raw or str(value)
 
 
 def override_place(text: str) -> Place:

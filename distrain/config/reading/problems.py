@@ -113,7 +113,7 @@ class ProblemList:
         A value that reaches several stages is judged in each of them, so only the first message
         at a place counts, unless it says that it is about something else (``beside_others``).
         """
-        problem = Problem(place, message)
+        problem = Problem(place, printable(message))
         if problem not in self._problems and (beside_others or place not in self._places):
             self._problems[problem] = None
         if not beside_others:

@@ -203,7 +203,7 @@ def _range(metadata: Sequence[Any]) -> str:
     pattern = next(
         (item.pattern for item in _flat(metadata) if getattr(item, "pattern", None)), None
     )
-    return f": {PATTERNS[pattern]}" if pattern in PATTERNS else ""
+    return f" ({PATTERNS[pattern]})" if pattern in PATTERNS else ""
 
 
 def _flat(metadata: Sequence[Any]) -> Iterator[Any]:

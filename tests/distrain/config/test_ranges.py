@@ -1,15 +1,22 @@
 # ruff: noqa: E501  (a table: an override and the message that it gets)
 """Numbers that cannot be meant are refused by the schema, wherever they are written."""
 
-import pytest
-from pydantic import ValidationError
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, get_args
 
-from distrain.config.launch import SiteConfig
+import pytest
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from distrain.config.curation import WORD
+from distrain.config.launch import ENDPOINT, ONE_LINE, VARIABLE_NAME, SiteConfig
 from distrain.config.reading.json_schema import every_section
 from distrain.config.reading.load import load_recipe
 from distrain.config.reading.problems import RecipeErrors
+from distrain.config.recipe import PATTERNS, RUN_NAME, RecipeHead
+from distrain.config.section import Section
 
-SECTIONS = [*every_section(), SiteConfig]
+SECTIONS: list[type[Section]] = [RecipeHead, *every_section(), SiteConfig]
 NUMBERS = (-(10**30), -1e30)
 IMPOSSIBLE = [form for x in NUMBERS for form in (x, (x, x), (x,), {"a": x})]
 FREE_MAPPINGS = {"storage_options"}
@@ -71,3 +78,40 @@ def test_a_value_out_of_range_is_named_with_its_limit(override, phrase, recipe):
 )
 def test_values_at_the_limits_are_taken(override, recipe):
     assert load_recipe(recipe, [override])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\n\n"])
+def test_no_pattern_of_the_schema_takes_a_line_end_behind_what_it_wants(end):
+    """``$`` of Python's own expressions would: it matches before the last line end."""
+    for pattern, good in {
+        RUN_NAME: "name",
+        ENDPOINT: "node01:29500",
+        ONE_LINE: "one line",
+        VARIABLE_NAME: "NAME",
+        WORD: "word",
+    }.items():
+        text = TypeAdapter(Annotated[str, Field(pattern=pattern)])
+        assert text.validate_python(good) == good
+        with pytest.raises(ValidationError):
+            text.validate_python(good + end)
+
+
+def test_every_pattern_has_words_and_is_tried_above():
+    used = {
+        item.pattern
+        for section in SECTIONS
+        for field in section.model_fields.values()
+        for item in flat(field.annotation, field.metadata)
+        if getattr(item, "pattern", None)
+    }
+    assert used == set(PATTERNS)
+
+
+def flat(annotation: Any, metadata: Sequence[Any]) -> Iterator[Any]:
+    for item in metadata:
+        yield from item.metadata if isinstance(item, FieldInfo) else (item,)
+    if hasattr(annotation, "__metadata__"):
+        yield from flat(get_args(annotation)[0], annotation.__metadata__)
+    else:
+        for inner in get_args(annotation):
+            yield from flat(inner, ())
