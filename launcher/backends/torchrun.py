@@ -35,7 +35,7 @@ def commands_per_node(plan: Plan, python: str = sys.executable) -> list[str]:
     Stages of one process run on the first node. A stage that is done is passed over.
 
     Raises:
-        RecipeError: Several nodes without a rendezvous, or one that is not ``host:port``.
+        RecipeError: Several nodes without a rendezvous.
     """
     _rendezvous(plan, plan.stages[0])
     return [_text(plan, node, python) for node in range(plan.recipe.launch.nodes)]
@@ -139,12 +139,12 @@ def _rendezvous(plan: Plan, stage: StagePlan) -> Rendezvous:
 
 
 def _address(plan: Plan) -> tuple[str, int]:
-    host, _, port = (plan.recipe.launch.rendezvous or "").rpartition(":")
-    if host and port.isdigit() and 0 < int(port) < 65536:
+    if plan.recipe.launch.rendezvous is not None:
+        host, _, port = plan.recipe.launch.rendezvous.rpartition(":")
         return host, int(port)
     raise RecipeError(
         "launch.rendezvous",
-        plan.recipe.launch.rendezvous or "nothing",
+        "nothing",
         f"host:port of the first of {plan.recipe.launch.nodes} nodes, reachable from all of them",
         f"Set launch.rendezvous={socket.gethostname()}:29400 if this is the first node.",
     )

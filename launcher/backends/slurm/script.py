@@ -45,8 +45,7 @@ def render_job(
         python: Interpreter on the nodes.
 
     Raises:
-        RecipeError: The grace period does not fit into the time limit, or a variable of the site
-            has a name that no shell accepts.
+        RecipeError: The grace period does not fit into the time limit.
         ValueError: The path of the run is relative.
     """
     if not run.root.is_absolute():
@@ -116,7 +115,7 @@ def _values(
         "max_restarts": launch.max_restarts,
         "run": run,
         "folder": folder,
-        "env": _variables(stage, site),
+        "env": stage_env(stage) | site.env,
     }
 
 
@@ -178,18 +177,6 @@ def _phase_command(job: StageJob, run: RunFolder, python: str) -> str:
 
 def _quoted(words: Sequence[str], own: Collection[str]) -> str:
     return " \\\n  ".join(f'"{word}"' if word in own else shlex.quote(word) for word in words)
-
-
-def _variables(stage: StagePlan, site: SiteConfig) -> dict[str, str]:
-    for name in site.env:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise RecipeError(
-                "site.env",
-                f"the name {name!r}",
-                "letters, digits and underscores, not starting with a digit",
-                "Rename this variable in the site file.",
-            )
-    return stage_env(stage) | site.env
 
 
 def _check_grace(grace_period: int, time_limit: int) -> None:

@@ -108,11 +108,6 @@ def test_a_grace_period_as_long_as_the_limit_is_refused():
         render_job(StageJob(PREPARE, None, 1, None), RUN, launch, SiteConfig(), "python")
 
 
-def test_a_variable_that_no_shell_accepts_is_refused():
-    with pytest.raises(RecipeError, match=r"the name 'A-B; rm'"):
-        render(PREPARE, site=SiteConfig(env={"A-B; rm": "1"}))
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"), [(60, "0-00:01:00"), (90, "0-00:01:30"), (360000, "4-04:00:00")]
 )
