@@ -109,6 +109,9 @@ class TrainingConfig(Section):
     num_threads: Positive = 1
     """Intra-op threads per rank on the CPU. It changes the bits, so it is part of the recipe."""
     early_stopping: EarlyStopping | None = None
+    max_skipped_steps: Positive = 20
+    """Steps in a row with a loss or a gradient that is not finite, none of them applied; so many
+    end the stage for good."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

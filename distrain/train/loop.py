@@ -55,6 +55,7 @@ def train(run: Run) -> tuple[Progress, Wish]:
         result = train_step(run, batch, progress.step)
         progress = progress.after(result)
         record(run, progress, result, batch, clock)
+        progress.check_applied(result, run.training.max_skipped_steps, run.max_steps)
         if run.validation.is_due(progress.step, run.max_steps):  # 10 evaluation
             progress = validate(run, progress)
         if progress.step % run.save_steps == 0 or wish is Wish.SAVE:

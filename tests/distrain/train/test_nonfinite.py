@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from distrain.errors import TrainingError
 from distrain.runs.records import read_records
-from distrain.train.loop import Clock, record, train_step
+from distrain.train.loop import Clock, record, train, train_step
 from tests.distrain.parallel.probe import copy_of, everywhere, same_boxes
 from tests.distrain.train.synthetic import make_run, make_stage
 from tests.ranks import run_ranks
@@ -95,3 +96,36 @@ def test_record_event_and_update_agree(folder, engine, fault):
     assert (bad["train/loss"] is None) == (fault == "loss")
     assert (event["loss"] == "inf") == (fault == "loss")
     assert fault == "loss" or bad["train/grad_norm"] is None
+
+
+def train_to_its_end(folder):
+    """Train twice, the second time from a checkpoint, with losses that are NaN after step 2."""
+    stage = make_stage(
+        "fsdp",
+        max_steps=12,
+        micro_batch_size=4,  # one a step on two ranks
+        training={"max_skipped_steps": 5},
+        checkpoint={"save_steps": 4, "async_save": False},
+    )
+    for made_before in (0, 4):
+        run = make_run(folder, stage)
+        honest, sound = run.loss, iter([True] * (2 - made_before) + [False] * 10)
+
+        def poisoned(logits, targets, *, honest=honest, sound=sound):
+            return honest(logits, targets) * (1.0 if next(sound) else float("nan"))
+
+        with pytest.raises(TrainingError, match=r"^steps 3 to 7: .*max_skipped_steps"):
+            train(replace(run, loss=poisoned))
+        run.host.barrier()
+        if run.monitor is not None:
+            run.monitor.close()
+        run.engine.close()
+
+
+def test_steps_that_are_never_applied_end_the_stage_and_are_counted_over_a_restart(tmp_path):
+    run_ranks(tmp_path / "ranks", 2, train_to_its_end, tmp_path)
+    records = list(read_records(tmp_path / "pretrain" / "metrics.jsonl"))
+    steps = [record for record in records if "train/loss" in record]
+    assert [r["train/applied"] for r in steps] == [True] * 2 + [False] * 5
+    resumed = [e for e in read_records(tmp_path / "events.jsonl") if e["event"] == "resumed"]
+    assert [event["step"] for event in resumed] == [4]

@@ -4,7 +4,9 @@ import math
 import pytest
 
 from distrain.config.training import EarlyStopping
+from distrain.errors import TrainingError
 from distrain.parallel.engine import Update, may_apply
+from distrain.runs.records import json_text
 from distrain.train.progress import Progress, StepResult
 
 
@@ -25,6 +27,30 @@ def test_an_update_needs_a_finite_loss_and_a_finite_norm(loss, norm):
     assert not may_apply(loss, norm)
 
 
+def test_steps_that_are_not_applied_are_counted_in_a_row():
+    progress = Progress()
+    for loss, count in ((math.nan, 1), (math.inf, 2), (2.0, 0), (math.nan, 1)):
+        progress = progress.after(step(loss))
+        assert progress.skipped_in_a_row == count
+
+
+@pytest.mark.parametrize(("allowed", "max_steps", "fails_at"), [(3, 50, 3), (20, 4, 4), (1, 9, 1)])
+def test_too_many_of_them_or_all_of_a_short_stage_end_it(allowed, max_steps, fails_at):
+    progress = Progress()
+    for _ in range(fails_at - 1):
+        progress = progress.after(step(math.nan))
+        progress.check_applied(step(math.nan), allowed, max_steps)
+    progress = progress.after(step(math.nan))
+    with pytest.raises(TrainingError, match=rf"steps 1 to {fails_at}.*learning_rate"):
+        progress.check_applied(step(math.nan), allowed, max_steps)
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best():
+    progress = Progress().after_validation(math.nan).after_validation(math.inf)
+    assert (progress.best_eval_loss, progress.evals_since_best) == (None, 2)
+    assert progress.after_validation(3.0).best_eval_loss == 3.0
+
+
 def test_early_stopping_waits_for_patience_measurements():
     early, progress = EarlyStopping(patience=2), Progress()
     for loss, stale in ((3.0, False), (2.0, False), (2.5, False), (2.1, True)):
@@ -43,5 +69,13 @@ def test_no_early_stopping_never_stops():
 
 
 def test_it_survives_a_checkpoint():
-    progress = Progress().after(step()).after_validation(1.5)
-    assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
+    progress = Progress().after(step()).after(step(norm=math.inf)).after_validation(1.5)
+    assert progress.skipped_in_a_row == 1
+    assert Progress.from_json(json.loads(json_text(progress.to_json()))) == progress
+
+
+def test_what_an_older_version_saved_is_read():
+    saved = '{"step": 7, "tokens_seen": 9, "train_loss": NaN, "best_eval_loss": NaN}'
+    progress = Progress.from_json(json.loads(saved))
+    assert progress == Progress(step=7, tokens_seen=9)
+    assert progress.after_validation(2.0).best_eval_loss == 2.0
