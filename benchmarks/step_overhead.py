@@ -89,7 +89,7 @@ def measure() -> None:
         stage=stage,
         train={"made": OrderedStream(RandomTokens(512, 256), Order(1, "made", 512), "made")},
         data=stage.data,
-        validation=RandomTokens(8, 256),
+        validation={"made": RandomTokens(8, 256)},
         spec=partial(model_spec, stage, VOCAB_SIZE, 1),
         flops_per_token=1.0,
         attempt=1,

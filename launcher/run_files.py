@@ -25,8 +25,11 @@ RUNS_DIR_VARIABLE = "DISTRAIN_RUNS_DIR"
 SHOWN_CHANGES = 5
 
 FIXED_SECTIONS = frozenset({"kind", "needs", "model", "data", "tokenizer", "pairs", "lora"})
-FIXED_KEYS = frozenset({"training.sequence_length", "training.global_batch_size"})
-"""What a started stage has already built on: its data, its model, which samples a step takes."""
+FIXED_KEYS = frozenset(
+    {"training.sequence_length", "training.global_batch_size", "eval.max_batches"}
+)
+"""What a started stage has already built on: its data, its model, which samples a step takes and a
+validation measures."""
 SCHEDULED_KEYS = (
     "data.mixture",
     "data.max_epochs",

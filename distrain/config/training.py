@@ -192,7 +192,8 @@ class EvalConfig(Section):
     eval_steps: Positive = 50
     """Steps between validations."""
     max_batches: Positive | None = None
-    """Global batches per validation; default: the whole validation split."""
+    """Global batches per validation, of each source in its share of the held-out text, evenly
+    spaced; fixed when the stage begins. Default: the whole validation split."""
 
 
 class WandbConfig(Section):

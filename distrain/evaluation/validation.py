@@ -1,17 +1,31 @@
 """Validation: the mean loss over a fixed set of samples, the same whatever the number of ranks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from distrain.data.samples.loader import Microbatch
+from distrain.data.samples.held_out import HeldOut, MeasuredPart
+from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
 
 SummedLoss = Callable[[Tensor, Tensor], Tensor]
 """(logits, target_ids) -> sum over target tokens, in nats."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one validation found, in nats per target token.
+
+    Args:
+        loss: Mean over all targets.
+        by_source: Over those of each source; without sources of which nothing was measured.
+    """
+
+    loss: float
+    by_source: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -22,8 +36,8 @@ class Validation:
         engine: What runs the forward pass.
         host: Agreement between ranks.
         loss: Layer 6.
-        microbatches: Makes this rank's share; the same number of microbatches on every rank,
-            since a forward pass is collective under sharding engines.
+        held_out: The samples.
+        micro_batch_size: Samples of one forward pass.
         eval_steps: Steps between two measurements.
         device: Where the microbatches go.
     """
@@ -31,7 +45,8 @@ class Validation:
     engine: Engine
     host: HostGroup
     loss: SummedLoss
-    microbatches: Callable[[], Iterator[Microbatch]]
+    held_out: HeldOut
+    micro_batch_size: int
     eval_steps: int
     device: torch.device
 
@@ -39,19 +54,35 @@ class Validation:
         """Tell whether to measure after ``step`` steps: every ``eval_steps``, and at the end."""
         return step % self.eval_steps == 0 or step == last_step
 
+    def parts(self) -> Iterator[MeasuredPart]:
+        """Yield this rank's share: as many parts as on every rank, for a pass may be collective."""
+        return self.held_out.parts(
+            micro_batch_size=self.micro_batch_size,
+            dp_rank=self.engine.dp_rank,
+            dp_size=self.engine.dp_size,
+        )
+
     @torch.no_grad()
-    def measure(self) -> float:
-        """Return the mean loss in nats per target token. Collective."""
+    def measure(self) -> Scores:
+        """Measure all of them. Collective."""
         model = self.engine.model
         model.eval()
-        loss_sum, num_targets = 0.0, 0
-        for microbatch in self.microbatches():
-            part = microbatch.to(self.device)
+        sources = list(self.held_out.choice.counts)
+        loss_sums, num_targets = dict.fromkeys(sources, 0.0), dict.fromkeys(sources, 0)
+        for measured in self.parts():
+            part = measured.microbatch.to(self.device)
             logits = model(
                 part.input_ids, document_ids=part.document_ids, position_ids=part.position_ids
             )
-            loss_sum += self.loss(logits, part.target_ids).item()
-            num_targets += part.num_targets
+            for source, rows in measured.rows.items():
+                targets = part.target_ids[rows]
+                loss_sums[source] += self.loss(logits[rows], targets).item()
+                num_targets[source] += int((targets != IGNORE_INDEX).sum())
         model.train()
-        total_loss, total_targets = self.host.sum(loss_sum, float(num_targets))
-        return total_loss / total_targets
+        totals = self.host.sum(*loss_sums.values(), *map(float, num_targets.values()))
+        losses, counts = totals[: len(sources)], totals[len(sources) :]
+        by_source = zip(sources, losses, counts, strict=True)
+        return Scores(
+            sum(losses) / sum(counts),
+            {source: loss / count for source, loss, count in by_source if count},
+        )

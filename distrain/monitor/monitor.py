@@ -7,7 +7,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -20,7 +20,7 @@ from distrain.monitor.throughput import mfu
 from distrain.runs.durable import write_text
 from distrain.runs.figures import short_count, short_duration
 from distrain.runs.folder import RunFolder, StageFolder
-from distrain.runs.records import Record, append_event, finite, utc_now, write_json
+from distrain.runs.records import EVAL_SOURCE, Record, append_event, finite, utc_now, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +111,12 @@ class Monitor:
         if measured.step % self._config.logging_steps == 0 or is_last or self._steps_made == 1:
             self._show(measured, tokens_per_sec)
 
-    def record_scores(self, step: int, loss: float) -> None:
+    def record_scores(self, step: int, loss: float, by_source: Mapping[str, float]) -> None:
         """Write the record of a validation after ``step`` updates, and show it."""
         perplexity = math.exp(loss) if loss < 700 else math.inf
         scores = {STEP: step, "eval/loss": loss, "eval/perplexity": perplexity}
+        if len(by_source) > 1:
+            scores |= {EVAL_SOURCE + name: value for name, value in by_source.items()}
         self._write(scores)
         logger.info(
             "%s step %s | validation loss %.3f | perplexity %.1f",

@@ -64,6 +64,8 @@ class StageData(TypedDict):
     """``schedule.Segment``, from the first step of the stage on."""
     sources: dict[str, str]
     """Fingerprint of each source, as in a checkpoint."""
+    validation: NotRequired[dict[str, Any]]
+    """Which held-out samples are measured; see ``held_out.Choice``. Older versions had none."""
 
 
 STEP_FIELDS = (
@@ -85,6 +87,8 @@ STEP_FIELDS = (
 )
 EVAL_FIELDS = ("train/global_step", "eval/loss", "eval/perplexity")
 """A line of ``metrics.jsonl`` holds ``time``, ``attempt`` and all of one of these two sets."""
+EVAL_SOURCE = "eval/loss/"
+"""Before the name of a source: a validation of several sources also has one figure of each."""
 
 EVENT_KINDS = frozenset({
     "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",

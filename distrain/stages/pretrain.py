@@ -97,8 +97,9 @@ def unigram_figures(run: Run, train_counts: NDArray[np.int64]) -> dict[str, floa
     frequencies of the train split.
     """
     counts = np.zeros_like(train_counts)
-    for microbatch in run.validation.microbatches():
-        targets = microbatch.target_ids[microbatch.target_ids != IGNORE_INDEX]
+    for part in run.validation.parts():
+        targets = part.microbatch.target_ids
+        targets = targets[targets != IGNORE_INDEX]
         counts += np.bincount(targets.numpy(), minlength=len(counts)).astype(counts.dtype)
     counts = np.array(run.host.sum(*counts.tolist()))
     return {

@@ -16,7 +16,7 @@ from distrain.data.samples.order import Order
 from distrain.data.samples.pack_files import ensure_packs
 from distrain.data.samples.packing import PackedIndex
 from distrain.data.samples.remote_stream import RemoteStream
-from distrain.data.samples.rows import Dataset, JoinedDataset, PackedDataset, PretrainDataset
+from distrain.data.samples.rows import Dataset, PackedDataset, PretrainDataset
 from distrain.data.shards.manifest import list_sources
 from distrain.data.shards.reader import Split, open_split
 from distrain.errors import DataError
@@ -38,7 +38,7 @@ class PretrainData:
     """
 
     train: Mapping[str, Stream]
-    validation: Dataset
+    validation: Mapping[str, Dataset]
     splits: Mapping[str, Split]
     ready: Mapping[str, SourceTokens]
 
@@ -82,13 +82,13 @@ def open_pretrain_data(
     """
     length = stage.training.sequence_length
     sources = ReadySources(data, prepare, stage.data.cache, share=local_ranks)
-    measured: list[Dataset] = [
-        PretrainDataset(_open(prepare.path, "validation", name), length)
+    measured: dict[str, Dataset] = {
+        name: PretrainDataset(_open(prepare.path, "validation", name), length)
         for name in list_sources(prepare.path, "validation")
-    ]
+    }
     for name in sources.sources:
         tokens = sources.open(name, "validation", stage_kind="pretrain").tokens
-        measured.append(PretrainDataset(tokens, length))
+        measured[name] = PretrainDataset(tokens, length)
     splits: dict[str, Split] = {}
     ready: dict[str, SourceTokens] = {}
     train: dict[str, Stream] = {}
@@ -105,7 +105,7 @@ def open_pretrain_data(
             train[name] = open_stream(
                 stage.data, splits[name], name, folder=folder, length=length, seed=seed
             )
-    return PretrainData(train, JoinedDataset(measured), splits, ready)
+    return PretrainData(train, measured, splits, ready)
 
 
 def open_stream(

@@ -30,6 +30,9 @@ from distrain.stages.training import close, train_to_outcome
 from distrain.train.build import TrainTask, build_host, build_run, build_validation
 from distrain.train.run import Run
 
+PAIRS = "pairs"
+"""Name of the one source."""
+
 
 def run_stage(context: StageContext) -> Outcome:
     """Fine-tune until the end, early stopping or a wish. Collective."""
@@ -49,9 +52,9 @@ def run_stage(context: StageContext) -> Outcome:
         name=context.name,
         seed=context.recipe.seed,
         stage=stage,
-        train={"pairs": train.stream()},
+        train={PAIRS: train.stream()},
         data=PretrainDataConfig(),
-        validation=validation.dataset(),
+        validation={PAIRS: validation.dataset()},
         spec=partial(model_spec, stage, base, context.recipe.seed),
         flops_per_token=model.flops_per_token(stage.training.sequence_length),
         attempt=context.attempt,
@@ -133,14 +136,14 @@ def compare_with_base(task: TrainTask, run: Run, pairs: PairSamples) -> dict[str
     The loss after shuffled prompts shows how much of the gain comes from knowing what answers look
     like, and how much from reading the prompt. Nats per answer token. Collective.
     """
-    shuffled = build_validation(task, pairs.shuffled(), run.engine, run.host, run.device)
+    shuffled = build_validation(task, {PAIRS: pairs.shuffled()}, run.engine, run.host, run.device)
     figures = {
-        "eval_loss": run.validation.measure(),
-        "eval_loss_shuffled_prompts": shuffled.measure(),
+        "eval_loss": run.validation.measure().loss,
+        "eval_loss_shuffled_prompts": shuffled.measure().loss,
     }
     with adapters_disabled(run.engine.model):
-        figures["eval_loss_base"] = run.validation.measure()
-        figures["eval_loss_base_shuffled_prompts"] = shuffled.measure()
+        figures["eval_loss_base"] = run.validation.measure().loss
+        figures["eval_loss_base_shuffled_prompts"] = shuffled.measure().loss
     return figures
 
 

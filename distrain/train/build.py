@@ -1,6 +1,6 @@
 """Layer by layer, what the training loop is given: one ``build_<layer>`` function each."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,8 @@ from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import TrainStage
 from distrain.config.training import TrainingConfig
 from distrain.data.samples.feed import Feed, Stream
-from distrain.data.samples.loader import Loader, Microbatch, evaluation_microbatches
+from distrain.data.samples.held_out import HeldOut
+from distrain.data.samples.loader import Loader
 from distrain.data.samples.rows import Dataset
 from distrain.errors import RecipeError
 from distrain.evaluation.validation import Validation
@@ -42,7 +43,7 @@ class TrainTask:
         seed: The recipe's.
         train: Layer 3's train samples, by source.
         data: In which shares they are read, and how far ahead.
-        validation: Samples measured every ``eval.eval_steps``.
+        validation: Held-out samples by source, measured every ``eval.eval_steps``.
         spec: Makes layer 4 from device and precision.
         flops_per_token: Of forward and backward, for MFU.
         attempt: For the records.
@@ -54,7 +55,7 @@ class TrainTask:
     stage: TrainStage
     train: Mapping[str, Stream]
     data: PretrainDataConfig
-    validation: Dataset
+    validation: Mapping[str, Dataset]
     spec: Callable[[torch.device, str], ModelSpec]
     flops_per_token: float
     attempt: int
@@ -169,22 +170,24 @@ def build_lr(stage: TrainStage, max_steps: int) -> Callable[[int], float]:
 
 
 def build_validation(
-    task: TrainTask, dataset: Dataset, engine: Engine, host: HostGroup, device: torch.device
+    task: TrainTask,
+    sources: Mapping[str, Dataset],
+    engine: Engine,
+    host: HostGroup,
+    device: torch.device,
 ) -> Validation:
-    """Layer 10: the whole of ``dataset``, or its first ``eval.max_batches`` global batches."""
+    """Layer 10: all of ``sources``, or as much as ``eval.max_batches`` global batches of them."""
     training, config = task.stage.training, task.stage.eval
-
-    def microbatches() -> Iterator[Microbatch]:
-        limit = config.max_batches and config.max_batches * training.global_batch_size
-        return evaluation_microbatches(
-            dataset,
-            micro_batch_size=training.micro_batch_size,
-            dp_rank=engine.dp_rank,
-            dp_size=engine.dp_size,
-            max_samples=limit,
-        )
-
-    return Validation(engine, host, summed_cross_entropy, microbatches, config.eval_steps, device)
+    limit = config.max_batches and config.max_batches * training.global_batch_size
+    return Validation(
+        engine=engine,
+        host=host,
+        loss=summed_cross_entropy,
+        held_out=HeldOut(sources, limit),
+        micro_batch_size=training.micro_batch_size,
+        eval_steps=config.eval_steps,
+        device=device,
+    )
 
 
 def steps_of(training: TrainingConfig, train: Mapping[str, Stream]) -> int:

@@ -100,13 +100,13 @@ def seed_dropout(run: Run, step: int, microbatch: int) -> None:
 
 def validate(run: Run, progress: Progress) -> Progress:
     """Measure the validation split after ``progress.step`` steps. Collective."""
-    loss = run.validation.measure()
+    scores = run.validation.measure()
     early = run.training.early_stopping
-    progress = progress.after_validation(loss, early.min_delta if early else 0.0)
+    progress = progress.after_validation(scores.loss, early.min_delta if early else 0.0)
     if run.monitor is not None:
-        run.monitor.record_scores(progress.step, loss)
+        run.monitor.record_scores(progress.step, scores.loss, scores.by_source)
         if progress.is_stale(early):
-            run.monitor.event("early_stop", step=progress.step, eval_loss=loss)
+            run.monitor.event("early_stop", step=progress.step, eval_loss=scores.loss)
     return progress
 
 

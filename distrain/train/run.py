@@ -77,6 +77,7 @@ class Run:
                 )
             self.engine.loaded(extra["optimizer_steps"])
             self.loader.feed.restore(extra["data"], step)
+            self.validation.held_out.restore(extra.get("validation"))
         check_epochs(self.data, self.loader.feed, self.max_steps)
         if self.monitor is not None:
             # The validation before the first step is made again, unlike that of a checkpoint.
@@ -134,6 +135,7 @@ class Run:
             "seed": self.seed,
             "sequence_length": self.training.sequence_length,
             **self.loader.feed.state(),
+            "validation": self.validation.held_out.choice.to_json(),
         }
 
     def _extra(self, progress: Progress) -> dict[str, object]:
@@ -141,4 +143,5 @@ class Run:
             "progress": progress.to_json(),
             "optimizer_steps": self.engine.optimizer_steps(),
             "data": self.loader.feed.state(),
+            "validation": self.validation.held_out.choice.to_json(),
         }

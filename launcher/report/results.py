@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from distrain.runs.failures import count_restarts
+from distrain.runs.records import EVAL_SOURCE
 from launcher.report.corpus import prepare_tables
 from launcher.report.data import Fields, RunData, StageData, fields, number
 from launcher.report.parts import Figure, Table
@@ -58,7 +59,11 @@ def training_figures(stage: StageData) -> list[Figure]:
 
 
 def pretrain_tables(stage: StageData) -> list[Table]:
-    """Validation loss beside the two unigram figures."""
+    """The last validation: beside the two unigram figures, and of each source."""
+    return [*_unigram_tables(stage), *_source_tables(stage)]
+
+
+def _unigram_tables(stage: StageData) -> list[Table]:
     scores = values(stage.scores, "eval/loss")
     last = number(stage.result.get("eval_loss")) or (scores[-1] if scores else None)
     rows = _loss_rows(
@@ -74,6 +79,22 @@ def pretrain_tables(stage: StageData) -> list[Table]:
     rows.insert(0, ("model, last validation", nats(last), digits(perplexity(last)), UNKNOWN))
     header = ("validation split", "nats/token", "perplexity", "model is lower by")
     return [Table("Against token frequencies alone", header, tuple(rows))]
+
+
+def _source_tables(stage: StageData) -> list[Table]:
+    """Loss of the held-out text of each source, where several are measured."""
+    last = stage.scores[-1] if stage.scores else {}
+    samples = fields(fields(stage.data.get("validation")).get("samples"))
+    rows = []
+    for key in last:
+        loss, source = number(last[key]), key.removeprefix(EVAL_SOURCE)
+        if key.startswith(EVAL_SOURCE) and loss is not None:
+            measured = integer(number(samples.get(source)))
+            rows.append((source, nats(loss), digits(perplexity(loss)), measured))
+    if not rows:
+        return []
+    header = ("source", "nats/token", "perplexity", "samples measured")
+    return [Table("Validation by source", header, tuple(rows))]
 
 
 def sft_tables(stage: StageData) -> list[Table]:

@@ -126,6 +126,8 @@ def mark(run, stage, state):
         ("pretrain.data.packing=best_fit", False),
         ("pretrain.data.order.kind=blocks", False),
         ("pretrain.training.sequence_length=8", False),
+        ("pretrain.eval.max_batches=3", False),
+        ("pretrain.eval.eval_steps=3", True),
         ("prepare.data.min_characters=5", False),
         ("seed=3", False),
     ],

@@ -216,33 +216,43 @@ def evaluation_microbatches(
     micro_batch_size: int,
     dp_rank: int = 0,
     dp_size: int = 1,
-    max_samples: int | None = None,
+    indices: Ints | None = None,
 ) -> Iterator[Microbatch]:
-    """Yield this rank's share of all samples, each once over all ranks, in their own order.
+    """Yield this rank's share of the samples ``indices``, or of all, in that order.
 
-    Every rank gets the same number of microbatches, for a forward pass may be collective; a rank
-    that has no sample left gets one without targets. ``max_samples`` leaves out all later ones.
+    Each is read once over all ranks. Every rank gets the same number of microbatches, for a
+    forward pass may be collective; a rank that has no sample left gets one without targets.
 
     Raises:
-        DataError: The dataset is empty.
+        DataError: There is no sample.
     """
-    total = len(dataset) if max_samples is None else min(max_samples, len(dataset))
-    if total < 1:
+    chosen = np.arange(len(dataset)) if indices is None else indices
+    if not len(chosen):
         raise DataError(
             "evaluation data",
             "less than one sample",
             "at least one",
             "Add documents, raise data.validation_fraction, or shorten training.sequence_length.",
         )
-    # Rounds over all ranks: their number depends on ``total`` alone, so no rank is left alone in a
-    # collective.
-    for first in range(0, total, micro_batch_size * dp_size):
-        start = min(first + dp_rank * micro_batch_size, total)
-        stop = min(start + micro_batch_size, total)
-        if start < stop:
-            yield Microbatch.from_rows(gather(dataset, np.arange(start, stop)), 0, stop - start)
+    for share in evaluation_shares(
+        len(chosen), micro_batch_size=micro_batch_size, dp_rank=dp_rank, dp_size=dp_size
+    ):
+        if share:
+            rows = gather(dataset, chosen[share.start : share.stop])
+            yield Microbatch.from_rows(rows, 0, len(share))
         else:
             rows = gather(dataset, np.array([0]))
             # The first sample, which always exists; without targets it adds nothing to any sum.
             rows.target_ids[:] = IGNORE_INDEX
             yield Microbatch.from_rows(rows, 0, 1)
+
+
+def evaluation_shares(
+    count: int, *, micro_batch_size: int, dp_rank: int, dp_size: int
+) -> Iterator[range]:
+    """Yield which of ``count`` samples each microbatch of a rank takes; none, at the end."""
+    # Rounds over all ranks: their number depends on ``count`` alone, so no rank is left alone in a
+    # collective.
+    for first in range(0, count, micro_batch_size * dp_size):
+        start = min(first + dp_rank * micro_batch_size, count)
+        yield range(start, min(start + micro_batch_size, count))

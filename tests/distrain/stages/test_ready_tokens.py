@@ -90,7 +90,7 @@ def test_a_recipe_of_ready_tokens_needs_no_text(old, tmp_path):
     flat = np.concatenate(kept["train"])
     assert data.token_counts().tolist() == np.bincount(flat, minlength=300).tolist()
     assert data.train["old"].num_samples == (len(flat) - 1) // LENGTH
-    assert len(data.validation) == (sum(map(len, kept["validation"])) - 1) // LENGTH
+    assert len(data.validation["old"]) == (sum(map(len, kept["validation"])) - 1) // LENGTH
 
 
 def test_text_and_ready_tokens_are_prepared_side_by_side(old, run, tmp_path):

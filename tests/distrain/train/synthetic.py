@@ -1,5 +1,6 @@
 """Samples made up on the spot, and a training run over them: for tests of the loop itself."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -27,15 +28,16 @@ class SyntheticDataset:
     sequence_length = SEQUENCE_LENGTH
     signature = ("made",)
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, first: int = 0) -> None:
         self.size = size
+        self.first = first
 
     def __len__(self) -> int:
         return self.size
 
     def fill(self, buffer: RowBuffer, rows: Ids, indices: Ids) -> None:
         for row, index in zip(rows.tolist(), indices, strict=True):
-            dice = np.random.default_rng(int(index))
+            dice = np.random.default_rng(self.first + int(index))
             start, stride = dice.integers(0, VOCAB_SIZE), dice.integers(1, 4)
             stream = (start + stride * np.arange(SEQUENCE_LENGTH + 1)) % VOCAB_SIZE
             buffer.input_ids[row], buffer.target_ids[row] = stream[:-1], stream[1:]
@@ -84,7 +86,12 @@ def make_stage(
     return PretrainStage.model_validate(values)
 
 
-def make_run(folder: Path, stage: PretrainStage, seed: int = 5) -> Run:
+def make_run(
+    folder: Path,
+    stage: PretrainStage,
+    seed: int = 5,
+    held_out: Mapping[str, SyntheticDataset] | None = None,
+) -> Run:
     """Build everything as the pretrain stage does. Collective."""
     torch.set_num_threads(1)
     task = TrainTask(
@@ -94,7 +101,7 @@ def make_run(folder: Path, stage: PretrainStage, seed: int = 5) -> Run:
         stage=stage,
         train={"made": OrderedStream(SyntheticDataset(500), Order(seed, "made", 500), "made")},
         data=stage.data,
-        validation=SyntheticDataset(11),
+        validation=held_out or {"made": SyntheticDataset(11)},
         spec=partial(model_spec, stage, VOCAB_SIZE, seed),
         flops_per_token=1e6,
         attempt=1,

@@ -168,6 +168,20 @@ def test_a_failure_of_an_older_version_is_shown_without_its_time(tmp_path):
     assert "What to do" not in page
 
 
+def test_each_source_has_its_validation_loss(tmp_path):
+    writer = RunWriter(tmp_path / "sources")
+    writer.steps("pretrain", 1, 1, 20)
+    metrics = writer.run.stage("pretrain").metrics
+    *steps, score = [json.loads(line) for line in metrics.read_text().splitlines()]
+    score |= {"eval/loss/code": 1.25, "eval/loss/web": None, "eval/loss/<b>": 4.5}
+    metrics.write_text("".join(json.dumps(record) + "\n" for record in [*steps, score]))
+    validation = {"samples": {"code": 12, "web": 0, "<b>": 4}, "spaced": True}
+    write_json(writer.run.stage("pretrain").data, {"validation": validation})
+    page = page_of(writer.run)
+    assert "Validation by source" in page
+    assert "code 1.250 3.49 12 &lt;b&gt; 4.500 90.0 4" in text_of(page).replace("<b>", "&lt;b&gt;")
+
+
 def test_values_that_are_not_finite_leave_gaps(tmp_path):
     writer = RunWriter(tmp_path / "gaps")
     writer.steps("pretrain", 1, 1, 20)

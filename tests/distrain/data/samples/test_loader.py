@@ -270,10 +270,11 @@ def test_threads_change_no_batch(dataset, num_threads):
 def test_measuring_reads_every_sample_once_in_equal_numbers_of_microbatches(
     dataset, dp_size, limit
 ):
+    indices = None if limit is None else np.arange(limit)
     ranks = [
         list(
             evaluation_microbatches(
-                dataset, micro_batch_size=5, dp_rank=rank, dp_size=dp_size, max_samples=limit
+                dataset, micro_batch_size=5, dp_rank=rank, dp_size=dp_size, indices=indices
             )
         )
         for rank in range(dp_size)
