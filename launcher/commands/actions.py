@@ -224,6 +224,9 @@ def _queue(plan: Plan, selection: Selection) -> "list[SubmittedJob]":
     check_needs(plan, stages)
     if selection.start is not None:
         reopen_damaged(plan, selection.start, say)
+    for stage in stages:
+        if is_done(plan.run, stage.name):  # no job of it would look
+            check_sources(plan.run, stage.name)
     launch = plan.recipe.launch
     site = site_of(launch) or SiteConfig()
     _say_notes(ignored_variables(os.environ))
