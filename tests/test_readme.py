@@ -17,7 +17,7 @@ SMALLER = (
 """The same stages and ranks with fewer steps; `make bench` runs and measures the whole."""
 
 EXCLUDED = {
-    "pip install -c constraints.txt '.[train]'": "needs the network; `make quickstart` does the same",
+    "pip install -c constraints.txt '.[train]'": "needs the network; make quickstart does it too",
     "make test": "it is what runs this test",
     "make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu": "needs the network",
     "make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cu130": "needs the network",
