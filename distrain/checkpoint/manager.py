@@ -39,6 +39,10 @@ MARGIN_S = 600.0
 """By which collectives of a save outlast its deadline, so that it is the deadline that ends it."""
 
 
+LINGER_S = 2.0
+"""By which other ranks outlast rank 0 at a deadline."""
+
+
 @dataclass
 class _Save:
     """One save, from the call to its outcome."""
@@ -277,6 +281,8 @@ class CheckpointManager:
         reason = f"not over after {longest} (checkpoint.save_deadline); the attempt ends"
         logger.error("checkpoint of step %s failed: %s", step, reason)
         self._report("checkpoint_failed", step=step, reason=reason)
+        if self._host.rank != 0:
+            time.sleep(LINGER_S)  # the event is rank 0's, whom the end of another would end first
 
     def _report_quarantined(self, name: Name, reason: str) -> None:
         logger.warning("checkpoint %s is damaged and was put aside: %s", name, reason)

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class Recorder:
 
 def manager(
     stage: Path,
-    recorder: Recorder | None = None,
+    recorder: Callable[[str, dict[str, Any]], None] | None = None,
     *,
     keep_last: int = 2,
     async_save: bool = True,

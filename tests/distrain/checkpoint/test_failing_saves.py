@@ -10,6 +10,7 @@ import pytest
 
 from distrain.checkpoint import manager as manager_module
 from distrain.checkpoint import writing
+from distrain.checkpoint.choosing import newest_good
 from distrain.checkpoint.entries import BoxSavePlanner, SyncedWriter
 from distrain.checkpoint.staging import Staging
 from distrain.errors import CheckpointError, ExitCode
@@ -136,9 +137,8 @@ def hang(folder: Path, stage: str, victim: int, async_save: bool) -> None:
         with (folder / "events").open("a") as stream:
             stream.write(json.dumps([kind, fields]) + "\n")
 
-    checkpoints = manager(folder, async_save=async_save, save_deadline="1s")
-    checkpoints._on_event = on_event
-    checkpoints.save_and_wait(1, state_of(1, host), {})
+    manager(folder).save_and_wait(1, state_of(1, host), {})
+    checkpoints = manager(folder, on_event, async_save=async_save, save_deadline="1s")
     if host.rank == victim:
         Instead(stage, sleep)
     checkpoints.save(2, state_of(2, host), {})
@@ -150,15 +150,14 @@ def hang(folder: Path, stage: str, victim: int, async_save: bool) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "victim", "async_save"),
-    [("staging", 1, True), ("write", 1, True), ("digest", 0, True), ("plan", 1, False)],
+    [("staging", 1, True), ("write", 0, True), ("plan", 1, False)],
 )
 def test_a_save_that_hangs_on_one_rank_ends_both_at_the_deadline(
     tmp_path, stage, victim, async_save
 ):
     codes = exit_codes(tmp_path, 2, hang, tmp_path, stage, victim, async_save, timeout_s=90)
-    assert all(code not in (None, 0) for code in codes), codes
-    assert codes[victim] == ExitCode.BUG
+    assert all(codes), codes  # neither lives on, and neither says that all is well
     events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
-    assert [kind for kind, _ in events] == ["checkpoint", "checkpoint_failed"]
-    assert events[1][1]["step"] == 2
-    assert events[1][1]["reason"].startswith("not over after 1s (checkpoint.save_deadline)")
+    reason = "not over after 1s (checkpoint.save_deadline); the attempt ends"
+    assert events == [["checkpoint_failed", {"step": 2, "reason": reason}]]
+    assert newest_good(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step_000001"
