@@ -26,6 +26,7 @@ from launcher.inputs.checks import check_inputs
 from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe, site_of
 from launcher.preflight import check_machine, check_submission, missing_modules
+from launcher.run_changes import Change
 from launcher.run_files import change_run, find_run, make_folder, open_run, run_of
 from launcher.watch.display import display_factory
 
@@ -70,8 +71,9 @@ def run_recipe(loaded: LoadedRecipe, selection: Selection) -> tuple[RunFolder, E
     _say_notes([*loaded.notes, *check_machine(plan)])
     make_folder(run)
     with hold(run.lock, run.root.name):
-        is_new = open_run(run, loaded)
-        say(f"run {run.root.name} in {run.root}" + ("" if is_new else ": goes on"))
+        changes = open_run(run, loaded)
+        _say_changes(changes)
+        say(f"run {run.root.name} in {run.root}" + ("" if changes is None else ": goes on"))
         return run, _start(plan, selection)
 
 
@@ -87,7 +89,7 @@ def submit_recipe(
     check_submission(loaded.recipe, run.root)
     make_folder(run)
     with hold(run.lock, run.root.name):
-        open_run(run, loaded)
+        _say_changes(open_run(run, loaded))
         return run, _queue(plan, selection)
 
 
@@ -110,8 +112,7 @@ def resume_run(
     else:
         _say_notes(check_machine(plan))
     with hold(run.lock, run.root.name):
-        for change in change_run(run, loaded.recipe):
-            say(f"changed {change}")
+        _say_changes(change_run(run, loaded.recipe))
         if is_queued:
             return run, _queue(plan, selection)
         say(f"run {run.root.name} in {run.root}: goes on")
@@ -236,6 +237,11 @@ def _queue(plan: Plan, selection: Selection) -> "list[SubmittedJob]":
 def _say_notes(notes: Sequence[str]) -> None:
     for note in notes:
         say(f"note: {note}")
+
+
+def _say_changes(changes: list[Change] | None) -> None:
+    for change in changes or ():
+        say(f"changed {change}")
 
 
 def _require_backend(recipe: Recipe, backends: tuple[str, ...], other: str) -> None:

@@ -84,7 +84,8 @@ ROOMS = {
     ),
     "launcher": (
         {"text", "environment", "resources"},
-        {"watch", "report", "run_files", "gpus"},
+        {"watch", "report", "run_changes", "gpus"},
+        {"run_files"},
         {"estimate", "plan"},
         {"preflight", "backends", "inputs"},
         {"planning"},

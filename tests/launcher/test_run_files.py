@@ -1,18 +1,16 @@
+import shlex
+from dataclasses import replace
+
 import pytest
 
 from distrain.config.reading.load import load_recipe, read_resolved
 from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.folder import RunFolder
+from distrain.runs.lock import hold
 from distrain.runs.records import read_json, write_json
 from launcher import run_files
-from launcher.run_files import (
-    change_run,
-    compare_recipes,
-    find_run,
-    make_folder,
-    open_run,
-    run_of,
-)
+from launcher.run_changes import compare_recipes
+from launcher.run_files import change_run, find_run, make_folder, open_run, run_of
 from tests.launcher.small_run import load_small, new_run
 
 
@@ -27,7 +25,7 @@ def test_a_new_run_keeps_the_recipe_as_written_and_resolved(tmp_path):
     run = run_of(loaded.recipe)
     make_folder(run)
 
-    assert open_run(run, loaded)
+    assert open_run(run, loaded) is None
 
     assert run.recipe.read_text() == loaded.text
     assert read_resolved(run.resolved) == loaded.recipe
@@ -40,26 +38,92 @@ def test_a_new_run_keeps_the_recipe_as_written_and_resolved(tmp_path):
 def test_the_resolved_recipe_gives_the_same_run_again(tmp_path):
     plan = new_run(tmp_path)
     again = load_recipe(plan.run.resolved)
-    assert not open_run(plan.run, again)
+    assert open_run(plan.run, again) == []
 
 
 def test_another_launch_is_taken_over(tmp_path):
     plan = new_run(tmp_path)
-    assert not open_run(plan.run, load_small(tmp_path, "launch.max_restarts=9"))
+    changes = open_run(plan.run, load_small(tmp_path, "launch.max_restarts=9"))
+    assert [str(change) for change in changes or ()] == ["launch.max_restarts 1 -> 9"]
     assert read_resolved(plan.run.resolved).launch.max_restarts == 9
 
 
-def test_a_folder_of_another_recipe_is_refused_with_what_differs_and_left_alone(tmp_path):
+def test_a_recipe_edited_before_anything_was_built_on_it_is_taken(tmp_path):
     plan = new_run(tmp_path)
+    mark(plan.run, "prepare", "running", step=0)  # it was started, and fell or was refused
+    write_json(plan.run.stage("prepare").error, {"exit_code": 4, "message": "no such file"})
+    edited = load_small(tmp_path, "prepare.data.min_characters=5", "seed=9")
+    edited = replace(edited, text=edited.text + "# edited\n")
+
+    changes = open_run(plan.run, edited)
+
+    assert [str(change) for change in changes or ()] == [
+        "seed 0 -> 9",
+        "prepare.data.min_characters 1 -> 5",
+    ]
+    assert read_resolved(plan.run.resolved) == edited.recipe
+    assert plan.run.recipe.read_text() == edited.text
+
+
+def test_what_no_stage_has_built_on_is_taken_from_an_edited_recipe(tmp_path):
+    plan = new_run(tmp_path)
+    mark(plan.run, "prepare", "done")
+    wanted = load_small(tmp_path, "pretrain.model.hidden_size=64", "pretrain.training.max_steps=9")
+    assert len(open_run(plan.run, wanted) or ()) == 2
+    mark(plan.run, "pretrain", "stopped")
+    longer = load_small(tmp_path, "pretrain.model.hidden_size=64", "pretrain.training.max_steps=7")
+    assert len(open_run(plan.run, longer) or ()) == 1
+    mark(plan.run, "pretrain", "done")
+    other = load_small(
+        tmp_path,
+        "pretrain.model.hidden_size=64",
+        "pretrain.training.max_steps=7",
+        "pretrain.logging.logging_steps=3",
+    )
+    assert [c.key for c in open_run(plan.run, other) or ()] == ["pretrain.logging.logging_steps"]
+
+
+def test_what_a_stage_has_built_on_is_refused_by_value_and_stage_and_the_run_left_alone(tmp_path):
+    plan = new_run(tmp_path)
+    mark(plan.run, "prepare", "done")
+    mark(plan.run, "pretrain", "stopped")
     before = plan.run.resolved.read_bytes()
+    edited = ["prepare.data.min_characters=5", "pretrain.training.sequence_length=8", "seed=7"]
 
     with pytest.raises(PreflightError) as caught:
-        open_run(plan.run, load_small(tmp_path, "pretrain.training.max_steps=99"))
+        open_run(plan.run, load_small(tmp_path, *edited))
 
-    assert "pretrain.training.max_steps 25 -> 99" in str(caught.value)
-    assert "name=OTHER" in str(caught.value)
-    assert "distrain resume small pretrain.training.max_steps=99" in str(caught.value)
+    message = str(caught.value)
+    assert "seed 0 -> 7, which stage prepare has built on (done)" in message
+    assert "prepare.data.min_characters 1 -> 5, which stage prepare has built on (done)" in message
+    assert "sequence_length 16 -> 8, which stage pretrain has built on (begun)" in message
+    command = message.partition("`")[2].partition("`")[0]
+    assert command.startswith(f"distrain run {plan.run.resolved} name=OTHER ")
+    other = load_recipe(plan.run.resolved, shlex.split(command)[3:]).recipe
+    assert other == load_small(tmp_path, *edited, "name=OTHER").recipe
     assert plan.run.resolved.read_bytes() == before
+
+
+def test_a_stage_that_runs_now_has_read_its_recipe(tmp_path):
+    plan = new_run(tmp_path)
+    mark(plan.run, "prepare", "running", step=0)
+    edited = load_small(tmp_path, "prepare.data.min_characters=5")
+    with (
+        hold(plan.run.stage("prepare").lock, "small"),
+        pytest.raises(PreflightError, match=r"stage prepare has built on \(begun\)"),
+    ):
+        open_run(plan.run, edited)
+    assert open_run(plan.run, edited)
+
+
+def test_a_stage_that_was_done_and_is_left_out_is_named(tmp_path):
+    plan = new_run(tmp_path)
+    mark(plan.run, "prepare", "done")
+    mark(plan.run, "pretrain", "done")
+    mark(plan.run, "export", "done")
+    assert open_run(plan.run, load_small(tmp_path)) == []
+    with pytest.raises(PreflightError, match=r"export\.kind export -> null, which stage export"):
+        open_run(plan.run, load_small(tmp_path, "stages.export=skip"))
 
 
 def test_a_folder_with_foreign_files_is_refused(tmp_path):
@@ -105,8 +169,8 @@ def test_no_run_at_all_says_how_to_start_one():
         find_run(None)
 
 
-def mark(run, stage, state):
-    record = {"state": state, "attempt": 1, "step": 3, "requeue": False, "time": ""}
+def mark(run, stage, state, step=3):
+    record = {"state": state, "attempt": 1, "step": step, "requeue": False, "time": ""}
     write_json(run.stage(stage).state, record)
 
 

@@ -203,11 +203,13 @@ def test_run_and_submit_point_to_each_other(distrain, recipe):
     assert "distrain run" in err
 
 
-def test_a_run_of_another_recipe_is_code_4_and_untouched(distrain, recipe, tmp_path):
+def test_a_run_that_another_recipe_contradicts_is_code_4_and_untouched(distrain, recipe, tmp_path):
     plan = new_run(tmp_path)
+    state = {"state": "done", "attempt": 1, "step": 0, "requeue": False, "time": ""}
+    write_json(plan.run.stage("prepare").state, state)
     code, _, err = distrain("run", recipe, "seed=5")
     assert code == 4
-    assert "seed 0 -> 5" in err
+    assert "seed 0 -> 5, which stage prepare has built on (done)" in err
     assert not plan.run.events.exists()
 
 
