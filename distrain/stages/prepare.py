@@ -33,6 +33,7 @@ from distrain.runs.folder import StageFolder
 from distrain.runs.phases import WHOLE, Share
 from distrain.runs.records import read_json
 from distrain.stages.context import Outcome, StageContext, typed
+from distrain.stages.held_out_prompt import held_out_prompt
 from distrain.stages.prepare_result import figures
 from distrain.stages.prepare_tokens import adopt_tokenizer, include_tokens, look_at_sources
 
@@ -61,6 +62,7 @@ def prepare(stage: PrepareStage, folder: StageFolder) -> dict[str, Any]:
         result = include_tokens(stage, folder, looked, tokenizer, result)
     return result | {
         "vocab_size": tokenizer.vocab_size,
+        "prompt": held_out_prompt(folder.path, tokenizer),
         "seconds": round(time.monotonic() - started, 1),
     }
 

@@ -1,11 +1,15 @@
 """``distrain generate``: continue a text, or answer a prompt, with an exported model."""
 
 import argparse
+import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from distrain.data.tokenizer.prompts import prompt_ids
 from distrain.data.tokenizer.tokenizer import Tokenizer
@@ -14,7 +18,40 @@ from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.models.huggingface import load_huggingface
 from distrain.parallel.device import resolve_device
+from distrain.runs.figures import short_count
 from distrain.runs.sums import SUMS, find_damage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Args:
+        temperature: 0 takes the likeliest token each time; 1 draws from the distribution as the
+            model gives it.
+        repetition_penalty: Logits of tokens that are in the text already are divided by it, or
+            multiplied where they are negative (arXiv 1909.05858, section 4.1); 1: not at all.
+        seed: Of the draws.
+    """
+
+    temperature: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or self.repetition_penalty < 1:
+            raise ValueError(f"found {self}; expected temperature >= 0, repetition_penalty >= 1")
+
+    def __str__(self) -> str:
+        how = f"repetition penalty {self.repetition_penalty:g}"
+        if self.temperature == 0:
+            return f"the likeliest token each time, {how}"
+        return f"temperature {self.temperature:g}, {how}, seed {self.seed}"
+
+
+LIKELIEST = Sampling()
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -22,9 +59,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     text = generate(
         arguments.folder,
         arguments.prompt,
+        Sampling(arguments.temperature, arguments.repetition_penalty, arguments.seed),
         max_new_tokens=arguments.max_new_tokens,
-        temperature=arguments.temperature,
-        seed=arguments.seed,
         chat=arguments.chat,
     )
     sys.stdout.write(text + "\n")
@@ -34,10 +70,9 @@ def run_command(arguments: argparse.Namespace) -> int:
 def generate(
     folder: Path,
     prompt: str,
+    sampling: Sampling = LIKELIEST,
     *,
     max_new_tokens: int = 64,
-    temperature: float = 0.0,
-    seed: int = 0,
     chat: bool = False,
 ) -> str:
     """Return what the model writes after ``prompt``, up to its end-of-text token.
@@ -45,24 +80,28 @@ def generate(
     Args:
         folder: An exported model, or any Hugging Face folder of the Llama architecture.
         prompt: Control tokens in it are ordinary text.
+        sampling: How the next token is chosen.
         max_new_tokens: Length at most.
-        temperature: 0 takes the likeliest token each time; 1 samples from the distribution as
-            the model gives it.
-        seed: Of the sampling.
         chat: Lay the prompt out as fine-tuning did.
 
     Raises:
         PreflightError: The folder holds no such model or no tokenizer, or a damaged file.
-        ValueError: ``max_new_tokens`` is below 1 or ``temperature`` below 0.
+        ValueError: ``max_new_tokens`` is below 1.
     """
-    if max_new_tokens < 1 or temperature < 0:
-        raise ValueError(
-            f"found max_new_tokens {max_new_tokens}, temperature {temperature}; "
-            "expected at least 1 and at least 0"
-        )
+    if max_new_tokens < 1:
+        raise ValueError(f"found max_new_tokens {max_new_tokens}; expected at least 1")
+    started = time.monotonic()
     check_whole(folder)
     tokenizer = Tokenizer.load(folder)
     model = load_model(folder).to(resolve_device("auto"))
+    size = short_count(sum(parameter.numel() for parameter in model.parameters()))
+    log.info(
+        "loaded %s parameters in %.1f s; writing up to %d tokens: %s",
+        size,
+        time.monotonic() - started,
+        max_new_tokens,
+        sampling,
+    )
     text = tokenizer.encode(prompt)
     if chat:
         # A long prompt loses its beginning, but not the marks around it.
@@ -72,9 +111,8 @@ def generate(
         ids = [*tokenizer.prefix_ids, *text]
     # Without any text: what follows the end of the last document is the start of the next.
     ids = ids or [tokenizer.eos_id]
-    generator = torch.Generator().manual_seed(seed)
     new_ids: list[int] = []
-    for token in sample(model, ids, temperature, generator):
+    for token in sample(model, ids, sampling):
         if token == tokenizer.eos_id or token >= tokenizer.vocab_size:
             break
         new_ids.append(token)
@@ -112,23 +150,36 @@ def load_model(folder: Path) -> CausalLM:
 
 
 @torch.no_grad()
-def sample(
-    model: CausalLM, ids: Sequence[int], temperature: float, generator: torch.Generator
-) -> Iterator[int]:
+def sample(model: CausalLM, ids: Sequence[int], sampling: Sampling) -> Iterator[int]:
     """Yield one token after another, without end.
 
     The whole text is computed anew for each: no keys and values are kept. When it is longer than
     the context the model was made for, its beginning is dropped.
     """
     device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(sampling.seed)
     context = list(ids)
     while True:
         window = context[-model.model_config.max_position_embeddings :]
         logits = model(torch.tensor([window], device=device))[0, -1].float().cpu()
-        if temperature == 0:
-            token = int(logits.argmax())
-        else:
-            probabilities = torch.softmax(logits / temperature, dim=-1)
-            token = int(torch.multinomial(probabilities, 1, generator=generator))
+        token = choose(penalized(logits, window, sampling), sampling, generator)
         context.append(token)
         yield token
+
+
+def penalized(logits: Tensor, window: Sequence[int], sampling: Sampling) -> Tensor:
+    """Make tokens that are in the text less likely; shape (vocab_size,)."""
+    if sampling.repetition_penalty == 1:
+        return logits
+    seen = torch.tensor(sorted(set(window)))
+    found = logits[seen]
+    penalty = sampling.repetition_penalty
+    return logits.index_put((seen,), torch.where(found > 0, found / penalty, found * penalty))
+
+
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """Take the likeliest token, or draw one."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    return int(torch.multinomial(probabilities, 1, generator=generator))

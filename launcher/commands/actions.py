@@ -148,10 +148,11 @@ def generate(target: str, arguments: Sequence[str]) -> int:
     Returns:
         The exit code of the runtime's process, which writes to this terminal.
     """
-    folder = Path(target)
+    folder, whose = Path(target), ""
     if not (folder / "config.json").is_file():
         run = find_run(target)
-        folder = _exported_folder(run, read_resolved(run.resolved))
+        folder, whose = _exported(run, read_resolved(run.resolved))
+    say(f"loads {folder}{whose}")
     command = [sys.executable, "-m", "distrain", "generate", str(folder), *arguments]
     return subprocess.run(command, check=False).returncode
 
@@ -286,14 +287,16 @@ def _committed_step(run: RunFolder, stage: str) -> int:
     return state["step"] if state else 0
 
 
-def _exported_folder(run: RunFolder, recipe: Recipe) -> Path:
+def _exported(run: RunFolder, recipe: Recipe) -> tuple[Path, str]:
+    """Find the latest export of a run, and say what it was made of."""
     for problem in missing_modules(recipe):
         raise problem
     for name, stage in reversed(recipe.stages.items()):
         folder = run.stage(name).huggingface
         if stage.kind == "export" and folder.is_dir():
             check_sources(run, name)
-            return folder
+            made_of = [f"{need} at step {_committed_step(run, need):,}" for need in stage.needs]
+            return folder, f", made by stage {name} of {', '.join(made_of)}"
     done = [n for n, s in recipe.stages.items() if s.kind == "export" and is_done(run, n)]
     again = command_again(run, "--from", done[-1]) if done else f"distrain export {run.root.name}"
     raise PreflightError(

@@ -265,7 +265,8 @@ def export(target: RunArgument = None) -> None:
     _exit_unless_done(code)
     for name in stages:
         typer.echo(show.shown_path(found.stage(name).huggingface))
-    typer.echo(show.next_line(f'generate {found.root.name} "def "'), err=True)
+    prompt = show.prompt_of(found)
+    typer.echo(show.next_line(f"generate {found.root.name} {prompt}"), err=True)
 
 
 @app.command()
@@ -285,12 +286,19 @@ def evaluate(
 
 
 @app.command()
-def generate(
+def generate(  # noqa: PLR0913
     target: Annotated[str, typer.Argument(metavar="RUN", help="A run, or a Hugging Face folder.")],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add, at most.", min=1)] = 64,
-    temperature: Annotated[float, typer.Option(help="0: the likeliest token.", min=0.0)] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the draws at a temperature.", min=0)] = 0,
+    temperature: Annotated[
+        float, typer.Option(help="1: as the model gives it; 0: the likeliest token.", min=0.0)
+    ] = 0.8,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="On tokens that are there already; 1: none.", min=1.0)
+    ] = 1.1,
+    seed: Annotated[
+        int, typer.Option(help="Of the draws: the same one gives the same text.", min=0)
+    ] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's turn.")] = False,
 ) -> None:
     """Print a completion of a prompt."""
@@ -299,6 +307,7 @@ def generate(
     arguments = [
         f"--max-new-tokens={max_new_tokens}",
         f"--temperature={temperature}",
+        f"--repetition-penalty={repetition_penalty}",
         f"--seed={seed}",
         *(["--chat"] if chat else []),
         *("--", prompt),  # which may begin with a dash

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from distrain.config.reading.load import LoadedRecipe
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.runs.folder import RunFolder
+from distrain.runs.records import read_json
 from launcher.backends.slurm.jobs import jobs_of
 from launcher.estimate import checkpoint_bytes, stage_parameters, stage_tokens
 from launcher.plan import Plan, StagePlan
@@ -78,10 +79,17 @@ def next_steps(run: RunFolder, done: bool) -> str:
     """Name the commands that make sense after a run ended."""
     name = run.root.name
     if done:
-        commands = [f"report {name}", f"status {name}", f'generate {name} "def "']
+        commands = [f"report {name}", f"status {name}", f"generate {name} {prompt_of(run)}"]
     else:
         commands = [f"resume {name}", f"status {name}", f"logs {name}"]
     return next_line(*commands)
+
+
+def prompt_of(run: RunFolder) -> str:
+    """Return a prompt from the run's held-out text, quoted; a placeholder if it keeps none."""
+    results = (read_json(path) for path in sorted(run.root.glob(f"*/{run.stage('').result.name}")))
+    found = (result["prompt"] for result in results if result and result.get("prompt"))
+    return f'"{next(found, "PROMPT")}"'
 
 
 def next_line(*commands: str) -> str:

@@ -12,17 +12,18 @@ from distrain.loss import summed_cross_entropy
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
 from distrain.stages.export import TrainedModel, export_huggingface
-from distrain.tools.generate import generate
+from distrain.tools.generate import Sampling, generate, penalized
 
 TEXT = "def area(side):\n    return side * side\n"
 QUESTION, ANSWER = "What is two?", "A number after one."
 FOREIGN = """
 import sys, transformers
-folder, prompt = sys.argv[1:]
+folder, prompt, penalty = sys.argv[1:]
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 model = transformers.AutoModelForCausalLM.from_pretrained(folder)
 ids = tokenizer(prompt, return_tensors="pt")
-new = model.generate(**ids, do_sample=False, max_new_tokens=60)[0, ids["input_ids"].shape[1]:]
+settings = dict(do_sample=False, max_new_tokens=60, repetition_penalty=float(penalty))
+new = model.generate(**ids, **settings)[0, ids["input_ids"].shape[1]:]
 sys.stdout.write(tokenizer.decode(new, skip_special_tokens=True))
 """
 
@@ -89,23 +90,36 @@ def test_length_is_limited(folder):
 
 
 def test_sampling_repeats_with_its_seed(folder):
-    hot = [generate(folder, "def", temperature=3.0, seed=seed) for seed in (0, 0, 1)]
+    hot = [generate(folder, "def", Sampling(temperature=3.0, seed=seed)) for seed in (0, 0, 1)]
     assert hot[0] == hot[1]
     assert hot[0] != hot[2]
 
 
-def test_transformers_generates_the_same(folder, tmp_path):
-    command = [sys.executable, "-I", "-c", FOREIGN, str(folder), "def area("]
+def test_a_repetition_penalty_makes_what_is_there_less_likely():
+    logits = torch.tensor([2.0, -1.0, 3.0, 0.5])
+    changed = penalized(logits, [0, 1, 1], Sampling(repetition_penalty=2.0))
+    assert changed.tolist() == [1.0, -2.0, 3.0, 0.5]
+    assert penalized(logits, [0, 1], Sampling()).tolist() == logits.tolist()
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_transformers_generates_the_same(folder, tmp_path, penalty):
+    command = [sys.executable, "-I", "-c", FOREIGN, str(folder), "def area(", str(penalty)]
     found = subprocess.run(
         command, check=True, timeout=120, cwd=tmp_path, capture_output=True, text=True
     )
-    assert found.stdout == generate(folder, "def area(")
+    assert found.stdout == generate(folder, "def area(", Sampling(repetition_penalty=penalty))
 
 
-def test_command_prints_the_text_alone(folder):
+def test_command_prints_the_text_alone_and_what_it_does_on_stderr(folder):
+    options = ("--max-new-tokens=64", "--temperature=0", "--repetition-penalty=1", "--seed=0")
     command = [sys.executable, "-m", "distrain", "generate", str(folder), QUESTION, "--chat"]
-    found = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
+    found = subprocess.run(
+        [*command, *options], check=True, timeout=120, capture_output=True, text=True
+    )
     assert found.stdout == ANSWER + "\n"
+    assert "parameters in" in found.stderr
+    assert "up to 64 tokens: the likeliest token each time" in found.stderr
 
 
 def test_folder_without_a_model_is_refused(tmp_path, folder):
@@ -116,7 +130,10 @@ def test_folder_without_a_model_is_refused(tmp_path, folder):
         generate(tmp_path, "a")
 
 
-@pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}])
-def test_wrong_settings_are_refused(folder, wrong):
-    with pytest.raises(ValueError, match="expected at least 1 and at least 0"):
-        generate(folder, "a", **wrong)
+def test_wrong_settings_are_refused(folder):
+    with pytest.raises(ValueError, match="expected at least 1"):
+        generate(folder, "a", max_new_tokens=0)
+    with pytest.raises(ValueError, match="expected temperature >= 0"):
+        Sampling(temperature=-1.0)
+    with pytest.raises(ValueError, match="repetition_penalty >= 1"):
+        Sampling(repetition_penalty=0.5)
