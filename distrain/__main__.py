@@ -22,6 +22,7 @@ from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.lock import acquire
 from distrain.runs.phases import PHASES, WHOLE, Phase, Share
 from distrain.runs.records import StageState, append_event, read_json, utc_now, write_json
+from distrain.runs.typed_command import as_typed
 from distrain.stages import stage_body
 from distrain.stages.context import Outcome, StageContext, typed
 
@@ -49,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
             return run_phase(recipe, run, arguments.stage, arguments.phase, arguments.share)
         return run_stage(recipe, run, arguments.stage, rank, again=arguments.again)
     except DistrainError as error:
-        log.error("%s", error)  # noqa: TRY400  (a message for the user, not a traceback)
+        # A message for the user, not a traceback.
+        log.error("%s", as_typed(str(error)))  # noqa: TRY400
         return _after_error(error.exit_code)
     except Exception:
         if "WORLD_SIZE" in os.environ:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from distrain.config.reading.load import (
@@ -66,7 +67,7 @@ def find_run(target: str | None) -> RunFolder:
     if target is None:
         if not runs:
             raise _no_run(f"a run in {runs_dir()}", "none", [])
-        return max(runs.values(), key=_last_change_ns)
+        return max(runs.values(), key=last_change_ns)
     if target in runs:
         return runs[target]
     matches = [name for name in runs if name.startswith(target)]
@@ -74,6 +75,28 @@ def find_run(target: str | None) -> RunFolder:
         found = f"{len(matches)} that start so" if matches else "none of that name"
         raise _no_run(f"run {target}", found, matches or list(runs))
     return runs[matches[0]]
+
+
+def name_of(run: RunFolder) -> str:
+    """Return what a command takes for this run: its name, or its folder if that lies elsewhere."""
+    is_here = run.root.parent == runs_dir()
+    return shlex.quote(run.root.name if is_here else shown_path(run.root))
+
+
+def shown_path(path: Path) -> str:
+    """Write a path relative to the working folder if it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def all_runs() -> list[RunFolder]:
+    """Return the runs of the runs folder, the latest first."""
+    return sorted(map(RunFolder, _run_folders()), key=last_change_ns, reverse=True)
+
+
+def last_change_ns(run: RunFolder) -> int:
+    """Return when something last happened in a run, in nanoseconds since 1970."""
+    newest = run.events if run.events.exists() else run.resolved
+    return newest.stat().st_mtime_ns
 
 
 def make_folder(run: RunFolder) -> None:
@@ -147,11 +170,6 @@ def _run_folders() -> list[Path]:
     if not root.is_dir():
         return []
     return [folder for folder in sorted(root.iterdir()) if RunFolder(folder).resolved.is_file()]
-
-
-def _last_change_ns(run: RunFolder) -> int:
-    newest = run.events if run.events.exists() else run.resolved
-    return newest.stat().st_mtime_ns
 
 
 def _no_run(where: str, found: str, names: list[str]) -> NotFoundError:

@@ -19,6 +19,7 @@ from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold, is_held
 from distrain.runs.products import check_sources
 from distrain.runs.records import append_event, is_done, read_state
+from distrain.runs.typed_command import as_typed
 from launcher.backends.interrupt import Interruptions, clear_wishes
 from launcher.backends.local import Surroundings, check_needs, run_stages
 from launcher.commands.reopen import reopen_damaged
@@ -59,7 +60,7 @@ class Stopped:
 
 def say(line: str) -> None:
     """Show progress: on stderr, so that stdout holds results only."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(as_typed(line) + "\n")
     sys.stderr.flush()
 
 
@@ -137,16 +138,19 @@ def run_kind(
             f"a recipe with a stage of kind {kind}",
             f"Add `{kind}: {{kind: {kind}, needs: STAGE}}` to the recipe's stages.",
         )
+    if not arguments and all(is_done(run, name) for name in names):
+        return run, names, ExitCode.DONE  # no lock: the folder may be another's, or read-only
     plan = plan_recipe(recipe, run)
     with hold(run.lock, run.root.name):
         return run, names, _start(plan, Selection(only=names), arguments)
 
 
-def generate(target: str, arguments: Sequence[str]) -> int:
+def generate(target: str, arguments: Sequence[str], *, capture: bool) -> tuple[Path, int, str]:
     """Complete a prompt with the exported model of a run, or with a Hugging Face folder.
 
     Returns:
-        The exit code of the runtime's process, which writes to this terminal.
+        The model's folder, the exit code of the runtime's process, and what it wrote; empty
+        unless it was to be captured: it went to this terminal.
     """
     folder, whose = Path(target), ""
     if not (folder / "config.json").is_file():
@@ -154,7 +158,10 @@ def generate(target: str, arguments: Sequence[str]) -> int:
         folder, whose = _exported(run, read_resolved(run.resolved))
     say(f"loads {folder}{whose}")
     command = [sys.executable, "-m", "distrain", "generate", str(folder), *arguments]
-    return subprocess.run(command, check=False).returncode
+    done = subprocess.run(
+        command, check=False, stdout=subprocess.PIPE if capture else None, encoding="utf-8"
+    )
+    return folder, done.returncode, done.stdout or ""
 
 
 def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]:
@@ -200,7 +207,9 @@ def _start(plan: Plan, selection: Selection, arguments: tuple[str, ...] = ()) ->
     clear_wishes(plan.run)
     if any(stage.nodes > 1 for stage in stages):
         return _start_nodes(replace(plan, stages=stages))
-    return run_stages(plan, stages, Surroundings(say, display_factory(), arguments=arguments))
+    return run_stages(
+        plan, stages, Surroundings(say, display_factory(sys.stderr), arguments=arguments)
+    )
 
 
 def _start_nodes(plan: Plan) -> ExitCode:

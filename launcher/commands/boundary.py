@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import typer
 
 from distrain.errors import DistrainError, ExitCode, PreflightError
+from distrain.runs.typed_command import as_typed, remember_command
+from launcher.commands.output import error_document
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """Of click, or of the copy that newer versions of typer carry; exported by neither name."""
@@ -17,14 +19,29 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 def call(app: typer.Typer, argv: Sequence[str] | None) -> int:
     """Run a command line and return its exit code."""
+    remember_command(sys.argv, sys.orig_argv)
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        code = app(None if argv is None else list(argv), standalone_mode=False)
+        code = app(words, standalone_mode=False)
         return int(code or 0)
     except (typer.Abort, KeyboardInterrupt):
         _complain("interrupted")
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001  (the process boundary)
-        return _code_of(error, argv)
+        code = _code_of(error, argv)
+        command = _command_for_json(words)
+        if command and not isinstance(error, BrokenPipeError):
+            typer.echo(error_document(command, error, ExitCode(code)))
+        return code
+
+
+def _command_for_json(words: Sequence[str]) -> str:
+    """Return which command was asked for JSON; empty: none."""
+    options = words[: words.index("--")] if "--" in words else words
+    if "--json" not in options:
+        return ""
+    names = [word for word in words if not word.startswith("-")][:2]
+    return " ".join(names if names[:1] == ["data"] else names[:1])
 
 
 def _code_of(error: Exception, argv: Sequence[str] | None) -> int:
@@ -99,7 +116,7 @@ def _defect(error: Exception) -> ExitCode:
 
 
 def _complain(text: str) -> None:
-    typer.echo(text, err=True)
+    typer.echo(as_typed(text), err=True)
 
 
 def _write_traceback() -> str:

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from distrain.errors import ExitCode, NotFoundError, PreflightError
-from distrain.runs.records import json_text
 from launcher.commands.arguments import JsonOption, RunArgument
+from launcher.commands.output import Shown, show
 
 NEEDED_MODULES = ("numpy", "tokenizers", "xxhash", "zstandard")
 
@@ -97,10 +97,8 @@ def inspect(
     found = find_target(target)
     options = _reading(token_format, dtype, eos_id, tokenizer)
     records = list(_records(["inspect", found, *options]))
-    if as_json:
-        _print(json_text({"target": found, "parts": records}, indent=2))
-    else:
-        _print(inspection_text(records))
+    shown = Shown({"target": found, "parts": records}, inspection_text(records))
+    show("data inspect", shown, as_json=as_json)
 
 
 @app.command()
@@ -123,12 +121,11 @@ def verify(
         if not as_json:
             _print(verified_text(record))
     damaged = sum(len(record["damaged"]) for record in records)
-    if as_json:
-        _print(json_text({"target": found, "damaged": damaged, "parts": records}, indent=2))
-    elif damaged:
+    if damaged and not as_json:
         typer.echo(damage_text(damaged), err=True)
-    if damaged:
-        raise typer.Exit(ExitCode.PREFLIGHT)
+    code = ExitCode.PREFLIGHT if damaged else ExitCode.DONE
+    result = {"target": found, "damaged": damaged, "parts": records}
+    show("data verify", Shown(result, "", exit_code=code), as_json=as_json)
 
 
 @app.command()
@@ -154,11 +151,12 @@ def sample(  # noqa: PLR0913
     tokenizer: TokenizerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show documents, decoded; control tokens stand in brackets. With --json, one a line."""
+    """Show documents, decoded; control tokens stand in brackets."""
     from launcher.commands.data_text import document_text
 
+    found = find_target(target)
     arguments = [
-        *("sample", find_target(target)),
+        *("sample", found),
         *_reading(token_format, dtype, eos_id, tokenizer),
         *([f"--split={split.value}"] if split is not None else []),
         *([f"--source={source}"] if source is not None else []),
@@ -166,8 +164,12 @@ def sample(  # noqa: PLR0913
         *(f"--number={number}", f"--seed={seed}", f"--max-tokens={max_tokens}"),
         *(["--tokens"] if tokens else []),
     ]
+    if as_json:
+        result = {"target": found, "documents": list(_records(arguments))}
+        show("data sample", Shown(result, ""), as_json=True)
+        return
     for record in _records(arguments):
-        _print(json_text(record) if as_json else document_text(record))
+        _print(document_text(record))
 
 
 @app.command()
@@ -200,7 +202,7 @@ def seen(
     records = _records(["seen", str(found.root), *wanted, *([f"--stage={stage}"] if stage else [])])
     head = next(records)
     if as_json:
-        typer.echo(json_text({"run": found.root.name} | head | {"parts": list(records)}, indent=2))
+        show("data seen", Shown(head | {"parts": list(records)}, "", found), as_json=True)
         return
     for line in (step_lines if document is None else document_lines)(head, records):
         typer.echo(line)
@@ -235,10 +237,8 @@ def publish(
         records.append(record)
         if not as_json:
             _print(published_line(record))
-    if as_json:
-        _print(json_text({"url": url, "parts": records}, indent=2))
-    else:
-        _print(source_of_published(url))
+    shown = Shown({"url": url, "parts": records}, source_of_published(url))
+    show("data publish", shown, as_json=as_json)
 
 
 def find_target(target: str | None) -> str:

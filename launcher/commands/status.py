@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import Recipe
 from distrain.errors import SchedulerError
 from distrain.runs.failures import count_restarts, failure_of
@@ -76,10 +77,10 @@ def with_queue_notes(
     except SchedulerError as error:
         return [replace(row, note=row.note or f"Slurm: {error.found}") for row in rows]
     known = {name: states[job] for name, job in jobs.items() if job in states}
-    return [_with_queue_note(row, known, jobs.get(row.stage)) for row in rows]
+    return [with_queue_note(row, known, jobs.get(row.stage)) for row in rows]
 
 
-def _with_queue_note(row: StageStatus, known: "dict[str, JobInfo]", own: str | None) -> StageStatus:
+def with_queue_note(row: StageStatus, known: "dict[str, JobInfo]", own: str | None) -> StageStatus:
     """Tell of the first of a stage's jobs that has not ended.
 
     Args:
@@ -105,6 +106,19 @@ def _with_queue_note(row: StageStatus, known: "dict[str, JobInfo]", own: str | N
             row, state="interrupted", note=f"job {own} is {end}; distrain resume {row.run}"
         )
     return row
+
+
+def has_ended(run: RunFolder) -> bool:
+    """Tell whether nothing is at work on a run, and nothing queued will be."""
+    recipe = read_resolved(run.resolved)
+    rows = run_status(run, recipe)
+    if is_held(run.lock) or any(row.state == "running" for row in rows):
+        return False
+    if recipe.launch.backend != "slurm":
+        return True
+    # Jobs wait for each other: one that is next, or comes back, has no process now.
+    words = {row.state for row in rows}
+    return words == {"done"} or bool(words & {"failed", "stopped", "interrupted"})
 
 
 def status_table(rows: list[StageStatus]) -> str:

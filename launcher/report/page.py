@@ -3,12 +3,13 @@
 The page asks nothing of the network and is small enough to be mailed.
 """
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distrain import __version__
-from distrain.errors import NotFoundError
+from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.durable import write_text
 from distrain.runs.failures import Failure
 from distrain.runs.folder import RunFolder, StageFolder
@@ -39,6 +40,8 @@ TEXT_SHOWN = 30_000
 """Characters of the recipe."""
 FAILURE_SHOWN = 4000
 """Characters of an error."""
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""A folder that others may read only."""
 TEMPLATES = Path(__file__).parent
 UNIGRAMS = (
     ("unigram_entropy", "unigram entropy"),
@@ -70,18 +73,49 @@ class CorpusPart:
     examples_note: str
 
 
-def write_report(run: RunFolder) -> Path:
-    """Write ``report.html`` into the run folder; works at any moment of a run.
+def write_report(run: RunFolder, output: Path | None = None) -> Path:
+    """Write the page; works at any moment of a run, also of one that only others may write to.
+
+    Args:
+        run: Only read, but for ``report.html`` in it.
+        output: Another file; by default that of the run folder or, where that cannot be written
+            to, ``<run>-report.html`` in the working folder.
+
+    Returns:
+        The file.
 
     Raises:
         NotFoundError: There is no such run folder.
+        PreflightError: The file cannot be written.
     """
     if not run.root.is_dir():
         raise NotFoundError(
-            str(run.root), "no folder of that name", "a run folder", "See `distrain status`."
+            str(run.root), "no folder of that name", "a run folder", "See `distrain list`."
         )
-    write_text(run.report, render(read_run(run)))
-    return run.report
+    page = render(read_run(run))
+    if output is not None:
+        return _written(output, page)
+    try:
+        write_text(run.report, page)
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
+    else:
+        return run.report
+    return _written(Path(f"{run.root.name}-report.html"), page)
+
+
+def _written(path: Path, page: str) -> Path:
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise PreflightError(
+            str(path),
+            f"that it cannot be written ({error.strerror})",
+            "a file in a folder of yours",
+            "Choose another one with --output FILE.",
+        ) from error
+    return path
 
 
 def render(run: RunData) -> str:

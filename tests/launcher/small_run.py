@@ -36,13 +36,13 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Path:
     return path
 
 
-def load_small(folder: Path, *overrides: str) -> LoadedRecipe:
-    return load_recipe(write_recipe(folder), overrides)
+def load_small(folder: Path, *overrides: str, text: str = RECIPE) -> LoadedRecipe:
+    return load_recipe(write_recipe(folder, text), overrides)
 
 
-def new_run(folder: Path, *overrides: str, processes: int = 1) -> Plan:
+def new_run(folder: Path, *overrides: str, processes: int = 1, text: str = RECIPE) -> Plan:
     """Make a run folder in ``folder/runs``, which need not be where runs usually are."""
-    loaded = load_small(folder, *overrides)
+    loaded = load_small(folder, *overrides, text=text)
     run = RunFolder(folder / "runs" / loaded.recipe.name)
     make_folder(run)
     open_run(run, loaded)

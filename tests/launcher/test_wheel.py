@@ -77,7 +77,7 @@ def test_the_installed_command_works_outside_the_checkout(installed):
     assert "quickstart" in output([distrain, "recipes"], installed)
     assert output([distrain, "validate", "quickstart"], installed).startswith("ok  5 stages")
     plan = json.loads(output([distrain, "plan", "quickstart", "--json"], installed))
-    assert [stage["world_size"] for stage in plan["stages"]] == [1, 2, 2, 1, 1]
+    assert [stage["world_size"] for stage in plan["result"]["stages"]] == [1, 2, 2, 1, 1]
 
 
 def test_the_installed_slurm_template_is_found_outside_the_checkout(installed):

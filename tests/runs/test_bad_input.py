@@ -96,7 +96,7 @@ def test_what_a_refused_stage_was_told_to_change_can_be_changed(finished, tmp_pa
     gone_on = distrain(tmp_path / "runs", "resume", "tiny", corpus, "--only", "prepare")
 
     assert gone_on.returncode == 0, gone_on.stderr
-    assert "distrain resume tiny" in gone_on.stderr, "stages are left"
+    assert "resume tiny" in gone_on.stderr, "stages are left"
 
 
 def test_a_run_folder_inside_its_own_corpus_is_refused(finished):
@@ -127,7 +127,7 @@ def test_a_run_folder_inside_its_own_corpus_is_refused(finished):
         ),
         (("submit", "RECIPE", "launch.backend=slurm"), ExitCode.SCHEDULER, ("PATH", "login node")),
         (("status", "nothere"), ExitCode.NOT_FOUND, ("nothere", "one of: tiny")),
-        (("run", "nothere.yaml"), ExitCode.NOT_FOUND, ("nothere.yaml", "distrain recipes")),
+        (("run", "nothere.yaml"), ExitCode.NOT_FOUND, ("nothere.yaml", "launcher recipes")),
     ],
 )
 def test_a_command_that_cannot_be_done_says_why(
@@ -148,7 +148,7 @@ def test_an_export_that_is_not_there_is_asked_for_and_an_empty_prompt_is_answere
     assert dashed.returncode == 0, dashed.stderr
     forget(run, "export")
     asked = distrain(run.parent, "generate", "tiny", "def ")
-    assert_refused(asked, ExitCode.PREFLIGHT, "distrain export tiny")
+    assert_refused(asked, ExitCode.PREFLIGHT, "launcher export tiny")
 
 
 def test_a_damaged_shard_and_a_batch_that_is_too_large_are_named(copied):

@@ -170,10 +170,13 @@ def test_what_cannot_change_is_refused_and_what_is_seen_is_shown(tmp_path):
     # While it runs:
     shown = distrain(run.parent, "data", "seen", "--step", "3", "--json")
     assert shown.returncode == 0, shown.stderr
-    part = json.loads(shown.stdout)["parts"][0]
+    part = json.loads(shown.stdout)["result"]["parts"][0]
     name = f"{part['source']}:{part['name']}"
     shown = distrain(run.parent, "data", "seen", "tiny", "--document", name, "--json")
-    places = [(p["step"], p["sample"], p["first_byte"]) for p in json.loads(shown.stdout)["parts"]]
+    places = [
+        (p["step"], p["sample"], p["first_byte"])
+        for p in json.loads(shown.stdout)["result"]["parts"]
+    ]
     assert (3, part["sample"], part["first_byte"]) in places
     assert distrain(run.parent, "stop", "tiny").returncode == 0
     launcher.wait()

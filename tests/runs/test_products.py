@@ -55,12 +55,12 @@ def test_a_damaged_product_is_refused_and_made_again_bit_for_bit(twin, run):
     refused = distrain(run.parent, "export", "tiny")
     assert refused.returncode == 4, refused.stderr
     assert "step_000020: __0_0.distcp does not match its digest" in refused.stderr
-    remedy = f"distrain run {recipe} --from pretrain"
-    assert f"`{remedy}`" in refused.stderr
+    remedy = f"run {recipe} --from pretrain"
+    assert f"launcher {remedy}`" in refused.stderr
     assert not (run / "export/huggingface").exists()
     assert last.exists(), "only the stage itself may move it"
 
-    ended = distrain(run.parent, *remedy.split()[1:])
+    ended = distrain(run.parent, *remedy.split())
     assert ended.returncode == 0, ended.stderr
     assert "made again from step 15" in ended.stderr
     assert tensor_digests(run, "pretrain") == tensor_digests(whole, "pretrain")

@@ -20,6 +20,8 @@ LIVE_STATES = frozenset({
 })  # fmt: skip
 """A job in one of these may still run."""
 
+QUEUE_FORMAT = "%F|%T|%r|%N"
+"""Of squeue: id of the job or array, state, reason, nodes."""
 UNKNOWN_JOB = re.compile(r"invalid job id|not found", re.IGNORECASE)
 
 REASONS: Mapping[str, str] = {
@@ -216,6 +218,22 @@ class Slurm:
             elif not UNKNOWN_JOB.search(answer.err):
                 raise _no_answer("scontrol show job", answer)
         return found
+
+    def queue(self) -> dict[str, JobInfo]:
+        """Return this user's queued and running jobs and arrays by id, with one question.
+
+        Raises:
+            SchedulerError: Slurm did not answer.
+        """
+        answer = self._run(["squeue", "--noheader", "--me", f"--format={QUEUE_FORMAT}"])
+        if answer.code != 0:
+            raise _no_answer("squeue", answer)
+        tasks: dict[str, list[JobInfo]] = {}
+        for line in answer.out.splitlines():
+            job, state, reason, nodes = (*line.split("|"), "", "", "")[:4]
+            info = JobInfo(state, "" if reason == "None" else reason, 0, nodes, "")
+            tasks.setdefault(job.strip(), []).append(info)
+        return {job: min(of, key=_distance_to_end) for job, of in tasks.items() if job}
 
     def live_jobs(self, name: str) -> list[str]:
         """Return the ids of this user's queued and running jobs and arrays of that name.

@@ -171,7 +171,7 @@ def publish(s3, run, name, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["parts"]) == len(SPLITS)
+    assert len(json.loads(done.stdout)["result"]["parts"]) == len(SPLITS)
     return url
 
 

@@ -13,8 +13,8 @@ from launcher.commands.show import next_steps
 from tests.launcher.small_run import ROOT, new_run, write_recipe
 
 COMMANDS = (
-    *("recipes", "schema", "validate", "plan", "run", "submit", "resume", "status", "logs"),
-    *("stop", "report", "export", "evaluate", "generate"),
+    *("recipes", "schema", "validate", "plan", "run", "submit", "resume", "stop", "list"),
+    *("status", "logs", "report", "export", "evaluate", "generate", "data"),
 )
 
 
@@ -93,7 +93,7 @@ def test_a_valid_recipe_is_one_line(distrain, recipe):
         "ok  3 stages, pretrain: global batch 2 = 2 x 1 x 1.\n",
         "",
     )
-    assert json.loads(distrain("validate", recipe, "--json")[1])["valid"] is True
+    assert json.loads(distrain("validate", recipe, "--json")[1])["result"] == {"valid": True}
 
 
 def test_a_mistake_is_code_3_with_its_place_on_stderr(distrain, tmp_path):
@@ -119,9 +119,42 @@ def test_the_plan_shows_stages_and_the_exact_commands(distrain, recipe, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
+LONG = """\
+name: a-run-with-quite-a-long-name
+stages:
+  preparation_of_all_the_text_and_tokens:
+    kind: prepare
+    data: {source: {kind: python_stdlib}}
+    pairs: {kind: docstrings}
+  pretraining_on_most_of_the_web:
+    kind: pretrain
+    needs: preparation_of_all_the_text_and_tokens
+    training: {max_tokens: 500B, global_batch_size: 4096, micro_batch_size: 4}
+  fine_tuning_on_the_pairs_of_all_the_text:
+    kind: sft
+    needs: pretraining_on_most_of_the_web
+    training: {num_epochs: 3, global_batch_size: 4096, micro_batch_size: 4}
+    lora: {r: 4, alpha: 8}
+launch: {backend: slurm, nodes: 128, processes_per_node: 8, prepare_tasks: 64}
+"""
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", LONG], ids=["quickstart", "long"])
+@pytest.mark.parametrize("overrides", [[], ["optimizer.learning_rate=1e-4", "seed=3"]])
+def test_the_plan_fits_a_terminal(distrain, tmp_path, monkeypatch, recipe, overrides):
+    monkeypatch.setenv("DISTRAIN_RUNS_DIR", "runs")  # a path is not cut
+    target = recipe if recipe == "quickstart" else str(write_recipe(tmp_path, recipe))
+    code, out, err = distrain("plan", target, *overrides)
+    assert (code, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 80
+    joined = "".join(out.split())
+    stages = ("prepare", "pretrain", "sft") if recipe == "quickstart" else ("_of_all", "_web")
+    assert all(stage in joined for stage in stages)
+
+
 def test_the_plan_is_json(distrain, recipe):
     plan = json.loads(distrain("plan", recipe, "--json", "launch.processes_per_node=2")[1])
-    stage = plan["stages"][1]
+    stage = plan["result"]["stages"][1]
     assert stage["world_size"] == stage["dp_replicate"] * stage["dp_shard"] == 2
 
 
@@ -160,7 +193,7 @@ def test_a_run_that_is_not_there_is_code_7(distrain, command):
 def test_the_status_of_the_latest_run_needs_no_name(distrain, tmp_path):
     new_run(tmp_path)
     assert "pretrain" in distrain("status")[1]
-    rows = json.loads(distrain("status", "smal", "--json")[1])
+    rows = json.loads(distrain("status", "smal", "--json")[1])["result"]["stages"]
     assert [row["stage"] for row in rows] == ["prepare", "pretrain", "export"]
 
 
@@ -179,6 +212,49 @@ def test_logs_can_show_the_failure_only(distrain, tmp_path):
     assert distrain("logs")[1].count("\n") == 100
     assert distrain("logs", "--errors")[1].count("\n") == 20
     assert distrain("logs", "--attempt", "2")[0] == 7
+
+
+def test_logs_are_cut_to_the_last_lines_and_to_one_rank(distrain, tmp_path):
+    log = new_run(tmp_path).run.stage("prepare").log(1)
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(f"[rank {n % 2}] line {n}\n" for n in range(10)))
+    assert distrain("logs", "--tail", "2")[1] == "[rank 0] line 8\n[rank 1] line 9\n"
+    assert distrain("logs", "--tail", "1", "--rank", "0")[1] == "[rank 0] line 8\n"
+    assert distrain("logs", "--tail", "0")[1] == ""
+    assert distrain("logs", "--tail", "99")[1] == log.read_text()
+    assert distrain("logs", "-f", "--json")[0] == 2
+
+
+def test_logs_are_followed_until_the_run_has_ended(tmp_path):
+    """Another process plays the run: it holds the lock, writes two lines, and ends."""
+    run = new_run(tmp_path).run
+    log = run.stage("prepare").log(1)
+    log.parent.mkdir(parents=True)
+    log.write_text("before\n")
+    player = (
+        "import sys, time; from pathlib import Path; from distrain.runs.lock import hold\n"
+        "lock, log, go = map(Path, sys.argv[1:])\n"
+        "with hold(lock, 'small'), log.open('a', buffering=1) as file:\n"
+        "    print('held', flush=True)\n"
+        "    while not go.exists(): time.sleep(0.02)\n"
+        "    print('one', file=file); time.sleep(0.7); print('two', file=file)\n"
+    )
+    argv = [str(run.lock), str(log), str(tmp_path / "go")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", player, *argv], stdout=subprocess.PIPE, env=environment
+    ) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        follow = [sys.executable, "-m", "launcher", "logs", "small", "-f", "--tail", "1"]
+        with subprocess.Popen(
+            follow, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        ) as following:
+            assert following.stdout is not None
+            assert following.stdout.readline() == "before\n"
+            (tmp_path / "go").touch()
+            assert following.stdout.read() == "one\ntwo\n"
+        assert following.returncode == 0
 
 
 def test_generate_without_an_export_says_what_to_run(distrain, tmp_path):
@@ -215,10 +291,29 @@ def test_generate_samples_unless_told_otherwise_and_says_so(distrain, monkeypatc
 
 def test_the_hint_to_generate_has_a_prompt_from_the_held_out_text(tmp_path):
     run = new_run(tmp_path).run
-    assert next_steps(run, done=True).endswith('generate small "PROMPT"')
+    assert next_steps(run, done=True)[-1] == 'generate small "PROMPT"'
     run.stage("prepare").path.mkdir()
     write_json(run.stage("prepare").result, {"prompt": "Der alte Mann"})
-    assert next_steps(run, done=True).endswith('generate small "Der alte Mann"')
+    assert next_steps(run, done=True)[-1] == 'generate small "Der alte Mann"'
+
+
+def test_hints_name_the_command_as_it_was_typed(tmp_path):
+    new_run(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", "generate", "small", "x"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"`{sys.executable} -m launcher export small`" in done.stderr
+
+
+def test_a_run_elsewhere_is_named_by_its_folder(tmp_path, monkeypatch):
+    run = new_run(tmp_path).run
+    assert next_steps(run, done=False)[0] == "resume small"
+    monkeypatch.setenv("DISTRAIN_RUNS_DIR", str(tmp_path / "other"))
+    assert next_steps(run, done=False)[0] == "resume runs/small"
 
 
 def test_a_stage_that_the_recipe_lacks_is_named(distrain, tmp_path):

@@ -55,7 +55,7 @@ def test_a_run_by_name_is_inspected(distrain, run):
 
 def test_the_inspection_of_a_split_is_json(distrain, run):
     code, out, _ = distrain("inspect", str(run.root / "prepare" / "train"), "--json")
-    (part,) = json.loads(out)["parts"]
+    (part,) = json.loads(out)["result"]["parts"]
     assert (code, part["documents"], part["split"]) == (0, 9, "train")
 
 
@@ -72,7 +72,7 @@ def test_samples_differ_by_seed_and_are_one_json_a_line(distrain):
     shown = []
     for seed in ("0", "0", "1"):
         _, out, _ = distrain("sample", "small", "--number", "2", "--seed", seed, "--json")
-        shown.append([json.loads(line)["document"] for line in out.splitlines()])
+        shown.append([d["document"] for d in json.loads(out)["result"]["documents"]])
     assert shown[0] == shown[1]
     assert shown[1] != shown[2]
 
@@ -97,7 +97,7 @@ def test_damage_is_named_and_code_4(distrain, run, tmp_path):
     assert out.count("whole    ") == 2
     assert err == "error: 1 problem found; each is named above\n"
     code, out, err = distrain("verify", str(copy), "--json")
-    assert (code, json.loads(out)["damaged"], err) == (4, 1, "")
+    assert (code, json.loads(out)["result"]["damaged"], err) == (4, 1, "")
 
 
 def test_foreign_files_are_inspected_verified_and_sampled(distrain, run, tmp_path):

@@ -46,9 +46,9 @@ def test_a_run_is_published_and_what_lies_there_is_inspected(distrain, tmp_path)
     )
     code, out, _ = distrain("publish", str(run.root / "prepare"), url, "--json")
     assert code == 0
-    digests = {part["split"]: part["digest"] for part in json.loads(out)["parts"]}
+    digests = {part["split"]: part["digest"] for part in json.loads(out)["result"]["parts"]}
     code, out, _ = distrain("inspect", url, "--json")
-    parts = json.loads(out)["parts"]
+    parts = json.loads(out)["result"]["parts"]
     assert {part["split"]: part["digest"] for part in parts} == digests
     assert {part["storage"] for part in parts} == {"zstd"}
     for verb in ("verify", "sample"):

@@ -32,8 +32,9 @@ def test_a_step_is_a_table_of_the_latest_run_and_json(distrain):
     assert title.startswith("step 2 of pretrain trained on samples 8 to 15: ")
     assert header.split() == ["SAMPLE", "TOKENS", "BYTES", "DOCUMENT"]
     code, out, _ = distrain("small", "--step", "2", "--json")
-    found = json.loads(out)
-    assert (found["run"], found["step"], len(found["parts"])) == ("small", 2, len(lines))
+    shown = json.loads(out)
+    found = shown["result"]
+    assert (shown["run"], found["step"], len(found["parts"])) == ("small", 2, len(lines))
     first = found["parts"][0]
     assert lines[0].split() == [
         str(first["sample"]),

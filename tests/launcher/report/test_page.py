@@ -261,7 +261,7 @@ def test_more_records_are_thinned_and_the_page_says_so(tmp_path):
 
 
 def test_missing_run_is_an_error_with_a_remedy(tmp_path):
-    with pytest.raises(NotFoundError, match="distrain status"):
+    with pytest.raises(NotFoundError, match="distrain list"):
         write_report(RunFolder(tmp_path / "nowhere"))
 
 

@@ -4,7 +4,14 @@ import pytest
 
 from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder
-from launcher.watch.logs import attempt_logs, failure_excerpt, find_log
+from launcher.watch.logs import (
+    LogTail,
+    attempt_logs,
+    failure_excerpt,
+    find_log,
+    lines_of_rank,
+    read_lines,
+)
 
 TORCHRUN_SUMMARY = """\
 ============================================================
@@ -67,3 +74,35 @@ def test_the_latest_attempt_of_the_latest_stage_is_shown_by_default(tmp_path):
 def test_a_run_that_never_started_has_no_logs(tmp_path):
     with pytest.raises(NotFoundError, match="a stage that was started: prepare"):
         find_log(RunFolder(tmp_path), ["prepare"], None, None)
+
+
+def test_the_lines_of_one_rank_are_told_by_what_torchrun_puts_before_them(tmp_path):
+    lines = ["[rank 0] a", "[rank 11] b", "torchrun itself", "[rank 1] c", "12:00:00 [rank 1] d"]
+    assert lines_of_rank(lines, 1) == ["[rank 1] c"]
+    assert lines_of_rank(lines, 0) == ["[rank 0] a"]
+    assert lines_of_rank(lines, None) == lines
+    assert lines_of_rank(["alone"], 0) == ["alone"]
+    path = tmp_path / "log"
+    path.write_text("\n".join(lines))
+    with pytest.raises(NotFoundError, match=r"rank 2 in .*one of: 0, 1, 11"):
+        read_lines(path, 2)
+
+
+def test_a_growing_log_is_followed_line_by_line_and_into_the_next_attempt(tmp_path):
+    stage = RunFolder(tmp_path).stage("pretrain")
+    first = write_log(stage, "attempt_1.log", "old\n", age_s=20)
+    tail = LogTail(lambda: attempt_logs(stage)[-1])
+    assert list(tail.poll()) == []
+    with first.open("a") as file:
+        file.write("one\ntw")
+        file.flush()
+        assert list(tail.poll()) == ["one"]
+        file.write("o\nthree, cut sh")
+    os.utime(first, (1e9 - 15, 1e9 - 15))
+    second = write_log(stage, "attempt_2.log", "again\nend", age_s=10)
+
+    seen = [(tail.path, line) for line in tail.poll()]
+
+    assert seen == [(first, "two"), (first, "three, cut sh"), (second, "again")]
+    assert list(tail.poll(at_end=True)) == ["end"]
+    assert list(tail.poll(at_end=True)) == []

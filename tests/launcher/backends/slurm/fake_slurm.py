@@ -52,8 +52,12 @@ class FakeSlurm:
         return Answer(0, f"{job}\n", "")
 
     def _squeue(self, argv: list[str]) -> Answer:
-        (name,) = (a.removeprefix("--name=") for a in argv if a.startswith("--name="))
         live = ("PENDING", "RUNNING")
+        if not any(a.startswith("--name=") for a in argv):
+            states = [(job, state) for job, state in self.states.items() if state in live]
+            lines = [f"{job}|{s}|{'Priority' if s == 'PENDING' else 'None'}|" for job, s in states]
+            return Answer(0, "\n".join(lines) + "\n", "")
+        (name,) = (a.removeprefix("--name=") for a in argv if a.startswith("--name="))
         jobs = [job for job in self.scripts if self.states[job] in live and name == self._name(job)]
         return Answer(0, "\n".join(jobs) + "\n", "")
 

@@ -165,3 +165,10 @@ def test_the_variables_that_sbatch_does_not_get_are_named():
         "SBATCH_RESERVATION is ignored, the script alone says what a job asks for; "
         "no setting takes its place",
     ]
+
+
+def test_the_queue_is_read_with_one_question():
+    lines = "7|PENDING|Priority|\n7|RUNNING|None|node[1-2]\n9|PENDING|Dependency|\n"
+    queue = Slurm(lambda argv: Answer(0, lines, "")).queue()
+    assert (queue["7"].state, queue["7"].nodes, queue["7"].note) == ("RUNNING", "node[1-2]", "")
+    assert queue["9"].note == "waits for an earlier stage (Dependency)"

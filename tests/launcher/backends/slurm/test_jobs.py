@@ -11,7 +11,8 @@ from launcher.backends.slurm.client import Slurm
 from launcher.backends.slurm.jobs import jobs_of, keys_of_stage
 from launcher.backends.slurm.queue import cancel_phases, recorded_jobs, submit_run
 from launcher.commands import actions
-from launcher.commands.show import plan_json, plan_text, queued_text
+from launcher.commands.plan_text import plan_json, plan_text
+from launcher.commands.show import queued_text
 from launcher.plan import Plan, StagePlan, make_plan
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 from tests.launcher.small_run import load_small, new_run
@@ -19,6 +20,10 @@ from tests.launcher.small_run import load_small, new_run
 SLURM = ("launch.backend=slurm", "launch.prepare_tasks=3")
 LAUNCH = LaunchConfig(backend="slurm", prepare_tasks=3)
 CHAIN = ["prepare.plan", "prepare.clean", "prepare.decide", "prepare.encode", "prepare"]
+
+
+def unwrapped(text):
+    return " ".join(text.split())
 
 
 @pytest.fixture
@@ -143,7 +148,7 @@ def test_the_plan_names_the_jobs(tmp_path):
     loaded = load_small(tmp_path, *SLURM)
     plan = make_plan(loaded.recipe, RunFolder(tmp_path / "small"), 1)
     chain = "plan, clean (3 tasks), decide, encode (3 tasks), the rest."
-    assert f"prepare is 5 jobs, one after the other: {chain}" in plan_text(loaded, plan)
+    assert f"prepare is 5 jobs, one after the other: {chain}" in unwrapped(plan_text(loaded, plan))
     assert plan_json(loaded, plan)["stages"][0]["tasks"] == 3
 
 

@@ -1,0 +1,81 @@
+"""Commands about what a run has made: export, evaluate, generate."""
+
+from typing import Annotated
+
+import typer
+
+from distrain.errors import ExitCode
+from launcher.commands.arguments import JsonOption, RunArgument
+from launcher.commands.output import Shown, show
+
+
+def export(target: RunArgument = None, as_json: JsonOption = False) -> None:
+    """Write the model as a Hugging Face folder."""
+    from launcher.commands import actions
+    from launcher.commands.show import prompt_of
+    from launcher.run_files import name_of, shown_path
+
+    found, stages, code = actions.run_kind(target, "export")
+    _exit_unless_done(code)
+    folders = [found.stage(name).huggingface for name in stages]
+    text = "\n".join(map(shown_path, folders))
+    steps = (f"generate {name_of(found)} {prompt_of(found)}",)
+    result = {"folders": dict(zip(stages, map(str, folders), strict=True))}
+    show("export", Shown(result, text, found, steps), as_json=as_json)
+
+
+def evaluate(
+    target: RunArgument = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Use the test split knowingly once more.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the model on the test split, once."""
+    from distrain.runs.records import json_text, read_json
+    from launcher.commands import actions
+
+    found, stages, code = actions.run_kind(target, "evaluate", ("--again",) if again else ())
+    _exit_unless_done(code)
+    figures = {name: read_json(found.stage(name).result) for name in stages}
+    show("evaluate", Shown(figures, json_text(figures, indent=2), found), as_json=as_json)
+
+
+def generate(  # noqa: PLR0913
+    target: Annotated[str, typer.Argument(metavar="RUN", help="A run, or a Hugging Face folder.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to add, at most.", min=1)] = 64,
+    temperature: Annotated[
+        float, typer.Option(help="1: as the model gives it; 0: the likeliest token.", min=0.0)
+    ] = 0.8,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="On tokens that are there already; 1: none.", min=1.0)
+    ] = 1.1,
+    seed: Annotated[
+        int, typer.Option(help="Of the draws: the same one gives the same text.", min=0)
+    ] = 0,
+    chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's turn.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a completion of a prompt."""
+    from launcher.commands import actions
+
+    arguments = [
+        f"--max-new-tokens={max_new_tokens}",
+        f"--temperature={temperature}",
+        f"--repetition-penalty={repetition_penalty}",
+        f"--seed={seed}",
+        *(["--chat"] if chat else []),
+        *("--", prompt),  # which may begin with a dash
+    ]
+    folder, code, text = actions.generate(target, arguments, capture=as_json)
+    if code != ExitCode.DONE:
+        raise typer.Exit(code)
+    if as_json:
+        result = {"model": str(folder), "prompt": prompt, "text": text.removesuffix("\n")}
+        show("generate", Shown(result, ""), as_json=True)
+
+
+def _exit_unless_done(code: ExitCode) -> None:
+    if code is not ExitCode.DONE:
+        raise typer.Exit(code)

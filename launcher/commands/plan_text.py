@@ -1,0 +1,135 @@
+"""What ``distrain plan`` shows: the processes of each stage, what they train, what they keep."""
+
+from typing import Any
+
+from distrain.config.reading.load import LoadedRecipe
+from distrain.config.recipe import Recipe, TrainStage
+from launcher.backends.slurm.jobs import jobs_of
+from launcher.estimate import checkpoint_bytes, stage_parameters, stage_tokens
+from launcher.plan import Plan, StagePlan
+from launcher.run_files import shown_path
+from launcher.text import WIDTH, short_bytes, short_count, table, wrapped
+from launcher.watch.progress import total_steps
+
+UNKNOWN = "unknown"
+PROCESSES_HEADER = ("STAGE", "KIND", "NEEDS", "PROCESSES", "LAYOUT", "GLOBAL BATCH")
+"""Layout: copies x shards. Global batch: sequences of a microbatch x ranks x microbatches."""
+TRAINING_HEADER = ("STAGE", "STEPS", "TOKENS", "PARAMETERS", "CHECKPOINTS")
+
+
+def plan_text(loaded: LoadedRecipe, plan: Plan) -> str:
+    """Show what would run: stages, processes, sizes, and what the command line changed."""
+    launch = loaded.recipe.launch
+    recipe = loaded.recipe
+    training = [
+        _training_row(recipe, stage, section)
+        for stage in plan.stages
+        if isinstance(section := recipe.stages[stage.name], TrainStage)
+    ]
+    lines = [
+        f"run     {plan.run.root.name}, backend {launch.backend}",
+        f"folder  {shown_path(plan.run.root)}",
+        "",
+        table(PROCESSES_HEADER, [_processes_row(recipe, s) for s in plan.stages], WIDTH),
+        "",
+        *([table(TRAINING_HEADER, training, WIDTH), ""] if training else []),
+        "In every stage: processes = ranks = product of the degrees of its layout.",
+        *(wrapped(_chain(stage)) for stage in plan.stages if stage.tasks > 1),
+    ]
+    changed = [key for key, origin in loaded.origins.items() if origin == "override"]
+    if changed:
+        lines.append(wrapped("Set on the command line: " + ", ".join(changed)))
+    lines += [wrapped(f"note: {note}") for note in loaded.notes]
+    return "\n".join(lines)
+
+
+def plan_json(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
+    """Return the same for JSON."""
+    return {
+        "backend": loaded.recipe.launch.backend,
+        "stages": [_stage_json(loaded.recipe, plan, stage) for stage in plan.stages],
+    }
+
+
+def _chain(stage: StagePlan) -> str:
+    words = [
+        f"{job.phase or 'the rest'}" + (f" ({job.tasks} tasks)" if job.tasks > 1 else "")
+        for job in jobs_of([stage])
+    ]
+    return f"{stage.name} is {len(words)} jobs, one after the other: {', '.join(words)}."
+
+
+def _processes_row(recipe: Recipe, stage: StagePlan) -> tuple[str, ...]:
+    return (
+        stage.name,
+        stage.kind,
+        ", ".join(stage.needs) or "-",
+        _processes(stage),
+        _layout(stage),
+        batch_text(recipe, stage),
+    )
+
+
+def _training_row(recipe: Recipe, stage: StagePlan, section: TrainStage) -> tuple[str, ...]:
+    steps = total_steps(recipe, stage.name)
+    tokens = stage_tokens(recipe, stage.name)
+    parameters = stage_parameters(recipe, stage.name)
+    size = checkpoint_bytes(recipe, stage.name)
+    kept = section.checkpoint.keep_last
+    return (
+        stage.name,
+        UNKNOWN if steps is None else f"{steps:,}",
+        UNKNOWN if tokens is None else short_count(tokens),
+        UNKNOWN if parameters is None else short_count(parameters),
+        UNKNOWN if size is None else f"{kept} x {short_bytes(size)}",
+    )
+
+
+def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
+    layout = stage.layout
+    return {
+        "stage": stage.name,
+        "kind": stage.kind,
+        "needs": list(stage.needs),
+        "nodes": stage.nodes,
+        "processes_per_node": stage.processes_per_node,
+        "world_size": stage.world_size,
+        "gpus_per_node": stage.gpus_per_node,
+        "tasks": stage.tasks,
+        "strategy": layout.strategy if layout else None,
+        "dp_replicate": layout.dp_replicate if layout else None,
+        "dp_shard": layout.dp_shard if layout else None,
+        "accumulation": stage.accumulation,
+        "steps": total_steps(recipe, stage.name),
+        "tokens": stage_tokens(recipe, stage.name),
+        "parameters": stage_parameters(recipe, stage.name),
+        "checkpoint_bytes": checkpoint_bytes(recipe, stage.name),
+    }
+
+
+def _processes(stage: StagePlan) -> str:
+    if stage.tasks > 1:
+        return f"{stage.tasks} tasks"
+    if stage.nodes == 1:
+        return str(stage.world_size)
+    return f"{stage.nodes} x {stage.processes_per_node} = {stage.world_size}"
+
+
+def _layout(stage: StagePlan) -> str:
+    layout = stage.layout
+    if layout is None:
+        return "-"
+    if layout.strategy == "single":
+        return "single"
+    name = f"zero-{layout.zero_stage}" if layout.strategy == "deepspeed" else layout.strategy
+    return f"{name} {layout.dp_replicate} x {layout.dp_shard}"
+
+
+def batch_text(recipe: Recipe, stage: StagePlan) -> str:
+    """Say how a global batch is cut; a dash for stages that have none."""
+    section = recipe.stages[stage.name]
+    if not isinstance(section, TrainStage) or stage.accumulation is None:
+        return "-"
+    batch = section.training.global_batch_size
+    micro = batch // (stage.world_size * stage.accumulation)
+    return f"{batch} = {micro} x {stage.world_size} x {stage.accumulation}"
