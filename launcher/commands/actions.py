@@ -139,6 +139,9 @@ def run_kind(
             f"Add `{kind}: {{kind: {kind}, needs: STAGE}}` to the recipe's stages.",
         )
     if not arguments and all(is_done(run, name) for name in names):
+        for name in names:
+            if kind == "export" and not run.stage(name).huggingface.is_dir():
+                raise _no_export(run, name)
         return run, names, ExitCode.DONE  # no lock: the folder may be another's, or read-only
     plan = plan_recipe(recipe, run)
     with hold(run.lock, run.root.name):
@@ -307,8 +310,13 @@ def _exported(run: RunFolder, recipe: Recipe) -> tuple[Path, str]:
             made_of = [f"{need} at step {_committed_step(run, need):,}" for need in stage.needs]
             return folder, f", made by stage {name} of {', '.join(made_of)}"
     done = [n for n, s in recipe.stages.items() if s.kind == "export" and is_done(run, n)]
-    again = command_again(run, "--from", done[-1]) if done else f"distrain export {run.root.name}"
-    raise PreflightError(
+    raise _no_export(run, done[-1] if done else None)
+
+
+def _no_export(run: RunFolder, done: str | None) -> PreflightError:
+    """Return the error for a folder that is not there, though the stage ``done`` made it."""
+    again = command_again(run, "--from", done) if done else f"distrain export {run.root.name}"
+    return PreflightError(
         f"run {run.root.name}",
         "no exported model",
         "the folder of a stage of kind export",

@@ -25,6 +25,7 @@ def finished(tmp_path):
     for name in plan.recipe.stages:
         state = {"state": "done", "attempt": 1, "step": 0, "requeue": False, "time": ""}
         write_json(plan.run.stage(name).state, state)
+        plan.run.stage("export").huggingface.mkdir(parents=True, exist_ok=True)
         write_json(plan.run.stage(name).result, {"loss": float("nan")})
         plan.run.stage(name).log(1).parent.mkdir(parents=True)
         plan.run.stage(name).log(1).write_text("a\nb\n")

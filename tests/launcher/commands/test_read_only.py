@@ -42,6 +42,7 @@ def finished(tmp_path, monkeypatch):
     for name in plan.recipe.stages:
         state = {"state": "done", "attempt": 1, "step": 0, "requeue": False, "time": ""}
         write_json(plan.run.stage(name).state, state)
+        plan.run.stage("export").huggingface.mkdir(parents=True, exist_ok=True)
         write_json(plan.run.stage(name).result, {"loss": 2.5})
     return plan.run
 
@@ -74,6 +75,14 @@ def test_a_finished_run_is_looked_at_without_writing_to_it(finished, tmp_path, a
     assert words in done.stdout
     pages = [path.name for path in tmp_path.rglob("*.html")]
     assert pages == ([words.rpartition("/")[2]] if argv[0] == "report" else [])
+
+
+def test_an_export_that_is_gone_is_not_shown_as_if_it_were_there(finished, capsys):
+    finished.stage("export").huggingface.rmdir()
+    assert cli.main(["export", "small"]) == 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "distrain resume small --from export" in captured.err
 
 
 def test_the_guard_refuses_what_writes(finished):
