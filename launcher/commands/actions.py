@@ -140,6 +140,7 @@ def run_kind(
         )
     if not arguments and all(is_done(run, name) for name in names):
         for name in names:
+            check_sources(run, name)
             if kind == "export" and not run.stage(name).huggingface.is_dir():
                 raise _no_export(run, name)
         return run, names, ExitCode.DONE  # no lock: the folder may be another's, or read-only
