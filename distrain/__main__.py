@@ -17,6 +17,7 @@ from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe
 from distrain.errors import DistrainError, ExitCode, PreflightError
 from distrain.fault.parent import die_with_parent
 from distrain.monitor.logs import configure_logging
+from distrain.runs.durable import DISK_FULL
 from distrain.runs.failures import record_error, record_failure
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.lock import acquire
@@ -30,8 +31,6 @@ log = logging.getLogger("distrain")
 
 MANY_FILES = 1 << 17
 """Descriptors wanted: each mapped shard holds two or three, and many systems begin with 1024."""
-
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -208,7 +207,7 @@ def _defect(run: RunFolder, stage: str, error: Exception) -> DistrainError:
 def _disk_full(run: RunFolder, error: Exception) -> PreflightError | None:
     """Recognise a full disk, also in what libraries written in Rust make of it."""
     system = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
-    if system.errno not in FULL and "(os error 28)" not in str(error):
+    if system.errno not in DISK_FULL and "(os error 28)" not in str(error):
         return None
     return PreflightError(
         str(system.filename or run.root),

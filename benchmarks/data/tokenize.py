@@ -30,7 +30,7 @@ from benchmarks.data.text import real_texts
 from benchmarks.data.tokenize_peers import PEERS, missing_packages
 from benchmarks.measuring import machine_line, median_ratio, table
 from distrain.config.data import EngineName
-from distrain.data.shards.writer import Origin, ShardWriter
+from distrain.data.shards.writer import DataOrigin, ShardWriter
 from distrain.data.tokenizer.encoders.choose import choose_encoder, open_encoder
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
@@ -99,7 +99,7 @@ def ours(folder: Path, clock: Clock, engine: EngineName) -> Path:
     encoder = open_encoder(report, tokenizer.content)  # its caches are cold, as in a worker
     clock.begin()
     target = folder / "train" / "text"
-    with ShardWriter(target, Origin(tokenizer, "benchmark"), shard_tokens=1 << 62) as writer:
+    with ShardWriter(target, DataOrigin(tokenizer, "benchmark"), shard_tokens=1 << 62) as writer:
         for column in batches(folder):
             encoded = encoder.encode(column.to_pylist())
             text_bytes = pyarrow.compute.sum(pyarrow.compute.binary_length(column)).as_py()

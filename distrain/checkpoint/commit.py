@@ -24,7 +24,7 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class FileRecord:
+class CommittedFile:
     """One file of a checkpoint."""
 
     size: int
@@ -49,7 +49,7 @@ class Commit:
     step: int
     world_size: int
     """Ranks that wrote; any number may read."""
-    files: Mapping[str, FileRecord]
+    files: Mapping[str, CommittedFile]
     content: Content | None = None
     """``None``: written by a version that took no digest of the content."""
     format_version: int = FORMAT_VERSION
@@ -59,11 +59,11 @@ class DamagedError(Exception):
     """A checkpoint is not what was committed; the message is the reason."""
 
 
-def digest_file(path: Path) -> FileRecord:
+def digest_file(path: Path) -> CommittedFile:
     """Read a file once: its size and digest."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
-        return FileRecord(stream.tell(), digest.hexdigest())
+        return CommittedFile(stream.tell(), digest.hexdigest())
 
 
 def write_commit(folder: Path, commit: Commit) -> None:
@@ -152,7 +152,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _decode(body: Mapping[str, Any]) -> Commit:
     """Make the record of what its JSON says; any error means that the JSON is no record."""
-    files = {name: FileRecord(**fields) for name, fields in body["files"].items()}
+    files = {name: CommittedFile(**fields) for name, fields in body["files"].items()}
     content = None if body.get("content") is None else Content(**body["content"])
     if not all(_is_count(file.size) and isinstance(file.sha256, str) for file in files.values()):
         raise ValueError("a file without size and digest")

@@ -5,7 +5,6 @@ has a gloo group of its own, because collectives of one group must come in the s
 every rank. There are never two saves in flight.
 """
 
-import errno
 import logging
 import math
 import threading
@@ -30,15 +29,12 @@ from distrain.config.training import CheckpointConfig
 from distrain.errors import CheckpointError, DistrainError, PreflightError
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State
+from distrain.runs.durable import DISK_FULL
 
 logger = logging.getLogger(__name__)
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
 MARGIN_S = 600.0
 """By which collectives of a save outlast its deadline, so that it is the deadline that ends it."""
-
-
 LINGER_S = 2.0
 """By which other ranks outlast rank 0 at a deadline."""
 
@@ -237,7 +233,7 @@ class CheckpointManager:
         try:
             written = write_checkpoint(self._folder, save.step, state, save.extra, host)
         except FailedError as failure:
-            is_full = failure.errno in FULL
+            is_full = failure.errno in DISK_FULL
             if not is_full or not on_first(host, lambda: make_room(self._folder, self._good)):
                 raise
             written = write_checkpoint(self._folder, save.step, state, save.extra, host)
@@ -299,7 +295,7 @@ class CheckpointManager:
         if self._num_failed > 1:
             limit = f"checkpoint.max_failed_saves={self._config.max_failed_saves}"
             found += f", {self._num_failed} failed saves in a row ({limit})"
-        if failure.errno in FULL:
+        if failure.errno in DISK_FULL:
             return PreflightError(
                 str(self._folder),
                 found,

@@ -6,7 +6,7 @@ from torch import Tensor
 from distrain.parallel.global_tensor import GlobalTensor, State
 
 BoxForm = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
-Layout = tuple[tuple[str, tuple[BoxForm, ...]], ...]
+Shapes = tuple[tuple[str, tuple[BoxForm, ...]], ...]
 
 
 class Staging:
@@ -17,7 +17,7 @@ class Staging:
     """
 
     def __init__(self) -> None:
-        self._layout: Layout | None = None
+        self._layout: Shapes | None = None
         self._buffers: dict[str, list[Tensor]] = {}
 
     def prepare(self, state: State) -> None:
@@ -57,7 +57,7 @@ class Staging:
         return staged
 
 
-def _layout(state: State) -> Layout:
+def _layout(state: State) -> Shapes:
     return tuple(
         (
             name,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.checkpoint.agreement import agree, on_first
-from distrain.checkpoint.commit import Commit, Content, FileRecord, digest_file, write_commit
+from distrain.checkpoint.commit import Commit, CommittedFile, Content, digest_file, write_commit
 from distrain.checkpoint.content import Sums, join, sum_hashes
 from distrain.checkpoint.dcp import save_entries
 from distrain.checkpoint.index import IndexReader
@@ -61,7 +61,7 @@ def write_checkpoint(
 class _Part:
     """What one rank wrote."""
 
-    files: dict[str, FileRecord]
+    files: dict[str, CommittedFile]
     sums: Sums
 
 

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from distrain.runs.durable import write_text
-from distrain.runs.records import Record, json_text
+from distrain.runs.records import STEP, Record, json_text
 
 logger = logging.getLogger(__name__)
-
-STEP = "train/global_step"
 
 
 class MetricsFile:

@@ -13,14 +13,22 @@ from functools import partial
 from typing import Any, Self
 
 from distrain.config.training import LoggingConfig
-from distrain.monitor.metrics_file import STEP, MetricsFile
+from distrain.monitor.metrics_file import MetricsFile
 from distrain.monitor.sinks import SINKS
 from distrain.monitor.sinks.background import BackgroundSink, SinkRun, Writer
 from distrain.monitor.throughput import mfu
 from distrain.runs.durable import write_text
 from distrain.runs.figures import short_count, short_duration
 from distrain.runs.folder import RunFolder, StageFolder
-from distrain.runs.records import EVAL_SOURCE, Record, append_event, finite, utc_now, write_json
+from distrain.runs.records import (
+    EVAL_SOURCE,
+    STEP,
+    Record,
+    append_event,
+    finite,
+    utc_now,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 Order: the file's bytes, then its folder's entry, then the rename that makes it visible.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Error numbers of a write that failed for want of room."""
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -68,8 +68,10 @@ class StageData(TypedDict):
     """Which held-out samples are measured; see ``held_out.Choice``. Older versions had none."""
 
 
+STEP = "train/global_step"
+"""The field that counts a stage's updates, from 1; in every line of ``metrics.jsonl``."""
 STEP_FIELDS = (
-    "train/global_step",  # 1 for the first update
+    STEP,
     "train/loss",  # nats per target token, mean over the global batch
     "train/learning_rate",
     "train/grad_norm",  # before clipping
@@ -85,7 +87,7 @@ STEP_FIELDS = (
     "perf/mfu",  # flops_per_token * tokens/s / (ranks * peak)
     "memory/max_gib",  # largest rank: device memory on a GPU, resident set on a CPU
 )
-EVAL_FIELDS = ("train/global_step", "eval/loss", "eval/perplexity")
+EVAL_FIELDS = (STEP, "eval/loss", "eval/perplexity")
 """A line of ``metrics.jsonl`` holds ``time``, ``attempt`` and all of one of these two sets."""
 EVAL_SOURCE = "eval/loss/"
 """Before the name of a source: a validation of several sources also has one figure of each."""

@@ -23,13 +23,12 @@ from distrain.data.shards.reader import Split, open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError, NotFoundError
 from distrain.runs.folder import RunFolder, StageFolder
-from distrain.runs.records import StageData, read_json
+from distrain.runs.records import STEP, StageData, read_json
 from distrain.stages.context import lineage_of, typed
 from distrain.stages.on_the_fly_data import open_on_the_fly
 from distrain.stages.pretrain_data import open_stream
 
 Record = dict[str, Any]
-STEP = "train/global_step"
 FIRST_SAMPLE = "data/first_sample"
 
 

@@ -13,10 +13,10 @@ from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
-from distrain.runs.records import read_records, read_state
+from distrain.runs.records import STEP, read_records, read_state
 from launcher.backends.slurm.jobs import keys_of_stage
 from launcher.text import short_count, short_duration, table
-from launcher.watch.progress import STEP, total_steps
+from launcher.watch.progress import total_steps
 
 if TYPE_CHECKING:
     from launcher.backends.slurm.client import JobInfo, Slurm

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from launcher.report.data import Fields, StageData, fields, number
+from launcher.report.data import Fields, StageRecords, fields, number
 from launcher.report.parts import Figure, Table
 from launcher.report.text import (
     UNKNOWN,
@@ -56,7 +56,7 @@ class SourceCounts:
     labels: Fields = field(default_factory=dict)
 
 
-def read_sources(stage: StageData) -> list[SourceCounts]:
+def read_sources(stage: StageRecords) -> list[SourceCounts]:
     """Return the counts of every source, in the order of the recipe; none if none are there."""
     given = fields(stage.result.get("sources")) or fields(stage.corpus.get("sources"))
     findings = fields(stage.corpus.get("findings"))
@@ -77,7 +77,7 @@ def total(sources: Iterable[SourceCounts]) -> SourceCounts:
     return whole
 
 
-def corpus_figures(stage: StageData) -> list[Figure]:
+def corpus_figures(stage: StageRecords) -> list[Figure]:
     """Key figures of a prepare stage, as far as it came."""
     sources = read_sources(stage)
     if not sources:
@@ -108,7 +108,7 @@ def corpus_figures(stage: StageData) -> list[Figure]:
     return figures
 
 
-def prepare_tables(stage: StageData) -> list[Table]:
+def prepare_tables(stage: StageRecords) -> list[Table]:
     """Documents, tokens and text of each split over all sources, and labels."""
     sources = read_sources(stage)
     tables = [_splits_table(stage, sources)]
@@ -120,7 +120,7 @@ def prepare_tables(stage: StageData) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def source_tables(stage: StageData) -> list[Table]:
+def source_tables(stage: StageRecords) -> list[Table]:
     """Splits of each source, if there are several, and quality of their kept documents."""
     sources = read_sources(stage)
     tables = [_sources_table(sources)] if len(sources) > 1 else []
@@ -169,7 +169,7 @@ def _without_sources(result: Fields) -> list[SourceCounts]:
     ]
 
 
-def _splits_table(stage: StageData, sources: list[SourceCounts]) -> Table:
+def _splits_table(stage: StageRecords, sources: list[SourceCounts]) -> Table:
     whole = total(sources)
     given, pairs = fields(stage.result.get("splits")), fields(stage.result.get("pairs"))
     header: tuple[str, ...] = ("split", "documents", "tokens", "text", "pairs")

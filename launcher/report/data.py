@@ -14,13 +14,12 @@ from typing import Any, Literal, TypeVar
 
 from distrain.runs.failures import Failure
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import read_json
+from distrain.runs.records import STEP, read_json
 
 Fields = dict[str, Any]
 Value = TypeVar("Value")
 Outcome = Literal["done", "stopped", "failed", "lost", "running"]
 
-STEP = "train/global_step"
 TRAINING_KINDS = ("pretrain", "sft")
 ENDS: dict[str, Outcome] = {"finished": "done", "stopped": "stopped", "failed": "failed"}
 EXAMPLES_KEPT = 3
@@ -40,7 +39,7 @@ class Attempt:
 
 
 @dataclass
-class StageData:
+class StageRecords:
     """One stage, as far as it came."""
 
     name: str
@@ -70,7 +69,7 @@ class RunData:
     """A run, as far as it came."""
 
     name: str
-    stages: list[StageData] = field(default_factory=list)
+    stages: list[StageRecords] = field(default_factory=list)
     events: list[Fields] = field(default_factory=list)
     recipe: str = ""
     environment: Fields = field(default_factory=dict)
@@ -110,14 +109,14 @@ def fields(value: object) -> Fields:
     return value if isinstance(value, dict) else {}
 
 
-def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> StageData:
+def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> StageRecords:
     folder = run.stage(name)
     state = _guarded(folder.state, data, read_json) or {}
     state_word, failure = str(state.get("state", "waiting")), None
     error = _guarded(folder.error, data, read_json) or fields(state.get("error"))
     if error or state_word == "failed":
         state_word, failure = "failed", Failure.read(error)
-    stage = StageData(
+    stage = StageRecords(
         name,
         kind=str(settings.get("kind", "unknown")),
         state=state_word,
@@ -141,7 +140,7 @@ def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> S
     return stage
 
 
-def _attempts(stage: StageData, events: list[Fields]) -> list[Attempt]:
+def _attempts(stage: StageRecords, events: list[Fields]) -> list[Attempt]:
     """Tell the starts of a stage apart, and how each of them ended."""
     own = [event for event in events if event["stage"] == stage.name]
     signs = [*own, *stage.steps, *stage.scores]  # every record is a sign of life

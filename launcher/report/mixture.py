@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from launcher.report.corpus import NAME_CHARACTERS, read_sources
-from launcher.report.data import RunData, StageData, fields, number
+from launcher.report.data import RunData, StageRecords, fields, number
 from launcher.report.parts import Table
 from launcher.report.text import UNKNOWN, count, integer, share, short_count, significant, visible
 
@@ -17,7 +17,7 @@ SOURCES_LISTED = 12
 
 
 @dataclass(frozen=True)
-class Segment:
+class DrawnSegment:
     """A stretch in which nothing changes; steps and samples are counted from 0.
 
     Args:
@@ -35,7 +35,7 @@ class Segment:
         return self.weights.get(source, 0.0) / sum(self.weights.values())
 
 
-def mixture_tables(stage: StageData, run: RunData) -> list[Table]:
+def mixture_tables(stage: StageRecords, run: RunData) -> list[Table]:
     """Segments of the schedule, if something changes or is mixed, and epochs of each source."""
     segments = read_segments(stage)
     if not segments:
@@ -47,14 +47,14 @@ def mixture_tables(stage: StageData, run: RunData) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def read_segments(stage: StageData) -> list[Segment]:
+def read_segments(stage: StageRecords) -> list[DrawnSegment]:
     """Return the schedule; none if any of it is not as the runtime writes it."""
     given = stage.data.get("schedule")
     segments = [_segment(record) for record in given] if isinstance(given, list) else []
     return [] if None in segments else [found for found in segments if found is not None]
 
 
-def samples_read(segments: list[Segment], end: float) -> dict[str, float]:
+def samples_read(segments: list[DrawnSegment], end: float) -> dict[str, float]:
     """Return how many of the first ``end`` samples come from each source."""
     read: dict[str, float] = {}
     ends = [following.first_sample for _, following in pairwise(segments)]
@@ -65,7 +65,7 @@ def samples_read(segments: list[Segment], end: float) -> dict[str, float]:
     return read
 
 
-def _segment(record: object) -> Segment | None:
+def _segment(record: object) -> DrawnSegment | None:
     if not isinstance(record, dict) or not isinstance(record.get("weights"), dict):
         return None
     places = [number(record.get(key)) for key in ("first_step", "first_sample", "batch_size")]
@@ -75,10 +75,10 @@ def _segment(record: object) -> Segment | None:
     if None in places or len(known) < len(weights) or not sum(known.values()):
         return None
     first_step, first_sample, batch_size = (int(place) for place in places if place is not None)
-    return Segment(first_step, first_sample, batch_size, known, record.get("by_size") is True)
+    return DrawnSegment(first_step, first_sample, batch_size, known, record.get("by_size") is True)
 
 
-def _schedule_table(stage: StageData, segments: list[Segment], sources: list[str]) -> Table:
+def _schedule_table(stage: StageRecords, segments: list[DrawnSegment], sources: list[str]) -> Table:
     named, others = sources[:SOURCES_LISTED], sources[SOURCES_LISTED:]
     header = ("steps", "first sample", "batch size", *(_name(name) for name in named))
     if others:
@@ -104,7 +104,7 @@ def _schedule_table(stage: StageData, segments: list[Segment], sources: list[str
 
 
 def _epochs_table(
-    stage: StageData, run: RunData, segments: list[Segment], sources: list[str]
+    stage: StageRecords, run: RunData, segments: list[DrawnSegment], sources: list[str]
 ) -> Table:
     length = number(stage.data.get("sequence_length"))
     max_steps = number(stage.data.get("max_steps"))
@@ -138,7 +138,7 @@ def _epochs_table(
 
 
 def _samples_in_epoch(
-    name: str, segments: list[Segment], tokens: float | None, length: float
+    name: str, segments: list[DrawnSegment], tokens: float | None, length: float
 ) -> float | None:
     for segment in segments:
         if segment.by_size and segment.weights.get(name):
@@ -147,14 +147,14 @@ def _samples_in_epoch(
     return None if tokens is None else max(tokens - 1, 0) // length
 
 
-def _samples_so_far(stage: StageData) -> float:
+def _samples_so_far(stage: StageRecords) -> float:
     if not stage.steps:
         return 0
     first = number(stage.steps[-1].get("data/first_sample")) or 0
     return first + (number(stage.steps[-1].get("data/num_samples")) or 0)
 
 
-def _train_tokens(stage: StageData, run: RunData) -> dict[str, float]:
+def _train_tokens(stage: StageRecords, run: RunData) -> dict[str, float]:
     """Return the train tokens of each source of the prepare stage that ``stage`` builds on."""
     stages = {found.name: found for found in run.stages}
     # What was visited is kept, for ``needs`` of a damaged record may go in a circle.
@@ -174,7 +174,7 @@ def _train_tokens(stage: StageData, run: RunData) -> dict[str, float]:
     return {}
 
 
-def _weight(segment: Segment, source: str) -> str:
+def _weight(segment: DrawnSegment, source: str) -> str:
     weight = segment.weights.get(source)
     if weight is None:
         return UNKNOWN

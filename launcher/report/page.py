@@ -13,15 +13,14 @@ from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.durable import write_text
 from distrain.runs.failures import Failure
 from distrain.runs.folder import RunFolder, StageFolder
-from distrain.runs.records import utc_now
+from distrain.runs.records import STEP, utc_now
 from launcher.report.charts import GRID, Chart, ChartSpec, Level, Series, build_chart
 from launcher.report.corpus import corpus_figures, source_tables
 from launcher.report.data import (
-    STEP,
     TRAINING_KINDS,
     Fields,
     RunData,
-    StageData,
+    StageRecords,
     number,
     read_run,
     seconds,
@@ -50,10 +49,10 @@ UNIGRAMS = (
 
 
 @dataclass(frozen=True)
-class Section:
+class StageSection:
     """One stage on the page."""
 
-    stage: StageData
+    stage: StageRecords
     figures: list[Figure]
     main_chart: Chart | None
     charts: list[Chart]
@@ -177,14 +176,14 @@ def _banner(stage: str, failure: Failure) -> dict[str, str]:
     return {"stage": stage, "time": when, **shown}
 
 
-def _section(run: RunData, stage: StageData, records_drawn: int) -> Section:
+def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSection:
     tables = TABLES[stage.kind](stage) if stage.kind in TABLES else []
     if stage.kind == "prepare":
         bars, note = counts_charts(stage)
         part = CorpusPart(bars, source_tables(stage), *examples_shown(stage))
-        return Section(stage, corpus_figures(stage), None, [], tables, note, part)
+        return StageSection(stage, corpus_figures(stage), None, [], tables, note, part)
     if stage.kind not in TRAINING_KINDS:
-        return Section(stage, [], None, [], tables, "")
+        return StageSection(stage, [], None, [], tables, "")
     records = thinned(stage.steps, records_drawn)
     note = ""
     if len(records) < len(stage.steps):
@@ -195,7 +194,7 @@ def _section(run: RunData, stage: StageData, records_drawn: int) -> Section:
     marks = restart_marks(stage)
     specs = _chart_specs(records, marks)
     charts = [chart for chart in map(build_chart, specs) if chart is not None]
-    return Section(
+    return StageSection(
         stage,
         training_figures(stage) if charts else [],
         build_chart(_loss_spec(stage, records, thinned(stage.scores, records_drawn), marks)),
@@ -206,7 +205,7 @@ def _section(run: RunData, stage: StageData, records_drawn: int) -> Section:
     )
 
 
-def restart_marks(stage: StageData) -> tuple[tuple[int, str], ...]:
+def restart_marks(stage: StageRecords) -> tuple[tuple[int, str], ...]:
     """Find the first step of every attempt but the first."""
     marks = []
     previous = None
@@ -219,7 +218,7 @@ def restart_marks(stage: StageData) -> tuple[tuple[int, str], ...]:
 
 
 def _loss_spec(
-    stage: StageData,
+    stage: StageRecords,
     records: list[Fields],
     scores: list[Fields],
     marks: tuple[tuple[int, str], ...],

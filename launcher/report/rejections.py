@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from html import escape
 
 from launcher.report.corpus import SOURCES_DETAILED, SourceCounts, read_sources, total
-from launcher.report.data import Fields, StageData
+from launcher.report.data import Fields, StageRecords
 from launcher.report.text import count, integer, share, visible
 
 REASONS_DRAWN = 16
@@ -69,7 +69,7 @@ class ReasonExamples:
     examples: tuple[Example, ...]
 
 
-def counts_charts(stage: StageData) -> tuple[list[CountsChart], str]:
+def counts_charts(stage: StageRecords) -> tuple[list[CountsChart], str]:
     """Draw all sources together, if there are several, then each; also return a note."""
     sources = [source for source in read_sources(stage) if source.read > 0]
     if len(sources) > 1:
@@ -109,7 +109,7 @@ def counts_chart(source: SourceCounts) -> CountsChart:
     return CountsChart(source.name, read, _parts(source), tuple(reasons), note)
 
 
-def examples_shown(stage: StageData) -> tuple[list[ReasonExamples], str]:
+def examples_shown(stage: StageRecords) -> tuple[list[ReasonExamples], str]:
     """Choose examples, in turn one of each reason while there is room; also return a note."""
     # Counts of the whole source beside each sample: a few examples say nothing of how many there
     # are.

@@ -7,7 +7,7 @@ from statistics import median
 from distrain.runs.failures import count_restarts
 from distrain.runs.records import EVAL_SOURCE
 from launcher.report.corpus import prepare_tables
-from launcher.report.data import Fields, RunData, StageData, fields, number
+from launcher.report.data import Fields, RunData, StageRecords, fields, number
 from launcher.report.parts import Figure, Table
 from launcher.report.text import (
     MINUS,
@@ -28,7 +28,7 @@ def values(records: Sequence[Fields], field: str) -> list[float]:
     return [value for value in found if value is not None]
 
 
-def training_figures(stage: StageData) -> list[Figure]:
+def training_figures(stage: StageRecords) -> list[Figure]:
     """Key figures of a training stage, as far as it came."""
     figures = [Figure("steps", integer(stage.last_step), _of_total(stage))]
     tokens = values(stage.steps, "train/tokens_seen")
@@ -58,12 +58,12 @@ def training_figures(stage: StageData) -> list[Figure]:
     return figures
 
 
-def pretrain_tables(stage: StageData) -> list[Table]:
+def pretrain_tables(stage: StageRecords) -> list[Table]:
     """The last validation: beside the two unigram figures, and of each source."""
     return [*_unigram_tables(stage), *_source_tables(stage)]
 
 
-def _unigram_tables(stage: StageData) -> list[Table]:
+def _unigram_tables(stage: StageRecords) -> list[Table]:
     scores = values(stage.scores, "eval/loss")
     last = number(stage.result.get("eval_loss")) or (scores[-1] if scores else None)
     rows = _loss_rows(
@@ -81,7 +81,7 @@ def _unigram_tables(stage: StageData) -> list[Table]:
     return [Table("Against token frequencies alone", header, tuple(rows))]
 
 
-def _source_tables(stage: StageData) -> list[Table]:
+def _source_tables(stage: StageRecords) -> list[Table]:
     """Loss of the held-out text of each source, where several are measured."""
     last = stage.scores[-1] if stage.scores else {}
     samples = fields(fields(stage.data.get("validation")).get("samples"))
@@ -97,7 +97,7 @@ def _source_tables(stage: StageData) -> list[Table]:
     return [Table("Validation by source", header, tuple(rows))]
 
 
-def sft_tables(stage: StageData) -> list[Table]:
+def sft_tables(stage: StageRecords) -> list[Table]:
     """Held-out answers: base and tuned model, with their own and with shuffled prompts."""
     rows: list[tuple[str, ...]] = []
     for name, own, shuffled in (
@@ -128,7 +128,7 @@ def sft_tables(stage: StageData) -> list[Table]:
     ]
 
 
-def evaluate_tables(stage: StageData) -> list[Table]:
+def evaluate_tables(stage: StageRecords) -> list[Table]:
     """The test split."""
     tables = []
     documents = stage.result.get("documents")
@@ -145,7 +145,7 @@ def evaluate_tables(stage: StageData) -> list[Table]:
     answers = stage.result.get("answers")
     if isinstance(answers, dict):
         as_sft = {f"eval_{name}": value for name, value in answers.items()}
-        for table in sft_tables(StageData(stage.name, result=as_sft)):
+        for table in sft_tables(StageRecords(stage.name, result=as_sft)):
             pairs = number(answers.get("pairs"))
             note = table.note if pairs is None else f"{integer(pairs)} pairs. {table.note}"
             title = "Test split, answers, nats per answer token"
@@ -153,7 +153,7 @@ def evaluate_tables(stage: StageData) -> list[Table]:
     return tables
 
 
-def export_tables(stage: StageData) -> list[Table]:
+def export_tables(stage: StageRecords) -> list[Table]:
     """What was written, and how large it is."""
     if not stage.result:
         return []
@@ -167,7 +167,7 @@ def export_tables(stage: StageData) -> list[Table]:
     return [Table("Hugging Face folder", ("", ""), rows)]
 
 
-TABLES: dict[str, Callable[[StageData], list[Table]]] = {
+TABLES: dict[str, Callable[[StageRecords], list[Table]]] = {
     "prepare": prepare_tables,
     "pretrain": pretrain_tables,
     "sft": sft_tables,
@@ -199,7 +199,7 @@ def perplexity(loss: float) -> float:
     return math.exp(min(loss, 700.0))
 
 
-def _pretrain_sentence(stage: StageData, scores: list[float]) -> str:
+def _pretrain_sentence(stage: StageRecords, scores: list[float]) -> str:
     text = f"Validation loss {nats(scores[-1])} after {count(stage.last_step, 'step')}"
     unigrams = values([stage.result], "unigram_entropy")
     unigrams += values([stage.result], "unigram_cross_entropy")
@@ -233,7 +233,7 @@ def _standing(run: RunData) -> str:
     return f"{where}{step}; {done} of {count(len(run.stages), 'stage')} done{again}."
 
 
-def _of_total(stage: StageData, before: str = "") -> str:
+def _of_total(stage: StageRecords, before: str = "") -> str:
     planned = (stage.data, fields(stage.settings.get("training")))  # the first knows of any length
     total = next((n for part in planned if (n := number(part.get("max_steps"))) is not None), None)
     return "" if total is None else f"{before}of {integer(total)}"

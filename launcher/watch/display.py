@@ -6,8 +6,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from distrain.runs.records import STEP
 from launcher.text import short_count, short_duration
-from launcher.watch.progress import STEP, Display, Extent
+from launcher.watch.progress import Display, Extent
 
 if TYPE_CHECKING:
     from rich.console import Console

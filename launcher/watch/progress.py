@@ -16,9 +16,6 @@ from distrain.runs.folder import RunFolder
 from distrain.runs.phases import prepare_progress
 from distrain.runs.records import read_json, read_state
 
-STEP = "train/global_step"
-
-
 NOTE_S = 2.0
 """Between two looks at the ranges of a prepare stage, which may be thousands of files."""
 

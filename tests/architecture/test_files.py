@@ -108,3 +108,20 @@ def test_a_function_fits_on_a_screen(path):
         and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
     ]
     assert long == []
+
+
+def class_places(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
+    """Map the name of each public class to the files that define one of this name."""
+    places: dict[str, list[str]] = {}
+    for name, tree in trees.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    return places
+
+
+def test_a_public_class_has_its_name_alone():
+    places = class_places({name_of(path): ast.parse(path.read_text()) for path in SOURCES})
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+    planted = {"a.py": ast.parse("class Plan: ..."), "b.py": ast.parse("class Plan: ...")}
+    assert class_places(planted) == {"Plan": ["a.py", "b.py"]}

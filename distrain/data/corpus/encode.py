@@ -21,7 +21,7 @@ from distrain.data.pairs.docstrings import docstring_pairs
 from distrain.data.shards.files import HashingFile
 from distrain.data.shards.inputs import RecordedFile, RecordedRange
 from distrain.data.shards.manifest import SPLITS
-from distrain.data.shards.writer import Origin, ShardWriter
+from distrain.data.shards.writer import DataOrigin, ShardWriter
 from distrain.data.tokenizer.encoders.choose import open_encoder
 from distrain.data.tokenizer.encoders.encoder import Encoder
 from distrain.data.tokenizer.encoders.report import EngineReport
@@ -61,10 +61,12 @@ class EncodeSettings:
             "splits": list(self.splits),
         }
 
-    def origin(self) -> Origin:
+    def origin(self) -> DataOrigin:
         """Return the origin that the manifests of all shards record."""
         tokenizer, encoder = load_engine(self.tokenizer, self.engine, self.threads)
-        return Origin(tokenizer, self.corpus, f"{encoder.name} {encoder.version}", self.settings)
+        return DataOrigin(
+            tokenizer, self.corpus, f"{encoder.name} {encoder.version}", self.settings
+        )
 
 
 @lru_cache(maxsize=1)
@@ -125,7 +127,7 @@ class EncodeJob:
         # Last, and with the settings: a range made with others is made again.
         write_json(work.encoded_record(self.planned), self.settings.to_record())
 
-    def _writer(self, work: WorkFolder, split: str, origin: Origin) -> ShardWriter:
+    def _writer(self, work: WorkFolder, split: str, origin: DataOrigin) -> ShardWriter:
         source = self.planned.source
         target = work.shards(self.planned) / split / source
         writer = ShardWriter(target, origin, shard_tokens=self.settings.shard_tokens)

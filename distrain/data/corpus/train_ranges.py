@@ -9,7 +9,7 @@ from distrain.data.corpus.encode import inputs_of
 from distrain.data.corpus.plan import InputPlan, load_plan
 from distrain.data.corpus.tokenize_range import tokenize_range
 from distrain.data.curate.clean import Cleaner
-from distrain.data.shards.writer import Origin, ShardWriter
+from distrain.data.shards.writer import DataOrigin, ShardWriter
 from distrain.data.tokenizer.encoders.choose import open_encoder
 from distrain.data.tokenizer.encoders.encoder import Encoder
 from distrain.data.tokenizer.encoders.report import EngineReport
@@ -54,7 +54,7 @@ class MakeTrainRange:
         # The same function for every rank and restart: whoever makes the range makes the same
         # bytes.
         encoded, names, counts = tokenize_range(self.config, planned, cleaner, encoder)
-        origin = Origin(tokenizer, self.corpus, self.encoder, _load(self.plan).settings)
+        origin = DataOrigin(tokenizer, self.corpus, self.encoder, _load(self.plan).settings)
         with ShardWriter(
             self.folder(number), origin, shard_tokens=self.config.shard_tokens
         ) as writer:

@@ -43,7 +43,7 @@ RESERVED_COLUMNS = {"bin", "idx", "blocks", "paths"}
 
 
 @dataclass(frozen=True)
-class Origin:
+class DataOrigin:
     """Tokenizer, engine and digests that the manifest of a split records.
 
     Args:
@@ -82,7 +82,7 @@ class ShardWriter:
     def __init__(
         self,
         target: Path,
-        origin: Origin,
+        origin: DataOrigin,
         *,
         shard_tokens: int,
         has_pairs: bool = False,

@@ -5,9 +5,8 @@ from typing import Any
 
 from distrain.config.training import WandbConfig
 from distrain.monitor.sinks.background import SinkRun, Writer
-from distrain.runs.records import Record
+from distrain.runs.records import STEP, Record
 
-STEP = "train/global_step"
 FLUSH_INTERVAL_S = 5.0
 """What a killed process loses of its .wandb file at most; ``metrics.jsonl`` loses nothing."""
 

@@ -7,8 +7,8 @@ import pytest
 
 from distrain.checkpoint.commit import (
     Commit,
+    CommittedFile,
     Content,
-    FileRecord,
     digest_file,
     read_commit,
     verify,
@@ -33,7 +33,7 @@ def test_a_whole_checkpoint_has_nothing_wrong(checkpoint):
     assert verify(checkpoint) is None
     commit = read_commit(checkpoint)
     assert (commit.step, commit.world_size) == (7, 2)
-    assert commit.files["file1"] == FileRecord(101, digest_file(checkpoint / "file1").sha256)
+    assert commit.files["file1"] == CommittedFile(101, digest_file(checkpoint / "file1").sha256)
 
 
 def test_every_flipped_byte_of_the_record_is_found(checkpoint):

@@ -3,7 +3,7 @@
 import random
 
 from distrain.data.shards.digests import BLOCK_BYTES
-from distrain.data.shards.writer import Origin, ShardWriter
+from distrain.data.shards.writer import DataOrigin, ShardWriter
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 WORDS = ["def", "return", "self", "value", "import", "class", "name", "list", "for", "in", "0", "1"]
@@ -28,7 +28,7 @@ def write_split(  # noqa: PLR0913
     folder, split, texts, *, source="main", shard_tokens=1000, pairs=None, block_bytes=BLOCK_BYTES
 ):
     tokenizer = make_tokenizer(folder)
-    origin = Origin(tokenizer, corpus="made")
+    origin = DataOrigin(tokenizer, corpus="made")
     with ShardWriter(
         folder / split / source,
         origin,

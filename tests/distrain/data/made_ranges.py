@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distrain.config.data import DataConfig
 from distrain.data.curate.clean import Cleaner, Rejected
-from distrain.data.shards.writer import Origin, ShardWriter
+from distrain.data.shards.writer import DataOrigin, ShardWriter
 from distrain.data.sources.document import Document
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
@@ -31,7 +31,7 @@ class MakeTexts:
         if number == self.fails:
             raise DataError(self.title(number), "a cut-off file", "a whole one", "Restore it.")
         tokenizer = Tokenizer.load(self.root / "tokenizer.json")
-        origin = Origin(tokenizer, "made")
+        origin = DataOrigin(tokenizer, "made")
         with ShardWriter(self.folder(number), origin, shard_tokens=300) as writer:
             time.sleep(self.delay_s)
             for text in texts_of(number):
@@ -61,7 +61,7 @@ class MakeFiltered:
         source = {"kind": "files", "paths": ["unused"]}
         cleaner = Cleaner(DataConfig.model_validate({"source": source, "min_characters": 90}))
         tokenizer = Tokenizer.load(self.root / "tokenizer.json")
-        origin = Origin(tokenizer, "made")
+        origin = DataOrigin(tokenizer, "made")
         with ShardWriter(self.folder(number), origin, shard_tokens=700) as writer:
             for place, text in enumerate(make_texts(25, seed=1000 + number)):
                 cleaned = cleaner.clean(Document(text, f"{number}:{place}"))

@@ -6,7 +6,7 @@ import pytest
 
 from distrain.runs.records import write_json
 from launcher.report.corpus import corpus_figures, prepare_tables, read_sources, source_tables
-from launcher.report.data import RunData, StageData, read_run
+from launcher.report.data import RunData, StageRecords, read_run
 from launcher.report.page import MAX_BYTES, render, write_report
 from launcher.report.rejections import EXAMPLES_BYTES, counts_chart, counts_charts, examples_shown
 from tests.launcher.report.runs import (
@@ -19,7 +19,7 @@ from tests.launcher.report.runs import (
 
 
 def prepared(result, **fields):
-    return StageData("prepare", kind="prepare", state="done", result=result, **fields)
+    return StageRecords("prepare", kind="prepare", state="done", result=result, **fields)
 
 
 def of_source(**counts):
@@ -159,7 +159,7 @@ def test_counts_are_shown_before_the_stage_is_done():
         "sources": {"web": web | {"text_bytes": {"train": 2048}}},
         "findings": {"web": {"quality": sources["web"]["quality"]}},
     }
-    stage = StageData("prepare", kind="prepare", state="running", corpus=corpus)
+    stage = StageRecords("prepare", kind="prepare", state="running", corpus=corpus)
     assert corpus_figures(stage)[0].value == "1,200"
     train = cells(prepare_tables(stage), "Splits")[1]
     assert train == ("train", "900", "\N{EN DASH}", "2.0 KiB")

@@ -1,7 +1,7 @@
 import pytest
 
 from distrain.data.samples.schedule import SamplePlan, Schedule
-from launcher.report.data import RunData, StageData
+from launcher.report.data import RunData, StageRecords
 from launcher.report.mixture import mixture_tables, read_segments, samples_read
 from launcher.report.page import write_report
 from tests.launcher.report.runs import curated_result, curated_run, data_record
@@ -13,8 +13,8 @@ STEP = {"data/first_sample": 8 * 149, "data/num_samples": 8}
 def tables(record, *, last_step=STEP, settings=None, result=None):
     given = {"needs": ["prepare"], **(settings or {})}
     steps = [last_step] if last_step else []
-    stage = StageData("pretrain", kind="pretrain", settings=given, data=record, steps=steps)
-    prepare = StageData("prepare", kind="prepare", result=result or curated_result())
+    stage = StageRecords("pretrain", kind="pretrain", settings=given, data=record, steps=steps)
+    prepare = StageRecords("prepare", kind="prepare", result=result or curated_result())
     return mixture_tables(stage, RunData("run", [prepare, stage]))
 
 
@@ -44,7 +44,7 @@ def test_epochs_planned_and_read_follow_the_schedule():
 @pytest.mark.parametrize("end", [0, 1, 800, 2400, 200_000])
 def test_samples_of_a_source_are_those_that_the_run_draws(end):
     record = data_record()
-    stage = StageData("pretrain", data=record)
+    stage = StageRecords("pretrain", data=record)
     read = samples_read(read_segments(stage), end)
     drawn = SamplePlan(42, Schedule.from_json(record["schedule"])).consumed(end)
     assert sum(read.values()) == pytest.approx(end)
@@ -107,7 +107,7 @@ def test_weights_of_another_shape_are_left_out(weights):
 
 
 def test_stages_that_need_each_other_are_no_endless_search():
-    stage = StageData("pretrain", settings={"needs": "pretrain"}, data=data_record())
+    stage = StageRecords("pretrain", settings={"needs": "pretrain"}, data=data_record())
     assert len(mixture_tables(stage, RunData("run", [stage]))) == 2
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from launcher.report.data import Attempt, RunData, StageData
+from launcher.report.data import Attempt, RunData, StageRecords
 from launcher.report.timeline import EVENTS_SHOWN, BusyAxis, build_timeline, event_rows
 
 
@@ -26,7 +26,7 @@ def test_ticks_are_round_durations():
 
 
 def test_bar_names_attempt_and_outcome():
-    stage = StageData("pretrain", attempts=[Attempt("pretrain", 1, 0, 90, "lost")])
+    stage = StageRecords("pretrain", attempts=[Attempt("pretrain", 1, 0, 90, "lost")])
     timeline = build_timeline(RunData("run", [stage]))
     assert timeline is not None
     assert timeline.rows[0].bars[0].text == "pretrain, attempt 1: lost, 1m30s"
@@ -34,7 +34,7 @@ def test_bar_names_attempt_and_outcome():
 
 def test_very_short_attempt_can_be_seen_and_stays_on_the_axis():
     attempts = [Attempt("a", 1, 0, 1000, "done"), Attempt("a", 2, 1000, 1000, "done")]
-    timeline = build_timeline(RunData("run", [StageData("a", attempts=attempts)]))
+    timeline = build_timeline(RunData("run", [StageRecords("a", attempts=attempts)]))
     assert timeline is not None
     last = timeline.rows[0].bars[1]
     assert last.width > 0
@@ -42,7 +42,7 @@ def test_very_short_attempt_can_be_seen_and_stays_on_the_axis():
 
 
 def test_run_without_attempts_has_no_timeline():
-    assert build_timeline(RunData("run", [StageData("pretrain")])) is None
+    assert build_timeline(RunData("run", [StageRecords("pretrain")])) is None
 
 
 def test_routine_events_are_counted_not_listed():

@@ -10,7 +10,7 @@ from distrain.data.remote.published import list_remote_sources, read_manifest, r
 from distrain.data.remote.shards import open_remote_split
 from distrain.data.shards.manifest import MANIFEST
 from distrain.data.shards.reader import open_split
-from distrain.data.shards.writer import Origin, ShardWriter
+from distrain.data.shards.writer import DataOrigin, ShardWriter
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
 
@@ -165,7 +165,7 @@ def test_cut_off_anywhere_it_goes_on_without_uploading_twice(
 
 @pytest.mark.parametrize("verify", [True, False])
 def test_what_another_corpus_left_when_it_was_cut_off_is_not_taken(tmp_path, monkeypatch, verify):
-    origin = Origin(make_tokenizer(tmp_path), corpus="made")
+    origin = DataOrigin(make_tokenizer(tmp_path), corpus="made")
     for name, token in (("old", 7), ("new", 8)):
         target = tmp_path / name / "train" / "main"
         with ShardWriter(target, origin, shard_tokens=500, block_bytes=256) as writer:

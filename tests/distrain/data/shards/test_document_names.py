@@ -2,7 +2,7 @@ import pytest
 
 from distrain.data.shards.document_names import DocumentNames, find_documents
 from distrain.data.shards.reader import open_split
-from distrain.data.shards.writer import Origin, ShardWriter
+from distrain.data.shards.writer import DataOrigin, ShardWriter
 from distrain.errors import NotFoundError
 from tests.distrain.data.made_corpus import make_tokenizer
 
@@ -13,7 +13,7 @@ WEB = ["page.jsonl", "page.jsonl", "http://host/decoder.py", "#1", "code:page"]
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepare")
-    origin = Origin(make_tokenizer(folder), "made")
+    origin = DataOrigin(make_tokenizer(folder), "made")
     for source, of_source in (("code", CODE), ("web", WEB)):
         with ShardWriter(folder / "train" / source, origin, shard_tokens=6) as writer:
             for name in of_source:

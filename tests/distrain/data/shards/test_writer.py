@@ -10,14 +10,14 @@ from distrain.data.shards.inputs import RecordedFile, RecordedRange, read_inputs
 from distrain.data.shards.manifest import list_sources
 from distrain.data.shards.names import read_names, unpack_names
 from distrain.data.shards.reader import open_split
-from distrain.data.shards.writer import Origin, ShardWriter
+from distrain.data.shards.writer import DataOrigin, ShardWriter
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    return Origin(make_tokenizer(tmp_path_factory.mktemp("tokenizer")), corpus="made")
+    return DataOrigin(make_tokenizer(tmp_path_factory.mktemp("tokenizer")), corpus="made")
 
 
 def content_of(folder):
@@ -122,7 +122,7 @@ def test_adopted_shards_are_the_same_files(origin, tmp_path):
 
 def test_a_part_of_another_tokenizer_is_refused(origin, tmp_path):
     write(tmp_path / "part", origin, [([1], "a")])
-    other = Origin(make_tokenizer(tmp_path, vocab_size=310), corpus="made")
+    other = DataOrigin(make_tokenizer(tmp_path, vocab_size=310), corpus="made")
     with ShardWriter(tmp_path / "train" / "main", other, shard_tokens=40, block_bytes=16) as writer:
         for take in (writer.adopt, writer.extend):
             with pytest.raises(DataError, match="like those they are put beside"):
