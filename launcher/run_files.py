@@ -3,11 +3,13 @@
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from distrain.config.reading.load import (
     LoadedRecipe,
     dump_resolved,
+    keep_older_values,
     read_resolved,
     recipe_fingerprint,
 )
@@ -141,7 +143,7 @@ def open_run(run: RunFolder, loaded: LoadedRecipe) -> list[Change] | None:
         PreflightError: A begun or finished stage has built on a value that differs; names both.
     """
     if run.resolved.exists():
-        old = read_resolved(run.resolved)
+        old, loaded = read_resolved(run.resolved), as_in_folder(run, loaded)
         changes = change_run(run, loaded.recipe)
         if recipe_fingerprint(old) != recipe_fingerprint(loaded.recipe):
             write_text(run.recipe, loaded.text)
@@ -150,6 +152,12 @@ def open_run(run: RunFolder, loaded: LoadedRecipe) -> list[Change] | None:
     write_text(run.recipe, loaded.text)
     write_text(run.resolved, dump_resolved(loaded.recipe))  # last: it makes the folder a run
     return None
+
+
+def as_in_folder(run: RunFolder, loaded: LoadedRecipe) -> LoadedRecipe:
+    """Let a folder of an older version go on as it began, in what the recipe does not state."""
+    old = read_resolved(run.resolved)
+    return replace(loaded, recipe=keep_older_values(old, loaded.recipe, loaded.origins))
 
 
 def change_run(run: RunFolder, recipe: Recipe) -> list[Change]:

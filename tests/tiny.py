@@ -45,6 +45,7 @@ stages:
     model: {{dropout: 0.1}}
     training: {{max_steps: {sft_steps}}}
     lora: {{r: 4, alpha: 8}}
+    data: {{truncation: cut}}
   evaluate: {{kind: evaluate, needs: sft}}
   export: {{kind: export, needs: sft}}
 launch: {{processes_per_node: {processes}}}

@@ -246,3 +246,7 @@ class SftDataConfig(Section):
     """What the pairs have to be like."""
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Share of the prompts of ``path`` that is held out, chosen by their hash."""
+    truncation: Literal["refuse", "cut"] = "refuse"
+    """Of answers that do not fit into ``training.sequence_length``. ``refuse``: up to 0.1 % of the
+    pairs are left out, and named; with more the stage does not begin. ``cut``: each loses its end.
+    A prompt that does not fit beside its answer loses its beginning either way."""

@@ -66,6 +66,13 @@ class StageData(TypedDict):
     """Fingerprint of each source, as in a checkpoint."""
     validation: NotRequired[dict[str, Any]]
     """Which held-out samples are measured; see ``held_out.Choice``. Older versions had none."""
+    truncation: NotRequired[Literal["refuse", "cut"]]
+    """Of sft, as what follows: what was done with answers that do not fit into a sample."""
+    long_answers: NotRequired[dict[str, int]]
+    """By split."""
+    cut_prompts: NotRequired[dict[str, int]]
+    dropped_pairs: NotRequired[list[str]]
+    """Where the pairs come from that were left out."""
 
 
 STEP = "train/global_step"

@@ -30,7 +30,7 @@ from distrain.runs.records import read_json, write_json
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
 from distrain.stages.export import read_trained
 from distrain.stages.ready_tokens import ReadySources
-from distrain.stages.sft_data import PairSamples, find_pairs
+from distrain.stages.sft_data import PairSamples, find_test_pairs
 
 
 def run_stage(context: StageContext) -> Outcome:
@@ -56,7 +56,7 @@ def run_stage(context: StageContext) -> Outcome:
     if lineage.sft is not None:
         assert trained.adapter_state is not None, "a fine-tuned line has adapters"
         assert trained.lora is not None, "and their settings"
-        pairs = find_pairs(context, tokenizer, "test")
+        pairs = find_test_pairs(context, tokenizer)
         if pairs is not None:
             merged = merge(trained.base_state, trained.adapter_state, trained.lora)
             result["answers"] = meter.answers(pairs, merged)
@@ -130,7 +130,9 @@ class Meter:
         own, shuffled = pairs.dataset(), pairs.shuffled()
         summed = self.measure(own)
         figures = {
-            "pairs": len(pairs.pairs),
+            "pairs": len(pairs),
+            "long_answers": len(pairs.lengths.long_answers),
+            "cut_prompts": pairs.lengths.cut_prompts,
             "targets": summed.num_targets,
             "loss_base": summed.loss / summed.num_targets,
             "loss_base_shuffled_prompts": self.loss(shuffled),

@@ -25,7 +25,7 @@ from distrain.parallel.model_spec import Precision
 from distrain.stages.base_model import BaseModel, find_base
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
-from distrain.stages.sft_data import PairSamples, find_pairs
+from distrain.stages.sft_data import PairSamples, find_training_pairs, lengths_record
 from distrain.stages.training import close, train_to_outcome
 from distrain.train.build import TrainTask, build_host, build_run, build_validation
 from distrain.train.run import Run
@@ -41,10 +41,8 @@ def run_stage(context: StageContext) -> Outcome:
     host = build_host(stage.training)
     base = find_base(context, build_on(context, host))
     tokenizer = fitting_tokenizer(base)
-    train = find_pairs(context, tokenizer, "train")
-    validation = find_pairs(context, tokenizer, "validation")
-    assert train is not None, "only the test split may be missing"
-    assert validation is not None, "only the test split may be missing"
+    train, validation = find_training_pairs(context, tokenizer)
+    lengths = lengths_record({"train": train, "validation": validation}, stage)
     with torch.device("meta"):
         model = build_model(base.model, base.vocab_size)
     task = TrainTask(
@@ -58,6 +56,7 @@ def run_stage(context: StageContext) -> Outcome:
         spec=partial(model_spec, stage, base, context.recipe.seed),
         flops_per_token=model.flops_per_token(stage.training.sequence_length),
         attempt=context.attempt,
+        reads=lengths,
     )
     run = build_run(task, host)
     load_base(run.engine, base)
@@ -67,7 +66,8 @@ def run_stage(context: StageContext) -> Outcome:
     if outcome.result is None:
         return outcome
     figures = outcome.result | {
-        "pairs": {"train": len(train.pairs), "validation": len(validation.pairs)},
+        "pairs": {"train": len(train), "validation": len(validation)},
+        **lengths,
         "parameters": model.num_parameters,
         **answers,
         "seconds": round(time.monotonic() - started, 1),

@@ -1,7 +1,7 @@
 """Layer by layer, what the training loop is given: one ``build_<layer>`` function each."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,7 @@ class TrainTask:
         spec: Makes layer 4 from device and precision.
         flops_per_token: Of forward and backward, for MFU.
         attempt: For the records.
+        reads: What else ``data.json`` says of what is read.
     """
 
     run: RunFolder
@@ -59,6 +60,7 @@ class TrainTask:
     spec: Callable[[torch.device, str], ModelSpec]
     flops_per_token: float
     attempt: int
+    reads: Mapping[str, object] = field(default_factory=dict)
 
 
 def build_run(task: TrainTask, host: HostGroup) -> Run:
@@ -78,6 +80,7 @@ def build_run(task: TrainTask, host: HostGroup) -> Run:
         save_steps=stage.checkpoint.save_steps,
         training=training,
         data=task.data,
+        reads=task.reads,
         device=device,
         host=host,
         loader=loader,

@@ -1,7 +1,7 @@
 """What the training loop is given: one named collaborator a layer."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,7 @@ class Run:
         max_grad_norm: Global L2 norm to which gradients are clipped.
         save_steps: Steps between two checkpoints.
         data: In which shares sources are read, and how often at most.
+        reads: What else ``data.json`` says of what is read.
         lr_at: Learning rate of the update that follows ``step`` steps.
         monitor: Writes the records; on rank 0 only.
     """
@@ -44,6 +45,7 @@ class Run:
     save_steps: int
     training: TrainingConfig
     data: PretrainDataConfig
+    reads: Mapping[str, object]
     device: torch.device
     host: HostGroup
     loader: Loader
@@ -136,6 +138,7 @@ class Run:
             "sequence_length": self.training.sequence_length,
             **self.loader.feed.state(),
             "validation": self.validation.held_out.choice.to_json(),
+            **self.reads,
         }
 
     def _extra(self, progress: Progress) -> dict[str, object]:

@@ -28,7 +28,14 @@ from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe, site_of
 from launcher.preflight import check_machine, check_submission, missing_modules
 from launcher.run_changes import Change
-from launcher.run_files import change_run, find_run, make_folder, open_run, run_of
+from launcher.run_files import (
+    as_in_folder,
+    change_run,
+    find_run,
+    make_folder,
+    open_run,
+    run_of,
+)
 from launcher.watch.display import display_factory
 
 if TYPE_CHECKING:
@@ -103,7 +110,7 @@ def resume_run(
         The run, and how it ended here, or what was queued.
     """
     run = find_run(target)
-    loaded = load_recipe(run.resolved, overrides)
+    loaded = as_in_folder(run, load_recipe(run.resolved, overrides))
     check_inputs(loaded, done=_done_stages(run, loaded.recipe))
     plan = plan_recipe(loaded.recipe, run)
     is_queued = loaded.recipe.launch.backend == "slurm"

@@ -21,6 +21,9 @@ from launcher.report.text import (
 )
 from launcher.report.text import significant as digits
 
+PATHS_SHOWN = 20
+"""Of pairs that were left out; ``result.json`` has them all."""
+
 
 def values(records: Sequence[Fields], field: str) -> list[float]:
     """Collect the finite values of a field."""
@@ -98,6 +101,30 @@ def _source_tables(stage: StageRecords) -> list[Table]:
 
 
 def sft_tables(stage: StageRecords) -> list[Table]:
+    """What the held-out answers cost before and after, and which pairs did not fit."""
+    return [*_answer_tables(stage), *_length_tables(stage)]
+
+
+def _length_tables(stage: StageRecords) -> list[Table]:
+    """Pairs that do not fit into a sample; from the start of the stage on."""
+    found = stage.result if "long_answers" in stage.result else stage.data
+    answers, prompts = fields(found.get("long_answers")), fields(found.get("cut_prompts"))
+    if not answers and not prompts:
+        return []
+    rows = [
+        (split, integer(number(answers.get(split))), integer(number(prompts.get(split))))
+        for split in dict.fromkeys([*answers, *prompts])
+    ]
+    is_cut = found.get("truncation") == "cut"
+    header = ("pairs", "answers cut" if is_cut else "left out, answer too long", "prompts cut")
+    dropped = found.get("dropped_pairs")
+    paths = [str(path) for path in dropped] if isinstance(dropped, list) else []
+    more = f" and {len(paths) - PATHS_SHOWN} more" if len(paths) > PATHS_SHOWN else ""
+    note = f"Left out: {', '.join(paths[:PATHS_SHOWN])}{more}." if paths else ""
+    return [Table("Pairs longer than a sample", header, tuple(rows), note)]
+
+
+def _answer_tables(stage: StageRecords) -> list[Table]:
     """Held-out answers: base and tuned model, with their own and with shuffled prompts."""
     rows: list[tuple[str, ...]] = []
     for name, own, shuffled in (
@@ -145,7 +172,7 @@ def evaluate_tables(stage: StageRecords) -> list[Table]:
     answers = stage.result.get("answers")
     if isinstance(answers, dict):
         as_sft = {f"eval_{name}": value for name, value in answers.items()}
-        for table in sft_tables(StageRecords(stage.name, result=as_sft)):
+        for table in _answer_tables(StageRecords(stage.name, result=as_sft)):
             pairs = number(answers.get("pairs"))
             note = table.note if pairs is None else f"{integer(pairs)} pairs. {table.note}"
             title = "Test split, answers, nats per answer token"

@@ -4,14 +4,22 @@ from dataclasses import replace
 import pytest
 
 from distrain.config.reading.load import load_recipe, read_resolved
+from distrain.config.recipe import SftStage
 from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold
 from distrain.runs.records import read_json, write_json
 from launcher import run_files
 from launcher.run_changes import compare_recipes
-from launcher.run_files import change_run, find_run, make_folder, open_run, run_of
-from tests.launcher.small_run import load_small, new_run
+from launcher.run_files import (
+    as_in_folder,
+    change_run,
+    find_run,
+    make_folder,
+    open_run,
+    run_of,
+)
+from tests.launcher.small_run import RECIPE, load_small, new_run, write_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -273,3 +281,49 @@ def test_a_runs_folder_whose_path_has_a_line_end_is_refused_at_its_place(tmp_pat
     assert run_files.runs_dir() == tmp_path / "spaces and ümlauts"
     with pytest.raises(PreflightError, match=r"found '\\n' as character"):
         find_run(f"{tmp_path}/a\nb")
+
+
+SFT = "  sft: {kind: sft, needs: pretrain, training: {max_steps: 9}}"
+
+
+def older_run(folder):
+    """A run that a version made which had no ``data.truncation``, with its fine-tuning begun."""
+    tuned = RECIPE.replace("    data: {source", "    pairs: {kind: docstrings}\n    data: {source")
+    tuned = tuned.replace("  export: {", f"{SFT}\n  export: {{")
+    loaded = load_recipe(write_recipe(folder, tuned))
+    run = run_of(loaded.recipe)
+    make_folder(run)
+    assert open_run(run, loaded) is None
+    lines = run.resolved.read_text().splitlines(keepends=True)
+    run.resolved.write_text("".join(line for line in lines if "truncation:" not in line))
+    assert run.resolved.read_text() != "".join(lines)
+    for stage in ("prepare", "pretrain", "sft"):
+        mark(run, stage, "stopped")
+    return run
+
+
+def truncation_of(run):
+    stage = read_resolved(run.resolved).stages["sft"]
+    assert isinstance(stage, SftStage)
+    return stage.data.truncation
+
+
+def test_a_folder_of_an_older_version_goes_on_cutting_answers(tmp_path):
+    run = older_run(tmp_path)
+    assert truncation_of(run) == "cut"
+    same = as_in_folder(run, load_recipe(run.resolved, ["sft.training.max_steps=99"]))
+    assert [c.key for c in change_run(run, same.recipe)] == ["sft.training.max_steps"]
+    assert truncation_of(run) == "cut"
+    # A run that is new, and a recipe that says what it means, go by what the recipe says.
+    new = load_recipe(run.recipe).recipe.stages["sft"]
+    assert isinstance(new, SftStage)
+    assert new.data.truncation == "refuse"
+    other = as_in_folder(run, load_recipe(run.resolved, ["sft.data.truncation=refuse"]))
+    with pytest.raises(PreflightError, match=r"sft\.data\.truncation cut -> refuse"):
+        change_run(run, other.recipe)
+
+
+def test_the_same_recipe_is_run_again_in_a_folder_of_an_older_version(tmp_path):
+    run = older_run(tmp_path)
+    assert open_run(run, load_recipe(run.recipe)) == []
+    assert truncation_of(run) == "cut"

@@ -23,7 +23,12 @@ from distrain.config.reading.overrides import (
     replaced_values,
 )
 from distrain.config.reading.problems import Place, ProblemList, RecipeErrors
-from distrain.config.reading.resolved import dump_resolved, recipe_fingerprint
+from distrain.config.reading.resolved import (
+    dump_resolved,
+    keep_older_values,
+    recipe_fingerprint,
+    with_older_values,
+)
 from distrain.config.reading.sections import STAGE_KINDS, sections_of
 from distrain.config.reading.short_runs import fit_schedules
 from distrain.config.reading.stage_parts import Finding, StageParts
@@ -36,6 +41,7 @@ __all__ = [
     "RecipeErrors",
     "dump_resolved",
     "json_schema",
+    "keep_older_values",
     "load_recipe",
     "load_site",
     "read_resolved",
@@ -134,8 +140,8 @@ def read_resolved(path: Path) -> Recipe:
     problems.raise_if_any()
     assert tree is not None
     try:
-        return Recipe.model_validate(plain(tree), strict=True)
-    except ValidationError:
+        return Recipe.model_validate(with_older_values(plain(tree)), strict=True)
+    except (AttributeError, KeyError, TypeError, ValidationError):
         return load_recipe(path).recipe  # the same mistakes, with their places
 
 

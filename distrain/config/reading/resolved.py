@@ -4,9 +4,14 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from distrain.config.recipe import Recipe
 
+OLDER_VALUES = {("sft", "data", "truncation"): "cut"}
+"""Kind of stage, section and setting -> what a run folder goes by that does not state it: there
+was no such setting when it was made, and this is what was done."""
 FIRST_KEYS = ("version", "name", "seed", "kind", "needs")
 SIMPLE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*|([0-9]+[smhd])+")
 
@@ -41,6 +46,35 @@ def dump_resolved(recipe: Recipe) -> str:
 def _ordered(mapping: dict[str, object]) -> dict[str, object]:
     first = {key: mapping[key] for key in FIRST_KEYS if key in mapping}
     return first | mapping
+
+
+def with_older_values(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the content of a ``resolved.yaml`` that an older version wrote."""
+    stages = dict(content["stages"])
+    for name, stage in stages.items():
+        for (kind, section, key), value in OLDER_VALUES.items():
+            if stage.get("kind") == kind:
+                stages[name] = stage | {section: {key: value} | stage.get(section, {})}
+    return {**content, "stages": stages}
+
+
+def keep_older_values(old: Recipe, new: Recipe, origins: Mapping[str, str]) -> Recipe:
+    """Let a run folder go on by its own values of settings that the new recipe does not state.
+
+    Args:
+        old: The recipe of the folder.
+        new: The one that it is to have.
+        origins: See ``LoadedRecipe``; of ``new``.
+    """
+    stages = dict(new.stages)
+    for name, stage in old.stages.items():
+        for kind, section, key in OLDER_VALUES:
+            is_same = name in stages and stage.kind == stages[name].kind == kind
+            if is_same and origins[f"stages.{name}.{section}.{key}"] == "default":
+                value = getattr(getattr(stage, section), key)
+                now = getattr(stages[name], section).model_copy(update={key: value})
+                stages[name] = stages[name].model_copy(update={section: now})
+    return new.model_copy(update={"stages": stages})
 
 
 def recipe_fingerprint(recipe: Recipe) -> str:

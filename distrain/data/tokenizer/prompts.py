@@ -53,6 +53,15 @@ def pair_ids(
     return (head + ended)[:max_tokens], len(head)
 
 
+def room_for_pair(tokenizer: Tokenizer, max_tokens: int) -> int:
+    """Return how many ids of prompt and answer fit into ``max_tokens``, beside marks and end.
+
+    Less than none where the marks alone do not fit.
+    """
+    before, after = _marks(tokenizer)
+    return max_tokens - len(before) - len(after) - 1
+
+
 def _marks(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     if tokenizer.user_id is not None and tokenizer.assistant_id is not None:
         return [*tokenizer.prefix_ids, tokenizer.user_id], [tokenizer.assistant_id]

@@ -1,11 +1,24 @@
+import json
 import logging
+import re
+from dataclasses import replace
 
 import pytest
 
 from distrain.config.labels import PairChecksConfig
+from distrain.config.recipe import Recipe
+from distrain.config.training import TrainingConfig
 from distrain.data.pairs.reading import Pair
 from distrain.errors import DataError
-from distrain.stages.sft_data import check_pairs
+from distrain.runs.folder import RunFolder
+from distrain.stages.context import StageContext
+from distrain.stages.sft_data import (
+    check_pairs,
+    find_test_pairs,
+    find_training_pairs,
+    lengths_record,
+)
+from tests.distrain.data.made_corpus import make_tokenizer
 
 PAIRS = [
     Pair("What is 1 + 1?", "2", "pairs.jsonl:1"),
@@ -31,3 +44,81 @@ def test_more_contradictions_than_allowed_are_refused():
 def test_pairs_without_a_fault_are_not_remarked_upon(caplog):
     check_pairs(PAIRS[1:3], PairChecksConfig(max_conflict_fraction=0.0))
     assert not caplog.text
+
+
+def context_of(folder, answers, **data):
+    """An sft stage on a file of pairs with ``answers``, each after a prompt of its own."""
+    path = folder / "pairs.jsonl"
+    lines = [
+        json.dumps({"prompt": f"question {number}", "answer": answer})
+        for number, answer in enumerate(answers)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    stage = {
+        "kind": "sft",
+        "needs": [],
+        "model": {"from_pretrained": "somewhere"},
+        "training": {"max_steps": 2, "sequence_length": 32},
+        "data": {"path": str(path), "validation_fraction": 0.2, **data},
+    }
+    recipe = Recipe.model_validate({"name": "pairs", "stages": {"sft": stage}})
+    return StageContext(recipe, RunFolder(folder), "sft", attempt=1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+LONG = "value " * 40
+
+
+def test_more_long_answers_than_a_thousandth_are_refused_before_training(tmp_path, tokenizer):
+    context = context_of(tmp_path, [LONG] * 2 + ["short"] * 1997)
+    with pytest.raises(DataError, match=r"2 of 1,999 pairs .*at most 1 ") as caught:
+        find_training_pairs(context, tokenizer)
+    assert "pairs.jsonl:1" in str(caught.value)
+    needed = int(re.findall(r"longest answer needs (\d+)", str(caught.value))[0])
+    longer = {"max_steps": 2, "sequence_length": needed}
+    stage = context.recipe.stages["sft"].model_copy(
+        update={"training": TrainingConfig.model_validate(longer)}
+    )
+    enough = context.recipe.model_copy(update={"stages": {"sft": stage}})
+    train, validation = find_training_pairs(replace(context, recipe=enough), tokenizer)
+    assert len(train) + len(validation) == 1999
+
+
+def test_fewer_are_left_out_and_named(tmp_path, tokenizer, caplog):
+    context = context_of(tmp_path, ["short"] * 1998 + [LONG] * 2)
+    with caplog.at_level(logging.INFO, "distrain"):
+        train, validation = find_training_pairs(context, tokenizer)
+    assert len(train) + len(validation) == 1998
+    record = lengths_record({"train": train, "validation": validation}, context.stage)
+    assert sum(record["long_answers"].values()) == 2
+    assert sorted(record["dropped_pairs"]) == ["pairs.jsonl:1999", "pairs.jsonl:2000"]
+    assert "left out" in caplog.text
+    assert "pairs.jsonl:1999" in caplog.text
+
+
+def test_cut_keeps_every_pair_and_counts_the_same_ones(tmp_path, tokenizer, caplog):
+    context = context_of(tmp_path, [LONG] * 20 + ["short"] * 20, truncation="cut")
+    with caplog.at_level(logging.INFO, "distrain"):
+        train, validation = find_training_pairs(context, tokenizer)
+    assert len(train) + len(validation) == 40
+    record = lengths_record({"train": train, "validation": validation}, context.stage)
+    assert sum(record["long_answers"].values()) == 20
+    assert record["dropped_pairs"] == []
+    assert "answers do not fit and lose their end" in caplog.text
+
+
+def test_cut_prompts_are_counted_and_told_whatever_the_rule(tmp_path, tokenizer, caplog):
+    context = context_of(tmp_path, ["value " * 25] * 40)
+    with caplog.at_level(logging.INFO, "distrain"):
+        train, validation = find_training_pairs(context, tokenizer)
+    record = lengths_record({"train": train, "validation": validation}, context.stage)
+    assert sum(record["cut_prompts"].values()) == 40
+    assert "prompts do not fit beside their answer and lose their beginning" in caplog.text
+
+
+def test_a_file_of_ones_own_has_no_test_pairs(tmp_path, tokenizer):
+    assert find_test_pairs(context_of(tmp_path, ["short"] * 40), tokenizer) is None

@@ -26,12 +26,11 @@ def measure(folder, cases):
         scores = run.validation.measure()
         run.validation.held_out.restore(None)
         older = run.validation.measure()
+        close(run)
         if run.monitor is not None:
-            close(run)
             figures = {"loss": scores.loss, "older": older.loss, **scores.by_source}
             (folder / f"{name}.json").write_text(json.dumps(figures))
             assert set(older.by_source) == {"code", "web"}
-        run.engine.close()
 
 
 def test_figures_are_the_same_at_every_world_size(tmp_path):

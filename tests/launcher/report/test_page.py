@@ -168,6 +168,23 @@ def test_a_failure_of_an_older_version_is_shown_without_its_time(tmp_path):
     assert "What to do" not in page
 
 
+@pytest.mark.parametrize("record", ["data", "result"])
+def test_pairs_that_do_not_fit_are_told_from_the_start_on(tmp_path, record):
+    writer = RunWriter(tmp_path / "lengths")
+    writer.steps("sft", 1, 1, 20)
+    lengths = {
+        "truncation": "refuse",
+        "long_answers": {"train": 7, "validation": 0},
+        "cut_prompts": {"train": 1234, "validation": 56},
+        "dropped_pairs": [f"maths.jsonl:{line}" for line in range(25)],
+    }
+    write_json(getattr(writer.run.stage("sft"), record), lengths)
+    text = text_of(page_of(writer.run))
+    assert "train 7 1,234 validation 0 56" in text
+    assert "left out, answer too long" in text
+    assert "maths.jsonl:19 and 5 more" in text
+
+
 def test_each_source_has_its_validation_loss(tmp_path):
     writer = RunWriter(tmp_path / "sources")
     writer.steps("pretrain", 1, 1, 20)

@@ -2,12 +2,19 @@ import pytest
 
 from distrain.data.pairs.reading import Pair
 from distrain.data.samples.rows import IGNORE_INDEX
-from distrain.data.samples.sft import encode_pairs, sft_dataset, shuffle_prompts
+from distrain.data.samples.sft import (
+    encode_pairs,
+    lay_out,
+    measure_lengths,
+    sft_dataset,
+    shuffle_prompts,
+)
 from distrain.data.tokenizer.prompts import pair_ids, prompt_ids
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from tests.distrain.data.made_corpus import make_tokenizer
 from tests.distrain.data.tokenizer.test_tokenizer import foreign
 
+EOS = {"eos_token": "</s>"}
 PAIRS = [Pair(f"prompt {n} " * (n + 1), f"answer {n}", f"x.py:{n}") for n in range(12)]
 
 
@@ -16,9 +23,13 @@ def tokenizer(tmp_path_factory):
     return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
+def laid_out(pair, tokenizer, length):
+    (encoded,) = encode_pairs([pair], tokenizer)
+    return lay_out(encoded, tokenizer, length)
+
+
 def test_only_the_answer_and_its_end_are_targets(tokenizer):
-    (pair,) = encode_pairs([Pair("is it", "yes", "")], tokenizer, 100)
-    inputs, targets = pair
+    inputs, targets = laid_out(Pair("is it", "yes", ""), tokenizer, 100)
     assert tokenizer.decode(inputs) == "<|user|>is it<|assistant|>yes"
     asked = targets[targets != IGNORE_INDEX]
     assert tokenizer.decode(asked) == "yes<|endoftext|>"
@@ -29,7 +40,7 @@ def test_only_the_answer_and_its_end_are_targets(tokenizer):
 @pytest.mark.parametrize("length", range(2, 40))
 def test_a_long_prompt_loses_its_beginning_and_never_the_answer(tokenizer, length):
     pair = Pair("value " * 20 + "end", "return self", "")
-    ((inputs, targets),) = encode_pairs([pair], tokenizer, length)
+    inputs, targets = laid_out(pair, tokenizer, length)
     answer = [*tokenizer.encode("return self"), tokenizer.eos_id]
     asked = targets[targets != IGNORE_INDEX].tolist()
     assert len(inputs) == len(targets) <= length
@@ -62,8 +73,33 @@ def test_shuffled_prompts_are_all_there_and_none_at_its_place(tokenizer):
     assert shuffle_prompts(PAIRS, seed=3) != shuffle_prompts(PAIRS, seed=4)
     with pytest.raises(ValueError, match="needs two"):
         shuffle_prompts(PAIRS[:1], seed=3)
-    own = sft_dataset(PAIRS, tokenizer, 16)
-    other = sft_dataset(shuffle_prompts(PAIRS, seed=3), tokenizer, 16)
+    encoded = encode_pairs(PAIRS, tokenizer)
+    own = sft_dataset(encoded, tokenizer, 16)
+    other = sft_dataset(shuffle_prompts(encoded, seed=3), tokenizer, 16)
     for (_, targets), (_, other_targets) in zip(own.examples, other.examples, strict=True):
         answer = targets[targets != IGNORE_INDEX].tolist()
         assert answer == other_targets[other_targets != IGNORE_INDEX].tolist()
+
+
+@pytest.mark.parametrize("length", range(2, 40))
+def test_what_does_not_fit_is_what_is_cut(tokenizer, tmp_path, length):
+    texts = [("value " * words, "self " * words) for words in (1, 2, 4, 7, 12)]
+    pairs = [Pair(prompt, answer, "") for prompt, _ in texts for _, answer in texts]
+    for each in (tokenizer, Tokenizer.load(foreign(tmp_path, tokenizer_config=EOS))):
+        encoded = encode_pairs(pairs, each)
+        lengths = measure_lengths(encoded, each, length)
+        long_answers, cut_prompts = [], 0
+        for number, pair in enumerate(encoded):
+            inputs, targets = lay_out(pair, each, length)
+            asked = targets[targets != IGNORE_INDEX].tolist()
+            if asked != [*pair.answer.tolist(), each.eos_id]:
+                long_answers.append(number)
+            elif len(inputs) < len(lay_out(pair, each, 10_000)[0]):
+                cut_prompts += 1
+        assert lengths.long_answers == tuple(long_answers)
+        assert lengths.cut_prompts == cut_prompts
+        assert lengths.pairs == len(pairs)
+        enough = measure_lengths(encoded, each, lengths.longest)
+        assert not enough.long_answers
+        assert enough.longest == lengths.longest
+        assert measure_lengths(encoded, each, lengths.longest - 1).long_answers
