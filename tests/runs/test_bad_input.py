@@ -214,15 +214,40 @@ def test_a_file_that_may_not_grow_ends_the_stage_and_leaves_nothing_half_written
     assert not list((tmp_path / "tiny" / "prepare").rglob("*.bin"))
 
 
-def test_an_update_that_is_not_finite_is_not_made(copied):
+def strictly(path: Path) -> list[object]:
+    """Read every line of a file as JSON that holds neither NaN nor an infinity."""
+
+    def refuse(token: str) -> None:
+        raise AssertionError(f"{path}: {token}")
+
+    lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+def test_updates_that_are_never_finite_are_not_made_and_end_the_stage_for_good(copied):
     _, run = copied
     forget(run, "pretrain", "sft", "evaluate", "export")
     wild = ("pretrain.optimizer.learning_rate=1e30", "pretrain.lr_scheduler.warmup_steps=0")
-    result = distrain(run.parent, "resume", "tiny", *wild, "--only", "pretrain")
-    assert result.returncode == 0, result.stderr
-    steps = [event["step"] for event in events(run, "nonfinite")]
-    assert steps[0] == 2
+    allowed = "pretrain.training.max_skipped_steps=7"
+    result = distrain(run.parent, "resume", "tiny", *wild, allowed, "--only", "pretrain")
+    assert_refused(
+        result, ExitCode.TRAINING, "steps 2 to 8", "max_skipped_steps", "optimizer.learning_rate"
+    )
     assert "step 2 not applied" in result.stderr
+    assert [event["step"] for event in events(run, "nonfinite")] == list(range(2, 9))
+    (error,) = strictly(run / "pretrain" / "error.json")
+    assert isinstance(error, dict)
+    assert error["exit_code"] == ExitCode.TRAINING
+    for path in [*run.rglob("*.json"), *run.rglob("*.jsonl")]:
+        strictly(path)
+
+
+def test_answers_that_do_not_fit_are_refused_before_training(copied):
+    _, run = copied
+    forget(run, "sft", "evaluate", "export")
+    refused = distrain(run.parent, "resume", "tiny", "sft.data.truncation=refuse")
+    assert_refused(refused, ExitCode.PREFLIGHT, "answer does not fit", "0.1 %", "to cut")
+    assert not (run / "sft" / "data.json").exists()
 
 
 def test_one_signal_saves_and_two_kill_and_the_same_command_goes_on(copied):
