@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.measuring import machine_line, median_ratio, table
+from distrain.data.samples.datasets import PretrainDataset
 from distrain.data.samples.feed import Feed, OrderedStream
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.order import Order
-from distrain.data.samples.rows import PretrainDataset
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import MappedShard, ShardedTokens, map_array
 

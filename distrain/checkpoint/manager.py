@@ -93,6 +93,10 @@ class CheckpointManager:
         self._num_failed = 0
         """Saves in a row."""
 
+    def is_due(self, step: int) -> bool:
+        """Return whether a checkpoint follows ``step`` optimizer steps: every ``save_steps``."""
+        return step % self._config.save_steps == 0
+
     def save(self, step: int, state: State, extra: Mapping[str, object]) -> None:
         """Save this moment; returns once ``state`` may change. Collective.
 

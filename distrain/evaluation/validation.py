@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distrain.data.samples.datasets import IGNORE_INDEX
 from distrain.data.samples.held_out import HeldOut, MeasuredPart
-from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
 

@@ -16,7 +16,7 @@ from distrain.config.training import LoggingConfig
 from distrain.monitor.metrics_file import MetricsFile
 from distrain.monitor.sinks import SINKS
 from distrain.monitor.sinks.background import BackgroundSink, SinkRun, Writer
-from distrain.monitor.throughput import mfu
+from distrain.monitor.throughput import mfu, tokens_per_second
 from distrain.runs.durable import write_text
 from distrain.runs.figures import short_count, short_duration
 from distrain.runs.folder import RunFolder, StageFolder
@@ -112,7 +112,7 @@ class Monitor:
 
     def record_step(self, measured: StepMeasurement) -> None:
         """Write the record of a step; show a line every ``logging_steps`` and at the last step."""
-        tokens_per_sec = self.workload.tokens_per_step / measured.step_time_s
+        tokens_per_sec = tokens_per_second(self.workload.tokens_per_step, 1, measured.step_time_s)
         self._write(self._step_record(measured, tokens_per_sec))
         self._steps_made += 1
         is_last = measured.step == self.workload.max_steps
@@ -185,7 +185,7 @@ class Monitor:
         self._shown = (now, self._steps_made)
         steps = self._steps_made - steps_before
         if steps > 1:  # the mean over the steps that no line has shown, pauses included
-            tokens_per_sec = steps * self.workload.tokens_per_step / (now - since)
+            tokens_per_sec = tokens_per_second(self.workload.tokens_per_step, steps, now - since)
         load = self.workload
         share = mfu(tokens_per_sec, load.flops_per_token, load.num_ranks, load.peak_flops)
         logger.info(

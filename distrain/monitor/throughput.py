@@ -48,6 +48,14 @@ MATMUL_SIZE = 512
 MATMUL_TIME_S = 0.1
 
 
+def tokens_per_second(tokens_per_step: int, steps: int, seconds: float) -> float:
+    """Compute the input tokens that all ranks together trained on, per second of wall time.
+
+    Targets that are left out count: the device works on them as on the others.
+    """
+    return steps * tokens_per_step / seconds
+
+
 def mfu(tokens_per_sec: float, flops_per_token: float, num_ranks: int, peak_flops: float) -> float:
     """Compute model FLOPs utilisation, a fraction.
 

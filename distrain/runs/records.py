@@ -87,7 +87,7 @@ STEP_FIELDS = (
     "data/first_sample",  # global index of the first sample of the step
     "data/num_samples",
     "data/num_targets",  # target tokens of the global batch
-    "data/batch_hash",  # sum of the hashes of the samples, modulo 2**32; ``samples.Rows.digest``
+    "data/batch_hash",  # sum of the hashes of the samples, modulo 2**32; ``datasets.Rows.digest``
     "perf/step_time_s",
     "perf/data_time_s",  # waiting for the loader
     "perf/tokens_per_sec",

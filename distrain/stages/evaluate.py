@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage
+from distrain.data.samples.datasets import IGNORE_INDEX, Dataset, JoinedDataset, PretrainDataset
 from distrain.data.samples.loader import Microbatch, evaluation_microbatches
-from distrain.data.samples.rows import IGNORE_INDEX, Dataset, JoinedDataset, PretrainDataset
 from distrain.data.shards.manifest import list_sources
 from distrain.data.shards.reader import ShardedTokens, open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer

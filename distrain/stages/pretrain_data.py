@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from distrain.config.data import DataConfig
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import PretrainStage
+from distrain.data.samples.datasets import Dataset, PackedDataset, PretrainDataset
 from distrain.data.samples.feed import OrderedStream, Stream
 from distrain.data.samples.on_the_fly import OnTheFlyStream
 from distrain.data.samples.order import Order
 from distrain.data.samples.pack_files import ensure_packs
 from distrain.data.samples.packing import PackedIndex
 from distrain.data.samples.remote_stream import RemoteStream
-from distrain.data.samples.rows import Dataset, PackedDataset, PretrainDataset
 from distrain.data.shards.manifest import list_sources
 from distrain.data.shards.reader import Split, open_split
 from distrain.errors import DataError

@@ -11,9 +11,9 @@ from distrain.config.labels import PairChecksConfig
 from distrain.config.recipe import SftStage
 from distrain.data.corpus.labels import inspect_pairs
 from distrain.data.pairs.reading import Pair, open_pairs, read_user_pairs
+from distrain.data.samples.datasets import SftDataset
 from distrain.data.samples.feed import OrderedStream
 from distrain.data.samples.order import Order
-from distrain.data.samples.rows import SftDataset
 from distrain.data.samples.sft import (
     EncodedPair,
     Lengths,

@@ -12,10 +12,10 @@ from distrain.config.layout import count_steps, resolve_layout
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import TrainStage
 from distrain.config.training import TrainingConfig
+from distrain.data.samples.datasets import Dataset
 from distrain.data.samples.feed import Feed, Stream
 from distrain.data.samples.held_out import HeldOut
 from distrain.data.samples.loader import Loader
-from distrain.data.samples.rows import Dataset
 from distrain.errors import RecipeError
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
@@ -77,7 +77,6 @@ def build_run(task: TrainTask, host: HostGroup) -> Run:
         seed=task.seed,
         max_steps=max_steps,
         max_grad_norm=stage.optimizer.max_grad_norm,
-        save_steps=stage.checkpoint.save_steps,
         training=training,
         data=task.data,
         reads=task.reads,

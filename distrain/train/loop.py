@@ -58,7 +58,7 @@ def train(run: Run) -> tuple[Progress, Wish]:
         progress.check_applied(result, run.training.max_skipped_steps, run.max_steps)
         if run.validation.is_due(progress.step, run.max_steps):  # 10 evaluation
             progress = validate(run, progress)
-        if progress.step % run.save_steps == 0 or wish is Wish.SAVE:
+        if run.checkpoints.is_due(progress.step) or wish is Wish.SAVE:
             run.save(progress)
         run.checkpoints.poll()
     run.save_and_wait(progress)  # first: a thread may still wait for samples nobody will read

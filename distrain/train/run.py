@@ -32,7 +32,6 @@ class Run:
         seed: Of dropout; sample order and initial weights have used it already.
         max_steps: Where the stage ends.
         max_grad_norm: Global L2 norm to which gradients are clipped.
-        save_steps: Steps between two checkpoints.
         data: In which shares sources are read, and how often at most.
         reads: What else ``data.json`` says of what is read.
         lr_at: Learning rate of the update that follows ``step`` steps.
@@ -42,7 +41,6 @@ class Run:
     seed: int
     max_steps: int
     max_grad_norm: float
-    save_steps: int
     training: TrainingConfig
     data: PretrainDataConfig
     reads: Mapping[str, object]

@@ -146,7 +146,7 @@ def test_imports_between_rooms_point_down(path, package):
         ("def f():\n    from launcher.commands import cli", "launcher", "report", 1),
         ("import launcher.report.page", "launcher", "watch", 1),
         ("from distrain.config.reading.load import x", "distrain/config", "recipe", 1),
-        ("from distrain.data.samples import rows", "distrain/data", "samples", 0),
+        ("from distrain.data.samples import order", "distrain/data", "samples", 0),
         ("from distrain.data.shards.manifest import x", "distrain/data", "samples", 0),
     ],
 )

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distrain.data.samples.datasets import Dataset, RowBuffer, Rows
 from distrain.data.samples.order import ORDER_VERSION, Ints, Order
-from distrain.data.samples.rows import Dataset, RowBuffer, Rows
 from distrain.data.samples.schedule import SamplePlan, Schedule
 from distrain.errors import DataError
 

@@ -10,9 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from distrain.data.samples.datasets import Dataset, JoinedDataset
 from distrain.data.samples.loader import Microbatch, evaluation_microbatches, evaluation_shares
 from distrain.data.samples.order import Ints
-from distrain.data.samples.rows import Dataset, JoinedDataset
 
 
 @dataclass(frozen=True)

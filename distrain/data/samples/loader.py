@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distrain.data.samples.datasets import IGNORE_INDEX, Dataset, Rows, gather
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.order import Ints
 from distrain.data.samples.remote_stream import fetch_ahead
-from distrain.data.samples.rows import IGNORE_INDEX, Dataset, Rows, gather
 from distrain.errors import DataError
 
 TOKENS_AT_ONCE = 1 << 17
@@ -28,7 +28,7 @@ TOKENS_AT_ONCE = 1 << 17
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Input of one forward pass on one rank: ``rows.Rows`` as tensors, shape (b, T)."""
+    """Input of one forward pass on one rank: ``datasets.Rows`` as tensors, shape (b, T)."""
 
     input_ids: Tensor
     target_ids: Tensor

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from distrain.data.samples.datasets import Dataset, PackedDataset, PretrainDataset, RowBuffer
 from distrain.data.samples.order import ORDER_VERSION, Ints, Order, in_windows, permute, round_keys
 from distrain.data.samples.packing import PACK_VERSION, PackedIndex, PackPlan, plan_best_fit
 from distrain.data.samples.range_shards import RangeShards, is_made
-from distrain.data.samples.rows import Dataset, PackedDataset, PretrainDataset, RowBuffer
 from distrain.data.shards.manifest import TOKEN_COUNTS
 from distrain.data.shards.reader import ShardedTokens, Split, TokenShard, open_split
 from distrain.errors import DataError

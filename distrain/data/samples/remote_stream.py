@@ -9,9 +9,9 @@ import numpy as np
 from distrain.data.remote.cache.block_cache import BlockCache
 from distrain.data.remote.cache.blocks import Block
 from distrain.data.remote.shards import blocks_of
+from distrain.data.samples.datasets import PackedDataset, PretrainDataset
 from distrain.data.samples.feed import Feed, OrderedStream
 from distrain.data.samples.order import Ints
-from distrain.data.samples.rows import PackedDataset, PretrainDataset
 
 BUDGET_BYTES = 1 << 30
 """Ahead of the reader, in each process: two windows of blocks. More would be for nothing where a

@@ -1,7 +1,7 @@
 """Layer 3 backwards: the documents that a step read, and the steps that read a document.
 
 Nothing is written down while the run trains: its schedule, order and shards say it all. A step's
-samples g are drawn (``schedule``), visited (``order``) and cut (``rows``, ``packing``) as in
+samples g are drawn (``schedule``), visited (``order``) and cut (``datasets``, ``packing``) as in
 training, but to document numbers instead of rows; each of these functions has an inverse.
 """
 
@@ -13,11 +13,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from distrain.data.samples.datasets import Dataset, PackedDataset, PretrainDataset
 from distrain.data.samples.feed import OrderedStream, Stream
 from distrain.data.samples.on_the_fly import OnTheFlyStream
 from distrain.data.samples.order import Ints
 from distrain.data.samples.packing import Pieces
-from distrain.data.samples.rows import Dataset, PackedDataset, PretrainDataset
 from distrain.data.samples.schedule import SamplePlan
 from distrain.data.shards.reader import ShardedTokens
 

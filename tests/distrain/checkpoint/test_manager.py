@@ -37,6 +37,11 @@ def overwrite(state):
             box.tensor.fill_(7)
 
 
+def test_a_checkpoint_is_due_every_save_steps(tmp_path):
+    checkpoints = manager(tmp_path, save_steps=5)
+    assert [step for step in range(1, 16) if checkpoints.is_due(step)] == [5, 10, 15]
+
+
 def test_nothing_to_restore_is_no_error(tmp_path):
     assert manager(tmp_path).restore(empty()) is None
 

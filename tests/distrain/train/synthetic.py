@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from distrain.config.recipe import PretrainStage
+from distrain.data.samples.datasets import IGNORE_INDEX, Ids, RowBuffer
 from distrain.data.samples.feed import OrderedStream
 from distrain.data.samples.order import Order
-from distrain.data.samples.rows import IGNORE_INDEX, Ids, RowBuffer
 from distrain.parallel.collectives import HostGroup
 from distrain.runs.folder import RunFolder
 from distrain.stages.pretrain import model_spec

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from distrain.data.samples.datasets import PackedDataset, PretrainDataset
 from distrain.data.samples.feed import Feed, OrderedStream
 from distrain.data.samples.order import Order
 from distrain.data.samples.packing import PACK_VERSION, PackedIndex, plan_best_fit
-from distrain.data.samples.rows import PackedDataset, PretrainDataset
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
@@ -63,7 +63,7 @@ def test_a_window_that_is_not_used_is_in_no_fingerprint(split):
 
 def test_another_version_of_packing_makes_other_samples(split, monkeypatch):
     before = stream_of(packed(split)).fingerprint
-    monkeypatch.setattr("distrain.data.samples.rows.PACK_VERSION", PACK_VERSION + 1)
+    monkeypatch.setattr("distrain.data.samples.datasets.PACK_VERSION", PACK_VERSION + 1)
     assert stream_of(packed(split)).fingerprint != before
 
 

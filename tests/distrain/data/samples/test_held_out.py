@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distrain.data.samples.datasets import gather
 from distrain.data.samples.held_out import Choice, HeldOut, share_out
-from distrain.data.samples.rows import gather
 from distrain.errors import DataError
 from tests.distrain.train.synthetic import SyntheticDataset
 

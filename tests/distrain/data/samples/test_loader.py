@@ -6,11 +6,7 @@ import pytest
 import torch
 
 import distrain.loss
-from distrain.data.samples.feed import Feed, OrderedStream
-from distrain.data.samples.loader import Loader, Microbatch, evaluation_microbatches
-from distrain.data.samples.order import Order
-from distrain.data.samples.packing import PackedIndex, plan_best_fit
-from distrain.data.samples.rows import (
+from distrain.data.samples.datasets import (
     IGNORE_INDEX,
     JoinedDataset,
     PackedDataset,
@@ -18,6 +14,10 @@ from distrain.data.samples.rows import (
     SftDataset,
     gather,
 )
+from distrain.data.samples.feed import Feed, OrderedStream
+from distrain.data.samples.loader import Loader, Microbatch, evaluation_microbatches
+from distrain.data.samples.order import Order
+from distrain.data.samples.packing import PackedIndex, plan_best_fit
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError

@@ -12,12 +12,12 @@ from distrain.data.remote.cache.remote_store import RemoteStore
 from distrain.data.remote.cache.settings import CacheSettings
 from distrain.data.remote.publish import publish
 from distrain.data.remote.shards import open_remote_split
+from distrain.data.samples.datasets import PackedDataset, PretrainDataset, gather
 from distrain.data.samples.feed import Feed, OrderedStream
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.order import Order
 from distrain.data.samples.packing import PackedIndex, plan_best_fit
 from distrain.data.samples.remote_stream import RemoteStream, coming_blocks, fetch_ahead, spans
-from distrain.data.samples.rows import PackedDataset, PretrainDataset, gather
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import open_split
 from tests.distrain.data.made_corpus import make_texts, write_split

@@ -1,4 +1,4 @@
-"""Layer 3: what one sample is, as rows of arrays, for pretraining and for fine-tuning."""
+"""Layer 3: from the index of a sample to its tokens, as rows of arrays; of text and of pairs."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
