@@ -1,5 +1,6 @@
 """Run a test body on several gloo ranks of this machine."""
 
+import faulthandler
 import multiprocessing
 import os
 import sys
@@ -30,7 +31,7 @@ def run_ranks(
     Raises:
         TimeoutError: A rank still ran after ``timeout_s`` seconds; all were killed.
     """
-    ranks = _start(folder, world_size, body, args)
+    ranks = _start(folder, world_size, body, args, timeout_s)
     deadline = time.monotonic() + timeout_s
     while not ranks.join(timeout=1):
         if time.monotonic() > deadline:
@@ -45,7 +46,7 @@ def exit_codes(
     Raises:
         TimeoutError: As of ``run_ranks``.
     """
-    ranks = _start(folder, world_size, body, args)
+    ranks = _start(folder, world_size, body, args, timeout_s)
     deadline = time.monotonic() + timeout_s
     for process in ranks.processes:
         process.join(max(0.0, deadline - time.monotonic()))
@@ -55,13 +56,17 @@ def exit_codes(
 
 
 def _start(
-    folder: Path, world_size: int, body: Callable[..., None], args: tuple[object, ...]
+    folder: Path,
+    world_size: int,
+    body: Callable[..., None],
+    args: tuple[object, ...],
+    timeout_s: float,
 ) -> ProcessContext:
     folder.mkdir(parents=True, exist_ok=True)
     store = f"file://{folder / f'store-{time.monotonic_ns()}'}"
     ranks: ProcessContext | None = start_processes(
         _rank_main,
-        (world_size, store, body, args),
+        (world_size, store, body, args, timeout_s),
         nprocs=world_size,
         join=False,
         start_method="forkserver",
@@ -78,8 +83,15 @@ def _kill(ranks: ProcessContext, timeout_s: float) -> str:
 
 
 def _rank_main(
-    rank: int, world_size: int, store: str, body: Callable[..., None], args: tuple[object, ...]
+    rank: int,
+    world_size: int,
+    store: str,
+    body: Callable[..., None],
+    args: tuple[object, ...],
+    timeout_s: float,
 ) -> None:
+    # Before they are killed: a hang that nobody can repeat still says where each rank was.
+    faulthandler.dump_traceback_later(0.9 * timeout_s)
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank),
