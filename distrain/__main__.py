@@ -17,13 +17,13 @@ from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe
 from distrain.errors import DistrainError, ExitCode, PreflightError
 from distrain.fault.parent import die_with_parent
 from distrain.monitor.logs import configure_logging
+from distrain.runs.command import as_typed
 from distrain.runs.durable import DISK_FULL
 from distrain.runs.failures import record_error, record_failure
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.lock import acquire
 from distrain.runs.phases import PHASES, WHOLE, Phase, Share
 from distrain.runs.records import StageState, append_event, read_json, utc_now, write_json
-from distrain.runs.typed_command import as_typed
 from distrain.stages import stage_body
 from distrain.stages.context import Outcome, StageContext, typed
 

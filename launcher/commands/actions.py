@@ -14,12 +14,11 @@ from distrain.config.launch import SiteConfig
 from distrain.config.reading.load import LoadedRecipe, load_recipe, read_resolved
 from distrain.config.recipe import Recipe
 from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError, SchedulerError
-from distrain.runs.command import command_again
+from distrain.runs.command import as_typed, command_again
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold, is_held
 from distrain.runs.products import check_sources
 from distrain.runs.records import append_event, is_done, read_state
-from distrain.runs.typed_command import as_typed
 from launcher.backends.interrupt import Interruptions, clear_wishes
 from launcher.backends.local import Surroundings, check_needs, run_stages
 from launcher.commands.reopen import reopen_damaged

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from distrain.errors import DistrainError, ExitCode, PreflightError
-from distrain.runs.typed_command import as_typed, remember_command
+from distrain.runs.command import as_typed, remember_command
 from launcher.commands.output import error_document
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from distrain.errors import DistrainError, ExitCode
+from distrain.runs.command import as_typed, typed_command
 from distrain.runs.records import json_text
-from distrain.runs.typed_command import as_typed, typed_command
 
 if TYPE_CHECKING:
     from distrain.runs.folder import RunFolder

@@ -1,9 +1,6 @@
-import json
-
 import pytest
 
 from distrain.errors import PreflightError
-from distrain.runs.command import command_again
 from distrain.runs.folder import RunFolder
 from distrain.runs.products import (
     Product,
@@ -88,26 +85,3 @@ def test_a_product_that_is_being_made_again_is_not_judged(run):
     write_sources(run.stage("sft"), {"pretrain": Product(20, "cd")})
     write_json(run.stage("pretrain").state, DONE | {"state": "stopped"})
     check_sources(run, "sft")
-
-
-@pytest.mark.parametrize(
-    ("typed", "again"),
-    [
-        (["run", "my recipe.yaml", "seed=7"], "run 'my recipe.yaml' seed=7 --from sft"),
-        (["run", "a.yaml", "--from", "x", "--only=y"], "run a.yaml --from sft"),
-        (["submit", "--only", "x", "a.yaml"], "submit a.yaml --from sft"),
-        (["resume", "try", "seed=7"], "resume try --from sft"),
-        (["resume"], "resume try --from sft"),
-        ([], "resume try --from sft"),
-    ],
-)
-def test_a_message_repeats_the_command_as_it_was_typed(run, typed, again):
-    write_json(run.environment, {"command": ["/bin/distrain", *typed]})
-    assert command_again(run, "--from", "sft") == f"distrain {again}"
-
-
-@pytest.mark.parametrize("content", [None, {}, {"command": 7}, []])
-def test_where_no_command_is_known_it_is_a_resume(run, content):
-    if content is not None:
-        run.environment.write_text(json.dumps(content))
-    assert command_again(run) == "distrain resume try"

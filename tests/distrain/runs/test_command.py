@@ -1,8 +1,11 @@
+import json
 import sys
 
 import pytest
 
-from distrain.runs.typed_command import COMMANDS, VARIABLE, as_typed, command_of
+from distrain.runs.command import COMMANDS, VARIABLE, as_typed, command_again, command_of
+from distrain.runs.folder import RunFolder
+from distrain.runs.records import write_json
 from launcher.commands.cli import app
 
 
@@ -56,3 +59,32 @@ def test_messages_name_what_was_typed(text, typed, monkeypatch):
 def test_the_commands_are_those_of_the_launcher():
     names = {command.name for command in app.registered_commands}
     assert names | {group.name for group in app.registered_groups} == set(COMMANDS)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder(tmp_path / "try")
+
+
+@pytest.mark.parametrize(
+    ("typed", "again"),
+    [
+        (["run", "my recipe.yaml", "seed=7"], "run 'my recipe.yaml' seed=7 --from sft"),
+        (["run", "a.yaml", "--from", "x", "--only=y"], "run a.yaml --from sft"),
+        (["submit", "--only", "x", "a.yaml"], "submit a.yaml --from sft"),
+        (["resume", "try", "seed=7"], "resume try --from sft"),
+        (["resume"], "resume try --from sft"),
+        ([], "resume try --from sft"),
+    ],
+)
+def test_a_message_repeats_the_command_as_it_was_typed(run, typed, again):
+    write_json(run.environment, {"command": ["/bin/distrain", *typed]})
+    assert command_again(run, "--from", "sft") == f"distrain {again}"
+
+
+@pytest.mark.parametrize("content", [None, {}, {"command": 7}, []])
+def test_where_no_command_is_known_it_is_a_resume(run, content):
+    if content is not None:
+        run.root.mkdir()
+        run.environment.write_text(json.dumps(content))
+    assert command_again(run) == "distrain resume try"
