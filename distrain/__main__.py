@@ -88,8 +88,10 @@ def allow_many_files() -> None:
 def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bool = False) -> int:
     """Run a stage on this rank; rank 0 keeps its state, events and result."""
     folder = run.stage(name)
-    context = StageContext(recipe, run, name, _next_attempt(folder), again)
-    lock = _begin(run, folder, context.attempt) if rank == 0 else None
+    # Rank 0 alone counts: another one may look before or after it has begun.
+    attempt = _next_attempt(folder) if rank == 0 else None
+    context = StageContext(recipe, run, name, attempt, again)
+    lock = None if attempt is None else _begin(run, folder, attempt)
     try:
         outcome = stage_body(recipe.stages[name].kind)(context)
     except DistrainError as error:
@@ -106,8 +108,8 @@ def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bo
         if is_alone and not isinstance(error, OSError | MemoryError):
             _record_permanent(context, _defect(run, name, error))
         raise
-    if rank == 0:
-        _end(run, folder, context.attempt, outcome)
+    if attempt is not None:
+        _end(run, folder, attempt, outcome)
     if recipe.stages[name].kind in DISTRIBUTED_KINDS:
         from distrain.parallel.process_group import finish
 
@@ -186,10 +188,12 @@ def _end(run: RunFolder, folder: StageFolder, attempt: int, outcome: Outcome) ->
 
 def _record_permanent(context: StageContext, error: DistrainError, *, phase: bool = False) -> None:
     """Write down an error that another attempt would meet again, so that nobody makes one."""
-    # A phase is no attempt of the stage: its own job tries once more, and says how it ended.
-    record = record_error if phase else record_failure
     try:
-        record(context.run, context.name, error, context.attempt)
+        if phase and context.attempt is not None:
+            # No attempt of the stage: its own job tries once more, and says how it ended.
+            record_error(context.run, context.name, error, context.attempt)
+        else:
+            record_failure(context.run, context.name, error, context.attempt)
     except OSError as reason:  # as on a full disk; what is raised next must not be lost
         log.warning("%s could not be written: %s", context.folder.error, reason)
 

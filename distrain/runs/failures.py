@@ -38,20 +38,22 @@ class Failure:
         return cls(str(record.get("time", "")), message.removesuffix(remedy).rstrip(), remedy)
 
 
-def record_failure(run: RunFolder, stage: str, error: DistrainError, attempt: int) -> None:
+def record_failure(
+    run: RunFolder, stage: str, error: DistrainError, attempt: int | None = None
+) -> None:
     """Put down that a stage failed for good: its error, an event and its state.
 
     Args:
         run: Folder of the run.
         stage: Name of the stage.
         error: Why, and what to do about it.
-        attempt: The one that ended so; the state's own counts where that attempt wrote it.
+        attempt: The one that ended so; ``None``: the one that the state names.
     """
-    record = record_error(run, stage, error, attempt)
     folder = run.stage(stage)
     before = read_state(folder)
-    if before is not None and before["state"] == "running":
-        attempt = before["attempt"]  # a rank that began later than rank 0 counts one more
+    if attempt is None:
+        attempt = before["attempt"] if before else 1
+    record = record_error(run, stage, error, attempt)
     state: StageState = {
         "state": "failed",
         "attempt": attempt,

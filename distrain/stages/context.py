@@ -20,13 +20,14 @@ class StageContext:
     """One stage of one run.
 
     Args:
-        attempt: Starts of this stage so far, this one included.
+        attempt: Starts of this stage so far, this one included; ``None`` on all ranks but 0, which
+            alone counts.
     """
 
     recipe: Recipe
     run: RunFolder
     name: str
-    attempt: int
+    attempt: int | None
     again: bool = False
     """Of ``evaluate``: use the test split knowingly once more."""
 

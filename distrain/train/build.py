@@ -46,7 +46,7 @@ class TrainTask:
         validation: Held-out samples by source, measured every ``eval.eval_steps``.
         spec: Makes layer 4 from device and precision.
         flops_per_token: Of forward and backward, for MFU.
-        attempt: For the records.
+        attempt: For the records, on rank 0; see ``StageContext``.
         reads: What else ``data.json`` says of what is read.
     """
 
@@ -59,7 +59,7 @@ class TrainTask:
     validation: Mapping[str, Dataset]
     spec: Callable[[torch.device, str], ModelSpec]
     flops_per_token: float
-    attempt: int
+    attempt: int | None
     reads: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -127,6 +127,7 @@ def build_monitor(
     """Layer 11: the records, on rank 0."""
     if host.rank != 0:
         return None
+    assert task.attempt is not None, "rank 0 counts"
     training = task.stage.training
     workload = Workload(
         max_steps=max_steps,

@@ -53,6 +53,19 @@ def test_an_error_that_would_repeat_is_in_the_state_with_its_remedy(refused):
     assert [event["event"] for event in read_records(run.events)] == ["started", "failed"]
 
 
+@pytest.mark.parametrize("state", ["running", "failed"])
+def test_a_rank_that_looks_late_records_its_failure_under_rank_0_s_attempt(refused, state):
+    recipe, run = refused
+    folder = run.stage("prepare")
+    write_json(folder.state, {"state": state, "attempt": 2, "step": 0, "requeue": False})
+    with pytest.raises(DataError):
+        run_stage(recipe, run, "prepare", 1)
+    left = read_state(folder)
+    assert left is not None
+    assert (left["state"], left["attempt"]) == ("failed", 2)
+    assert [event["attempt"] for event in read_records(run.events)] == [2]
+
+
 def test_a_phase_leaves_the_state_to_the_job_that_ends_the_stage(refused):
     recipe, run = refused
     with pytest.raises(DataError):
