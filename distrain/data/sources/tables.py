@@ -125,15 +125,14 @@ def read_csv(
     names: list[str] = []
     while True:
         name = f"{file.url}:{number}" if number >= 0 else file.url
+        is_broken = False
         try:
             row = next(rows, None)
         except OverflowError:
             yield Broken(name, "damaged")
             return
         except csv.Error:
-            row = []
-            if number >= 0:
-                yield Broken(name, "damaged")
+            row, is_broken = [], True
         if row is None:
             return
         # A record is complete: the limit holds for each, not for the file.
@@ -141,10 +140,12 @@ def read_csv(
         if number < 0:
             names = [item.encode("utf-8", "surrogateescape").decode() for item in row]
             check_columns(names, file.url, source)
+        elif is_broken:
+            yield Broken(name, "damaged")
         elif row:
             yield _from_csv(dict(zip(names, row, strict=False)), name, source)
         # Blank lines are no rows, and have no number.
-        number += bool(row) or number < 0
+        number += bool(row) or is_broken or number < 0
 
 
 def from_columns(

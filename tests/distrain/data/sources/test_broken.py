@@ -231,6 +231,12 @@ def test_csv_keeps_line_ends_in_quotes_and_names_bad_rows(tmp_path):
     assert found[-1].reason == "damaged"
 
 
+def test_a_csv_row_that_cannot_be_parsed_keeps_its_number(tmp_path):
+    found = read(tmp_path, "t.csv", b"text\nfirst\na\rb\n\nthird\n")
+    assert broken_of(found) == [Broken("t.csv:1", "damaged")]
+    assert [item.path.rpartition(":")[2] for item in found] == ["0", "1", "2"]
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.arrow", "a.feather"])
 @pytest.mark.parametrize("setting", ["text_field", "label_field"])
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path, name, setting):
