@@ -104,9 +104,7 @@ def retry(
         except remote_errors() as error:
             if not is_temporary(error):
                 raise
-            # The exponent is bounded too: a power beyond the range of floats raises.
-            longest = min(MAX_DELAY_S, config.first_delay_s * 2 ** min(attempt - 1, 32))
-            delay = uniform(0.0, longest)
+            delay = full_jitter_s(attempt, config.first_delay_s, uniform=uniform)
             spent = clock() - began
             # Given up at once where the delay alone would pass the deadline: to sleep first helps
             # nobody.
@@ -123,9 +121,16 @@ def retry(
         sleep(delay)
 
 
-def full_jitter_s(failures: int, first_delay_s: float, max_delay_s: float = MAX_DELAY_S) -> float:
+def full_jitter_s(
+    failures: int,
+    first_delay_s: float,
+    max_delay_s: float = MAX_DELAY_S,
+    *,
+    uniform: Callable[[float, float], float] = _jitter.uniform,
+) -> float:
     """Draw the delay after ``failures`` failures, from 1."""
-    return _jitter.uniform(0.0, min(max_delay_s, first_delay_s * 2.0 ** min(failures - 1, 32)))
+    # The exponent is bounded too: a power beyond the range of floats raises.
+    return uniform(0.0, min(max_delay_s, first_delay_s * 2.0 ** min(failures - 1, 32)))
 
 
 def describe(error: BaseException) -> str:

@@ -1,7 +1,13 @@
 import pytest
 
 from distrain.config.sources import RetriesConfig
-from distrain.data.sources.retries import MAX_DELAY_S, ShortBodyError, is_temporary, retry
+from distrain.data.sources.retries import (
+    MAX_DELAY_S,
+    ShortBodyError,
+    full_jitter_s,
+    is_temporary,
+    retry,
+)
 from distrain.errors import DataError
 
 
@@ -49,6 +55,11 @@ def client_error(status):
 
     answer = {"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(answer, "GetObject")
+
+
+def test_delays_double_up_to_the_longest_and_never_overflow():
+    found = [full_jitter_s(n, 0.5, 3.0, uniform=lambda low, high: high) for n in (1, 2, 3, 4, 5000)]
+    assert found == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
 def test_an_error_that_goes_away_is_survived_with_growing_delays():
