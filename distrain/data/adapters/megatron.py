@@ -60,11 +60,11 @@ def open_shard(path: Path, reading: Reading) -> ForeignShard:
     # A size that is no whole number of ids cannot be what the index says: ``_document_ends``
     # refuses it with both figures, so a kept entry must not be asked first.
     ends = None if rest else reading.ends.load(num_tokens, *key)
-    dropped = 0
     if ends is None:
-        found, dropped = _document_ends(index, path, dtype, sequences, documents)
+        found = _document_ends(index, path, dtype, sequences, documents)
         ends = reading.ends.store(found, *key)
-    return ForeignShard(path, dtype, ends, remarks=empty_remark(dropped))
+    # Counted from the header, because ends that were kept do not say what was left out of them.
+    return ForeignShard(path, dtype, ends, remarks=empty_remark(documents - 1 - len(ends)))
 
 
 def _read_header(index: Path, size: int) -> tuple[str, int, int]:
@@ -124,8 +124,8 @@ def _read_header(index: Path, size: int) -> tuple[str, int, int]:
 
 def _document_ends(
     index: Path, tokens: Path, dtype: str, sequences: int, documents: int
-) -> tuple[NDArray[np.uint64], int]:
-    """Check the index against the ids; return the ends without empty documents, and their number.
+) -> NDArray[np.uint64]:
+    """Check the index against the ids; return the ends without those of empty documents.
 
     Every sequence must begin where the one before ends, as all of Megatron's writers leave it:
     only then is the file one stream.
@@ -168,8 +168,8 @@ def _document_ends(
         )
     _check_limits(index, limits, sequences)
     # The limits are indices here, and known by now to lie in [0, sequences] and never to fall.
-    ends, dropped = check_ends(index, sequence_ends[limits[1:]].astype(np.uint64))
-    return ends.astype(np.uint64, copy=False), dropped
+    ends, _ = check_ends(index, sequence_ends[limits[1:]].astype(np.uint64))
+    return ends.astype(np.uint64, copy=False)
 
 
 def _check_limits(index: Path, limits: NDArray[np.integer], sequences: int) -> None:

@@ -51,6 +51,14 @@ def test_any_cut_into_sequences_reads_as_the_same_documents(tmp_path_factory, cu
     assert stream.shards[0].remarks == ((f"{dropped} empty documents left out",) if dropped else ())
 
 
+def test_empty_documents_are_told_also_when_the_ends_were_kept(tmp_path):
+    write_megatron(tmp_path / "a", [[1, 0], [], [2, 0], []])
+    cache = EndsCache(tmp_path / "kept")
+    first, again = (open_megatron(tmp_path / "a", ends=cache).shards[0] for _ in range(2))
+    assert list((tmp_path / "kept").iterdir())
+    assert first.remarks == again.remarks == ("2 empty documents left out",)
+
+
 def test_what_datatrove_writes_for_megatron_is_read(tmp_path):
     peer = import_module("datatrove.pipeline.tokens.megatron_tokenizer")
     documents = make_documents(20)
