@@ -253,20 +253,39 @@ def _find_id(raw: tokenizers.Tokenizer, control: str, folder: Path, key: str) ->
     if control in added:
         return added[control]
     for name in CONFIG_FILES:
-        try:
-            content: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue
+        content = _read_config(folder / name)
         token = content.get(key)
         if isinstance(token, dict):
             token = token.get("content")
-        token_id = raw.token_to_id(token) if token else content.get(f"{key}_id")
+        token_id: Any = content.get(f"{key}_id")
+        if isinstance(token, str) and token:
+            token_id = raw.token_to_id(token)
         # ``config.json`` may list several that end generation; documents are ended by the first.
         if isinstance(token_id, list):
-            token_id = token_id[0]
+            token_id = next(iter(token_id), None)
         if isinstance(token_id, int):
             return token_id
     return None
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """Read one of ``CONFIG_FILES``; empty where there is none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        content, reason = None, str(error)
+    else:
+        reason = f"a {type(content).__name__} in it"
+    if isinstance(content, dict):
+        return content
+    raise DataError(
+        str(file),
+        f"a file that cannot be read ({reason})",
+        "a JSON object, as save_pretrained writes it",
+        "Restore the file, or remove it if another one beside it names the end-of-text token.",
+    )
 
 
 def _piece_bytes(token: str) -> int:

@@ -190,6 +190,23 @@ def test_tokenizers_that_cannot_serve_are_refused_with_a_remedy(tmp_path):
         Tokenizer.load(tmp_path / "tokenizer.json")
 
 
+@pytest.mark.parametrize("name", ["tokenizer_config", "special_tokens_map", "config"])
+@pytest.mark.parametrize("content", ['{"eos_token": ', "[]", "\udcff", "[" * 100_000])
+def test_a_damaged_file_beside_a_tokenizer_is_named(tmp_path, name, content):
+    folder = foreign(tmp_path)
+    (folder / f"{name}.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(
+        DataError, match=rf"{name}\.json: found a file that cannot be read .*Restore"
+    ):
+        Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("files", [{"config": {"eos_token_id": []}}, {"config": {"eos_token": 1}}])
+def test_a_file_that_names_no_token_is_none_that_names_one(tmp_path, files):
+    with pytest.raises(DataError, match="without an end-of-text token"):
+        Tokenizer.load(foreign(tmp_path, **files))
+
+
 def test_ids_that_change_from_run_to_run_are_refused(tmp_path):
     content = json.loads(train_tokenizer(make_texts(50), vocab_size=300, min_frequency=2))
     content["model"]["dropout"] = 0.1
