@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +18,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from distrain.data.shards.batches import PendingDocuments, check_lengths, end_documents
 from distrain.data.shards.digests import BLOCK_BYTES, record_of
 from distrain.data.shards.files import Columns, HashingFile
 from distrain.data.shards.inputs import RecordedRange, read_inputs
@@ -39,7 +40,6 @@ from distrain.runs.durable import sync
 UINT16_IDS = 1 << 16
 PENDING_TOKENS = 1 << 20
 """Tokens of single documents that are gathered before they are written."""
-RESERVED_COLUMNS = {"bin", "idx", "blocks", "paths"}
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,6 @@ class DataOrigin:
     corpus: str
     encoder: str = f"tokenizers {tokenizers.__version__}"
     settings: str = ""
-
-
-@dataclass
-class _Pending:
-    """Documents added one by one, until they make a batch."""
-
-    ids: list[NDArray[np.int64]] = field(default_factory=list)
-    tokens: int = 0
-    text_bytes: int = 0
-    names: list[str] = field(default_factory=list)
 
 
 class ShardWriter:
@@ -103,7 +93,7 @@ class ShardWriter:
         # By the vocabulary, not by the ids that occur: shards of one tokenizer have one type.
         dtype = np.dtype("<u2" if vocab_size <= UINT16_IDS else "<u4")
         self._sequence = ShardSequence(self._folder, dtype, shard_tokens, block_bytes)
-        self._pending = _Pending()
+        self._pending = PendingDocuments()
         self._inputs: list[RecordedRange] = []
         self._pairs = HashingFile(self._folder / PAIRS, block_bytes) if has_pairs else None
         self._num_pairs = 0
@@ -132,11 +122,7 @@ class ShardWriter:
     def add(self, ids: Sequence[int], text_bytes: int, name: str | None = None) -> None:
         """Append one document; the token that ends it is added here."""
         pending = self._pending
-        pending.ids.append(np.array(ids, np.int64))
-        pending.tokens += len(ids)
-        pending.text_bytes += text_bytes
-        if name is not None:
-            pending.names.append(name)
+        pending.add(ids, text_bytes, name)
         self._count_in_range(1)
         if pending.tokens >= PENDING_TOKENS:
             self._write_pending()
@@ -251,11 +237,10 @@ class ShardWriter:
             self._inputs[-1] = replace(last, documents=last.documents + count)
 
     def _write_pending(self) -> None:
-        pending, self._pending = self._pending, _Pending()
+        pending, self._pending = self._pending, PendingDocuments()
         if pending.ids:
-            ends = np.cumsum([len(ids) for ids in pending.ids])
             names = pending.names or None
-            self._write(np.concatenate(pending.ids), ends, pending.text_bytes, names, None)
+            self._write(*pending.joined(), pending.text_bytes, names, None)
 
     def _write(
         self,
@@ -268,7 +253,7 @@ class ShardWriter:
         if not len(ends):
             return
         columns = columns or {}
-        _check_lengths(ids, ends, names, columns)
+        check_lengths(ids, ends, names, columns)
         # Shows ids that are none without a pass of its own, before anything is written.
         counts = np.bincount(ids, minlength=len(self._counts))
         if len(counts) > len(self._counts):
@@ -286,13 +271,7 @@ class ShardWriter:
         counts[eos_id] += len(ends)
         self._counts += counts
         self._text_bytes += text_bytes
-        # Each document is moved by the end tokens of those before it, and longer by its own.
-        ends_with_eos = ends.astype(np.int64) + np.arange(1, len(ends) + 1)
-        tokens = np.empty(len(ids) + len(ends), self._sequence.dtype)
-        is_text = np.ones(len(tokens), np.bool_)
-        is_text[ends_with_eos - 1] = False
-        tokens[is_text] = ids
-        tokens[ends_with_eos - 1] = eos_id
+        tokens, ends_with_eos = end_documents(ids, ends, eos_id, self._sequence.dtype)
         self._sequence.append(tokens, ends_with_eos, names or (), columns)
 
     def _open_part(self, finished: Path, *, verify: bool) -> Manifest:
@@ -350,20 +329,3 @@ def _kind_of(manifest: Manifest) -> dict[str, str | int]:
         "settings": manifest.settings,
         "block_bytes": manifest.block_bytes,
     }
-
-
-def _check_lengths(
-    ids: NDArray[np.integer],
-    ends: NDArray[np.integer],
-    names: Sequence[str] | None,
-    columns: Columns,
-) -> None:
-    if ends[-1] != len(ids) or ends[0] < 0 or (ends[1:] < ends[:-1]).any():
-        raise ValueError(f"documents that end at {ends[-1]} of {len(ids)} tokens, or overlap")
-    lengths = {"names": len(names)} if names is not None else {}
-    lengths |= {name: len(values) for name, values in columns.items()}
-    for name, length in lengths.items():
-        if length != len(ends):
-            raise ValueError(f"{length} {name} for {len(ends)} documents")
-        if name in RESERVED_COLUMNS or not name.isidentifier():
-            raise ValueError(f"a column named {name!r}; expected a new identifier")
