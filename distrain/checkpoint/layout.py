@@ -76,8 +76,13 @@ def free_name(folder: Path, step: int) -> Name:
     return Name(step, max(copies) + 1 if copies else 0)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a crash left unfinished. Only the one writer of ``folder`` may call this."""
-    for prefix in (_SAVING, _DELETING):
-        for path in folder.glob(f"{prefix}*"):
-            durable.remove(path)
+def remove_leftovers(folder: Path) -> int:
+    """Remove what a crash left unfinished. Only the one writer of ``folder`` may call this.
+
+    Returns:
+        How many there were.
+    """
+    leftovers = [path for prefix in (_SAVING, _DELETING) for path in folder.glob(f"{prefix}*")]
+    for path in leftovers:
+        durable.remove(path)
+    return len(leftovers)

@@ -28,17 +28,17 @@ def retire(folder: Path, good: Collection[Name], keep_last: int) -> int:
     return removed
 
 
-def make_room(folder: Path, good: Collection[Name]) -> int:
+def make_room(folder: Path, good: Collection[Name]) -> bool:
     """Delete all that a run can do without: leftovers, and all but the newest good checkpoint.
 
     Returns:
-        How many checkpoints were deleted.
+        Whether there was any of it.
     """
-    remove_leftovers(folder)
+    leftovers = remove_leftovers(folder)
     removed = retire(folder, good, keep_last=1)
     if removed:
         logger.warning("no room for a checkpoint: %d older ones were deleted", removed)
-    return removed
+    return removed + leftovers > 0
 
 
 def remove(folder: Path, name: Name) -> None:
