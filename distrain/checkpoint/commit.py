@@ -141,7 +141,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         if not stat.S_ISREG(path.stat().st_mode):
             raise DamagedError(f"{path.name} is not a file")
         value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # or the checkpoint itself is no folder
         raise DamagedError(f"{path.name} is missing") from None
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path.name} cannot be read: {error}") from error

@@ -85,6 +85,14 @@ def test_a_link_that_leads_nowhere_is_a_damaged_checkpoint(stage, tmp_path):
     assert recorder.events[0][1]["reason"] == "commit.json is missing"
 
 
+def test_a_link_to_a_file_is_a_damaged_checkpoint(stage, tmp_path):
+    shutil.rmtree(tmp_path / "elsewhere" / "step_000200")
+    (tmp_path / "elsewhere" / "step_000200").write_text("moved to the archive")
+    recorder = Recorder()
+    assert restored(stage, recorder)[1] == (100, {"step": 100})
+    assert recorder.kinds == ["quarantined"]
+
+
 def test_a_link_that_was_to_be_removed_when_the_run_was_killed_blocks_nothing(stage):
     name = committed(stage / "checkpoints")[0]
     hidden = name.hidden_for_deleting()
