@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distrain.checkpoint.commit import Content
-from distrain.checkpoint.dcp import read_full
-from distrain.parallel.global_tensor import Box, GlobalTensor, State, whole
+from distrain.checkpoint.dcp import read_whole
+from distrain.parallel.global_tensor import Box, GlobalTensor, State
 
 PRODUCT_PREFIXES = ("model/", "buffer/")
 """Entries that a later stage is built from; all others serve this stage alone."""
@@ -55,10 +55,12 @@ def join(parts: Iterable[Sums]) -> Content:
     return Content(f"{product:016x}", f"{rest:016x}")
 
 
-def content_of_files(checkpoint: Path) -> Content:
-    """Read a whole checkpoint in this process alone, for one that was committed without this."""
-    state = {name: whole(tensor, writes=True) for name, tensor in read_full(checkpoint, "").items()}
-    return join([sum_hashes(state)])
+def product_of_files(checkpoint: Path) -> str:
+    """Return ``Content.product`` of a checkpoint that was committed without; reads its files.
+
+    In this process alone. What serves the stage alone, twice as large, is not read.
+    """
+    return join([sum_hashes(read_whole(checkpoint, PRODUCT_PREFIXES))]).product
 
 
 class _Hasher:

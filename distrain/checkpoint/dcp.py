@@ -131,21 +131,27 @@ def read_full(folder: Path, prefix: str = "model/") -> dict[str, Tensor]:
     Raises:
         CheckpointError: There is none, one is incomplete, or the files cannot be read.
     """
+    state = read_whole(folder, (prefix,))
+    return {name.removeprefix(prefix): entry.boxes[0].tensor for name, entry in state.items()}
+
+
+def read_whole(folder: Path, prefixes: tuple[str, ...]) -> State:
+    """Read the entries whose name begins with one of ``prefixes``; otherwise as ``read_full``."""
     saved = read_metadata(folder).state_dict_metadata
     state: State = {}
     for name, entry in saved.items():
-        if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata):
+        if name.startswith(prefixes) and isinstance(entry, TensorStorageMetadata):
             tensor = torch.empty(tuple(entry.size), dtype=entry.properties.dtype)
-            state[name] = whole(tensor, writes=False)
+            state[name] = whole(tensor, writes=True)
     if not state:
         raise CheckpointError(
             str(folder),
-            f"no entry named {prefix}...",
+            f"no entry named {' or '.join(prefixes)}...",
             f"one of {', '.join(sorted({name.split('/')[0] + '/' for name in saved}))}",
             "Choose a checkpoint that holds what is asked for.",
         )
     load_entries(folder, state, None, partial=True)
-    return {name.removeprefix(prefix): entry.boxes[0].tensor for name, entry in state.items()}
+    return state
 
 
 def read_metadata(folder: Path) -> Metadata:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distrain.checkpoint.agreement import agree, on_first
 from distrain.checkpoint.commit import read_commit, verify
-from distrain.checkpoint.content import content_of_files
+from distrain.checkpoint.content import product_of_files
 from distrain.checkpoint.layout import committed
 from distrain.errors import NotFoundError, PreflightError
 from distrain.parallel.collectives import HostGroup
@@ -39,8 +39,9 @@ class FoundProduct:
         """Return it with the digest of its content, read anew where nobody has taken it."""
         if self.named.digest is not None:
             return self.named
-        content = read_commit(self.checkpoint).content or content_of_files(self.checkpoint)
-        return Product(self.named.step, content.product)
+        content = read_commit(self.checkpoint).content
+        digest = product_of_files(self.checkpoint) if content is None else content.product
+        return Product(self.named.step, digest)
 
 
 def build_on(context: StageContext, host: HostGroup) -> Sources:
