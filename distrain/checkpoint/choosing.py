@@ -29,7 +29,11 @@ def newest_good(folder: Path) -> Path | None:
 
 
 def choose_newest_good(
-    folder: Path, quarantine: Path, host: HostGroup, on_quarantined: Callable[[Name, str], None]
+    folder: Path,
+    quarantine: Path,
+    host: HostGroup,
+    on_quarantined: Callable[[Name, str], None],
+    judge: Callable[[Path], str | None],
 ) -> Name | None:
     """Find the newest whole checkpoint; move damaged ones to ``quarantine``. Collective.
 
@@ -40,11 +44,14 @@ def choose_newest_good(
         quarantine: Where damaged ones go, for somebody to look at.
         host: The ranks that read together.
         on_quarantined: Called on every rank with what was moved and why.
+        judge: Says on rank 0 of one whose bytes are whole why it will not do all the same.
     """
     for name in reversed(on_first(host, lambda: _tidy(folder))):
         path = folder / str(name)
         reasons = agree(host, partial(verify, path, part=host.rank, num_parts=host.world_size))
         reason = next((reason for reason in reasons if reason is not None), None)
+        if reason is None:
+            reason = on_first(host, partial(judge, path))
         if reason is None:
             return name
         on_first(host, partial(put_aside, path, quarantine))

@@ -39,6 +39,15 @@ LINGER_S = 2.0
 """By which other ranks outlast rank 0 at a deadline."""
 
 
+FindFault = Callable[[int, Mapping[str, Any]], str | None]
+"""(step, extra) -> what is wrong with it, in words."""
+
+
+def no_fault(step: int, extra: Mapping[str, Any]) -> None:
+    """Accept whatever was saved."""
+    del step, extra
+
+
 @dataclass
 class _Save:
     """One save, from the call to its outcome."""
@@ -166,10 +175,17 @@ class CheckpointManager:
         if self._in_flight is not None:
             self._settle(self._in_flight)
 
-    def restore(self, state: State) -> tuple[int, dict[str, Any]] | None:
+    def restore(
+        self, state: State, find_fault: FindFault = no_fault
+    ) -> tuple[int, dict[str, Any]] | None:
         """Fill ``state`` from the newest whole checkpoint. Collective.
 
         Leftovers of a crash are removed, damaged checkpoints are moved to the quarantine.
+
+        Args:
+            state: This rank's part, written in place.
+            find_fault: Says what is wrong with the ``extra`` of a step, if it is not what was
+                saved; that checkpoint counts as damaged.
 
         Returns:
             The step and what was saved with it as ``extra``; ``None`` when there is none.
@@ -183,7 +199,11 @@ class CheckpointManager:
             self._staging.prepare(state)
         try:
             name = choose_newest_good(
-                self._folder, self._quarantine, self._host, self._report_quarantined
+                self._folder,
+                self._quarantine,
+                self._host,
+                self._report_quarantined,
+                judge=lambda path: find_fault(read_commit(path).step, read_extra(path)),
             )
             if name is None:
                 return None

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -10,9 +11,9 @@ from distrain.checkpoint.commit import Content
 from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.training import TrainingConfig
+from distrain.data.samples.held_out import Choice
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.schedule import Schedule
-from distrain.errors import CheckpointError
 from distrain.evaluation.validation import SummedLoss, Validation
 from distrain.fault.wishes import Wishes
 from distrain.monitor.monitor import Monitor
@@ -59,22 +60,15 @@ class Run:
         """Go back to the newest good checkpoint, or begin at step 0. Collective.
 
         Raises:
-            CheckpointError: It contradicts itself.
+            CheckpointError: It is that of another model, or cannot be read here.
             DataError: The data are not those that it was made with, or will not last.
         """
-        restored = self.checkpoints.restore(self.engine.state())
+        restored = self.checkpoints.restore(self.engine.state(), find_fault)
         if restored is None:
             progress = Progress()
         else:
             step, extra = restored
             progress = Progress.from_json(extra["progress"])
-            if progress.step != step:
-                raise CheckpointError(
-                    f"checkpoint of step {step}",
-                    f"progress of step {progress.step} inside it",
-                    "the same step",
-                    "Remove this checkpoint; the one before it will be used.",
-                )
             self.engine.loaded(extra["optimizer_steps"])
             self.loader.feed.restore(extra["data"], step)
             self.validation.held_out.restore(extra.get("validation"))
@@ -146,3 +140,21 @@ class Run:
             "data": self.loader.feed.state(),
             "validation": self.validation.held_out.choice.to_json(),
         }
+
+
+def find_fault(step: int, extra: Mapping[str, Any]) -> str | None:
+    """Say why ``extra`` is not what a run saves with a step; ``None`` if it is."""
+    try:
+        progress = Progress.from_json(extra["progress"])
+        Schedule.from_json(extra["data"]["schedule"])
+        dict(extra["data"]["sources"])
+        if "validation" in extra:  # not in those of older versions
+            Choice.from_json(extra["validation"])
+        counts = [*extra["progress"].values(), *extra["optimizer_steps"].values()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"what was saved besides tensors cannot be understood: {error!r}"
+    if not all(count is None or isinstance(count, int | float) for count in counts):
+        return "what was saved besides tensors counts with something else than numbers"
+    if progress.step != step:
+        return f"it holds the progress of step {progress.step}"
+    return None

@@ -1,0 +1,84 @@
+"""What was saved besides tensors is looked at before a run goes on from it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distrain.checkpoint.commit import digest_file, read_commit, write_commit
+from distrain.train.loop import train
+from distrain.train.run import find_fault
+from tests.distrain.train.synthetic import make_run, make_stage
+from tests.distrain.train.test_resume import close
+from tests.ranks import run_ranks
+from tests.tiny import events
+
+Extra = dict[str, Any]
+
+
+def without_validation(extra: Extra) -> None:
+    """As older versions saved it."""
+    extra.pop("validation", None)
+
+
+CHANGES: dict[str, Callable[[Extra], object]] = {
+    "nothing of it": lambda extra: extra.clear(),
+    "another step": lambda extra: extra["progress"].update(step=3),
+    "a word for a count": lambda extra: extra["progress"].update(tokens_seen="many"),
+    "a count that there is not": lambda extra: extra["progress"].update(worth=3),
+    "a list for a mapping": lambda extra: extra.update(optimizer_steps=[4]),
+    "no schedule": lambda extra: extra["data"].pop("schedule"),
+    "segments of another form": lambda extra: extra["data"].update(schedule=[{"first": 0}]),
+    "a choice of another form": lambda extra: extra.update(validation=[]),
+}
+
+
+def commit_again(checkpoint: Path, how: Callable[[Extra], object]) -> None:
+    """Change the record, and commit it as if it had been saved so."""
+    path = checkpoint / "extra.json"
+    extra = json.loads(path.read_text())
+    how(extra)
+    path.write_text(json.dumps(extra))
+    commit = read_commit(checkpoint)
+    (checkpoint / "commit.json").unlink()
+    files = {**commit.files, path.name: digest_file(path)}
+    write_commit(checkpoint, replace(commit, files=files))
+
+
+def go_on_from_another_record(folder: Path) -> None:
+    stage = make_stage("single", precision="fp32", max_steps=4, checkpoint={"save_steps": 2})
+    run = make_run(folder, stage)
+    train(run)
+    close(run)
+    last = folder / "pretrain/checkpoints/step_000004"
+    (folder / "saved.json").write_bytes((last / "extra.json").read_bytes())
+    for change, step in ((without_validation, 4), (dict.clear, 2)):
+        commit_again(last, change)
+        run = make_run(folder, stage)
+        assert run.restore().step == step
+        close(run)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("restore")
+    run_ranks(folder / "ranks", 1, go_on_from_another_record, folder)
+    return folder
+
+
+def test_a_record_that_no_run_has_saved_is_put_aside_and_the_one_before_used(folder):
+    (event,) = events(folder, "quarantined")
+    assert event["checkpoint"] == "step_000004"
+    reason = str(event["reason"])
+    assert reason.startswith("what was saved besides tensors cannot be understood: KeyError")
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whatever_is_wrong_with_it_is_found(folder, change):
+    saved = json.loads((folder / "saved.json").read_text())
+    assert find_fault(4, saved) is None
+    change(saved)
+    assert find_fault(4, saved) is not None
