@@ -10,6 +10,7 @@ from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.reading.load import LoadedRecipe, load_recipe, load_site
 from distrain.config.recipe import Recipe
 from distrain.runs.folder import RunFolder
+from distrain.runs.records import done_stages
 from launcher.environment import gpu_names
 from launcher.inputs.checks import check_inputs
 from launcher.plan import (
@@ -22,6 +23,7 @@ from launcher.plan import (
 )
 from launcher.preflight import missing_paths
 from launcher.resources import find_recipe
+from launcher.run_files import as_in_folder, run_of
 
 SITE_VARIABLE = "DISTRAIN_SITE"
 
@@ -34,6 +36,24 @@ def load(target: str, overrides: Sequence[str]) -> LoadedRecipe:
         RecipeErrors: All mistakes of the recipe; or, where it has none, of what its files say.
     """
     return check_inputs(load_recipe(find_recipe(target), overrides))
+
+
+def load_to_start(target: str, overrides: Sequence[str]) -> LoadedRecipe:
+    """As ``load``, without the files of stages that the run of that name has done.
+
+    The files may have moved since: the same command must go on, or say that all is done.
+    """
+    loaded = load_recipe(find_recipe(target), overrides)
+    return _check_what_is_left(loaded, run_of(loaded.recipe))
+
+
+def load_to_resume(run: RunFolder, overrides: Sequence[str]) -> LoadedRecipe:
+    """As ``load_to_start``, from the resolved recipe of a run."""
+    return _check_what_is_left(as_in_folder(run, load_recipe(run.resolved, overrides)), run)
+
+
+def _check_what_is_left(loaded: LoadedRecipe, run: RunFolder) -> LoadedRecipe:
+    return check_inputs(loaded, done=done_stages(run, loaded.recipe.stages))
 
 
 def unseen_files(recipe: Recipe) -> list[str]:

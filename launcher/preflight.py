@@ -4,7 +4,7 @@ import glob
 import importlib.util
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
@@ -19,7 +19,7 @@ from distrain.config.sources import (
 from distrain.config.token_sources import TokenSource, is_url
 from distrain.errors import DistrainError, PreflightError
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import is_done
+from distrain.runs.records import done_stages, is_done
 from launcher.environment import available_cpus, gpu_names
 from launcher.estimate import kept_checkpoint_bytes
 from launcher.plan import Plan
@@ -70,8 +70,7 @@ def check_machine(plan: Plan) -> list[str]:
     recipe = plan.recipe
     problems = [
         *missing_modules(recipe),
-        *missing_paths(recipe),
-        *own_folder_as_source(recipe, plan.run.root),
+        *_unfit_paths(recipe, plan.run),
         *missing_space(recipe, plan.run.root),
         *missing_gpus(plan),
     ]
@@ -86,9 +85,16 @@ def check_submission(recipe: Recipe, root: Path) -> None:
     Raises:
         UnfitMachineError: What is missing, each with its remedy.
     """
-    problems = [*missing_paths(recipe), *missing_space(recipe, root)]
+    problems = [*_unfit_paths(recipe, RunFolder(root)), *missing_space(recipe, root)]
     if problems:
         raise UnfitMachineError(tuple(problems))
+
+
+def _unfit_paths(recipe: Recipe, run: RunFolder) -> Iterator[PreflightError]:
+    """Yield what is wrong with the paths that stages still to run will read."""
+    done = done_stages(run, recipe.stages)
+    yield from missing_paths(recipe, done)
+    yield from own_folder_as_source(recipe, run.root, done)
 
 
 def missing_modules(
@@ -108,9 +114,9 @@ def missing_modules(
         )
 
 
-def missing_paths(recipe: Recipe) -> Iterator[PreflightError]:
-    """Yield an error for each file or folder of the recipe that does not exist."""
-    for setting, pattern, kind in _paths(recipe):
+def missing_paths(recipe: Recipe, done: Collection[str] = ()) -> Iterator[PreflightError]:
+    """Yield an error for each file or folder that does not exist, but those of ``done`` stages."""
+    for setting, pattern, kind in _paths(recipe, done):
         if not _exists(pattern, kind):
             where = Path(pattern).expanduser()
             yield PreflightError(
@@ -121,9 +127,11 @@ def missing_paths(recipe: Recipe) -> Iterator[PreflightError]:
             )
 
 
-def own_folder_as_source(recipe: Recipe, root: Path) -> Iterator[PreflightError]:
+def own_folder_as_source(
+    recipe: Recipe, root: Path, done: Collection[str] = ()
+) -> Iterator[PreflightError]:
     """Yield an error for each source folder that would take the run's own files as documents."""
-    for setting, pattern, kind in _paths(recipe):
+    for setting, pattern, kind in _paths(recipe, done):
         if kind == "glob" and root.is_relative_to(Path(pattern).expanduser().absolute()):
             yield PreflightError(
                 setting,
@@ -157,6 +165,8 @@ def missing_gpus(plan: Plan) -> Iterator[PreflightError]:
     for stage in plan.stages:
         section = plan.recipe.stages[stage.name]
         if not isinstance(section, TrainStage) or section.training.device != "cuda":
+            continue
+        if is_done(plan.run, stage.name):
             continue
         gpus = len(gpu_names()) if gpus < 0 else gpus
         if stage.processes_per_node > gpus:
@@ -208,8 +218,10 @@ def _modules_of_source(source: Source) -> Iterator[tuple[str, str]]:
             yield "remote", module
 
 
-def _paths(recipe: Recipe) -> Iterable[tuple[str, str, str]]:
+def _paths(recipe: Recipe, done: Collection[str]) -> Iterator[tuple[str, str, str]]:
     for name, stage in recipe.stages.items():
+        if name in done:
+            continue
         if isinstance(stage, PrepareStage):
             for setting, source in stage.data.settings_of_sources.items():
                 yield from _paths_of_source(f"{name}.{setting}", source)

@@ -1,7 +1,7 @@
 """A run that goes on with an edited recipe: what changed, and what was already built on."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from distrain.config.recipe import Recipe
 from distrain.errors import PreflightError
 from distrain.runs.folder import STEP_PREFIX, RunFolder
 from distrain.runs.lock import is_held
-from distrain.runs.records import read_json
+from distrain.runs.records import done_stages, read_json
 from launcher.text import plural
 
 SHOWN_CHANGES = 5
@@ -66,7 +66,7 @@ def refuse_built_on(run: RunFolder, old: Recipe, new: Recipe) -> list[Change]:
     """
     changes = compare_recipes(old, new)
     names = dict.fromkeys([*old.stages, *new.stages])
-    done = {name for name in names if _is_done(run, name)}
+    done = done_stages(run, names)
     begun = {name for name in names if name in done or _has_begun(run, name)}
     built_on = [
         (change, by)
@@ -100,11 +100,6 @@ def _refusal(run: RunFolder, built_on: list[tuple[Change, str]]) -> PreflightErr
     )
 
 
-def _is_done(run: RunFolder, name: str) -> bool:
-    state = read_json(run.stage(name).state)
-    return state is not None and state["state"] == "done"
-
-
 def _has_begun(run: RunFolder, name: str) -> bool:
     """Tell whether a stage has made anything that a change of its data would contradict.
 
@@ -118,7 +113,7 @@ def _has_begun(run: RunFolder, name: str) -> bool:
     return has_steps or any(folder.checkpoints.glob(f"{STEP_PREFIX}*")) or is_held(folder.lock)
 
 
-def _built_on_by(key: str, begun: set[str], done: set[str], run: RunFolder) -> str:
+def _built_on_by(key: str, begun: Collection[str], done: Collection[str], run: RunFolder) -> str:
     """Say which stage has built on a value, and how far it is; empty: none has."""
     stage, _, rest = key.partition(".")
     if stage == "name":
@@ -133,18 +128,18 @@ def _built_on_by(key: str, begun: set[str], done: set[str], run: RunFolder) -> s
     return _has_built(stage, done) if stage in begun and is_fixed else ""
 
 
-def _has_built(stage: str, done: set[str]) -> str:
+def _has_built(stage: str, done: Collection[str]) -> str:
     return f"stage {stage} has built on ({'done' if stage in done else 'begun'})"
 
 
-def _is_scheduled(key: str, recipe: Recipe, done: set[str]) -> bool:
+def _is_scheduled(key: str, recipe: Recipe, done: Collection[str]) -> bool:
     stage, _, rest = key.partition(".")
     if stage in done or stage not in recipe.stages or recipe.stages[stage].kind != "pretrain":
         return False
     return any(rest == known or rest.startswith(f"{known}.") for known in SCHEDULED_KEYS)
 
 
-def _check_length(run: RunFolder, recipe: Recipe, change: Change, started: set[str]) -> None:
+def _check_length(run: RunFolder, recipe: Recipe, change: Change, begun: Collection[str]) -> None:
     """Refuse another batch size where the number of steps follows from it.
 
     Counted in steps of the new size from the first one on, the stage would end where nobody means
@@ -154,7 +149,7 @@ def _check_length(run: RunFolder, recipe: Recipe, change: Change, started: set[s
         PreflightError: It is so; says how many steps are left.
     """
     name, _, key = change.key.partition(".")
-    if name not in started or key != "training.global_batch_size":
+    if name not in begun or key != "training.global_batch_size":
         return
     training = recipe.stages[name].training  # type: ignore[union-attr]
     if training.max_steps is not None:

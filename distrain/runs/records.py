@@ -6,7 +6,7 @@ Field names of ``metrics.jsonl`` are those that W&B and the report show.
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
@@ -209,3 +209,8 @@ def is_done(run: RunFolder, stage: str) -> bool:
     """Tell whether the stage's own record says that it is done."""
     state = read_state(run.stage(stage))
     return state is not None and state["state"] == "done"
+
+
+def done_stages(run: RunFolder, names: Iterable[str]) -> frozenset[str]:
+    """Return those of the stages ``names`` that are done, and so read their input no more."""
+    return frozenset(name for name in names if is_done(run, name))

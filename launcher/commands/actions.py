@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrain.config.launch import SiteConfig
-from distrain.config.reading.load import LoadedRecipe, load_recipe, read_resolved
+from distrain.config.reading.load import LoadedRecipe, read_resolved
 from distrain.config.recipe import Recipe
 from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError, SchedulerError
 from distrain.runs.command import as_typed, command_again
@@ -22,13 +22,11 @@ from distrain.runs.records import append_event, is_done, read_state
 from launcher.backends.interrupt import Interruptions, clear_wishes
 from launcher.backends.local import Surroundings, check_needs, run_stages
 from launcher.commands.reopen import reopen_damaged
-from launcher.inputs.checks import check_inputs
 from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe, site_of
 from launcher.preflight import check_machine, check_submission, missing_modules
 from launcher.run_changes import Change
 from launcher.run_files import (
-    as_in_folder,
     change_run,
     find_run,
     make_folder,
@@ -101,16 +99,13 @@ def submit_recipe(
 
 
 def resume_run(
-    target: str | None, overrides: Sequence[str], selection: Selection
-) -> tuple[RunFolder, "ExitCode | list[SubmittedJob]"]:
+    run: RunFolder, loaded: LoadedRecipe, selection: Selection
+) -> "ExitCode | list[SubmittedJob]":
     """Go on with a run from its last good checkpoint, with new values where that is possible.
 
     Returns:
-        The run, and how it ended here, or what was queued.
+        How it ended here, or what was queued.
     """
-    run = find_run(target)
-    loaded = as_in_folder(run, load_recipe(run.resolved, overrides))
-    check_inputs(loaded, done=_done_stages(run, loaded.recipe))
     plan = plan_recipe(loaded.recipe, run)
     is_queued = loaded.recipe.launch.backend == "slurm"
     if is_queued:
@@ -121,9 +116,9 @@ def resume_run(
     with hold(run.lock, run.root.name):
         _say_changes(change_run(run, loaded.recipe))
         if is_queued:
-            return run, _queue(plan, selection)
+            return _queue(plan, selection)
         say(f"run {run.root.name} in {run.root}: goes on")
-        return run, _start(plan, selection)
+        return _start(plan, selection)
 
 
 def run_kind(
@@ -197,12 +192,6 @@ def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]
         ended = not is_held(run.lock) and not _running(run, recipe)
     steps = {name: _committed_step(run, name) for name in running}
     return run, Stopped(True, ended, time.monotonic() - started, steps)
-
-
-def _done_stages(run: RunFolder, recipe: Recipe) -> set[str]:
-    """Return the stages of a run that will not run again."""
-    states = {name: read_state(run.stage(name)) for name in recipe.stages}
-    return {name for name, state in states.items() if state and state["state"] == "done"}
 
 
 def running_stages(run: RunFolder) -> dict[str, int]:

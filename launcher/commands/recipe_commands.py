@@ -1,14 +1,17 @@
 """Commands that look at a recipe and start nothing: recipes, schema, validate, plan."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from launcher.commands.arguments import JsonOption, OverridesArgument, RecipeArgument
 from launcher.commands.output import Shown, show
+
+if TYPE_CHECKING:
+    from distrain.config.reading.load import LoadedRecipe
+    from distrain.runs.folder import RunFolder
 
 
 def recipes(
@@ -74,19 +77,21 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what would run, and the exact commands."""
-    show_plan("plan", recipe, overrides or (), script=script, as_json=as_json)
+    from launcher import planning
+    from launcher.run_files import run_of
+
+    loaded = planning.load(recipe, overrides or ())
+    show_plan("plan", loaded, run_of(loaded.recipe), script=script, as_json=as_json)
 
 
 def show_plan(
-    command: str, recipe: str, overrides: Sequence[str], *, script: bool, as_json: bool
+    command: str, loaded: "LoadedRecipe", run: "RunFolder", *, script: bool, as_json: bool
 ) -> None:
     """Show what a recipe would start; what ``--dry-run`` of the commands that act does."""
     from launcher import planning
     from launcher.commands.plan_text import plan_json, plan_text
-    from launcher.run_files import run_of
 
-    loaded = planning.load(recipe, overrides)
-    planned = planning.plan_recipe(loaded.recipe, run_of(loaded.recipe))
+    planned = planning.plan_recipe(loaded.recipe, run)
     result, text = plan_json(loaded, planned), plan_text(loaded, planned)
     if script:
         result["script"] = planning.script_text(planned)

@@ -35,12 +35,13 @@ def run(
     """Run a recipe on this machine, or go on with it."""
     from launcher import planning
     from launcher.commands import actions
+    from launcher.run_files import run_of
 
+    loaded = planning.load_to_start(recipe, overrides or ())
     if dry_run:
-        show_plan("run", recipe, overrides or (), script=False, as_json=as_json)
+        show_plan("run", loaded, run_of(loaded.recipe), script=False, as_json=as_json)
         return
     with results_apart(as_json):
-        loaded = planning.load(recipe, overrides or ())
         found, code = actions.run_recipe(loaded, actions.Selection(tuple(only or ()), start))
     show("run", _ended(found, code), as_json=as_json)
 
@@ -56,11 +57,12 @@ def submit(
     """Queue the jobs of a recipe with Slurm."""
     from launcher import planning
     from launcher.commands import actions
+    from launcher.run_files import run_of
 
+    loaded = planning.load_to_start(recipe, overrides or ())
     if dry_run:
-        show_plan("submit", recipe, overrides or (), script=True, as_json=as_json)
+        show_plan("submit", loaded, run_of(loaded.recipe), script=True, as_json=as_json)
         return
-    loaded = planning.load(recipe, overrides or ())
     found, jobs = actions.submit_recipe(loaded, actions.Selection(tuple(only or ()), start))
     show("submit", _queued(found, jobs), as_json=as_json)
 
@@ -73,17 +75,19 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a run from its last good checkpoint."""
+    from launcher import planning
     from launcher.commands import actions
     from launcher.run_files import find_run
 
     target, overrides = _split_target(targets or [])
+    found = find_run(target)
+    loaded = planning.load_to_resume(found, overrides)
     if dry_run:
-        resolved = str(find_run(target).resolved)
-        show_plan("resume", resolved, overrides, script=False, as_json=as_json)
+        show_plan("resume", loaded, found, script=False, as_json=as_json)
         return
     selection = actions.Selection(tuple(only or ()), start)
     with results_apart(as_json):
-        found, outcome = actions.resume_run(target, overrides, selection)
+        outcome = actions.resume_run(found, loaded, selection)
     if isinstance(outcome, ExitCode):
         show("resume", _ended(found, outcome), as_json=as_json)
     else:

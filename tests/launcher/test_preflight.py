@@ -12,6 +12,7 @@ from launcher.estimate import checkpoint_bytes, kept_checkpoint_bytes, stage_par
 from launcher.preflight import (
     UnfitMachineError,
     check_machine,
+    check_submission,
     missing_gpus,
     missing_modules,
     missing_paths,
@@ -58,6 +59,30 @@ def test_paths_that_do_not_exist_are_all_named(tmp_path):
         "sft.model.from_pretrained",
         "sft.data.path",
     ]
+
+
+def test_a_stage_that_is_done_needs_neither_its_files_nor_its_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "gpu_names", list)
+    source = "prepare.data.source={kind: files, paths: [moved/away]}"
+    plan = new_run(tmp_path, source, "pretrain.training.device=cuda")
+    with pytest.raises(UnfitMachineError) as caught:
+        check_machine(plan)
+    where = [problem.where for problem in caught.value.problems]
+    assert where == ["prepare.data.source.paths", "pretrain.training.device"]
+    with pytest.raises(UnfitMachineError):
+        check_submission(plan.recipe, plan.run.root)
+    for name in ("prepare", "pretrain"):
+        write_json(plan.run.stage(name).state, {"state": "done", "attempt": 1, "step": 25})
+    check_machine(plan)
+    check_submission(plan.recipe, plan.run.root)
+
+
+def test_a_source_that_holds_the_run_itself_is_refused_here_and_before_the_queue(tmp_path):
+    plan = new_run(tmp_path, f"prepare.data.source={{kind: files, paths: ['{tmp_path}']}}")
+    with pytest.raises(UnfitMachineError, match="which holds the folder of this run"):
+        check_machine(plan)
+    with pytest.raises(UnfitMachineError, match="which holds the folder of this run"):
+        check_submission(plan.recipe, plan.run.root)
 
 
 def test_a_pattern_is_good_when_something_matches(tmp_path):

@@ -166,6 +166,13 @@ def test_a_dry_run_starts_and_writes_nothing(distrain, recipe, tmp_path, command
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_of_resume_is_about_the_run_that_was_named(distrain, tmp_path, monkeypatch):
+    run = new_run(tmp_path).run
+    monkeypatch.setenv("DISTRAIN_RUNS_DIR", str(tmp_path / "other"))
+    code, out, _ = distrain("resume", str(run.root), "-n", "--json")
+    assert (code, json.loads(out)["folder"]) == (0, str(run.root))
+
+
 def test_the_schema_is_json_schema(distrain):
     schema = json.loads(distrain("schema")[1])
     assert "stages" in schema["properties"]

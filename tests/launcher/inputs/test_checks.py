@@ -20,11 +20,14 @@ from distrain.data.pairs.reading import read_user_pairs
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.errors import DataError, PreflightError
 from distrain.models.huggingface import load_huggingface
+from distrain.runs.records import write_json
 from launcher.commands import cli
 from launcher.inputs import sources
 from launcher.inputs.checks import check_inputs
 from launcher.inputs.parquet import parquet_columns
 from launcher.inputs.tokenizers import vocabulary_size
+from launcher.planning import load_to_resume, load_to_start
+from launcher.run_files import make_folder, open_run, run_of
 from tests.distrain.config.reading.test_mistakes import expectations
 
 MISTAKES = Path(__file__).parents[2] / "recipes" / "mistakes" / "inputs"
@@ -172,6 +175,22 @@ def test_a_stage_that_is_done_reads_its_files_no_more(monkeypatch):
     assert check_inputs(loaded, done={"sft"}).notes == ()
     with pytest.raises(RecipeErrors):
         check_inputs(loaded, done={"other"})
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_goes_on_though_what_a_done_stage_read_is_another_now():
+    Path("recipe.yaml").write_text(SFT)
+    run = run_of(load_recipe(Path("recipe.yaml")).recipe)
+    make_folder(run)
+    open_run(run, load_recipe(Path("recipe.yaml")))
+    for path in Path("models/good").iterdir():
+        path.write_text("another file now")
+    for load in (lambda: load_to_start("recipe.yaml", ()), lambda: load_to_resume(run, ())):
+        with pytest.raises(RecipeErrors):
+            load()
+    write_json(run.stage("sft").state, {"state": "done", "attempt": 1, "step": 1})
+    load_to_start("recipe.yaml", ())
+    load_to_resume(run, ())
 
 
 @pytest.mark.usefixtures("folder")
