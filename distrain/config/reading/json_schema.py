@@ -43,7 +43,7 @@ def json_schema() -> JsonObject:
     properties["defaults"] = {
         "description": "Sections that every stage starts from.",
         "type": "object",
-        "properties": {name: _any_form(models) for name, models in SECTIONS.items()},
+        "properties": _sections(definitions),
         "additionalProperties": False,
     }
     properties["stages"] = {
@@ -110,13 +110,17 @@ def field_docs(model: type[Section]) -> dict[str, str]:
     return found
 
 
-def _any_form(models: tuple[type[Section], ...]) -> JsonObject:
+def _sections(definitions: JsonObject) -> JsonObject:
+    return {name: _any_form(models, definitions) for name, models in SECTIONS.items()}
+
+
+def _any_form(models: tuple[type[Section], ...], definitions: JsonObject) -> JsonObject:
     if len(models) == 1:
         return {"$ref": _REFERENCE.format(model=models[0].__name__)}
     # Keys of every form may stand here; the stages pick theirs.
     merged: JsonObject = {}
     for model in models:
-        merged |= model.model_json_schema(ref_template=_REFERENCE)["properties"]
+        merged |= definitions[model.__name__]["properties"]
     return {"type": "object", "properties": merged, "additionalProperties": False}
 
 
@@ -125,7 +129,7 @@ def _stage(definitions: JsonObject) -> JsonObject:
     of_any_kind: JsonObject = {}
     for model in STAGE_KINDS.values():
         of_any_kind |= definitions[model.__name__]["properties"]
-    of_any_kind |= {name: _any_form(models) for name, models in SECTIONS.items()}
+    of_any_kind |= _sections(definitions)
     of_any_kind["kind"] = {"enum": list(STAGE_KINDS)}
     return {
         "type": "object",

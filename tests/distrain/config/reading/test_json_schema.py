@@ -77,3 +77,5 @@ def test_every_key_with_a_docstring_has_a_description():
     )
     assert SCHEMA["properties"]["name"]["description"] == "Also the name of the run folder."
     assert "description" in SCHEMA["$defs"]["EarlyStopping"]["properties"]["min_delta"]
+    data = SCHEMA["properties"]["defaults"]["properties"]["data"]["properties"]  # of several forms
+    assert [key for key, value in data.items() if not {"description", "$ref"} & value.keys()] == []

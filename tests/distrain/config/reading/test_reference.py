@@ -47,6 +47,7 @@ def test_every_line_says_something():
     "line",
     [
         "| `optimizer.betas` | list of 2: number in [0, 1) | `[0.9, 0.95]` | Decay rates of the two moments. |",
+        "| `seed` | whole number in [0, 2^63) | `0` | Starting weights, order of the samples and dropout follow from it. |",
         "| `training.max_steps` | count ≥ 1 or null, steps | `null` | Optimizer steps of the stage. |",
         "| `launch.grace_period` | duration ≥ 1 | `2m` | Save and ask for requeue this long before the limit. |",
         '| `pairs.kind` | `docstrings`, `none` | `"none"` | `docstrings`: signature and body of a documented Python function -> its docstring. |',
