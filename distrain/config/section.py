@@ -8,6 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Wi
 
 COUNT_UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+PLAIN_BITS = 16
+"""Limits that are larger powers of two are written as such."""
 
 
 class Section(BaseModel):
@@ -64,6 +66,12 @@ def format_duration(seconds: int) -> str:
         if number:
             parts.append(f"{number}{unit}")
     return "".join(parts) or "0s"
+
+
+def format_limit(value: float) -> str:
+    """Write a limit so that it is exact: ``2^63``, which six digits would only come near."""
+    power = int(value).bit_length() - 1
+    return f"2^{power}" if power > PLAIN_BITS and value == 2**power else f"{value:g}"
 
 
 def check_limits(section: Section, lower: str, upper: str) -> None:

@@ -21,7 +21,7 @@ from distrain.config.reading.sections import (
 from distrain.config.reading.suggest import unknown_word
 from distrain.config.reading.yaml_source import Tree, find, plain
 from distrain.config.recipe import PATTERNS
-from distrain.config.section import Section
+from distrain.config.section import Section, format_limit
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -38,10 +38,10 @@ EXPECTED = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
-    "greater_than": "a number greater than {gt:g}",
-    "greater_than_equal": "a number of at least {ge:g}",
-    "less_than": "a number less than {lt:g}",
-    "less_than_equal": "a number of at most {le:g}",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number of at most {le}",
     "too_short": "at least {min_length} entries",
     "too_long": "at most {max_length} entries",
     "string_pattern_mismatch": "text of the form {pattern}",
@@ -286,7 +286,11 @@ def _expectations(errors: list["ErrorDetails"]) -> list[str]:
             if pattern in PATTERNS:
                 texts.append(PATTERNS[pattern])
             else:
-                texts.append(error["msg"] if form is None else form.format(**context))
+                limits = {
+                    name: format_limit(value) if isinstance(value, int | float) else value
+                    for name, value in context.items()
+                }
+                texts.append(error["msg"] if form is None else form.format(**limits))
     return texts
 
 

@@ -15,7 +15,13 @@ from distrain.config.launch import SiteConfig
 from distrain.config.reading.json_schema import field_docs
 from distrain.config.reading.sections import SECTIONS, STAGE_KINDS, is_section, members, sections_of
 from distrain.config.recipe import PATTERNS, RecipeHead
-from distrain.config.section import Section, format_duration, parse_count, parse_duration
+from distrain.config.section import (
+    Section,
+    format_duration,
+    format_limit,
+    parse_count,
+    parse_duration,
+)
 
 COMMAND = "distrain schema --markdown"
 HEAD = f"""\
@@ -49,8 +55,6 @@ UNITS = {
 }
 """Last words of a key -> the unit of its number."""
 WORDS = {bool: "true or false", str: "text", int: "whole number", float: "number", Any: "any value"}
-MAX_PLAIN_BITS = 16
-"""Powers of two above are written as such."""
 PARSED = {parse_count: "count", parse_duration: "duration"}
 
 
@@ -199,19 +203,13 @@ def _range(metadata: Sequence[Any]) -> str:
     high = limits.get("le", limits.get("lt"))
     if low is not None and high is not None:
         left, right = "[" if "ge" in limits else "(", "]" if "le" in limits else ")"
-        return f" in {left}{_limit(low)}, {_limit(high)}{right}"
+        return f" in {left}{format_limit(low)}, {format_limit(high)}{right}"
     if low is not None:
-        return f" {'≥' if 'ge' in limits else '>'} {_limit(low)}"
+        return f" {'≥' if 'ge' in limits else '>'} {format_limit(low)}"
     pattern = next(
         (item.pattern for item in _flat(metadata) if getattr(item, "pattern", None)), None
     )
     return f" ({PATTERNS[pattern]})" if pattern in PATTERNS else ""
-
-
-def _limit(value: float) -> str:
-    """Write a limit so that it is exact: ``2^63``, which six digits would only come near."""
-    power = int(value).bit_length() - 1
-    return f"2^{power}" if power > MAX_PLAIN_BITS and value == 2**power else f"{value:g}"
 
 
 def _flat(metadata: Sequence[Any]) -> Iterator[Any]:

@@ -36,6 +36,7 @@ def test_no_field_takes_a_number_far_below_zero(section):
 
 
 OUT_OF_RANGE = [
+    ("seed=9223372036854775808", "found 9223372036854775808; expected a number less than 2^63"),
     ("optimizer.betas=[0.9,1.5]", "optimizer.betas.1: found 1.5; expected a number less than 1"),
     ("optimizer.betas=[-0.1,0.9]", "betas.0: found -0.1; expected a number of at least 0"),
     ("optimizer.betas.1=1", "optimizer.betas.1: found 1; expected a number less than 1"),
