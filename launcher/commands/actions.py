@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from distrain.config.launch import SiteConfig
 from distrain.config.reading.load import LoadedRecipe, read_resolved
 from distrain.config.recipe import Recipe
-from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError, SchedulerError
+from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError
 from distrain.runs.command import as_typed, command_again
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold, is_held
@@ -150,14 +150,16 @@ def run_kind(
         return run, names, _start(plan, Selection(only=names), arguments)
 
 
-def generate(target: str, arguments: Sequence[str], *, capture: bool) -> tuple[Path, int, str]:
+def generate(
+    target: str, arguments: Sequence[str], *, capture: bool
+) -> tuple[RunFolder | None, Path, ExitCode, str]:
     """Complete a prompt with the exported model of a run, or with a Hugging Face folder.
 
     Returns:
-        The model's folder, the exit code of the runtime's process, and what it wrote; empty
-        unless it was to be captured: it went to this terminal.
+        The run, if it is one; the model's folder; how the runtime's process ended; and what it
+        wrote, empty unless it was to be captured: it went to this terminal.
     """
-    folder, whose = Path(target), ""
+    run, folder, whose = None, Path(target), ""
     if not (folder / "config.json").is_file():
         run = find_run(target)
         folder, whose = _exported(run, read_resolved(run.resolved))
@@ -166,7 +168,9 @@ def generate(target: str, arguments: Sequence[str], *, capture: bool) -> tuple[P
     done = subprocess.run(
         command, check=False, stdout=subprocess.PIPE if capture else None, encoding="utf-8"
     )
-    return folder, done.returncode, done.stdout or ""
+    is_ours = done.returncode in list(ExitCode)  # not that of a process that was killed
+    code = ExitCode(done.returncode) if is_ours else ExitCode.BUG
+    return run, folder, code, done.stdout or ""
 
 
 def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]:
@@ -266,14 +270,10 @@ def _require_backend(recipe: Recipe, backends: tuple[str, ...], other: str) -> N
 
 def _require_slurm() -> None:
     """Refuse before the run folder has become that of a queued run."""
+    from launcher.backends.slurm.client import no_slurm
+
     if shutil.which("sbatch") is None:
-        raise SchedulerError(
-            "launch.backend=slurm",
-            "no command sbatch on PATH",
-            "Slurm's commands sbatch, squeue, scontrol and scancel",
-            "Run this on a login node of the cluster (`module load slurm` on some), or set "
-            "launch.backend=local.",
-        )
+        raise no_slurm("sbatch")
 
 
 def _running(run: RunFolder, recipe: Recipe) -> dict[str, int]:

@@ -133,20 +133,9 @@ def run_command(argv: Sequence[str]) -> Answer:
             argv, env=env, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
         )
     except FileNotFoundError as error:
-        raise SchedulerError(
-            "launch.backend=slurm",
-            f"no command {argv[0]} on PATH",
-            "Slurm's commands sbatch, squeue, scontrol and scancel",
-            "Run this on a login node of the cluster (`module load slurm` on some), or set "
-            "launch.backend=local.",
-        ) from error
+        raise no_slurm(argv[0]) from error
     except subprocess.TimeoutExpired as error:
-        raise SchedulerError(
-            argv[0],
-            f"no answer within {COMMAND_TIMEOUT_S:.0f} s",
-            "an answer of the Slurm controller",
-            "Try `scontrol ping`, and again when it answers; jobs in the queue are not affected.",
-        ) from error
+        raise _no_answer(argv[0], f"no answer within {COMMAND_TIMEOUT_S:.0f} s") from error
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
@@ -216,7 +205,7 @@ class Slurm:
                 tasks = [parse_job(line) for line in answer.out.splitlines() if line.strip()]
                 found[job] = min(tasks, key=_distance_to_end, default=parse_job(""))
             elif not UNKNOWN_JOB.search(answer.err):
-                raise _no_answer("scontrol show job", answer)
+                raise _no_answer("scontrol show job", _words(answer))
         return found
 
     def queue(self) -> dict[str, JobInfo]:
@@ -227,7 +216,7 @@ class Slurm:
         """
         answer = self._run(["squeue", "--noheader", "--me", f"--format={QUEUE_FORMAT}"])
         if answer.code != 0:
-            raise _no_answer("squeue", answer)
+            raise _no_answer("squeue", _words(answer))
         tasks: dict[str, list[JobInfo]] = {}
         for line in answer.out.splitlines():
             job, state, reason, nodes = (*line.split("|"), "", "", "")[:4]
@@ -244,7 +233,7 @@ class Slurm:
         argv = ["squeue", "--noheader", "--me", f"--name={name}", "--format=%F"]
         answer = self._run(argv)
         if answer.code != 0:
-            raise _no_answer("squeue", answer)
+            raise _no_answer("squeue", _words(answer))
         return list(dict.fromkeys(answer.out.split()))  # once for each task of an array
 
     def cancel(self, ids: Sequence[str]) -> None:
@@ -297,10 +286,21 @@ def _words(answer: Answer) -> str:
     return " ".join((answer.err or answer.out).split()) or f"exit code {answer.code}, no message"
 
 
-def _no_answer(command: str, answer: Answer) -> SchedulerError:
+def no_slurm(command: str) -> SchedulerError:
+    """Return the error for a command of Slurm that is not on this machine."""
+    return SchedulerError(
+        "launch.backend=slurm",
+        f"no command {command} on PATH",
+        "Slurm's commands sbatch, squeue, scontrol and scancel",
+        "Run this on a login node of the cluster (`module load slurm` on some), or set "
+        "launch.backend=local.",
+    )
+
+
+def _no_answer(command: str, found: str) -> SchedulerError:
     return SchedulerError(
         command,
-        _words(answer),
+        found,
         "an answer of the Slurm controller",
         "Try `scontrol ping`, and again when it answers; jobs in the queue are not affected.",
     )

@@ -18,6 +18,7 @@ from distrain.errors import RecipeError, TrainingError
 from distrain.runs.failures import YIELDED, after_the_logs, error_record
 from distrain.runs.folder import STEP_PREFIX, RunFolder
 from distrain.runs.records import REQUEUE_PATTERN, state_pattern
+from distrain.runs.typed_command import as_typed
 from launcher.backends.slurm.jobs import StageJob
 from launcher.plan import Rendezvous, StagePlan, phase_argv, stage_argv, stage_env
 from launcher.resources import resource_folder
@@ -65,7 +66,7 @@ def render_job(
             "ended_pattern": state_pattern("done", "stopped"),
             "requeue_pattern": REQUEUE_PATTERN,
             "step_prefix": STEP_PREFIX,
-            "resume_command": f"distrain resume {shlex.quote(run.root.name)}",
+            "resume_command": as_typed(f"distrain resume {shlex.quote(run.root.name)}"),
             "yielded": YIELDED,
             "failure_forms": _failure_forms(stage.name, run.root.name),
             "command": _command(stage, run, python),

@@ -224,6 +224,13 @@ def test_a_forbidden_requeue_says_how_to_go_on(job):
     assert """To go on from step 0: distrain resume 'my 100% "run"'"'"'s'""" in job.output
 
 
+def test_the_command_to_go_on_with_is_the_one_that_was_typed(monkeypatch):
+    monkeypatch.setenv("DISTRAIN_COMMAND", "env/bin/distrain")
+    assert "resume='env/bin/distrain resume " in render(PRETRAIN)
+    monkeypatch.delenv("DISTRAIN_COMMAND")
+    assert "resume='distrain resume " in render(PRETRAIN)
+
+
 def test_an_error_that_would_repeat_is_not_tried_again(job):
     error = json.dumps({"exit_code": 4, "message": "the corpus is empty"})
     assert job.start(ERROR=error, SRUN_CODE="1") == (6, ["srun"])
