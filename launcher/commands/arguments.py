@@ -9,15 +9,15 @@ RecipeArgument = Annotated[
 ]
 OverridesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Values for the recipe: seed=7 sft.lora.r=4."),
+    typer.Argument(metavar="KEY=VALUE", help="Values for the recipe: seed=7 sft.lora.r=4."),
 ]
 RunArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="Name, prefix or folder of a run; default: the latest."),
+    typer.Argument(metavar="RUN", help="Name, prefix or folder of a run; default: the latest."),
 ]
 RunAndOverrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RUN] [KEY=VALUE]...", help="A run (default: the latest) and changes."),
+    typer.Argument(metavar="RUN|KEY=VALUE", help="A run (default: the latest) and changes."),
 ]
 OnlyOption = Annotated[
     list[str] | None, typer.Option("--only", metavar="STAGE", help="This stage only (repeatable).")

@@ -67,9 +67,13 @@ def _code_of(error: Exception, argv: Sequence[str] | None) -> int:
 def _setting_meant(option: str) -> str | None:
     """Return the setting of a recipe that an unknown option such as ``--learning_rate`` means."""
     from distrain.config.reading.foreign_names import FOREIGN_NAMES
-    from distrain.config.reading.sections import SECTIONS, keys_of, places_of
+    from distrain.config.reading.sections import SECTIONS, is_section, keys_of, places_of
+    from distrain.config.recipe import RecipeHead
 
     words = option.lstrip("-").replace("-", "_").split(".")
+    head = RecipeHead.model_fields.get(option.lstrip("-"))
+    if head is not None and not is_section(head.annotation):
+        return words[0]
     if len(words) > 1 and words[-2] in SECTIONS and words[-1] in keys_of(words[-2]):
         return ".".join(words)
     places = places_of(words[-1])

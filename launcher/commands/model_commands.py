@@ -16,7 +16,8 @@ def export(target: RunArgument = None, as_json: JsonOption = False) -> None:
     from launcher.run_files import name_of, shown_path
 
     found, stages, code = actions.run_kind(target, "export")
-    _exit_unless_done(code)
+    if code is not ExitCode.DONE:
+        show("export", Shown(None, "", found, exit_code=code), as_json=as_json)
     folders = [found.stage(name).huggingface for name in stages]
     text = "\n".join(map(shown_path, folders))
     steps = (f"generate {name_of(found)} {prompt_of(found)}",)
@@ -36,7 +37,8 @@ def evaluate(
     from launcher.commands import actions
 
     found, stages, code = actions.run_kind(target, "evaluate", ("--again",) if again else ())
-    _exit_unless_done(code)
+    if code is not ExitCode.DONE:
+        show("evaluate", Shown(None, "", found, exit_code=code), as_json=as_json)
     figures = {name: read_json(found.stage(name).result) for name in stages}
     show("evaluate", Shown(figures, json_text(figures, indent=2), found), as_json=as_json)
 
@@ -68,14 +70,9 @@ def generate(  # noqa: PLR0913
         *(["--chat"] if chat else []),
         *("--", prompt),  # which may begin with a dash
     ]
-    folder, code, text = actions.generate(target, arguments, capture=as_json)
-    if code != ExitCode.DONE:
-        raise typer.Exit(code)
-    if as_json:
-        result = {"model": str(folder), "prompt": prompt, "text": text.removesuffix("\n")}
-        show("generate", Shown(result, ""), as_json=True)
-
-
-def _exit_unless_done(code: ExitCode) -> None:
-    if code is not ExitCode.DONE:
-        raise typer.Exit(code)
+    run, folder, code, text = actions.generate(target, arguments, capture=as_json)
+    result = {"model": str(folder), "prompt": prompt, "text": text.removesuffix("\n")}
+    done = code is ExitCode.DONE
+    # The runtime has written the text, or why there is none, unless it was captured.
+    shown = Shown(result if done else None, "", run, exit_code=code)
+    show("generate", shown, as_json=as_json)

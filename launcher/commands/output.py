@@ -98,6 +98,7 @@ def _error(error: Any) -> dict[str, Any]:  # noqa: ANN401  (an exception, or a p
             "message": as_typed(error.message),
         }
     where = error.where if isinstance(error, DistrainError) and error.found else None
-    text = as_typed(str(error))
+    words = getattr(error, "format_message", lambda: str(error))  # of click: as in the terminal
+    text = as_typed(words())
     message = text.removeprefix(f"{where}: ") if where is not None else text
     return {"where": where, "line": None, "column": None, "message": message}

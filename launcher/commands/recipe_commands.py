@@ -23,6 +23,8 @@ def recipes(
     from launcher.commands.show import recipe_list
     from launcher.resources import copy_recipe, find_recipe, shipped_recipes
 
+    if copy and name is None:
+        raise typer.BadParameter("--copy needs the name of a recipe, such as quickstart")
     if name is None:
         found = shipped_recipes()
         rows = [{"name": r.name, "summary": r.summary, "path": str(r.path)} for r in found]

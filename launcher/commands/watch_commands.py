@@ -17,7 +17,7 @@ FOLLOW_POLL_S = 0.5
 
 
 def list_runs(as_json: JsonOption = False) -> None:
-    """Show all runs, with those that Slurm has queued; the latest first."""
+    """Show all runs, the latest first, and what Slurm has queued."""
     from launcher.commands.listing import list_lines, runs_table
     from launcher.run_files import runs_dir
 

@@ -56,6 +56,8 @@ def test_help_names_every_command(distrain):
         (["--learning-rate=1e-4"], "optimizer.learning_rate=1e-4"),
         (["--sft.lora.r=3"], "sft.lora.r=3"),
         (["--lr", "--only", "sft"], "optimizer.learning_rate=VALUE"),
+        (["--seed", "3"], "seed=3"),
+        (["--name=other"], "name=other"),
     ],
 )
 def test_an_option_that_is_a_setting_is_shown_as_one(argv, meant, distrain, recipe):
@@ -79,6 +81,7 @@ def test_the_version_is_that_of_the_package(distrain):
         (["valdate"], "validate"),
         (["validate"], "RECIPE"),
         (["run", "quickstart", "--onyl", "prepare"], "--only"),
+        (["recipes", "--copy"], "needs the name of a recipe"),
     ],
 )
 def test_a_wrong_command_line_is_code_2_with_a_hint(distrain, argv, word):
@@ -291,6 +294,8 @@ def test_generate_samples_unless_told_otherwise_and_says_so(distrain, monkeypatc
     assert f"loads {folder}, made by stage export of pretrain at step 25" in err
     given = ["--temperature=0.8", "--repetition-penalty=1.1", "--seed=4", "--", "-x"]
     assert commands[-1][-5:] == given
+    document = json.loads(distrain("generate", "small", "x", "--json")[1])
+    assert (document["run"], document["folder"]) == ("small", str(run.root))
     shown = distrain("generate", "--help")[1]
     assert "0.8" in shown
     assert "1.1" in shown

@@ -1,11 +1,13 @@
 """``--json``: one form for every command that shows something."""
 
 import json
+import subprocess
 
 import pytest
 
+from distrain.errors import ExitCode
 from distrain.runs.records import write_json
-from launcher.commands import cli
+from launcher.commands import actions, cli
 from tests.launcher.small_run import RECIPE, new_run, write_recipe
 
 KEYS = ["command", "exit_code", "run", "folder", "result", "notes", "next", "errors"]
@@ -93,6 +95,29 @@ def test_an_error_has_it_too(finished, capsys, argv, code, where):
     assert error["where"].startswith(where)
     assert "expected" in error["message"]
     assert not error["message"].startswith(where)
+
+
+def test_a_wrong_command_line_has_it_too(capsys):
+    (error,) = shown(capsys, "validate")["errors"]
+    assert error["message"] == "Missing argument 'RECIPE'."
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_a_command_that_was_stopped_has_it_too(command, finished, capsys, monkeypatch):
+    stopped = (finished, (command,), ExitCode.STOPPED)
+    monkeypatch.setattr(actions, "run_kind", lambda *arguments: stopped)
+    document = shown(capsys, command, "small")
+    assert (document["exit_code"], document["run"], document["result"]) == (75, "small", None)
+
+
+@pytest.mark.parametrize(("code", "shown_code"), [(4, 4), (-9, 1)])
+@pytest.mark.usefixtures("finished")
+def test_a_model_that_cannot_be_asked_has_it_too(code, shown_code, capsys, monkeypatch):
+    ended = subprocess.CompletedProcess([], code, stdout="")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: ended)
+    document = shown(capsys, "generate", "small", "x")
+    assert (document["exit_code"], document["run"]) == (shown_code, "small")
+    assert document["result"] is None
 
 
 def test_each_mistake_of_a_recipe_is_an_error_with_its_line(tmp_path, capsys):
