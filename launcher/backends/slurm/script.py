@@ -15,10 +15,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.errors import RecipeError, TrainingError
+from distrain.runs.command import as_typed
 from distrain.runs.failures import YIELDED, after_the_logs, error_record
 from distrain.runs.folder import STEP_PREFIX, RunFolder
 from distrain.runs.records import REQUEUE_PATTERN, state_pattern
-from distrain.runs.typed_command import as_typed
 from launcher.backends.slurm.jobs import StageJob
 from launcher.plan import Rendezvous, StagePlan, phase_argv, stage_argv, stage_env
 from launcher.resources import resource_folder
