@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
-_LINE = re.compile(r"([0-9a-f]{64})  ([^/\n]+)")
+_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\n]+)")
+"""The mark before the name: of ``sha256sum --binary``, which other tools use."""
 
 
 def write_sums(folder: Path) -> None:

@@ -37,6 +37,13 @@ def test_a_folder_of_another_tool_has_nothing_to_compare(folder):
     assert find_damage(folder) is None
 
 
+def test_a_list_in_the_other_mode_of_the_usual_tool_is_read(folder):
+    (folder / SUMS).write_bytes((folder / SUMS).read_bytes().replace(b"  ", b" *"))
+    assert find_damage(folder) is None
+    (folder / "a.json").write_bytes(b"a.jsoN")
+    assert find_damage(folder) == "a.json does not match its digest"
+
+
 @pytest.mark.parametrize("content", [b"\xff", b"no digest  a.json\n", b"0" * 64 + b"  ../a.json\n"])
 def test_a_list_that_cannot_be_read_is_damage(folder, content):
     (folder / SUMS).write_bytes(content)
