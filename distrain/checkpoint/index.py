@@ -67,13 +67,25 @@ class IndexReader(FileSystemReader):
 
 
 def _checked(metadata: object) -> dcp.Metadata:
-    """Refuse what would lead out of the folder, or is no index at all."""
+    """Refuse what would lead out of the folder, or is no index at all; raises any error."""
     if not isinstance(metadata, dcp.Metadata):
         raise pickle.UnpicklingError(f"it holds a {type(metadata).__name__}")
+    for name, entry in metadata.state_dict_metadata.items():
+        if not (isinstance(name, str) and _is_tensor(entry)):
+            raise pickle.UnpicklingError(f"its entry {name!r} is no tensor")
     for chunk in metadata.storage_data.values():
         if Path(chunk.relative_path).name != chunk.relative_path:
             raise pickle.UnpicklingError(f"it names the file {chunk.relative_path!r}")
     return metadata
+
+
+def _is_tensor(entry: object) -> bool:
+    return (
+        isinstance(entry, dcp.TensorStorageMetadata)
+        and isinstance(entry.size, torch.Size)
+        and isinstance(entry.properties.dtype, torch.dtype)
+        and all(len(c.offsets) == len(c.sizes) == len(entry.size) for c in entry.chunks)
+    )
 
 
 class _IndexUnpickler(pickle.Unpickler):

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from distrain.checkpoint.commit import Commit, digest_file, read_commit, verify, write_commit
@@ -132,3 +133,31 @@ def test_a_pickle_that_is_no_index_is_damage(stage, content):
     folder = stage / "checkpoints" / "step_000200"
     forge(folder, content)
     assert "it holds a" in str(verify(folder))
+
+
+def first_entry(index):
+    return next(iter(index.state_dict_metadata.values()))
+
+
+ABSURD = {
+    "no entries": lambda index: setattr(index, "state_dict_metadata", None),
+    "no files": lambda index: delattr(index, "storage_data"),
+    "a name that is none": lambda index: index.state_dict_metadata.update({7: first_entry(index)}),
+    "an entry of another kind": lambda index: index.state_dict_metadata.update(x=[1]),
+    "no size": lambda index: setattr(first_entry(index), "size", None),
+    "no chunks": lambda index: setattr(first_entry(index), "chunks", None),
+    "chunks of other rank": lambda index: setattr(
+        first_entry(index).chunks[0], "offsets", torch.Size([0] * 9)
+    ),
+}
+
+
+@pytest.mark.parametrize("change", ABSURD.values(), ids=ABSURD)
+def test_an_index_of_an_absurd_form_is_damage(stage, change):
+    folder = stage / "checkpoints" / "step_000200"
+    index = FileSystemReader(folder).read_metadata()
+    forge(folder, index)
+    assert verify(folder) is None
+    change(index)
+    forge(folder, index)
+    assert str(verify(folder)).startswith(f"{METADATA} cannot be read: ")
