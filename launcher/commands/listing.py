@@ -8,7 +8,7 @@ from distrain.config.reading.load import read_resolved
 from distrain.errors import DistrainError, SchedulerError
 from distrain.runs.folder import RunFolder
 from launcher.commands.status import StageStatus, run_status, with_queue_note
-from launcher.run_files import all_runs, last_change_ns
+from launcher.run_files import all_runs, last_change_ns, name_of
 from launcher.text import WIDTH, table
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _line(run: RunFolder, queue: _Queue) -> RunLine:
     jobs = queue.jobs_of(run) if any(row.state != "done" for row in rows) else {}
     known = {job_name: info for job_name, (_, info) in jobs.items()}
     recorded = queue.recorded(run)
-    row = _at_work([with_queue_note(row, known, recorded.get(row.stage)) for row in rows])
+    row = _at_work([with_queue_note(run, row, known, recorded.get(row.stage)) for row in rows])
     if row is None:
         return RunLine(name, "done", "", 0, None, (), changed, "")
     # A job that comes back to the queue left its stage "running".
@@ -116,6 +116,8 @@ def _line(run: RunFolder, queue: _Queue) -> RunLine:
     state = "queued" if is_queued and row.state != "failed" else row.state
     ids = tuple(dict.fromkeys(job for job, _ in jobs.values()))
     note = row.note or (queue.problem if run.jobs.exists() else "")
+    if row.error is not None:  # which is too long for a line
+        note = f"why: distrain status {name_of(run)}"
     return RunLine(name, state, row.stage, row.step, row.total_steps, ids, changed, note)
 
 

@@ -15,6 +15,7 @@ from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
 from distrain.runs.records import STEP, read_records, read_state
 from launcher.backends.slurm.jobs import keys_of_stage
+from launcher.run_files import name_of
 from launcher.text import short_count, short_duration, table
 from launcher.watch.progress import total_steps
 
@@ -77,13 +78,16 @@ def with_queue_notes(
     except SchedulerError as error:
         return [replace(row, note=row.note or f"Slurm: {error.found}") for row in rows]
     known = {name: states[job] for name, job in jobs.items() if job in states}
-    return [with_queue_note(row, known, jobs.get(row.stage)) for row in rows]
+    return [with_queue_note(run, row, known, jobs.get(row.stage)) for row in rows]
 
 
-def with_queue_note(row: StageStatus, known: "dict[str, JobInfo]", own: str | None) -> StageStatus:
+def with_queue_note(
+    run: RunFolder, row: StageStatus, known: "dict[str, JobInfo]", own: str | None
+) -> StageStatus:
     """Tell of the first of a stage's jobs that has not ended.
 
     Args:
+        run: Folder of the run.
         row: Of the stage.
         known: Its jobs, as far as Slurm knows them, by their name.
         own: Id of the job that ends the stage.
@@ -103,7 +107,7 @@ def with_queue_note(row: StageStatus, known: "dict[str, JobInfo]", own: str | No
     if row.state == "running" and own is not None:
         end = known[row.stage].state if row.stage in known else "gone"
         return replace(
-            row, state="interrupted", note=f"job {own} is {end}; distrain resume {row.run}"
+            row, state="interrupted", note=f"job {own} is {end}; distrain resume {name_of(run)}"
         )
     return row
 
@@ -181,9 +185,9 @@ def _word(run: RunFolder, recipe: Recipe, name: str) -> tuple[str, str]:
     if word == "running" and recipe.launch.backend == "local" and not is_held(folder.lock):
         if is_held(run.lock):
             return "running", "starts again"
-        return "interrupted", f"no process; distrain resume {run.root.name}"
+        return "interrupted", f"no process; distrain resume {name_of(run)}"
     if word == "stopped":
-        return word, f"work is left; distrain resume {run.root.name}"
+        return word, f"work is left; distrain resume {name_of(run)}"
     return word, _ranges_note(run, recipe, name) if word == "running" else ""
 
 

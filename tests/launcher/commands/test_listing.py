@@ -47,6 +47,7 @@ def test_a_line_is_of_the_stage_that_says_most(tmp_path):
         assert state_of("small") == ("running", "pretrain")
     write_json(run.stage("export").error, {"exit_code": 4, "message": "no room"})
     assert state_of("small") == ("failed", "export")
+    assert list_lines()[0].note == "why: distrain status small"
     run.stage("export").error.unlink()
     for stage in ("prepare", "pretrain", "export"):
         mark(run, stage, "done")

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from distrain.errors import TrainingError
 from distrain.runs.failures import record_failure
 from distrain.runs.lock import hold
@@ -9,6 +11,11 @@ from launcher.commands.status import last_records, run_status, status_table, wit
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 from tests.launcher.fake_runtime import step_record
 from tests.launcher.small_run import new_run
+
+
+@pytest.fixture(autouse=True)
+def runs_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTRAIN_RUNS_DIR", str(tmp_path / "runs"))
 
 
 def mark(run, stage, state, attempt=1, step=0):
@@ -51,6 +58,9 @@ def test_a_running_stage_without_a_process_was_interrupted(tmp_path):
     row = by_stage(plan)["pretrain"]
     assert row.state == "interrupted"
     assert "distrain resume small" in row.note
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTRAIN_RUNS_DIR", str(tmp_path / "other"))
+        assert f"distrain resume {plan.run.root}" in by_stage(plan)["pretrain"].note
 
     with hold(plan.run.lock, "small"):
         assert by_stage(plan)["pretrain"].state == "running"
