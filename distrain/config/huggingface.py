@@ -117,7 +117,7 @@ def weight_files(folder: Path) -> list[Path]:
         weight_map = read_json_object(folder / INDEX_FILE).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise damaged_file(folder / INDEX_FILE, "no weight_map")
-        return [folder / str(name) for name in sorted(set(weight_map.values()))]
+        return [folder / name for name in sorted({str(name) for name in weight_map.values()})]
     return [folder / WEIGHTS_FILE]
 
 
@@ -132,16 +132,16 @@ def weights_problem(path: Path) -> str | None:
         with path.open("rb") as stream:
             start = stream.read(8)
             if start == b"version ":
-                return "a pointer of Git LFS instead of the weights; run `git lfs pull`"
+                return "a pointer of Git LFS instead of the weights (`git lfs pull` fetches them)"
             length = int.from_bytes(start, "little")
             header = json.loads(stream.read(length)) if length < size else None
-    except (OSError, ValueError) as error:
+        if not isinstance(header, dict):
+            return f"no safetensors file ({size} bytes)"
+        entries = [entry for entry in header.values() if isinstance(entry, dict)]
+        ends = [entry["data_offsets"][1] for entry in entries if "data_offsets" in entry]
+        expected = 8 + length + max(ends, default=0)
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         return f"no weights ({error})"
-    if not isinstance(header, dict):
-        return f"no safetensors file ({size} bytes)"
-    entries = [entry for entry in header.values() if isinstance(entry, dict)]
-    ends = [entry["data_offsets"][1] for entry in entries if "data_offsets" in entry]
-    expected = 8 + length + max(ends, default=0)
     return None if size == expected else f"{size} bytes where its header says {expected}"
 
 
@@ -155,7 +155,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise missing_file(path) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise damaged_file(path, str(error)) from error
     if not isinstance(value, dict):
         raise damaged_file(path, f"a {type(value).__name__}")

@@ -30,7 +30,7 @@ def tokenizer_problem(file: Path) -> str | None:
         vocabulary_size(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return (
             f"found {file}, which is no tokenizer ({error}); expected a tokenizer.json of the "
             "tokenizers library, as `save_pretrained` writes it"

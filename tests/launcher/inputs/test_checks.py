@@ -13,7 +13,7 @@ from pyarrow import parquet
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from distrain.config.huggingface import weights_problem
+from distrain.config.huggingface import weight_files, weights_problem
 from distrain.config.reading.load import load_recipe
 from distrain.config.reading.problems import RecipeErrors
 from distrain.data.pairs.reading import read_user_pairs
@@ -25,7 +25,7 @@ from launcher.commands import cli
 from launcher.inputs import sources
 from launcher.inputs.checks import check_inputs
 from launcher.inputs.parquet import parquet_columns
-from launcher.inputs.tokenizers import vocabulary_size
+from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
 from launcher.planning import load_to_resume, load_to_start
 from launcher.run_files import make_folder, open_run, run_of
 from tests.distrain.config.reading.test_mistakes import expectations
@@ -147,6 +147,28 @@ def test_weights_are_whole_when_their_header_says_so(tmp_path):
         assert weights_problem(file)
         with pytest.raises(SafetensorError):
             load_file(file)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"w": {"data_offsets": 5}}',
+        '{"w": {"data_offsets": [0]}}',
+        '{"v": {"data_offsets": [0, "1"]}, "w": {"data_offsets": [0, 1]}}',
+        "[" * 100_000,
+    ],
+)
+def test_an_absurd_header_is_damage_and_no_crash(header, tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header.encode() + b"x")
+    assert weights_problem(file)
+
+
+def test_absurd_lists_of_weights_and_tokenizers_are_damage_and_no_crash(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": [1], "b": 2}}')
+    assert not any(file.exists() for file in weight_files(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("[" * 100_000)
+    assert "no tokenizer" in str(tokenizer_problem(tmp_path / "tokenizer.json"))
 
 
 @pytest.mark.parametrize("model", ["bpe", "unigram"])
