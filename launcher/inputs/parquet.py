@@ -53,10 +53,12 @@ class _Compact:
         return value >> 1 ^ -(value & 1)  # zigzag
 
     def binary(self) -> bytes:
-        size = self.varint()
+        return self.take(self.varint())
+
+    def take(self, size: int) -> bytes:
         self.place += size
-        if self.place > len(self.content):
-            raise ValueError("a text longer than the footer")
+        if self.place > len(self.content):  # or a list could go on for ever behind the end
+            raise ValueError("a value longer than the footer")
         return self.content[self.place - size : self.place]
 
     def fields(self) -> Iterator[tuple[int, int]]:
@@ -76,7 +78,7 @@ class _Compact:
         if kind in (TRUE, FALSE):
             return
         if kind in (BYTE, DOUBLE):
-            self.place += 1 if kind == BYTE else 8
+            self.take(1 if kind == BYTE else 8)
         elif kind == BINARY:
             self.binary()
         elif kind in (LIST, SET):

@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -29,6 +31,7 @@ from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
 from launcher.planning import load_to_resume, load_to_start
 from launcher.run_files import make_folder, open_run, run_of
 from tests.distrain.config.reading.test_mistakes import expectations
+from tests.launcher.small_run import ROOT
 
 MISTAKES = Path(__file__).parents[2] / "recipes" / "mistakes" / "inputs"
 FILES = sorted(MISTAKES.glob("*.yaml"))
@@ -302,3 +305,16 @@ def test_a_damaged_parquet_footer_tells_nothing(tmp_path):
     for cut in range(1, len(whole), 7):
         file.write_bytes(whole[:cut] + whole[-8:])
         assert parquet_columns(file) in (None, ["text"], [])
+
+
+def test_a_list_longer_than_its_file_does_not_keep_the_command(tmp_path):
+    endless = bytes([0x19, 0xF3, *[0xFF] * 7, 0x7F])  # field 1: a list of 2^56 bytes, none there
+    file = tmp_path / "a.parquet"
+    file.write_bytes(b"PAR1" + endless + len(endless).to_bytes(4, "little") + b"PAR1")
+    code = "import sys; from pathlib import Path; from launcher.inputs.parquet import *; "
+    code += "sys.exit(parquet_columns(Path(sys.argv[1])) is not None)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)], env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
