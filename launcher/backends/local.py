@@ -29,6 +29,7 @@ from distrain.runs.records import (
 from launcher.backends.interrupt import Interruptions
 from launcher.backends.processes import Child
 from launcher.plan import Plan, StagePlan, local_rendezvous, stage_argv, stage_env
+from launcher.run_files import name_of
 from launcher.text import plural, short_duration
 from launcher.watch.logs import failure_excerpt
 from launcher.watch.progress import Display, Extent, StageFollower, extent_of
@@ -107,7 +108,7 @@ def check_needs(plan: Plan, stages: Sequence[StagePlan]) -> None:
                     f"stage {stage.name}",
                     f"that it needs stage {need}, which is not done",
                     "every needed stage done or selected",
-                    f"Run it first: `distrain resume {plan.run.root.name} --only {need}`.",
+                    f"Run it first: `distrain resume {name_of(plan.run)} --only {need}`.",
                 )
 
 

@@ -30,6 +30,7 @@ from launcher.run_files import (
     change_run,
     find_run,
     make_folder,
+    name_of,
     open_run,
     run_of,
 )
@@ -311,7 +312,7 @@ def _exported(run: RunFolder, recipe: Recipe) -> tuple[Path, str]:
 
 def _no_export(run: RunFolder, done: str | None) -> PreflightError:
     """Return the error for a folder that is not there, though the stage ``done`` made it."""
-    again = command_again(run, "--from", done) if done else f"distrain export {run.root.name}"
+    again = command_again(run, "--from", done) if done else f"distrain export {name_of(run)}"
     return PreflightError(
         f"run {run.root.name}",
         "no exported model",

@@ -321,11 +321,14 @@ def test_hints_name_the_command_as_it_was_typed(tmp_path):
     assert f"`{sys.executable} -m launcher export small`" in done.stderr
 
 
-def test_a_run_elsewhere_is_named_by_its_folder(tmp_path, monkeypatch):
+def test_a_run_elsewhere_is_named_by_its_folder(distrain, tmp_path, monkeypatch):
     run = new_run(tmp_path).run
     assert next_steps(run, done=False)[0] == "resume small"
     monkeypatch.setenv("DISTRAIN_RUNS_DIR", str(tmp_path / "other"))
     assert next_steps(run, done=False)[0] == "resume runs/small"
+    assert "`distrain export runs/small`" in distrain("generate", "runs/small", "x")[2]
+    remedy = "`distrain resume runs/small --only pretrain`"
+    assert remedy in distrain("export", "runs/small")[2]
 
 
 def test_a_stage_that_the_recipe_lacks_is_named(distrain, tmp_path):
