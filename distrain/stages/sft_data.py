@@ -1,4 +1,4 @@
-"""Which pairs the fine-tuning of a line reads, and as what samples."""
+"""Select and encode the pairs of an sft stage."""
 
 import hashlib
 import logging
