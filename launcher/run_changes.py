@@ -101,7 +101,7 @@ def _refusal(run: RunFolder, built_on: list[tuple[Change, str]]) -> PreflightErr
 
 
 def _has_begun(run: RunFolder, name: str) -> bool:
-    """Tell whether a stage has made anything that a change of its data would contradict.
+    """Return whether a changed setting would invalidate existing output.
 
     One that was refused, or fell before its first checkpoint, has not: the remedy it was given
     may be to change just that. ``prepare`` itself discards parts that were made otherwise. One
