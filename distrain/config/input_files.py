@@ -58,5 +58,5 @@ def local_files(pattern: str) -> Iterator[Path]:
 
 
 def is_hidden(parts: tuple[str, ...] | list[str]) -> bool:
-    """Tell whether one of the names on a path begins with a dot."""
+    """Return whether one of the names on a path begins with a dot."""
     return any(part.startswith(".") for part in parts)

@@ -31,7 +31,7 @@ def claim(run: RunFolder, stage: str, *, again: bool = False) -> None:
 
 
 def is_used(run: RunFolder, stage: str) -> bool:
-    """Tell whether the last use of the test split was by ``stage`` and came to its end."""
+    """Return whether the last use of the test split was by ``stage`` and came to its end."""
     uses = (read_json(run.test_opened) or {"uses": []})["uses"]
     return bool(uses) and uses[-1]["stage"] == stage and uses[-1]["finished"] is not None
 

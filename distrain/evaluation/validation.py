@@ -51,7 +51,7 @@ class Validation:
     device: torch.device
 
     def is_due(self, step: int, last_step: int) -> bool:
-        """Tell whether to measure after ``step`` steps: every ``eval_steps``, and at the end."""
+        """Return whether to measure after ``step`` steps: every ``eval_steps``, and at the end."""
         return step % self.eval_steps == 0 or step == last_step
 
     def parts(self) -> Iterator[MeasuredPart]:

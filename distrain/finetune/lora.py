@@ -82,7 +82,7 @@ def plain_name(name: str) -> str:
 
 
 def is_adapter(name: str) -> bool:
-    """Tell whether a name from ``plain_name`` is that of an adapter."""
+    """Return whether a name from ``plain_name`` is that of an adapter."""
     return name.endswith((A_SUFFIX, B_SUFFIX))
 
 

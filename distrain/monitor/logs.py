@@ -18,7 +18,7 @@ class RankFilter(logging.Filter):
         self.rank = rank
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether this rank shows ``record``."""
+        """Return whether this rank shows ``record``."""
         record.rank = self.rank
         return self.rank == 0 or record.levelno >= logging.WARNING
 

@@ -46,7 +46,7 @@ class HostGroup:
         return [float(value) for value in tensor]
 
     def any(self, flag: bool) -> bool:
-        """Tell whether the flag is up on at least one rank."""
+        """Return whether the flag is up on at least one rank."""
         return self.max(float(flag))[0] > 0
 
     def gather(self, value: object) -> list[object]:

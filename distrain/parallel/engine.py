@@ -28,7 +28,7 @@ class Update:
 
 
 def may_apply(loss: float, grad_norm: float) -> bool:
-    """Tell whether an update is made: only if loss and norm, both of all ranks, are finite."""
+    """Return whether an update is made: only if loss and norm, both of all ranks, are finite."""
     return math.isfinite(loss) and math.isfinite(grad_norm)
 
 

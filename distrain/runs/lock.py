@@ -56,7 +56,7 @@ def hold(path: Path, run: str, patience_s: float = ORPHAN_PATIENCE_S) -> Iterato
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a living process holds the lock alone."""
+    """Return whether a living process holds the lock alone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -31,7 +31,7 @@ class Product:
         return f"step {self.step}" + (f" (content {self.digest})" if self.digest else "")
 
     def can_replace(self, other: "Product") -> bool:
-        """Tell whether what was built on ``other`` could as well have been built on this."""
+        """Return whether what was built on ``other`` could as well have been built on this."""
         if self.digest is None:
             return self.step == other.step
         return self == other

@@ -206,7 +206,7 @@ REQUEUE_PATTERN = '"requeue": *true'
 
 
 def is_done(run: RunFolder, stage: str) -> bool:
-    """Tell whether the stage's own record says that it is done."""
+    """Return whether the stage's own record says that it is done."""
     state = read_state(run.stage(stage))
     return state is not None and state["state"] == "done"
 

@@ -97,7 +97,7 @@ class Progress:
         )
 
     def is_stale(self, early_stopping: EarlyStopping | None) -> bool:
-        """Tell whether early stopping asks to end here."""
+        """Return whether early stopping asks to end here."""
         return early_stopping is not None and self.evals_since_best >= early_stopping.patience
 
     def to_json(self) -> dict[str, Any]:

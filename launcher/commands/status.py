@@ -113,7 +113,7 @@ def with_queue_note(
 
 
 def has_ended(run: RunFolder) -> bool:
-    """Tell whether nothing is at work on a run, and nothing queued will be."""
+    """Return whether nothing is at work on a run, and nothing queued will be."""
     recipe = read_resolved(run.resolved)
     rows = run_status(run, recipe)
     if is_held(run.lock) or any(row.state == "running" for row in rows):
@@ -168,7 +168,7 @@ def _stage_status(
 
 
 def _starts_again(run: RunFolder, recipe: Recipe, name: str) -> bool:
-    """Tell whether a launcher at work has taken the error away, and the stage has yet to begin."""
+    """Return whether a launcher at work has taken the error away, and the stage has yet to begin."""
     is_here = recipe.launch.backend == "local"  # a lock says nothing about other machines
     return is_here and not run.stage(name).error.exists() and is_held(run.lock)
 

@@ -90,7 +90,7 @@ def _files(source: FilesSource) -> Iterator[tuple[Path, FileForm]]:
 
 
 def _holds_runs(path: str) -> bool:
-    """Tell whether a folder would take a run's own files as documents: preflight refuses that."""
+    """Return whether a folder would take a run's own files as documents: preflight refuses that."""
     return runs_dir().is_relative_to(Path(path).expanduser().absolute())
 
 
