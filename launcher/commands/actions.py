@@ -179,7 +179,7 @@ def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]
     run = find_run(target)
     recipe = read_resolved(run.resolved)
     running = _running(run, recipe)
-    is_here = recipe.launch.backend == "local"
+    is_here = recipe.launch.is_on_one_machine
     if is_here and not running and not is_held(run.lock):
         return run, Stopped(asked=False, ended=True, seconds=0.0, steps={})
     run.control.mkdir(parents=True, exist_ok=True)
@@ -279,7 +279,7 @@ def _require_slurm() -> None:
 
 def _running(run: RunFolder, recipe: Recipe) -> dict[str, int]:
     """Return the stages that run now, with their attempt."""
-    is_here = recipe.launch.backend == "local"
+    is_here = recipe.launch.is_on_one_machine
     found = {}
     for name in recipe.stages:
         folder = run.stage(name)

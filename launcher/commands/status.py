@@ -169,7 +169,7 @@ def _stage_status(
 
 def _starts_again(run: RunFolder, recipe: Recipe, name: str) -> bool:
     """Return whether a launcher at work has taken the error away, and the stage has yet to begin."""
-    is_here = recipe.launch.backend == "local"  # a lock says nothing about other machines
+    is_here = recipe.launch.is_on_one_machine
     return is_here and not run.stage(name).error.exists() and is_held(run.lock)
 
 
@@ -181,8 +181,7 @@ def _word(run: RunFolder, recipe: Recipe, name: str) -> tuple[str, str]:
     word = state["state"]
     if word == "failed":
         return "running", "starts again"
-    # A lock says something about this machine only; under Slurm the holder lives on another.
-    if word == "running" and recipe.launch.backend == "local" and not is_held(folder.lock):
+    if word == "running" and recipe.launch.is_on_one_machine and not is_held(folder.lock):
         if is_held(run.lock):
             return "running", "starts again"
         return "interrupted", f"no process; distrain resume {name_of(run)}"

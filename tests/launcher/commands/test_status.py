@@ -66,10 +66,19 @@ def test_a_running_stage_without_a_process_was_interrupted(tmp_path):
         assert by_stage(plan)["pretrain"].state == "running"
 
 
-def test_a_stage_under_slurm_is_not_judged_by_locks_of_this_machine(tmp_path):
-    plan = new_run(tmp_path, "launch.backend=slurm")
+@pytest.mark.parametrize(
+    ("launch", "state"),
+    [
+        (["backend=slurm"], "running"),
+        (["backend=torchrun", "nodes=2", "rendezvous=host:29500"], "running"),
+        (["backend=torchrun"], "interrupted"),
+    ],
+)
+def test_a_stage_is_judged_by_locks_where_it_runs_on_one_machine(launch, state, tmp_path):
+    overrides = [f"launch.{setting}" for setting in launch]
+    plan = new_run(tmp_path, *overrides)
     mark(plan.run, "pretrain", "running")
-    assert by_stage(plan)["pretrain"].state == "running"
+    assert by_stage(plan)["pretrain"].state == state
 
 
 def test_only_starts_after_a_failure_are_restarts(tmp_path):
