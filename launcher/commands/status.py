@@ -168,7 +168,7 @@ def _stage_status(
 
 
 def _starts_again(run: RunFolder, recipe: Recipe, name: str) -> bool:
-    """Return whether a launcher at work has taken the error away, and the stage has yet to begin."""
+    """Return whether a launcher at work has taken the error away and the stage has yet to begin."""
     is_here = recipe.launch.is_on_one_machine
     return is_here and not run.stage(name).error.exists() and is_held(run.lock)
 

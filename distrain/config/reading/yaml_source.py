@@ -293,7 +293,7 @@ class _Source:
         self.problems.add(self.at(line, column), f"not YAML: {problem}{where}{hint}")
 
     def _missing_space(self, line: int) -> str:
-        """Return whether the line before has a colon without a space: YAML then reads both as one."""
+        """Return what to say if the line before lacks a space after its colon; else nothing."""
         written = glued_key(self.lines[line - 1].strip()) if 0 < line < len(self.lines) else None
         if written is None:
             return ""
