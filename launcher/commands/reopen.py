@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from distrain.config.recipe import DISTRIBUTED_KINDS
-from distrain.errors import ExitCode
+from distrain.errors import ExitCode, PreflightError
 from distrain.runs.records import is_done, utc_now
 from launcher.backends.local import StageFailedError
 from launcher.plan import Plan
@@ -20,7 +20,7 @@ def reopen_damaged(plan: Plan, name: str, say: Callable[[str], None]) -> None:
     """Let a stage be made again if it is done but what it made is damaged or gone.
 
     Raises:
-        PreflightError: The runtime is not installed here.
+        PreflightError: The runtime is not installed here, or ended without an answer.
         StageFailedError: The runtime could not tell.
     """
     if plan.recipe.stages[name].kind not in KINDS or not is_done(plan.run, name):
@@ -28,7 +28,15 @@ def reopen_damaged(plan: Plan, name: str, say: Callable[[str], None]) -> None:
     for problem in missing_modules(plan.recipe):
         raise problem
     command = [sys.executable, "-m", "distrain", "reopen", str(plan.run.root), name]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    answer = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+    if answer.returncode != 0:  # killed, or a defect: its own words are on stderr
+        raise PreflightError(
+            f"stage {name}",
+            f"no answer whether it must be made again (exit code {answer.returncode})",
+            "a word from the runtime",
+            "What it said stands above. Remove the cause, then run the same command again; "
+            "nothing was changed.",
+        )
     told = json.loads(answer.stdout)
     if told["exit_code"] != ExitCode.DONE:
         code, message = told["exit_code"], told["text"]

@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from distrain.errors import ExitCode
+from distrain.errors import ExitCode, PreflightError
 from distrain.runs.products import Product, write_sources
 from distrain.runs.records import is_done, write_json
 from launcher.backends.local import StageFailedError
@@ -39,6 +39,14 @@ def test_what_keeps_it_from_an_answer_is_an_error_with_its_code(plan, monkeypatc
     with pytest.raises(StageFailedError, match="no access") as caught:
         reopen_damaged(plan, "pretrain", lambda _: None)
     assert caught.value.exit_code is ExitCode.TRAINING
+
+
+def test_a_runtime_that_ends_without_an_answer_is_no_defect_of_the_launcher(plan, monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, stdout=b"")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(PreflightError, match="exit code -9"):
+        reopen_damaged(plan, "pretrain", lambda _: None)
+    assert is_done(plan.run, "pretrain")
 
 
 def test_a_done_stage_on_another_product_is_refused_before_anything_is_queued(
