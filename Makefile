@@ -6,6 +6,8 @@ TORCH_INDEX ?=
 RECIPE ?= quickstart
 # Test files that run at a time; ranks of one test are processes of their own.
 JOBS ?= 2
+# A file stays with one worker, so that what its tests share is made once; the order is that of tests/conftest.py.
+SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Random kills of each stage.
 KILLS ?= 20
 
@@ -23,7 +25,7 @@ quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
 
 test: $(VENV)/.dev lint
-	$(PYTEST) -n $(JOBS) --dist loadfile
+	$(PYTEST) $(SPREAD)
 	@echo "left out: slow properties of the data path     make test-data"
 	@echo "left out: tests on a real four-node Slurm      make test-slurm    (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium      make test-browser  (root; installs Debian packages)"
@@ -31,7 +33,7 @@ test: $(VENV)/.dev lint
 	@echo "left out: tests that need a CUDA device        .venv/bin/python -m pytest -m gpu"
 
 test-data: $(VENV)/.dev
-	$(PYTEST) -m data -n $(JOBS) --dist loadfile
+	$(PYTEST) -m data $(SPREAD)
 
 test-slurm: $(VENV)/.dev
 	tests/cluster/install.sh slurmctld slurmd slurm-client munge iproute2 util-linux

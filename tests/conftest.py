@@ -11,6 +11,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+SLOW_FIRST = (
+    "tests/test_readme.py",
+    "tests/runs/",
+    "tests/distrain/train/",
+    "tests/distrain/parallel/",
+)
+"""Whole runs and ranks: begun last, one of these would leave the other core idle for minutes."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOW_FIRST))
+
+
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
     if os.environ.get("DISTRAIN_FORBID_SKIPS") and terminalreporter.stats.get("skipped"):
         terminalreporter.write_line("skipped tests are failures here (DISTRAIN_FORBID_SKIPS)")
