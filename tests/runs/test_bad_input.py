@@ -102,7 +102,7 @@ def test_what_a_refused_stage_was_told_to_change_can_be_changed(finished, tmp_pa
 def test_a_run_folder_inside_its_own_corpus_is_refused(finished):
     recipe, run = finished
     paths = f'prepare.data.source.paths=["{recipe.parent}"]'
-    result = distrain(run.parent, "run", str(recipe), paths)
+    result = distrain(run.parent, "run", str(recipe), "name=inside", paths)
     assert_refused(result, ExitCode.PREFLIGHT, "the folder of this run", "DISTRAIN_RUNS_DIR")
 
 
