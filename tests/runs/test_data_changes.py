@@ -188,7 +188,7 @@ def test_what_cannot_change_is_refused_and_what_is_seen_is_shown(tmp_path):
     ):
         refused = distrain(run.parent, "resume", "tiny", f"pretrain.{change}")
         assert refused.returncode == ExitCode.PREFLIGHT
-        assert f"the change pretrain.{change.partition('=')[0]}" in refused.stderr
+        assert f"a change of pretrain.{change.partition('=')[0]}" in refused.stderr
     refused = distrain(run.parent, "resume", "tiny", "pretrain.data.mixture.books=1")
     assert refused.returncode == ExitCode.RECIPE, refused.stderr
     assert (run / "resolved.yaml").read_bytes() == before

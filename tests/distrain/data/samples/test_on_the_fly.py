@@ -189,7 +189,6 @@ def test_a_range_that_fails_ahead_stops_nobody_who_does_not_need_it(root):
     ranges.wait_for(0)
     while order[1] not in ranges._errors:
         time.sleep(0.01)
-    make(order[2])
     assert ranges.wait_for(2) == make.folder(order[2])
     with pytest.raises(DataError, match=f"range {order[1]} of source web"):
         ranges.wait_for(1)
