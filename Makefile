@@ -10,6 +10,8 @@ JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Random kills of each stage.
 KILLS ?= 20
+# Which of the chaos tests, as pytest's -k takes it; empty: all.
+ONLY ?=
 
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -44,7 +46,7 @@ test-browser: $(VENV)/.dev
 	$(PYTEST) -m browser
 
 chaos: $(VENV)/.dev
-	DISTRAIN_KILLS=$(KILLS) $(PYTEST) -m chaos
+	DISTRAIN_KILLS=$(KILLS) $(PYTEST) -m chaos $(if $(ONLY),-k $(ONLY))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
