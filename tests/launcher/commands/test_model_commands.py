@@ -1,0 +1,52 @@
+import json
+import subprocess
+
+import pytest
+
+from distrain.runs.records import write_json
+from launcher.commands.show import next_steps
+from tests.launcher.small_run import new_run
+
+pytestmark = pytest.mark.usefixtures("runs_dir")
+
+
+def test_generate_without_an_export_says_what_to_run(distrain, tmp_path):
+    new_run(tmp_path)
+    code, _, err = distrain("generate", "small", "def ")
+    assert code == 4
+    assert "distrain export small" in err
+
+
+def test_generate_samples_unless_told_otherwise_and_says_so(distrain, monkeypatch, tmp_path):
+    commands = []
+
+    def run_child(argv, **_):
+        commands.append(argv)
+        return subprocess.CompletedProcess(argv, 0)
+
+    monkeypatch.setattr(subprocess, "run", run_child)
+    run = new_run(tmp_path).run
+    folder = run.stage("export").huggingface
+    folder.mkdir(parents=True)
+    state = {"state": "done", "attempt": 1, "step": 25, "requeue": False, "time": ""}
+    write_json(run.stage("pretrain").state, state)
+
+    code, _, err = distrain("generate", "small", "--seed", "4", "--", "-x")
+
+    assert code == 0
+    assert f"loads {folder}, made by stage export of pretrain at step 25" in err
+    given = ["--temperature=0.8", "--repetition-penalty=1.1", "--seed=4", "--", "-x"]
+    assert commands[-1][-5:] == given
+    document = json.loads(distrain("generate", "small", "x", "--json")[1])
+    assert (document["run"], document["folder"]) == ("small", str(run.root))
+    shown = distrain("generate", "--help")[1]
+    assert "0.8" in shown
+    assert "1.1" in shown
+
+
+def test_the_hint_to_generate_has_a_prompt_from_the_held_out_text(tmp_path):
+    run = new_run(tmp_path).run
+    assert next_steps(run, done=True)[-1] == 'generate small "PROMPT"'
+    run.stage("prepare").path.mkdir()
+    write_json(run.stage("prepare").result, {"prompt": "Der alte Mann"})
+    assert next_steps(run, done=True)[-1] == 'generate small "Der alte Mann"'
