@@ -14,10 +14,7 @@ KEYS = ["command", "exit_code", "run", "folder", "result", "notes", "next", "err
 EVALUATED = RECIPE.replace("launch:", "  evaluate: {kind: evaluate, needs: pretrain}\nlaunch:")
 
 
-@pytest.fixture(autouse=True)
-def runs_dir(tmp_path, monkeypatch):
-    monkeypatch.setenv("DISTRAIN_RUNS_DIR", str(tmp_path / "runs"))
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("runs_dir")
 
 
 @pytest.fixture
