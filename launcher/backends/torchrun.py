@@ -22,7 +22,8 @@ from distrain.runs.records import (
     read_state,
     state_pattern,
 )
-from launcher.backends.local import StageFailedError, judge
+from launcher.backends.restart import judge
+from launcher.backends.supervise import StageFailedError
 from launcher.plan import Plan, Rendezvous, StagePlan, local_rendezvous, stage_argv, stage_env
 
 POLL_S = 2
@@ -96,7 +97,7 @@ def _end_of(run: RunFolder, stage: str, before: StageState | None) -> ExitCode:
     error = cast("StageError | None", read_json(folder.error))
     if error is not None:
         raise StageFailedError(error)
-    if judge(attempt, read_state(folder), None) == "stopped":
+    if judge(attempt, read_state(folder), None) in ("yielded", "stopped"):
         return ExitCode.STOPPED
     failure = TrainingError(
         f"stage {stage}",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from distrain.config.recipe import DISTRIBUTED_KINDS
 from distrain.errors import ExitCode, PreflightError
 from distrain.runs.records import is_done, utc_now
-from launcher.backends.local import StageFailedError
+from launcher.backends.supervise import StageFailedError
 from launcher.plan import Plan
 from launcher.preflight import missing_modules
 

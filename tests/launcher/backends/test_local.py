@@ -14,13 +14,8 @@ import pytest
 from distrain.errors import ExitCode, PreflightError, TrainingError
 from distrain.runs.lock import hold
 from distrain.runs.records import read_json, read_records, write_json
-from launcher.backends.local import (
-    ROOM_BYTES,
-    StageFailedError,
-    Surroundings,
-    judge,
-    run_stages,
-)
+from launcher.backends.local import Surroundings, run_stages
+from launcher.backends.supervise import ROOM_BYTES, StageFailedError
 from launcher.plan import Plan, select_stages
 from launcher.watch.display import LineDisplay
 from tests.launcher.small_run import ROOT, fake_python, new_run
@@ -168,22 +163,6 @@ def test_a_state_left_by_an_earlier_attempt_does_not_count(tmp_path):
 
     with pytest.raises(TrainingError, match="exit code 9"):
         run_stages(plan, plan.stages, Screen().surroundings(python))
-
-
-@pytest.mark.parametrize(
-    ("state", "error", "ending"),
-    [
-        (None, None, "crashed"),
-        ({"state": "running", "attempt": 2}, None, "crashed"),
-        ({"state": "done", "attempt": 2}, None, "done"),
-        ({"state": "done", "attempt": 1}, None, "crashed"),
-        ({"state": "stopped", "attempt": 2}, None, "stopped"),
-        ({"state": "failed", "attempt": 2}, None, "crashed"),
-        ({"state": "running", "attempt": 2}, {"exit_code": 4, "message": "no"}, "refused"),
-    ],
-)
-def test_an_attempt_is_judged_by_its_own_records(state, error, ending):
-    assert judge(2, state, error) == ending
 
 
 def test_a_needed_stage_that_is_left_out_and_not_done_is_named(tmp_path):

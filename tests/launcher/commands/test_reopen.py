@@ -6,7 +6,7 @@ import pytest
 from distrain.errors import ExitCode, PreflightError
 from distrain.runs.products import Product, write_sources
 from distrain.runs.records import is_done, write_json
-from launcher.backends.local import StageFailedError
+from launcher.backends.supervise import StageFailedError
 from launcher.commands.cli import main
 from launcher.commands.reopen import reopen_damaged
 from tests.launcher.small_run import new_run

@@ -1,0 +1,220 @@
+"""Starts a stage, watches it, and starts it again as the rule of restarts says.
+
+The loop is the same wherever the processes are: in the launcher for a local run, in a process of
+its own on the first node of several. It needs neither torch nor the recipe.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, cast
+
+from distrain.errors import DistrainError, ExitCode, PreflightError, TrainingError
+from distrain.runs.failures import after_the_logs, record_failure
+from distrain.runs.folder import RunFolder
+from distrain.runs.lock import wait_until_free
+from distrain.runs.records import StageError, StageState, append_event, read_json, read_state
+from launcher.backends.interrupt import Interruptions
+from launcher.backends.restart import AttemptEnd, History, Verdict, decide, judge
+from launcher.text import plural, short_duration
+from launcher.watch.logs import failure_excerpt
+
+ROOM_BYTES = 1 << 16
+"""Less than any checkpoint; more than the records of an attempt."""
+
+
+class StageFailedError(DistrainError):
+    """A stage recorded an error that another attempt would meet again; its message is complete."""
+
+    def __init__(self, recorded: StageError) -> None:
+        super().__init__(recorded["message"], "", "", "")
+        self.exit_code = _known_code(recorded["exit_code"])
+
+    def __str__(self) -> str:
+        return self.where
+
+
+class Processes(Protocol):
+    """What one attempt runs as, on one node or on several."""
+
+    @property
+    def end(self) -> str:
+        """How they ended, in words."""
+        ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until they end or ``timeout_s`` passes; tell whether they ended."""
+        ...
+
+    def kill(self) -> None:
+        """End them at once."""
+        ...
+
+    def close(self) -> None:
+        """Leave none behind."""
+        ...
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """A stage, and how its attempts are started and shown."""
+
+    run: RunFolder
+    name: str
+    world_size: int
+    max_restarts: int
+    start: Callable[[Path], Processes]
+    """Starts an attempt, whose output goes to that file."""
+    follow: Callable[[Processes, int], None]
+    """Waits for the end of an attempt, and shows how far it is."""
+    say: Callable[[str], None]
+    """Shows a line to the user."""
+
+
+class Supervisor:
+    """The attempts of one stage.
+
+    Args:
+        stage: What is started.
+        interruptions: The signals of this process.
+        rule: Which decides about restarts; the place for another one.
+    """
+
+    def __init__(
+        self,
+        stage: Supervised,
+        interruptions: Interruptions,
+        rule: Callable[[History], Verdict] = decide,
+    ) -> None:
+        self._stage = stage
+        self._folder = stage.run.stage(stage.name)
+        self._interruptions = interruptions
+        self._rule = rule
+        self._log_start = 0
+        self._shown_reason = ""
+
+    def run(self) -> ExitCode:
+        """Start attempts until the stage is done or no other is to be started.
+
+        Returns:
+            ``DONE``, ``STOPPED`` (work is left) or ``INTERRUPTED`` (killed by a second signal).
+
+        Raises:
+            DistrainError: The stage failed for good; the message says how and what to do.
+        """
+        history = History(max_restarts=self._stage.max_restarts)
+        while True:
+            number, ended = self._attempt()
+            if ended.ending == "done":
+                return ExitCode.DONE
+            history = replace(history.then(ended), asked_to_end=self._interruptions.count > 0)
+            verdict = self._rule(history)
+            if verdict == "refuse":
+                raise StageFailedError(cast("StageError", read_json(self._folder.error)))
+            if verdict == "wait":
+                return self._rest(ended)
+            self._require_room(number)
+            self._show_failure(number, ended.how)
+            if verdict == "give up":
+                self._give_up(number, ended.how, history.in_vain)
+            self._announce_restart(number + 1, ended.how)
+
+    def _attempt(self) -> tuple[int, AttemptEnd]:
+        stage, folder = self._stage, self._folder
+        before = read_state(folder)
+        number = (before["attempt"] if before else 0) + 1
+        wait_until_free(folder.lock, stage.run.root.name)
+        folder.error.unlink(missing_ok=True)
+        log = folder.log(number)
+        self._log_start = log.stat().st_size if log.exists() else 0
+        stage.say(f"{stage.name}: starts, {plural(stage.world_size, 'process')}")
+        started = time.monotonic()
+        processes = stage.start(log)
+        try:
+            stage.follow(processes, number)
+        finally:
+            processes.close()
+        after = read_state(folder)
+        ending = judge(number, after, cast("StageError | None", read_json(folder.error)))
+        if ending == "done":
+            stage.say(f"{stage.name}: done in {short_duration(time.monotonic() - started)}")
+        return number, AttemptEnd(ending, _step(after) > _step(before), processes.end)
+
+    def _rest(self, ended: AttemptEnd) -> ExitCode:
+        name, say = self._stage.name, self._stage.say
+        if ended.ending in ("yielded", "stopped"):
+            say(f"{name}: stopped after step {_step(read_state(self._folder))}")
+        elif self._interruptions.kill:
+            return ExitCode.INTERRUPTED
+        else:
+            say(f"{name}: {ended.how} while it was asked to save and stop")
+        return ExitCode.STOPPED
+
+    def _require_room(self, attempt: int) -> None:
+        try:
+            check_room(self._folder.path)
+        except PreflightError as error:
+            with suppress(OSError):  # its record is small, and may find room all the same
+                record_failure(self._stage.run, self._stage.name, error, attempt)
+            raise
+
+    def _show_failure(self, attempt: int, how: str) -> None:
+        log = self._folder.log(attempt)
+        text = log.read_bytes()[self._log_start :].decode(errors="replace") if log.exists() else ""
+        excerpt = failure_excerpt(text)
+        reason = excerpt.rpartition("\n")[2]
+        if excerpt and reason == self._shown_reason:
+            shown = f", like the one before it: {reason}"
+        else:
+            shown = f"; the last lines of {log}:\n{excerpt}" if excerpt else ""
+        self._shown_reason = reason
+        self._stage.say(f"{self._stage.name}: attempt {attempt} failed, {how}{shown}")
+
+    def _announce_restart(self, attempt: int, how: str) -> None:
+        name = self._stage.name
+        append_event(self._stage.run.events, "restarted", name, attempt=attempt, reason=how)
+        step = _step(read_state(self._folder))
+        self._stage.say(f"{name}: starts again from step {step} (attempt {attempt})")
+
+    def _give_up(self, attempt: int, how: str, in_vain: int) -> None:
+        name, run = self._stage.name, self._stage.run
+        error = TrainingError(
+            f"stage {name}",
+            f"{how} in attempt {attempt}, {plural(in_vain, 'attempt')} in a row without a new "
+            f"committed step (launch.max_restarts={self._stage.max_restarts})",
+            "a finished stage",
+            after_the_logs(run.root.name),
+        )
+        record_failure(run, name, error, attempt)
+        raise error
+
+
+def check_room(folder: Path) -> None:
+    """Refuse to go on where a stage could not even record that the disk is full.
+
+    Raises:
+        PreflightError: Nothing can be written to ``folder``.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".room.") as file:
+            file.write(bytes(ROOM_BYTES))
+            file.flush()
+    except OSError as error:
+        raise PreflightError(
+            str(folder),
+            f"no room to write to ({error.strerror})",
+            "room for the stage's files",
+            "Free space or set DISTRAIN_RUNS_DIR to another disk, then run the same command again: "
+            "it goes on from the last checkpoint.",
+        ) from error
+
+
+def _step(state: StageState | None) -> int:
+    return state["step"] if state else 0
+
+
+def _known_code(code: int) -> ExitCode:
+    return ExitCode(code) if code in list(ExitCode) else ExitCode.TRAINING
