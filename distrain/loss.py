@@ -3,6 +3,8 @@
 Shape legend: B = sequences in a microbatch, T = tokens in a sequence, V = vocabulary.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +30,38 @@ def summed_cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     Raises:
         ValueError: The first two axes of the arguments differ.
     """
+    return _cross_entropy(logits_BTV, targets_BT, "sum")
+
+
+def target_losses(
+    logits_BTV: Tensor, targets_BT: Tensor, rows: Sequence[int] | None = None
+) -> Tensor:
+    """Compute next-token cross-entropy, in nats, as ``summed_cross_entropy`` does.
+
+    Args:
+        logits_BTV: Unnormalised scores, shape (B, T, V), any float dtype.
+        targets_BT: Shape (B, T).
+        rows: Sizes of groups of neighbouring rows that make up the batch, G in number.
+
+    Returns:
+        The sum over each group, shape (G,); without ``rows``, the loss of each target, shape
+        (B, T), 0 where there is none.
+
+    Raises:
+        ValueError: The shapes disagree, or the groups are not the batch.
+    """
+    if rows is None:
+        return _cross_entropy(logits_BTV, targets_BT, "none").view_as(targets_BT)
+    if sum(rows) != len(targets_BT):
+        raise ValueError(f"groups of {tuple(rows)} rows in a batch of {len(targets_BT)}")
+    if len(rows) == 1:
+        return summed_cross_entropy(logits_BTV, targets_BT).unsqueeze(0)
+    # Not a sum over losses of targets: bit by bit that of a batch which holds this group alone.
+    groups = zip(logits_BTV.split(rows), targets_BT.split(rows), strict=True)
+    return torch.stack([summed_cross_entropy(logits, targets) for logits, targets in groups])
+
+
+def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor, reduction: str) -> Tensor:
     if logits_BTV.shape[:2] != targets_BT.shape:
         raise ValueError(
             f"logits {tuple(logits_BTV.shape)} and targets {tuple(targets_BT.shape)} "
@@ -36,5 +70,8 @@ def summed_cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     # A copy only for 16-bit logits: bf16 holds 8 significant bits, too few for a sum.
     exact_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
     return F.cross_entropy(
-        exact_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+        exact_BTV.flatten(0, 1),
+        targets_BT.flatten(),
+        ignore_index=IGNORE_INDEX,
+        reduction=reduction,
     )

@@ -1,10 +1,22 @@
 """The base of every recipe section, and the number types that accept units (``2.5B``, ``24h``)."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 COUNT_UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -16,6 +28,38 @@ class Section(BaseModel):
     """One mapping of the recipe: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class NameIn:
+    """Marks a text that is a key of one of the code's dicts.
+
+    Looked up when a recipe is read, so an entry in the dict is all that a new name needs. What is
+    said of other words is what is said of a ``Literal``.
+    """
+
+    known: Mapping[str, object]
+
+    @property
+    def literal(self) -> Any:  # noqa: ANN401  (a type)
+        """The names there are, as a type."""
+        return Literal[tuple(self.known)]
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(schema) | {"enum": list(self.known)}
+
+    def _check(self, value: object) -> object:
+        if value not in self.known:
+            expected = " or ".join(repr(name) for name in self.known)
+            raise PydanticKnownError("literal_error", {"expected": expected})
+        return value
 
 
 def parse_count(value: Any) -> Any:  # noqa: ANN401  (pydantic hands over whatever the YAML held)

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from distrain.config.labels import PairChecksConfig
 from distrain.config.section import Count, Duration, Section
+from distrain.config.tasks import CAUSAL_LM, TaskName
 
 Positive = Annotated[int, Field(ge=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -102,6 +103,8 @@ class TrainingConfig(Section):
     """Tokens to train on; the steps follow, rounded down."""
     num_epochs: Annotated[float | None, Field(gt=0)] = None
     """Give exactly one of ``max_steps``, ``max_tokens`` and ``num_epochs``."""
+    task: TaskName = CAUSAL_LM
+    """What the model is trained for. ``causal_lm``: to predict each next token."""
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     """``auto``: bf16 on a GPU that has it, fp32 elsewhere. Master weights stay fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

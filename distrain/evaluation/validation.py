@@ -1,31 +1,29 @@
-"""Validation: the mean loss over a fixed set of samples, the same whatever the number of ranks."""
+"""Validation: the metrics of a fixed set of samples, the same whatever the number of ranks."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from distrain.data.samples.datasets import IGNORE_INDEX
 from distrain.data.samples.held_out import HeldOut, MeasuredPart
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
-
-SummedLoss = Callable[[Tensor, Tensor], Tensor]
-"""(logits, target_ids) -> sum over target tokens, in nats."""
+from distrain.tasks.task import Task, means
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one validation found, in nats per target token.
+    """What one validation found.
 
     Args:
-        loss: Mean over all targets.
-        by_source: Over those of each source; without sources of which nothing was measured.
+        loss: The trained metric; of next-token tasks in nats per target token.
+        metrics: All metrics of the task over all samples, by name.
+        by_source: As ``metrics``, by source; without sources of which nothing was measured.
     """
 
     loss: float
-    by_source: Mapping[str, float]
+    metrics: Mapping[str, float]
+    by_source: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Validation:
     Args:
         engine: What runs the forward pass.
         host: Agreement between ranks.
-        loss: Layer 6.
+        task: Layer 6.
         held_out: The samples.
         micro_batch_size: Samples of one forward pass.
         eval_steps: Steps between two measurements.
@@ -44,7 +42,7 @@ class Validation:
 
     engine: Engine
     host: HostGroup
-    loss: SummedLoss
+    task: Task
     held_out: HeldOut
     micro_batch_size: int
     eval_steps: int
@@ -65,24 +63,44 @@ class Validation:
     @torch.no_grad()
     def measure(self) -> Scores:
         """Measure all of them. Collective."""
-        model = self.engine.model
+        model, form = self.engine.model, self.task.form
         model.eval()
-        sources = list(self.held_out.choice.counts)
-        loss_sums, num_targets = dict.fromkeys(sources, 0.0), dict.fromkeys(sources, 0)
-        for measured in self.parts():
-            part = measured.microbatch.to(self.device)
-            logits = model(
-                part.input_ids, document_ids=part.document_ids, position_ids=part.position_ids
+        places = {source: place for place, source in enumerate(self.held_out.choice.counts)}
+        denominators = [0.0] * len(places)
+        sums = torch.zeros(len(places), form.num_sums, dtype=torch.float64, device=self.device)
+        for part in self.parts():
+            measured = self.task.measure(model, part.microbatch.to(self.device))
+            if not part.rows:
+                continue
+            by_group = zip(
+                part.rows,
+                measured.stacked(form),
+                self.task.denominators(part.microbatch),
+                strict=True,
             )
-            for source, rows in measured.rows.items():
-                targets = part.target_ids[rows]
-                loss_sums[source] += self.loss(logits[rows], targets).item()
-                num_targets[source] += int((targets != IGNORE_INDEX).sum())
+            for source, found, denominator in by_group:
+                sums[places[source]] += found
+                denominators[places[source]] += denominator
         model.train()
-        totals = self.host.sum(*loss_sums.values(), *map(float, num_targets.values()))
-        losses, counts = totals[: len(sources)], totals[len(sources) :]
-        by_source = zip(sources, losses, counts, strict=True)
+        # The one wait for the device.
+        totals = self.host.sum(*denominators, *sums.flatten().tolist())
+        return self._scores(totals[: len(places)], totals[len(places) :])
+
+    def _scores(self, denominators: list[float], sums: list[float]) -> Scores:
+        """Divide the sums, which lie source by source."""
+        form = self.task.form
+        width = form.num_sums
+        rows = [sums[first : first + width] for first in range(0, len(sums), width)]
+        metrics = means(
+            form, sum(denominators), [sum(column) for column in zip(*rows, strict=True)]
+        )
+        by_source = zip(self.held_out.choice.counts, denominators, rows, strict=True)
         return Scores(
-            sum(losses) / sum(counts),
-            {source: loss / count for source, loss, count in by_source if count},
+            metrics[form.trained.name],
+            metrics,
+            {
+                source: means(form, denominator, row)
+                for source, denominator, row in by_source
+                if denominator
+            },
         )

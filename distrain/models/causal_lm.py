@@ -4,11 +4,13 @@ Shape legend: B = sequences in a microbatch, T = tokens in a sequence, V = vocab
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from distrain.config.training import ModelConfig
+from distrain.loss import target_losses
 
 
 class CausalLM(nn.Module, ABC):
@@ -29,13 +31,37 @@ class CausalLM(nn.Module, ABC):
         self.model_config = model_config
         self.vocab_size = vocab_size
 
-    @abstractmethod
     def forward(
         self,
         input_ids: Tensor,
         *,
+        target_ids: Tensor | None = None,
+        rows: Sequence[int] | None = None,
         document_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Compute losses of targets or, without targets, the scores of all tokens.
+
+        The loss is taken here, within what engines wrap: logits need not leave it, and the output
+        layer's part of the backward pass lies between the engine's own hooks.
+
+        Args:
+            input_ids: Token ids, shape (B, T), int64.
+            target_ids: What follows each input, or ``IGNORE_INDEX``; shape (B, T), int64.
+            rows: How to sum up the losses; see ``distrain.loss.target_losses``.
+            document_ids: See ``logits``, as for ``position_ids``.
+            position_ids: Shape (B, T).
+
+        Returns:
+            Losses in nats, float32 at least: shape (G,) with ``rows``, else (B, T). Without
+            ``target_ids``, logits of shape (B, T, V).
+        """
+        logits_BTV = self.logits(input_ids, document_ids, position_ids)
+        return logits_BTV if target_ids is None else target_losses(logits_BTV, target_ids, rows)
+
+    @abstractmethod
+    def logits(
+        self, input_ids: Tensor, document_ids: Tensor | None, position_ids: Tensor | None
     ) -> Tensor:
         """Compute the scores of the token that follows each position.
 

@@ -134,12 +134,8 @@ class Llama(CausalLM):
         self.lm_head = nn.Linear(model_config.hidden_size, vocab_size, bias=False)
         self.tie_weights()
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        *,
-        document_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
+    def logits(
+        self, input_ids: Tensor, document_ids: Tensor | None, position_ids: Tensor | None
     ) -> Tensor:
         """Compute logits, shape (B, T, V); the arguments are described in ``CausalLM``."""
         logits_BTV: Tensor = self.lm_head(self.model(input_ids, document_ids, position_ids))

@@ -4,14 +4,14 @@ It watches and never changes a step. ``metrics.jsonl`` is the truth; the rest is
 """
 
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
+from distrain.config.tasks import CAUSAL_LM, TASK_FORMS, TaskForm
 from distrain.config.training import LoggingConfig
 from distrain.monitor.metrics_file import MetricsFile
 from distrain.monitor.sinks import SINKS
@@ -21,8 +21,9 @@ from distrain.runs.durable import write_text
 from distrain.runs.figures import short_count, short_duration
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import (
-    EVAL_SOURCE,
+    EVAL,
     STEP,
+    TRAIN,
     Record,
     append_event,
     finite,
@@ -54,6 +55,7 @@ class StepMeasurement:
     step: int
     """1 for the first update."""
     loss: float
+    """The trained metric."""
     learning_rate: float
     grad_norm: float
     applied: bool
@@ -66,6 +68,8 @@ class StepMeasurement:
     data_time_s: float
     memory_gib: float
     """Of the largest rank."""
+    others: Mapping[str, float] = field(default_factory=dict)
+    """The task's other metrics, by name."""
 
 
 class Monitor:
@@ -77,16 +81,24 @@ class Monitor:
         attempt: Start of the stage that this process is part of, from 1.
         workload: For tokens per second, MFU and the time left.
         config: How often to show a line, and which sinks to feed.
+        task: What is measured.
     """
 
     def __init__(
-        self, run: RunFolder, stage: str, attempt: int, workload: Workload, config: LoggingConfig
+        self,
+        run: RunFolder,
+        stage: str,
+        attempt: int,
+        workload: Workload,
+        config: LoggingConfig,
+        task: TaskForm = TASK_FORMS[CAUSAL_LM],
     ) -> None:
         self.stage = stage
         self.attempt = attempt
         self.workload = workload
         self._run = run
         self._config = config
+        self._task = task
         self._file = MetricsFile(run.stage(stage).metrics)
         self._sinks = self._open_sinks()
         self._started = time.monotonic()
@@ -119,19 +131,28 @@ class Monitor:
         if measured.step % self._config.logging_steps == 0 or is_last or self._steps_made == 1:
             self._show(measured, tokens_per_sec)
 
-    def record_scores(self, step: int, loss: float, by_source: Mapping[str, float]) -> None:
+    def record_scores(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        by_source: Mapping[str, Mapping[str, float]],
+    ) -> None:
         """Write the record of a validation after ``step`` updates, and show it."""
-        perplexity = math.exp(loss) if loss < 700 else math.inf
-        scores = {STEP: step, "eval/loss": loss, "eval/perplexity": perplexity}
+        figures = self._task.with_derived(metrics)
+        scores: dict[str, Any] = {STEP: step}
+        scores |= {f"{EVAL}{name}": value for name, value in figures.items()}
         if len(by_source) > 1:
-            scores |= {EVAL_SOURCE + name: value for name, value in by_source.items()}
+            scores |= {
+                f"{EVAL}{name}/{source}": found[name]
+                for name in metrics
+                for source, found in by_source.items()
+            }
         self._write(scores)
+        shown = [
+            f"{name} {figures[name]:{form}}" for name, form in self._task.shown_in_validation()
+        ]
         logger.info(
-            "%s step %s | validation loss %.3f | perplexity %.1f",
-            self.stage,
-            self._position(step),
-            loss,
-            perplexity,
+            "%s step %s | validation %s", self.stage, self._position(step), " | ".join(shown)
         )
 
     def record_data(self, record: Record) -> None:
@@ -157,7 +178,8 @@ class Monitor:
         samples_seen = measured.first_sample + measured.num_samples
         return {
             STEP: measured.step,
-            "train/loss": measured.loss,
+            f"{TRAIN}{self._task.trained.name}": measured.loss,
+            **{f"{TRAIN}{name}": value for name, value in measured.others.items()},
             "train/learning_rate": measured.learning_rate,
             "train/grad_norm": measured.grad_norm,
             "train/tokens_seen": samples_seen * sequence_length,
@@ -189,11 +211,11 @@ class Monitor:
         load = self.workload
         share = mfu(tokens_per_sec, load.flops_per_token, load.num_ranks, load.peak_flops)
         logger.info(
-            "%s step %s | loss %.3f | lr %.1e | grad %.2f | %5s tok/s | mfu %.1f%% | "
+            "%s step %s | %s | lr %.1e | grad %.2f | %5s tok/s | mfu %.1f%% | "
             "mem %.1f GiB | eta %s",
             self.stage,
             self._position(measured.step),
-            measured.loss,
+            self._metrics_text(measured),
             measured.learning_rate,
             measured.grad_norm,
             short_count(tokens_per_sec),
@@ -201,6 +223,10 @@ class Monitor:
             measured.memory_gib,
             short_duration(self._time_left_s(measured.step, now)),
         )
+
+    def _metrics_text(self, measured: StepMeasurement) -> str:
+        values = {self._task.trained.name: measured.loss, **measured.others}
+        return " | ".join(f"{m.name} {values[m.name]:{m.form}}" for m in self._task.metrics)
 
     def _time_left_s(self, step: int, now: float) -> float:
         """Expect the coming steps to take as long as those of this attempt, pauses included."""

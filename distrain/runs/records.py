@@ -77,9 +77,11 @@ class StageData(TypedDict):
 
 STEP = "train/global_step"
 """The field that counts a stage's updates, from 1; in every line of ``metrics.jsonl``."""
+TRAIN, EVAL = "train/", "eval/"
+"""Before the names of a task's metrics, of a step and of a validation."""
 STEP_FIELDS = (
     STEP,
-    "train/loss",  # nats per target token, mean over the global batch
+    "train/loss",  # causal_lm: nats per target token over the global batch; see ``config.tasks``
     "train/learning_rate",
     "train/grad_norm",  # before clipping
     "train/tokens_seen",  # input tokens since the start of the stage

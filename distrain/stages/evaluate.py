@@ -22,7 +22,6 @@ from distrain.data.shards.reader import ShardedTokens, open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
 from distrain.finetune.lora import merge
-from distrain.loss import summed_cross_entropy
 from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.parallel.device import resolve_device
@@ -31,6 +30,7 @@ from distrain.stages.context import Outcome, StageContext, lineage_of, typed
 from distrain.stages.export import read_trained
 from distrain.stages.ready_tokens import ReadySources
 from distrain.stages.sft_data import PairSamples, find_test_pairs
+from distrain.tasks.task import forward_targets
 
 
 def run_stage(context: StageContext) -> Outcome:
@@ -153,12 +153,7 @@ class Meter:
         """Sum over all samples, each once."""
         loss, num_targets, target_bytes = 0.0, 0, 0
         for microbatch in self._microbatches(dataset):
-            logits = self.model(
-                microbatch.input_ids,
-                document_ids=microbatch.document_ids,
-                position_ids=microbatch.position_ids,
-            )
-            loss += summed_cross_entropy(logits, microbatch.target_ids).item()
+            loss += forward_targets(self.model, microbatch, microbatch.groups).item()
             num_targets += microbatch.num_targets
             if token_bytes is not None:
                 targets = microbatch.target_ids[microbatch.target_ids != IGNORE_INDEX].cpu()

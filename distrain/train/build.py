@@ -11,6 +11,7 @@ from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.layout import count_steps, resolve_layout
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import TrainStage
+from distrain.config.tasks import TASK_FORMS
 from distrain.config.training import TrainingConfig
 from distrain.data.samples.datasets import Dataset
 from distrain.data.samples.feed import Feed, Stream
@@ -19,7 +20,6 @@ from distrain.data.samples.loader import Loader
 from distrain.errors import RecipeError
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
-from distrain.loss import summed_cross_entropy
 from distrain.monitor.monitor import Monitor, Workload
 from distrain.monitor.throughput import peak_flops
 from distrain.optim.schedules import lr_at
@@ -30,6 +30,7 @@ from distrain.parallel.engine import Engine
 from distrain.parallel.process_group import start_process_group
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import read_json, utc_now, write_json
+from distrain.tasks import TASKS
 from distrain.train.data_plan import count_samples, plan_schedule, streams_read
 from distrain.train.run import Run
 
@@ -84,7 +85,7 @@ def build_run(task: TrainTask, host: HostGroup) -> Run:
         host=host,
         loader=loader,
         engine=engine,  # 4, 5, 7, 8
-        loss=summed_cross_entropy,  # 6
+        task=TASKS[training.task],  # 6
         lr_at=build_lr(stage, max_steps),  # 8
         checkpoints=build_checkpoints(task, host, monitor),  # 9
         validation=build_validation(task, task.validation, engine, host, device),  # 10
@@ -136,7 +137,8 @@ def build_monitor(
         flops_per_token=task.flops_per_token,
         peak_flops=peak_flops(device, task.stage.logging.peak_tflops),
     )
-    return Monitor(task.run, task.name, task.attempt, workload, task.stage.logging)
+    form = TASK_FORMS[training.task]
+    return Monitor(task.run, task.name, task.attempt, workload, task.stage.logging, form)
 
 
 def build_checkpoints(
@@ -185,7 +187,7 @@ def build_validation(
     return Validation(
         engine=engine,
         host=host,
-        loss=summed_cross_entropy,
+        task=TASKS[training.task],
         held_out=HeldOut(sources, limit),
         micro_batch_size=training.micro_batch_size,
         eval_steps=config.eval_steps,

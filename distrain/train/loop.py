@@ -9,6 +9,7 @@ from distrain.data.samples.loader import Batch
 from distrain.fault.wishes import Wish
 from distrain.monitor.memory import peak_memory_gib
 from distrain.monitor.monitor import StepMeasurement
+from distrain.tasks.task import means
 from distrain.train.progress import Progress, StepResult
 from distrain.train.run import Run
 
@@ -68,28 +69,30 @@ def train(run: Run) -> tuple[Progress, Wish]:
 
 
 def train_step(run: Run, batch: Batch, step: int) -> StepResult:
-    """Make one update from one global batch; the loss is its mean, in nats per target."""
-    (num_targets,) = run.host.sum(sum(m.num_targets for m in batch.microbatches))
+    """Make one update from one global batch; its metrics are exact over all ranks."""
+    form, parts = run.task.form, batch.microbatches
+    # All that follows from the batch alone: the backward pass is scaled by it.
+    denominator, num_targets = run.host.sum(
+        sum(sum(run.task.denominators(part)) for part in parts),
+        sum(part.num_targets for part in parts),
+    )
     # Every engine averages gradients over ranks. This factor undoes that, so the update
     # does not depend on how the batch was cut into ranks and microbatches.
-    scale = run.engine.dp_size / num_targets
-    loss_sum = torch.zeros((), device=run.device, dtype=torch.float64)
-    for number, microbatch in enumerate(batch.microbatches, start=1):
-        part = microbatch.to(run.device)
+    scale = run.engine.dp_size / denominator
+    sums = torch.zeros(1, form.num_sums, device=run.device, dtype=torch.float64)
+    for number, microbatch in enumerate(parts, start=1):
         seed_dropout(run, step, number)
-        with run.engine.accumulate(last=number == len(batch.microbatches)):
-            logits = run.engine.model(  # 4 architecture, 5 forward pass
-                part.input_ids, document_ids=part.document_ids, position_ids=part.position_ids
-            )
-            loss = run.loss(logits, part.target_ids)  # 6 loss
-            run.engine.backward(loss * scale)  # 7 backward pass
-        loss_sum += loss.detach()
+        with run.engine.accumulate(last=number == len(parts)):
+            # 4 architecture, 5 forward pass, 6 loss
+            measured = run.task.measure(run.engine.model, microbatch.to(run.device))
+            run.engine.backward(measured.trained * scale)  # 7 backward pass
+        sums += measured.stacked(form)
     # Summed before the update: all ranks make it or none, and the loss has a say in that.
-    (total_loss,) = run.host.sum(loss_sum.item())
-    mean_loss, lr = total_loss / num_targets, run.lr_at(step)
-    update = run.engine.update(lr, run.max_grad_norm, mean_loss)  # 8 optimizer
+    metrics = means(form, denominator, run.host.sum(*sums[0].tolist()))
+    loss, lr = metrics.pop(form.trained.name), run.lr_at(step)
+    update = run.engine.update(lr, run.max_grad_norm, loss)  # 8 optimizer
     num_tokens = batch.num_samples * run.training.sequence_length
-    return StepResult(mean_loss, update, lr, num_tokens, int(num_targets))
+    return StepResult(loss, update, lr, num_tokens, int(num_targets), metrics)
 
 
 def seed_dropout(run: Run, step: int, microbatch: int) -> None:
@@ -104,7 +107,7 @@ def validate(run: Run, progress: Progress) -> Progress:
     early = run.training.early_stopping
     progress = progress.after_validation(scores.loss, early.min_delta if early else 0.0)
     if run.monitor is not None:
-        run.monitor.record_scores(progress.step, scores.loss, scores.by_source)
+        run.monitor.record_scores(progress.step, scores.metrics, scores.by_source)
         if progress.is_stale(early):
             run.monitor.event("early_stop", step=progress.step, eval_loss=scores.loss)
     return progress
@@ -120,6 +123,7 @@ def record(run: Run, progress: Progress, result: StepResult, batch: Batch, clock
     measurement = StepMeasurement(
         step=progress.step,
         loss=result.loss,
+        others=result.others,
         learning_rate=result.lr,
         grad_norm=result.update.grad_norm,
         applied=result.update.applied,

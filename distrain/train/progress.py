@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from distrain.config.training import EarlyStopping
@@ -16,11 +16,12 @@ class StepResult:
     """What one optimizer step showed; the same on every rank.
 
     Args:
-        loss: Mean over the global batch, in nats per target token.
+        loss: The trained metric over the global batch.
         update: What the engine made of it.
         lr: Learning rate of the update.
         num_tokens: Input tokens of the global batch.
         num_targets: Target tokens of the global batch.
+        others: The task's other metrics over the global batch, by name.
     """
 
     loss: float
@@ -28,6 +29,7 @@ class StepResult:
     lr: float
     num_tokens: int
     num_targets: int
+    others: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Progress:
     Args:
         step: Steps made; with the schedule also the position in the data (``data.schedule``).
         tokens_seen: Input tokens of those steps.
-        train_loss: Of the last step.
+        train_loss: The trained metric of the last step.
         skipped_in_a_row: Steps up to the last one that were not applied.
-        eval_loss: Of the last validation.
+        eval_loss: The trained metric of the last validation.
         best_eval_loss: Of the best validation.
         evals_since_best: Validations that did not beat the best one, in a row.
     """
@@ -86,7 +88,7 @@ class Progress:
         )
 
     def after_validation(self, loss: float, min_delta: float = 0.0) -> Self:
-        """Count one validation of ``loss`` nats."""
+        """Count one validation that found ``loss`` for the trained metric."""
         best = math.inf if self.best_eval_loss is None else self.best_eval_loss
         improved = loss < best - min_delta  # NaN and infinity are no best
         return replace(

@@ -14,11 +14,12 @@ from distrain.config.training import TrainingConfig
 from distrain.data.samples.held_out import Choice
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.schedule import Schedule
-from distrain.evaluation.validation import SummedLoss, Validation
+from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
 from distrain.monitor.monitor import Monitor
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
+from distrain.tasks.task import Task
 from distrain.train.data_plan import check_epochs
 from distrain.train.progress import Progress
 
@@ -49,7 +50,7 @@ class Run:
     host: HostGroup
     loader: Loader
     engine: Engine
-    loss: SummedLoss
+    task: Task
     lr_at: Callable[[int], float]
     checkpoints: CheckpointManager
     validation: Validation

@@ -14,7 +14,9 @@ LAYERS = (
     {"errors"},
     {"runs", "config"},
     {"monitor"},
-    {"data", "models", "loss", "optim"},
+    {"loss"},
+    {"data", "models", "optim"},
+    {"tasks"},
     {"parallel"},
     {"checkpoint"},
     {"fault"},
@@ -75,6 +77,7 @@ ROOMS = {
     ),
     "distrain/config": (
         {"section", "input_files", "rows"},
+        {"tasks"},
         {"curation", "dedup", "labels", "launch", "loading", "token_sources"},
         {"sources", "training"},
         {"data", "huggingface"},

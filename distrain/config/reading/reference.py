@@ -13,7 +13,14 @@ from pydantic_core import PydanticUndefined
 from distrain.config.data import SOURCE_KEYS
 from distrain.config.launch import SiteConfig
 from distrain.config.reading.json_schema import field_docs
-from distrain.config.reading.sections import SECTIONS, STAGE_KINDS, is_section, members, sections_of
+from distrain.config.reading.sections import (
+    SECTIONS,
+    STAGE_KINDS,
+    is_section,
+    members,
+    sections_of,
+    type_of,
+)
 from distrain.config.recipe import PATTERNS, RecipeHead
 from distrain.config.section import (
     Section,
@@ -133,7 +140,7 @@ def _rows(
 
 
 def _row(key: str, field: FieldInfo, words: str) -> str:
-    form = _form(field.annotation, field.metadata)
+    form = _form(type_of(field), field.metadata)
     unit = next((unit for end, unit in UNITS.items() if key.endswith(end)), None)
     if unit is not None and re.match("count|whole number|number", form):
         form = f"{form}, {unit}"

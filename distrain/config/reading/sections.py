@@ -4,11 +4,12 @@ import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from distrain.config.data import SOURCE_KEYS
 from distrain.config.recipe import RESERVED_STAGE_NAMES, RecipeHead, Stage
-from distrain.config.section import Section
+from distrain.config.section import NameIn, Section
 from distrain.config.training import RUN_LENGTHS
 
 Path = tuple[str | int, ...]
@@ -88,10 +89,16 @@ def types_below(allowed: list[Any], step: str | int) -> list[Any]:
     return [inner for outer in allowed for inner in _below(outer, step)]
 
 
+def type_of(field: FieldInfo) -> Any:  # noqa: ANN401
+    """Return the type of a field, with the names spelled out that it may have."""
+    names = next((item for item in field.metadata if isinstance(item, NameIn)), None)
+    return field.annotation if names is None else names.literal
+
+
 def _below(outer: Any, step: str | int) -> list[Any]:  # noqa: ANN401
     if is_section(outer):
         field = outer.model_fields.get(step)
-        return [] if field is None else list(members(field.annotation))
+        return [] if field is None else list(members(type_of(field)))
     arguments = get_args(outer)
     if get_origin(outer) is dict:
         return list(members(arguments[1]))

@@ -5,7 +5,7 @@ the same for any number of ranks, and at every validation of a stage.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -82,7 +82,9 @@ class MeasuredPart:
     """One forward pass of a validation.
 
     Args:
-        rows: Of each source in the microbatch, its rows: they lie side by side.
+        microbatch: Its groups of rows are those of ``rows``, where there are any.
+        rows: Of each source in the microbatch, its rows: they lie side by side. Empty where a
+            rank runs the pass for the others' sake only.
     """
 
     microbatch: Microbatch
@@ -132,7 +134,8 @@ class HeldOut:
                 if low < high:
                     rows[name] = slice(low - share.start, high - share.start)
                 first = end
-            yield MeasuredPart(microbatch, rows)
+            sizes = tuple(part.stop - part.start for part in rows.values())
+            yield MeasuredPart(replace(microbatch, row_groups=sizes or None), rows)
 
     def _chosen(self) -> tuple[Ints, dict[str, int]]:
         """Return the chosen samples, numbered through all sources, and where each source ends."""

@@ -28,12 +28,18 @@ TOKENS_AT_ONCE = 1 << 17
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Input of one forward pass on one rank: ``datasets.Rows`` as tensors, shape (b, T)."""
+    """Input of one forward pass on one rank: ``datasets.Rows`` as tensors, shape (b, T).
+
+    Args:
+        row_groups: Sizes of groups of neighbouring rows that are measured apart from each other;
+            ``None``: all rows are one.
+    """
 
     input_ids: Tensor
     target_ids: Tensor
     position_ids: Tensor
     cu_seqlens: Tensor
+    row_groups: tuple[int, ...] | None = None
 
     @classmethod
     def from_rows(cls, rows: Rows, start: int, stop: int) -> Self:
@@ -54,6 +60,17 @@ class Microbatch:
         return int((self.target_ids != IGNORE_INDEX).sum())
 
     @property
+    def groups(self) -> tuple[int, ...]:
+        """Sizes of the groups of rows."""
+        return self.row_groups or (len(self.input_ids),)
+
+    def targets_by_group(self) -> list[int]:
+        """Count the positions that are trained on, of each group of rows; waits like the count."""
+        if len(self.groups) == 1:
+            return [self.num_targets]
+        return [int((part != IGNORE_INDEX).sum()) for part in self.target_ids.split(self.groups)]
+
+    @property
     def document_ids(self) -> Tensor:
         """Document of each position, numbered within the microbatch; shape (b, T), int64."""
         lengths = self.cu_seqlens.diff()
@@ -69,6 +86,7 @@ class Microbatch:
             self.target_ids.to(device, non_blocking=True),
             self.position_ids.to(device, non_blocking=True),
             self.cu_seqlens.to(device, non_blocking=True),
+            self.row_groups,
         )
 
 

@@ -56,7 +56,7 @@ def test_step_record_has_exactly_the_agreed_fields(run):
 
 def test_validation_record_has_exactly_the_agreed_fields(run):
     with open_monitor(run, attempt=2) as monitor:
-        monitor.record_scores(50, 2.0, {"main": 2.0})
+        monitor.record_scores(50, {"loss": 2.0}, {"main": {"loss": 2.0}})
     (record,) = read_records(run.stage("pretrain").metrics)
     assert set(record) == {"time", "attempt", *EVAL_FIELDS}
     assert record["attempt"] == 2
@@ -74,7 +74,7 @@ def test_loss_is_recorded_bitwise(run):
 def test_non_finite_step_is_recorded_as_null_and_not_applied(run):
     with open_monitor(run) as monitor:
         monitor.record_step(measured(1, loss=float("nan"), grad_norm=float("inf"), applied=False))
-        monitor.record_scores(1, float("nan"), {})
+        monitor.record_scores(1, {"loss": float("nan")}, {})
     step, scores = read_records(run.stage("pretrain").metrics)
     assert (step["train/loss"], step["train/grad_norm"]) == (None, None)
     assert step["train/applied"] is False

@@ -1,25 +1,49 @@
 """Samples made up on the spot, and a training run over them: for tests of the loop itself."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from distrain.config.recipe import PretrainStage
+from distrain.config.tasks import TaskForm
 from distrain.data.samples.datasets import IGNORE_INDEX, Ids, RowBuffer
 from distrain.data.samples.feed import OrderedStream
+from distrain.data.samples.loader import Microbatch
 from distrain.data.samples.order import Order
 from distrain.parallel.collectives import HostGroup
 from distrain.runs.folder import RunFolder
 from distrain.stages.pretrain import model_spec
+from distrain.tasks.task import Task, TaskSums
 from distrain.train.build import TrainTask, build_run
 from distrain.train.run import Run
 
 VOCAB_SIZE = 61
 SEQUENCE_LENGTH = 24
 GLOBAL_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class SpoiledTask:
+    """Does something to the trained sum of a task before the backward pass sees it."""
+
+    honest: Task
+    spoil: Callable[[Tensor], Tensor]
+
+    @property
+    def form(self) -> TaskForm:
+        return self.honest.form
+
+    def denominators(self, microbatch: Microbatch) -> Sequence[float]:
+        return self.honest.denominators(microbatch)
+
+    def measure(self, module: nn.Module, microbatch: Microbatch) -> TaskSums:
+        measured = self.honest.measure(module, microbatch)
+        return replace(measured, trained=self.spoil(measured.trained))
 
 
 class SyntheticDataset:

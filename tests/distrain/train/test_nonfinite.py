@@ -11,7 +11,7 @@ from distrain.errors import TrainingError
 from distrain.runs.records import read_records
 from distrain.train.loop import Clock, record, train, train_step
 from tests.distrain.parallel.probe import copy_of, everywhere, same_boxes
-from tests.distrain.train.synthetic import make_run, make_stage
+from tests.distrain.train.synthetic import SpoiledTask, make_run, make_stage
 from tests.ranks import run_ranks
 
 BAD_STEP, STEPS = 2, 4
@@ -23,16 +23,15 @@ ENGINES: dict[str, dict[str, object]] = {
 FAULTS = ("loss", "gradient")
 
 
-def spoiled(loss_of, fault):
+def spoiled(task, fault):
     """Make the loss of the last rank infinite and leave its gradients, or its gradients NaN."""
 
-    def summed_loss(logits, targets):
+    def spoil(loss):
         if fault == "gradient":
-            logits.register_hook(lambda gradient: gradient * float("nan"))
-        loss = loss_of(logits, targets)
+            loss.register_hook(lambda gradient: gradient * float("nan"))
         return loss + float("inf") if fault == "loss" else loss
 
-    return summed_loss
+    return SpoiledTask(task, spoil)
 
 
 def make_steps(folder, cases):
@@ -40,7 +39,7 @@ def make_steps(folder, cases):
     is_last = not dist.is_initialized() or dist.get_rank() == dist.get_world_size() - 1
     for name, stage, fault in cases:
         run = make_run(folder / name, stage)
-        bad = replace(run, loss=spoiled(run.loss, fault)) if is_last else run
+        bad = replace(run, task=spoiled(run.task, fault)) if is_last else run
         progress, changed, told = run.restore(), [], []
         batches = run.loader.batches(0, STEPS)
         for step, batch in enumerate(batches):
@@ -109,13 +108,13 @@ def train_to_its_end(folder):
     )
     for made_before in (0, 4):
         run = make_run(folder, stage)
-        honest, sound = run.loss, iter([True] * (2 - made_before) + [False] * 10)
+        sound = iter([True] * (2 - made_before) + [False] * 10)
 
-        def poisoned(logits, targets, *, honest=honest, sound=sound):
-            return honest(logits, targets) * (1.0 if next(sound) else float("nan"))
+        def poisoned(loss, *, sound=sound):
+            return loss * (1.0 if next(sound) else float("nan"))
 
         with pytest.raises(TrainingError, match=r"^steps 3 to 7: .*max_skipped_steps"):
-            train(replace(run, loss=poisoned))
+            train(replace(run, task=SpoiledTask(run.task, poisoned)))
         run.host.barrier()
         if run.monitor is not None:
             run.monitor.close()

@@ -28,7 +28,11 @@ def measure(folder, cases):
         older = run.validation.measure()
         close(run)
         if run.monitor is not None:
-            figures = {"loss": scores.loss, "older": older.loss, **scores.by_source}
+            figures = {
+                "loss": scores.loss,
+                "older": older.loss,
+                **{k: v["loss"] for k, v in scores.by_source.items()},
+            }
             (folder / f"{name}.json").write_text(json.dumps(figures))
             assert set(older.by_source) == {"code", "web"}
 

@@ -45,7 +45,7 @@ def write_scores(run, number):
     config = LoggingConfig(wandb=WandbConfig())
     monitor = Monitor(run, "pretrain", 1, WORKLOAD, config)
     for step in range(1, number + 1):
-        monitor.record_scores(step, 2.0, {})
+        monitor.record_scores(step, {"loss": 2.0}, {})
     (sink,) = monitor._sinks
     sink.close(timeout_s=0.1)
     assert len(list(read_records(run.stage("pretrain").metrics))) == number

@@ -28,7 +28,8 @@ with Monitor(RunFolder(Path(sys.argv[1])), "pretrain", attempt, workload, config
             StepMeasurement(step, loss, 1e-3, 0.4, step != 7, 8 * step, 8, 60, 1, 0.25, 0.01, 0.5)
         )
         if step % 5 == 0:
-            monitor.record_scores(step, 9 / step, {"web": 9 / step, "code": 1.0})
+            by_source = {"web": {"loss": 9 / step}, "code": {"loss": 1.0}}
+            monitor.record_scores(step, {"loss": 9 / step}, by_source)
 """
 
 

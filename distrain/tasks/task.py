@@ -1,0 +1,97 @@
+"""What a model is trained for: how a microbatch becomes sums, and which of them is trained on.
+
+Shape legend: G = groups of rows of a microbatch, one while training.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from distrain.config.tasks import TaskForm
+from distrain.data.samples.loader import Microbatch
+
+
+@dataclass(frozen=True)
+class TaskSums:
+    """What one microbatch adds to the metrics of a batch or a validation.
+
+    Args:
+        trained: Numerator of the trained metric, shape (G,), with gradients. Its denominator is
+            ``Task.denominators``.
+        others: Of each other metric numerator and denominator, each of shape (G,), without
+            gradients.
+    """
+
+    trained: Tensor
+    others: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def stacked(self, form: TaskForm) -> Tensor:
+        """Return all sums in one tensor without gradients, shape (G, ``form.num_sums``)."""
+        trained = self.trained.detach()
+        if not form.others:
+            return trained.unsqueeze(1)
+        pairs = [self.others[metric.name] for metric in form.others]
+        columns = [trained, *(column.detach() for pair in pairs for column in pair)]
+        return torch.stack([column.double() for column in columns], dim=1)
+
+
+def means(form: TaskForm, denominator: float, sums: Sequence[float]) -> dict[str, float]:
+    """Divide what was summed up over microbatches and ranks; by name, the trained metric first.
+
+    Args:
+        form: Of the task.
+        denominator: Of the trained metric.
+        sums: One row of ``TaskSums.stacked``, summed up.
+
+    Returns:
+        NaN for a metric that nothing was measured of; never so for the trained one.
+    """
+    trained, *rest = sums
+    pairs = zip(form.others, rest[::2], rest[1::2], strict=True)
+    others = {metric.name: over / under if under else math.nan for metric, over, under in pairs}
+    return {form.trained.name: trained / denominator} | others
+
+
+class Task(Protocol):
+    """An objective. It holds no state and draws nothing but what dropout draws.
+
+    A metric is the sum of its numerators over all microbatches and ranks divided by the sum of its
+    denominators: exact, however the batch was cut.
+    """
+
+    @property
+    def form(self) -> TaskForm:
+        """What the rest of distrain knows of it."""
+
+    def denominators(self, microbatch: Microbatch) -> Sequence[float]:
+        """Say by what the trained sum of each group of rows is to be divided.
+
+        Of the batch alone, before any forward pass: the backward pass is scaled by it. Asked where
+        the batch was made, so no device is waited for.
+        """
+
+    def measure(self, module: nn.Module, microbatch: Microbatch) -> TaskSums:
+        """Layers 4 to 6: run the forward passes, and take the sums.
+
+        The backward pass, if any, follows once. Several forward passes may come before it, each
+        through ``module`` as the engine wrapped it; those that gradients flow through use the same
+        parameters. All ranks make equally many.
+        """
+
+
+def forward_targets(
+    module: nn.Module, microbatch: Microbatch, rows: Sequence[int] | None = None
+) -> Tensor:
+    """Run a forward pass up to the losses; see ``CausalLM.forward`` for what comes out."""
+    losses: Tensor = module(
+        microbatch.input_ids,
+        target_ids=microbatch.target_ids,
+        rows=rows,
+        document_ids=microbatch.document_ids,
+        position_ids=microbatch.position_ids,
+    )
+    return losses
