@@ -46,7 +46,7 @@ test-browser: $(VENV)/.dev
 	$(PYTEST) -m browser
 
 chaos: $(VENV)/.dev
-	DISTRAIN_KILLS=$(KILLS) $(PYTEST) -m chaos $(if $(ONLY),-k $(ONLY))
+	DISTRAIN_KILLS=$(KILLS) $(PYTEST) -m chaos -o faulthandler_timeout=3000 $(if $(ONLY),-k $(ONLY))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -66,12 +67,13 @@ class WorkerPool:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for worker in self._workers:
-            worker.pipe.close()
+        workers, self._workers = self._workers, []
+        for worker in workers:
             worker.process.kill()  # what it was writing has no name yet
-        for worker in self._workers:
+        for worker in workers:
+            # Its pipe is left to the last reference: a thread may be about to read from it, and
+            # would read from whatever is opened under the same number.
             worker.process.join()
-        self._workers.clear()
 
     def run(self, jobs: Sequence[Job[ResultT]]) -> Iterator[tuple[int, ResultT]]:
         """Yield number and result of each job as it is finished, in any order.
@@ -175,7 +177,7 @@ def _serve(pipe: Connection, begin: Callable[[], None] | None) -> None:
     while True:
         try:
             job = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
         try:
             pipe.send((False, job.run()))
@@ -201,17 +203,33 @@ class BackgroundWorker:
     def __init__(self) -> None:
         self._pool = WorkerPool(1)
         self._worker: _Worker[Any] | None = None
+        self._lock = threading.Lock()
+        self._closed = False
 
     def run(self, job: Job[ResultT]) -> ResultT:
-        """Do a job there and wait for it; raises as ``WorkerPool.run`` does."""
-        # One that died is replaced: the next range may be sound.
-        if self._worker is None or not self._worker.process.is_alive():
-            self._worker = self._pool.add_worker()
-        _give(self._worker, deque([0]), [job])
-        result: ResultT = _receive(self._worker, job)
+        """Do a job there and wait for it; raises as ``WorkerPool.run`` does.
+
+        Raises:
+            RuntimeError: It was closed before.
+        """
+        worker = self._ready_worker()
+        _give(worker, deque([0]), [job])
+        result: ResultT = _receive(worker, job)
         return result
 
     def close(self) -> None:
-        """End the process, whatever it does."""
-        self._pool.__exit__(None, None, None)
-        self._worker = None
+        """End the process, whatever it does; from another thread than that of ``run``."""
+        with self._lock:
+            self._closed = True
+            self._pool.__exit__(None, None, None)
+
+    def _ready_worker(self) -> "_Worker[Any]":
+        # Started under the lock: one that comes up while the pool is being closed would be killed
+        # by nobody, and waited for.
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the worker was closed")
+            # One that died is replaced: the next range may be sound.
+            if self._worker is None or not self._worker.process.is_alive():
+                self._worker = self._pool.add_worker()
+            return self._worker

@@ -1,11 +1,12 @@
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 
 import pytest
 
-from distrain.data.workers import WorkerPool, available_cpus, worker_count
+from distrain.data.workers import BackgroundWorker, WorkerPool, available_cpus, worker_count
 from distrain.errors import DataError
 
 
@@ -86,3 +87,33 @@ def test_a_failing_job_in_this_process_is_named_too(caplog):
 def test_auto_is_one_worker_for_each_processor():
     assert worker_count("auto") == available_cpus() >= 1
     assert worker_count(3) == 3
+
+
+@dataclass(frozen=True)
+class Slow(Square):
+    def run(self):
+        time.sleep(120)
+
+
+def test_closing_ends_the_worker_though_a_thread_asks_for_another_at_once():
+    background, errors = BackgroundWorker(), []
+
+    def ask_twice():
+        # The second time in the moment in which the first worker dies.
+        for number in range(2):
+            try:
+                background.run(Slow(number))
+            except (RuntimeError, ChildProcessError) as error:
+                errors.append(error)
+
+    asking = threading.Thread(target=ask_twice, daemon=True)
+    asking.start()
+    while background._worker is None:
+        time.sleep(0.001)
+    closing = threading.Thread(target=background.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    asking.join(20)
+    assert not closing.is_alive()
+    assert not asking.is_alive()
+    assert [str(error) for error in errors[1:]] == ["the worker was closed"]
