@@ -21,9 +21,10 @@ from torch.distributed.fsdp import fully_shard
 from benchmarks.bare_loop import bare_step
 from benchmarks.measuring import interleaved, machine_line, median_ratio, table
 from distrain.config.recipe import PretrainStage
-from distrain.data.samples.datasets import Ids, RowBuffer, Signature
+from distrain.data.samples.datasets import Signature
 from distrain.data.samples.feed import OrderedStream
 from distrain.data.samples.order import Order
+from distrain.data.samples.rows import Ids, RowBuffer
 from distrain.models import build_model
 from distrain.models.init import initialize
 from distrain.optim import build_optimizer

@@ -16,7 +16,7 @@ from distrain.config.sources import (
     Source,
     protocol_of,
 )
-from distrain.config.token_sources import TokenSource, is_url
+from distrain.config.token_sources import TokenSource, local_paths
 from distrain.errors import DistrainError, PreflightError
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import done_stages, is_done
@@ -240,14 +240,13 @@ def _paths(recipe: Recipe, done: Collection[str]) -> Iterator[tuple[str, str, st
 def _paths_of_source(setting: str, source: Source) -> Iterator[tuple[str, str, str]]:
     kind = "glob"
     if isinstance(source, TokenSource):
-        kind = PREPARED if source.format == "distrain" else TOKENS
+        kind = PREPARED if source.is_prepared else TOKENS
         if source.tokenizer is not None:
             yield f"{setting}.tokenizer", source.tokenizer, "file"
     elif not isinstance(source, FilesSource | DatasetsSource):
         return
-    for path in source.paths:
-        if not is_url(path):  # what a store holds is seen when it is listed
-            yield f"{setting}.paths", path, kind
+    for path in local_paths(source.paths):
+        yield f"{setting}.paths", path, kind
 
 
 def _bytes_in(folder: Path) -> int:

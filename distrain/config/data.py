@@ -112,6 +112,13 @@ class DataConfig(Section):
             if isinstance(source, TokenSource)
         }
 
+    def form_of(self, name: str) -> str:
+        """Return how a source is opened once it is prepared: a key of ``opened.FORMS``."""
+        source = self.named_sources.get(name)
+        # Of a source that the recipe names no longer, what is left is what prepare made of text.
+        form = "text" if source is None else source.form
+        return "on_the_fly" if self.on_the_fly and form == "text" else form
+
     def setting_of(self, name: str) -> str:
         """Return the setting that holds a source, such as ``data.sources.web``."""
         return "data.source" if self.source is not None else f"data.sources.{name}"

@@ -1,6 +1,6 @@
 """Where raw text comes from: one section for each kind of source."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -46,6 +46,8 @@ class RetriesConfig(Section):
 class SourceSection(Section):
     """What all sources have in common."""
 
+    form: ClassVar[str] = "text"
+    """See ``DataConfig.form_of``."""
     curation: CurationConfig | None = None
     """What is done to documents of this source; default: what ``data.curation`` says. Settings of
     the two are not mixed."""

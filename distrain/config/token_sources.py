@@ -1,6 +1,6 @@
 """Token files that somebody else made: their form, and how splits are taken from them."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,9 +22,16 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def local_paths(paths: tuple[str, ...]) -> list[str]:
+    """Return those of this machine; what a store holds is seen when it is listed."""
+    return [path for path in paths if not is_url(path)]
+
+
 class TokenSource(Section):
     """Ready token files, read in place and never written to."""
 
+    form: ClassVar[str] = "tokens"
+    """See ``DataConfig.form_of``."""
     kind: Literal["tokens"]
     format: TokenFormat
     """``megatron`` (``.bin`` and ``.idx``), ``datatrove`` (``.ds`` and ``.ds.index``), ``npy`` (ids
@@ -69,7 +76,7 @@ class TokenSource(Section):
 
     @model_validator(mode="after")
     def _own_format_only(self) -> Self:
-        if self.format == "distrain":
+        if self.is_prepared:
             return self
         if self.source is not None:
             raise ValueError(
@@ -83,6 +90,16 @@ class TokenSource(Section):
                 "them to a disk of the machines that train"
             )
         return self
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether prepare stages wrote it: with manifests, splits and a tokenizer of its own."""
+        return self.format == "distrain"
+
+    @property
+    def knows_tokenizer(self) -> bool:
+        """Whether it is known which tokenizer made the ids."""
+        return self.is_prepared or self.tokenizer is not None
 
     @property
     def is_remote(self) -> bool:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage
-from distrain.data.samples.datasets import IGNORE_INDEX, Dataset, JoinedDataset, PretrainDataset
+from distrain.data.opened.form import PreparedData
+from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDataset
 from distrain.data.samples.loader import Microbatch, evaluation_microbatches
-from distrain.data.shards.manifest import list_sources
-from distrain.data.shards.reader import ShardedTokens, open_split
+from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
 from distrain.finetune.lora import merge
@@ -28,7 +28,7 @@ from distrain.parallel.device import resolve_device
 from distrain.runs.records import read_json, write_json
 from distrain.stages.context import Outcome, StageContext, lineage_of, typed
 from distrain.stages.export import read_trained
-from distrain.stages.ready_tokens import ReadySources
+from distrain.stages.pretrain_data import open_held_out
 from distrain.stages.sft_data import PairSamples, find_test_pairs
 from distrain.tasks.task import forward_targets
 
@@ -72,15 +72,14 @@ def open_test_split(context: StageContext) -> Dataset:
         DataError: It is missing or damaged.
     """
     lineage = lineage_of(context.recipe, context.name)
-    prepare = context.run.stage(str(lineage.prepare))
     pretrain = typed(context.recipe, lineage.pretrain, PretrainStage)
-    data = typed(context.recipe, lineage.prepare, PrepareStage).data
-    ready = ReadySources(data, prepare, pretrain.data.cache)
-    splits: list[ShardedTokens] = [
-        open_split(prepare.path, "test", source, stage_kind="evaluate")
-        for source in list_sources(prepare.path, "test")
-    ]
-    splits += [ready.open(name, "test", stage_kind="evaluate").tokens for name in ready.sources]
+    prepared = PreparedData(
+        typed(context.recipe, lineage.prepare, PrepareStage).data,
+        context.run.stage(str(lineage.prepare)),
+        pretrain.data,
+        stage_kind=context.stage.kind,
+    )
+    splits = [found.tokens for found in open_held_out(prepared, "test").values()]
     length = pretrain.training.sequence_length
     return JoinedDataset([PretrainDataset(split, length, keep_tail=True) for split in splits])
 

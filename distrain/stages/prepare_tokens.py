@@ -11,26 +11,23 @@ from numpy.typing import NDArray
 
 from distrain.config.data import DataConfig
 from distrain.config.recipe import PrepareStage
-from distrain.config.token_sources import TokenSource, is_url
+from distrain.config.token_sources import TokenSource
 from distrain.data.adapters.opening import bad_id_error, find_bad_id
-from distrain.data.adapters.splits import DocumentRange
-from distrain.data.adapters.token_source import (
-    TIMEOUT_S,
+from distrain.data.opened.ready import counts_file
+from distrain.data.opened.token_source import (
     Measured,
     measure,
-    open_store,
     open_token_source,
+    tokenizer_file,
 )
-from distrain.data.remote.published import read_tokenizer_files
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.tokenizer.huggingface import copy_tokenizer
-from distrain.data.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
 from distrain.runs.folder import StageFolder
 from distrain.runs.records import write_json
-from distrain.stages.ready_tokens import counts_file
 
 JOB_TOKENS = 1 << 28
 """Counted in one go by one process: about a second."""
@@ -67,9 +64,9 @@ def adopt_tokenizer(stage: PrepareStage, folder: StageFolder) -> None:
     name, source = next(
         (name, source)
         for name, source in stage.data.token_sources.items()
-        if source.format == "distrain" or source.tokenizer is not None
+        if source.knows_tokenizer
     )
-    copy_tokenizer(_tokenizer_file(source, folder.ready_index / name), folder.path)
+    copy_tokenizer(tokenizer_file(source, folder.ready_index / name), folder.path)
 
 
 def include_tokens(
@@ -159,7 +156,7 @@ def count_ids(
     for name, source in data.token_sources.items():
         index = folder.ready_index / name
         file = counts_file(index, looked[name].digests["train"])
-        if source.format == "distrain" or file.exists():
+        if source.is_prepared or file.exists():
             continue
         total = looked[name].tokens["train"]
         jobs = [
@@ -207,8 +204,7 @@ class CountJob:
                 bad = find_bad_id(stream, number, self.vocab_size, begin, end)
                 shard = stream.shards[number]
                 if bad is not None:
-                    inner = shard.shard if isinstance(shard, DocumentRange) else shard
-                    path = getattr(inner, "path", Path(self.source.paths[0]))
+                    path = getattr(shard, "path", None) or Path(self.source.paths[0])
                     raise bad_id_error(path, bad, self.vocab_size)
                 counts += np.bincount(shard.tokens(begin, end), minlength=self.vocab_size)
         return counts
@@ -244,17 +240,3 @@ def _whose(stage: PrepareStage) -> str:
     if stage.data.text_sources:
         return f"the tokenizer trained on {', '.join(stage.data.text_sources)}"
     return "the tokenizer of the first source that has one"
-
-
-def _tokenizer_file(source: TokenSource, index: Path) -> Path:
-    """Return where a source's tokenizer lies; from a URL it is fetched into ``index``."""
-    if source.tokenizer is not None:
-        return Path(source.tokenizer).expanduser()
-    path = source.paths[0]
-    if not is_url(path):
-        return Path(path).expanduser() / TOKENIZER_FILE
-    files = read_tokenizer_files(open_store(source, path), timeout_s=TIMEOUT_S)
-    index.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (index / name).write_bytes(content)
-    return index / TOKENIZER_FILE

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from distrain.config.recipe import PrepareStage, PretrainStage
+from distrain.data.opened.form import PreparedData, SampleSettings
 from distrain.data.shards.reader import check_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
@@ -36,16 +37,18 @@ def run_stage(context: StageContext) -> Outcome:
     tokenizer = Tokenizer.load(prepare.tokenizer)
     vocab_size = tokenizer.vocab_size
     length = stage.training.sequence_length
-    data = open_pretrain_data(
-        stage,
+    prepared = PreparedData(
         typed(context.recipe, prepare_name, PrepareStage).data,
         prepare,
-        context.folder.path,
-        context.recipe.seed,
+        stage.data,
+        stage_kind=stage.kind,
         local_ranks=local_world_size(),
     )
-    for split in data.splits.values():
-        check_tokenizer(split, tokenizer.fingerprint)
+    settings = SampleSettings(context.folder.path, length, context.recipe.seed)
+    data = open_pretrain_data(prepared, settings)
+    for source in data.train.values():
+        for split in source.splits:
+            check_tokenizer(split, tokenizer.fingerprint)
     with torch.device("meta"):
         model = build_model(stage.model, vocab_size)
     task = TrainTask(

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distrain.config.token_sources import is_url
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.foreign import Reading
 from distrain.data.adapters.npy import DTYPES
+from distrain.data.remote.published import store_at
 from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.reader import ShardedTokens
 from distrain.data.tokenizer.tokenizer import Tokenizer
@@ -61,8 +61,9 @@ def run_command(argv: Sequence[str]) -> int:
 
 def inspect(arguments: argparse.Namespace) -> Iterator[Record]:
     """Yield a record of each source in each split, or one of all foreign files."""
-    if is_url(arguments.target):
-        yield from describe_published(arguments.target)
+    store = store_at(arguments.target)
+    if store is not None:
+        yield from describe_published(store)
         return
     places = find_places(Path(arguments.target))
     for place in places:

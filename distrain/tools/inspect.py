@@ -53,13 +53,12 @@ def describe_place(place: SourceFolder, tokenizer: Tokenizer | None, manifest: M
     return record | _lengths(split) | {"top_tokens": _top(split.token_counts, counted, tokenizer)}
 
 
-def describe_published(url: str) -> Iterator[Record]:
-    """Describe what was published at a URL: what its manifests say.
+def describe_published(store: RemoteStore) -> Iterator[Record]:
+    """Describe what was published at a store: what its manifests say.
 
     Raises:
         DataError: Nothing was published there, or it cannot be read.
     """
-    store = RemoteStore(url)
     for split, names in read_published(store, timeout_s=TIMEOUT_S).items():
         for name in names:
             manifest = read_source_manifest(store, split, name, timeout_s=TIMEOUT_S)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.shards.names import read_names
-from distrain.data.shards.reader import ShardedTokens, Split
+from distrain.data.shards.reader import ShardedTokens
 from distrain.data.tokenizer.tokenizer import Tokenizer
 
 Record = dict[str, Any]
@@ -93,17 +92,10 @@ def show(
         "first_token": start,
         "tokens": stop - start,
         "shown": shown,
-        "name": _name_of(stream, shard, number),
+        "name": stream.name_of(number),
     }
     if reader.tokenizer is not None:
         record["pieces"] = list(reader.pieces(tokens))
     if with_ids:
         record["ids"] = [[token, reader.name_of(token)] for token in tokens.tolist()]
     return record
-
-
-def _name_of(stream: ShardedTokens, shard: int, number: int) -> str | None:
-    if not isinstance(stream, Split):
-        return None
-    names = read_names(stream.path, stream.manifest.shards[shard].name)
-    return None if names is None else names[number - stream.first_document[shard]]

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage, PretrainStage, Recipe
-from distrain.data.samples.feed import Feed, Stream
-from distrain.data.samples.on_the_fly import OnTheFlyStream
+from distrain.data.opened import FORMS
+from distrain.data.opened.form import PreparedData, SampleSettings
+from distrain.data.samples.feed import Feed
 from distrain.data.samples.schedule import Schedule
 from distrain.data.samples.seen import DocumentPart, Ledger, SeenSource, byte_ranges
+from distrain.data.samples.source import OpenedSource
 from distrain.data.shards.document_names import DocumentNames
-from distrain.data.shards.reader import Split, open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError, NotFoundError
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import STEP, StageData, read_json
 from distrain.stages.context import lineage_of, typed
-from distrain.stages.on_the_fly_data import open_on_the_fly
-from distrain.stages.pretrain_data import open_stream
+from distrain.stages.pretrain_data import open_source
 
 Record = dict[str, Any]
 FIRST_SAMPLE = "data/first_sample"
@@ -50,7 +50,7 @@ class StageReading:
         self.folder = self.run.stage(self.stage)
         self.record = _read_data(self.run, self.folder)
         self.steps_made = _steps_made(self.folder)
-        self._growing: list[OnTheFlyStream] = []
+        self._opened: list[OpenedSource] = []
 
     @property
     def _prepare(self) -> StageFolder:
@@ -68,37 +68,34 @@ class StageReading:
         return state is not None and state["state"] == "done"
 
     @cached_property
-    def streams(self) -> dict[str, Stream]:
-        """The sources as the stage reads them; of ready shards, only sizes are checked."""
-        config = typed(self.recipe, self.stage, PretrainStage)
-        prepared = typed(self.recipe, self._prepare.name, PrepareStage).data
-        streams: dict[str, Stream] = {}
-        length, seed = self.record["sequence_length"], self.record["seed"]
+    def sources(self) -> dict[str, OpenedSource]:
+        """The sources as the stage reads them; of ready shards, only sizes are checked.
+
+        Not the digests: ``check_recorded`` shows whether the rows that matter are the same.
+        """
+        prepared = PreparedData(
+            typed(self.recipe, self._prepare.name, PrepareStage).data,
+            self._prepare,
+            typed(self.recipe, self.stage, PretrainStage).data,
+            stage_kind="pretrain",
+            is_look=True,
+        )
+        settings = SampleSettings(
+            self.folder.path, self.record["sequence_length"], self.record["seed"]
+        )
         for name in self.record["sources"]:
-            if name in prepared.token_sources:
+            if not FORMS[prepared.data.form_of(name)].keeps_names:
                 raise DataError(
                     f"source '{name}' of {self.where}",
                     "ready tokens, whose documents have no names or text here",
                     "sources that the prepare stage has made of text",
                     "Look at the documents where they lie, with `distrain data sample`.",
                 )
-            if prepared.on_the_fly:
-                stream = open_on_the_fly(
-                    prepared, config.data, self._prepare, name, length=length, seed=seed
-                )
-                stream.ranges.ahead = 0  # what the run has read is there; nothing else is made
-                self._growing.append(stream)
-                streams[name] = stream
-            else:
-                # Not the digests: ``check_recorded`` shows whether the rows that matter are the
-                # same.
-                split = open_split(
-                    self._prepare.path, "train", name, stage_kind="pretrain", verify=False
-                )
-                streams[name] = open_stream(
-                    config.data, split, name, folder=self.folder.path, length=length, seed=seed
-                )
-        return streams
+        opened = {}
+        for name in self.record["sources"]:
+            opened[name] = open_source(prepared, name, settings)
+            self._opened.append(opened[name])
+        return opened
 
     @cached_property
     def feed(self) -> Feed:
@@ -108,7 +105,7 @@ class StageReading:
             DataError: Shards or settings are not those that the stage reads.
         """
         schedule = Schedule.from_json(self.record["schedule"])
-        feed = Feed(self.streams, schedule, self.record["seed"])
+        feed = Feed(self.sources, schedule, self.record["seed"])
         feed.restore(self.record, 0)  # compares the fingerprints
         return feed
 
@@ -118,17 +115,16 @@ class StageReading:
         consumed = Ledger(self.feed.plan, {}).consumed(self.steps_made)
         # A source that is made on the fly and was not read yet would have to be made for it.
         sources = {
-            name: SeenSource.of(stream, max(1, consumed[name]))
-            for name, stream in self.streams.items()
-            if consumed[name] or not isinstance(stream, OnTheFlyStream)
+            name: SeenSource.of(source, max(1, consumed[name]))
+            for name, source in self.sources.items()
+            if consumed[name] or source.num_samples is not None
         }
         return Ledger(self.feed.plan, sources)
 
     @property
     def is_on_the_fly(self) -> bool:
         """Whether what later steps read is not known yet."""
-        # ``_growing`` is filled by opening the streams, so they have to come first.
-        return bool(self.streams) and bool(self._growing)
+        return any(source.num_samples is None for source in self.sources.values())
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
@@ -141,28 +137,20 @@ class StageReading:
         return all(
             int(split.token_counts @ self.sizes) == split.manifest.text_bytes
             for name in self.ledger.sources
-            for split in self.splits(name)
+            for split in self.sources[name].splits
         )
 
     @cached_property
     def names(self) -> dict[str, DocumentNames]:
         """Names of documents, by source."""
         return {
-            name: DocumentNames(source.tokens, self.splits(name))
+            name: DocumentNames(source.tokens, self.sources[name].splits)
             for name, source in self.ledger.sources.items()
         }
 
-    def splits(self, source: str) -> list[Split]:
-        """Return what the shards of a source are of: one split, or one for each range."""
-        stream = self.streams[source]
-        tokens = self.ledger.sources[source].tokens
-        if isinstance(stream, OnTheFlyStream):
-            return stream.splits
-        return [tokens] if isinstance(tokens, Split) else []
-
     def shard_name(self, source: str, shard: int) -> str:
         """Return the name of a shard's files, after its range's if it was made on the fly."""
-        for split in self.splits(source):
+        for split in self.sources[source].splits:
             shards = split.manifest.shards
             if shard < len(shards):
                 # ``<range>/<split>/<source>``: shards of ranges have equal names, and need the
@@ -184,9 +172,9 @@ class StageReading:
         return [ranges[place] for place in range(len(parts))]
 
     def close(self) -> None:
-        """End what sources that are tokenized on the fly have started."""
-        for stream in self._growing:
-            stream.close()
+        """End what opened sources have started."""
+        for source in self._opened:
+            source.close()
 
     def check_recorded(self, step: int) -> None:
         """Make the rows of a step, from 1, again and compare them with what it recorded, if it did.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage, Recipe
-from distrain.config.token_sources import is_url
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.foreign import Reading
 from distrain.data.adapters.opening import find_token_files
+from distrain.data.remote.published import store_at
 from distrain.data.shards.manifest import (
     MANIFEST,
     SPLITS,
@@ -146,7 +146,7 @@ def find_foreign(target: str, token_format: str | None) -> tuple[str, list[Path]
     Raises:
         DataError: There are none, or of no format that is known.
     """
-    if is_url(target):
+    if store_at(target) is not None:
         raise DataError(
             target,
             "a URL",
@@ -223,7 +223,7 @@ def _ready_tokens(recipe: Recipe, name: str) -> list[str]:
     stage = recipe.stages[name]
     assert isinstance(stage, PrepareStage), "of kind prepare"
     return [
-        path if source.format == "distrain" else f"{path} --format {source.format}"
+        path if source.is_prepared else f"{path} --format {source.format}"
         for source in stage.data.token_sources.values()
         for path in source.paths
     ]

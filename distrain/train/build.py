@@ -14,9 +14,10 @@ from distrain.config.recipe import TrainStage
 from distrain.config.tasks import TASK_FORMS
 from distrain.config.training import TrainingConfig
 from distrain.data.samples.datasets import Dataset
-from distrain.data.samples.feed import Feed, Stream
+from distrain.data.samples.feed import Feed
 from distrain.data.samples.held_out import HeldOut
 from distrain.data.samples.loader import Loader
+from distrain.data.samples.source import OpenedSource
 from distrain.errors import RecipeError
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
@@ -55,7 +56,7 @@ class TrainTask:
     name: str
     seed: int
     stage: TrainStage
-    train: Mapping[str, Stream]
+    train: Mapping[str, OpenedSource]
     data: PretrainDataConfig
     validation: Mapping[str, Dataset]
     spec: Callable[[torch.device, str], ModelSpec]
@@ -195,7 +196,7 @@ def build_validation(
     )
 
 
-def steps_of(training: TrainingConfig, train: Mapping[str, Stream]) -> int:
+def steps_of(training: TrainingConfig, train: Mapping[str, OpenedSource]) -> int:
     """Return the length of the stage in steps.
 
     Raises:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 from distrain.config.loading import PretrainDataConfig
-from distrain.data.samples.feed import Feed, Stream
+from distrain.data.samples.feed import Feed
 from distrain.data.samples.schedule import Schedule
+from distrain.data.samples.source import OpenedSource
 from distrain.errors import DataError, RecipeError
 
 
-def count_samples(streams: Mapping[str, Stream]) -> int:
+def count_samples(streams: Mapping[str, OpenedSource]) -> int:
     """Return the samples of one epoch of all sources.
 
     Raises:
@@ -27,7 +28,9 @@ def count_samples(streams: Mapping[str, Stream]) -> int:
     return sum(count for count in counts.values() if count is not None)
 
 
-def streams_read(config: PretrainDataConfig, streams: Mapping[str, Stream]) -> Mapping[str, Stream]:
+def streams_read(
+    config: PretrainDataConfig, streams: Mapping[str, OpenedSource]
+) -> Mapping[str, OpenedSource]:
     """Return the streams that the mixture reads at some time: an epoch is one of these."""
     if config.segments is None:
         return streams
@@ -36,7 +39,7 @@ def streams_read(config: PretrainDataConfig, streams: Mapping[str, Stream]) -> M
 
 
 def plan_schedule(
-    config: PretrainDataConfig, streams: Mapping[str, Stream], batch_size: int
+    config: PretrainDataConfig, streams: Mapping[str, OpenedSource], batch_size: int
 ) -> Schedule:
     """Lay out the run as its recipe has it, from step 0.
 
@@ -95,7 +98,7 @@ def check_epochs(config: PretrainDataConfig, feed: Feed, max_steps: int) -> None
         )
 
 
-def _check_counted(streams: Mapping[str, Stream]) -> None:
+def _check_counted(streams: Mapping[str, OpenedSource]) -> None:
     unknown = [name for name, stream in streams.items() if stream.num_samples is None]
     if unknown:
         raise RecipeError(

@@ -74,6 +74,7 @@ ROOMS = {
         {"pairs", "remote"},
         {"corpus", "adapters"},
         {"samples"},
+        {"opened"},
     ),
     "distrain/config": (
         {"section", "input_files", "rows"},

@@ -47,11 +47,7 @@ def _check_needs_no_text(stage: StageParts, data: DataConfig) -> Iterator[Findin
 
 
 def _check_tokenizer(stage: StageParts, data: DataConfig) -> Iterator[Finding]:
-    unknown = [
-        name
-        for name, source in data.token_sources.items()
-        if source.format != "distrain" and source.tokenizer is None
-    ]
+    unknown = [name for name, source in data.token_sources.items() if not source.knows_tokenizer]
     for name in unknown:
         path: Path = ("data", "source") if data.source is not None else ("data", "sources", name)
         if data.text_sources:

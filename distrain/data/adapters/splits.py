@@ -4,6 +4,8 @@ Foreign ids carry no hash of their text, so a split is a run of documents: the l
 test split, those before them the validation split, the rest is for training.
 """
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,12 +25,12 @@ class DocumentRange:
 
     def __init__(self, shard: TokenShard, first: int, stop: int) -> None:
         self.shard = shard
+        self.path: Path | None = getattr(shard, "path", None)
         self._start = int(shard.ends[first - 1]) if first else 0
         # A copy only where the range begins inside the shard: two of three splits, mostly small.
         ends = shard.ends[first:stop]
         self.ends: NDArray[np.integer] = ends - ends.dtype.type(self._start) if first else ends
         self.num_tokens = int(self.ends[-1]) if len(self.ends) else 0
-        self.num_documents = len(self.ends)
         self.num_documents = len(self.ends)
 
     def tokens(self, start: int, stop: int) -> NDArray[np.integer]:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 
+from distrain.config.token_sources import is_url
 from distrain.data.remote.cache.fetching import TransferProgress, complete
 from distrain.data.remote.cache.remote_store import RemoteStore
 from distrain.data.shards.manifest import (
@@ -23,6 +24,11 @@ PUBLISHED = "published.json"
 """At the URL: the names of the sources of each split."""
 TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json")
 """At the URL; the second one names the control tokens of a tokenizer that is not ours."""
+
+
+def store_at(target: str) -> RemoteStore | None:
+    """Return the store that a URL names; ``None`` for a path of this machine."""
+    return RemoteStore(target) if is_url(target) else None
 
 
 def list_remote_sources(store: RemoteStore, split: str, *, timeout_s: float) -> list[str]:

@@ -158,6 +158,7 @@ class RemoteSplit(ShardedTokens):
     def __init__(self, store: RemoteStore, manifest: Manifest, cache: BlockCache) -> None:
         self.url = store.url
         self.manifest = manifest
+        self.manifests = (manifest,)
         self._store = store
         self._cache = cache
         # 20 bytes for each block of 4 MiB: whole in memory, even of many terabytes.
@@ -175,6 +176,10 @@ class RemoteSplit(ShardedTokens):
         block = whole_file(self._store, self.manifest, TOKEN_COUNTS)
         counts: NDArray[np.int64] = np.load(BytesIO(self._cache.get(block).tobytes()))
         return counts
+
+    def recorded_counts(self) -> NDArray[np.int64]:
+        """Return ``token_counts``; downloaded on first use."""
+        return self.token_counts
 
 
 def open_remote_split(

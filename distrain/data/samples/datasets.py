@@ -1,104 +1,20 @@
-"""Layer 3: from the index of a sample to its tokens, as rows of arrays; of text and of pairs."""
+"""Layer 3: from the index of a sample to its tokens; of text and of pairs."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
-import xxhash
-from numpy.typing import NDArray
 
 from distrain.data.samples.order import Ints
-from distrain.data.samples.packing import PACK_VERSION, PackedIndex
+from distrain.data.samples.packing import PACK_VERSION, PackedIndex, Pieces
+from distrain.data.samples.pieces import cut_at_documents, packed_samples_of, samples_of
+from distrain.data.samples.rows import Ids, RowBuffer, Rows
 from distrain.data.shards.reader import ShardedTokens, TokenShard
-
-IGNORE_INDEX = -100
-"""Target of a position that is not trained on; the value that ``distrain.loss`` leaves out."""
-
-Ids = Ints
 
 Signature = tuple[object, ...]
 """Identifies the way in which samples are cut from documents, as JSON values."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Samples side by side, shape (samples, sequence_length) where nothing else is said.
-
-    Args:
-        input_ids: int64.
-        target_ids: The token that follows each input, or ``IGNORE_INDEX``; int64.
-        position_ids: Counted from 0 in each document, or from the row's start if it began before,
-            and in padding; int32.
-        cu_seqlens: Where each document begins, in the rows laid end to end, and where the last one
-            ends, as FlashAttention's varlen functions take it; padding counts as a document.
-            Shape (documents + 1,), int32.
-    """
-
-    input_ids: Ids
-    target_ids: Ids
-    position_ids: NDArray[np.int32]
-    cu_seqlens: NDArray[np.int32]
-
-    def digest(self, first_sample: int = 0, start: int = 0, stop: int | None = None) -> int:
-        """Hash the rows [start, stop) as the samples from ``first_sample`` on; 32 bits.
-
-        The hash of rows side by side is the sum, modulo 2**32, of the hashes of the rows: however
-        a batch is cut, its parts' hashes sum up to the same number.
-        """
-        total = 0
-        # Seeded by the number of the sample: rows that changed places give another sum.
-        rows = zip(self.input_ids[start:stop], self.target_ids[start:stop], strict=True)
-        for number, (inputs, targets) in enumerate(rows, start=first_sample):
-            total += xxhash.xxh3_64_intdigest(targets, xxhash.xxh3_64_intdigest(inputs, number))
-        return total % 2**32
-
-
-class RowBuffer:
-    """Rows in the making.
-
-    Args:
-        num_rows: Samples.
-        length: T, tokens of one.
-        pad_id: Input where no sample puts anything else; not a target.
-    """
-
-    def __init__(self, num_rows: int, length: int, *, pad_id: int | None = None) -> None:
-        self.length = length
-        # Not cleared: whoever fills a row writes every position of it.
-        self.input_ids: Ids = np.empty((num_rows, length), np.int64)
-        self.target_ids: Ids = np.empty((num_rows, length), np.int64)
-        if pad_id is not None:
-            self.clear(slice(None), pad_id)
-        # Each row begins a document, so nothing attends from one sample to another.
-        self._starts: list[Ints] = [np.arange(num_rows) * length]
-
-    def clear(self, rows: slice | Ints | int, pad_id: int) -> None:
-        """Make ``rows`` padding."""
-        self.input_ids[rows] = pad_id
-        self.target_ids[rows] = IGNORE_INDEX
-
-    def begin_documents(self, flat: Ints) -> None:
-        """Note that documents begin at places of the rows laid end to end."""
-        self._starts.append(flat)
-
-    def ignore_targets(self, flat: Ints) -> None:
-        """Take the targets at places of the rows laid end to end out of training."""
-        self.target_ids.reshape(-1)[flat] = IGNORE_INDEX
-
-    def finish(self) -> Rows:
-        """Return the rows; the buffer must not be used again."""
-        # Not np.unique: it is slower, and twice the same place does no harm before the next line.
-        starts = np.sort(np.concatenate(self._starts))
-        starts = starts[np.diff(starts, prepend=-1) > 0].astype(np.int32)
-        cu_seqlens = np.concatenate([starts, np.array([self.input_ids.size], np.int32)])
-        positions = _count(self.input_ids.size) - np.repeat(starts, np.diff(cu_seqlens))
-        return Rows(
-            self.input_ids, self.target_ids, positions.reshape(self.input_ids.shape), cu_seqlens
-        )
 
 
 class Dataset(Protocol):
@@ -117,6 +33,34 @@ class Dataset(Protocol):
 
     def fill(self, buffer: RowBuffer, rows: Ints, indices: Ints) -> None:
         """Write the samples ``indices`` into ``rows`` of the buffer."""
+        ...
+
+
+class DocumentDataset(Dataset, Protocol):
+    """Samples that are stretches of documents, so that each can say of which."""
+
+    tokens: ShardedTokens
+    reads_ends: bool
+    """Whether ``fill`` looks up where documents end."""
+
+    def pieces_of(self, indices: Ints) -> Pieces:
+        """Cut the samples ``indices`` at documents, in the order in which they lie in the rows.
+
+        A piece holds the inputs that have a target; see ``packing``.
+        """
+        ...
+
+    def samples_of(self, shard: int, begin: int, end: int) -> tuple[Ints, Ints, Ints]:
+        """Return the samples with a target in the document at [begin, end) of a shard.
+
+        Returns:
+            Indices of the samples, and start within the shard and length, as those of a piece, of
+            what each of them holds of the document.
+        """
+        ...
+
+    def spans(self, indices: Ints) -> list[tuple[int, int]]:
+        """Return where, in the stream, the tokens of samples lie: [start, stop) of each piece."""
         ...
 
 
@@ -139,6 +83,8 @@ class PretrainDataset:
         keep_tail: Also make a sample, padded, of the tokens that fill no whole one. For
             measuring; training leaves them out.
     """
+
+    reads_ends = True
 
     def __init__(
         self, tokens: ShardedTokens, sequence_length: int, *, keep_tail: bool = False
@@ -174,6 +120,20 @@ class PretrainDataset:
             self._fill_whole(buffer, self.tokens.shards[number], rows[chosen], local)
         for row, start in zip(rows[~is_whole].tolist(), starts[~is_whole].tolist(), strict=True):
             self._fill_across(buffer, row, start)
+
+    def pieces_of(self, indices: Ints) -> Pieces:
+        """Cut samples at documents; see ``DocumentDataset``."""
+        return cut_at_documents(self.tokens, self.sequence_length, indices)
+
+    def samples_of(self, shard: int, begin: int, end: int) -> tuple[Ints, Ints, Ints]:
+        """Find the samples of a document; see ``DocumentDataset``."""
+        return samples_of(self.tokens, self.sequence_length, self._length, shard, begin, end)
+
+    def spans(self, indices: Ints) -> list[tuple[int, int]]:
+        """Return where the samples lie in the stream: one piece each, its last target included."""
+        starts = indices * self.sequence_length
+        stops = starts + self.sequence_length + 1
+        return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
     def _fill_whole(self, buffer: RowBuffer, shard: TokenShard, rows: Ints, starts: Ints) -> None:
         """Fill rows whose T + 1 tokens lie in one shard: all but one in ten thousand."""
@@ -224,6 +184,8 @@ class PackedDataset:
         index: Its bins, of ``sequence_length`` inputs.
     """
 
+    reads_ends = False  # its plans have them
+
     def __init__(self, tokens: ShardedTokens, index: PackedIndex, sequence_length: int) -> None:
         self.tokens = tokens
         self.index = index
@@ -260,6 +222,22 @@ class PackedDataset:
             if place < self.sequence_length
         )
         buffer.begin_documents(np.array(begins, np.int64))
+
+    def pieces_of(self, indices: Ints) -> Pieces:
+        """Look samples up; see ``DocumentDataset``."""
+        return self.index.pieces_of(indices)
+
+    def samples_of(self, shard: int, begin: int, end: int) -> tuple[Ints, Ints, Ints]:
+        """Find the samples of a document; see ``DocumentDataset``."""
+        return packed_samples_of(self.index, shard, begin, end)
+
+    def spans(self, indices: Ints) -> list[tuple[int, int]]:
+        """Return where the pieces of samples lie in the stream, their last targets included."""
+        pieces = self.index.pieces_of(indices)
+        # Pieces count within their shard, spans within the stream.
+        starts = pieces.start + np.array(self.tokens.first_token)[pieces.shard]
+        stops = starts + pieces.length + 1
+        return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
 
 class JoinedDataset:
@@ -322,9 +300,3 @@ class SftDataset:
             buffer.target_ids[row, :used] = target_ids
             if used < self.sequence_length:
                 buffer.begin_documents(np.array([row * self.sequence_length + used]))
-
-
-@lru_cache(maxsize=8)
-def _count(size: int) -> NDArray[np.int32]:
-    """Return 0, 1, ... up to ``size``; the caller must not write into it."""
-    return np.arange(size, dtype=np.int32)

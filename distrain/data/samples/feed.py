@@ -2,66 +2,38 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from distrain.data.samples.datasets import Dataset, RowBuffer, Rows
+from distrain.data.remote.cache.blocks import Block
+from distrain.data.remote.shards import blocks_of
+from distrain.data.samples.ahead import fetch_ahead
+from distrain.data.samples.datasets import Dataset, DocumentDataset
 from distrain.data.samples.order import ORDER_VERSION, Ints, Order
+from distrain.data.samples.rows import RowBuffer, Rows
 from distrain.data.samples.schedule import SamplePlan, Schedule
+from distrain.data.samples.source import OpenedSource, SourceTokens, Visits
+from distrain.data.shards.reader import Split
 from distrain.errors import DataError
 
 
-class Stream(Protocol):
-    """A source's samples in the order in which a run reads them, epoch after epoch."""
-
-    @property
-    def sequence_length(self) -> int:
-        """Tokens of a sample."""
-        ...
-
-    @property
-    def num_samples(self) -> int | None:
-        """In an epoch; ``None`` where nobody has counted them yet."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Of everything that makes sample n what it is."""
-        ...
-
-    def fill(self, buffer: RowBuffer, rows: Ints, n: Ints) -> None:
-        """Write the source's samples ``n``, counted over all epochs, into ``rows``."""
-        ...
-
-    def close(self) -> None:
-        """Stop making samples; who waits for one gets an error."""
-        ...
-
-
-@dataclass(frozen=True)
-class OrderedStream:
+class OrderedStream(OpenedSource):
     """Ready samples in a keyed order.
 
     Args:
         content: Digest of what ``dataset`` reads, of its manifest say.
     """
 
-    dataset: Dataset
-    order: Order
-    content: str
-
-    @property
-    def sequence_length(self) -> int:
-        """Tokens of a sample."""
-        return self.dataset.sequence_length
-
-    @property
-    def num_samples(self) -> int:
-        """In an epoch."""
-        return len(self.dataset)
+    def __init__(self, dataset: Dataset, order: Order, content: str) -> None:
+        self.dataset = dataset
+        self.order = order
+        self.content = content
+        self.sequence_length = dataset.sequence_length
+        self.num_samples = len(dataset)
 
     @property
     def fingerprint(self) -> str:
@@ -77,8 +49,39 @@ class OrderedStream:
         """Write the source's samples ``n``, counted over all epochs, into ``rows``."""
         self.dataset.fill(buffer, rows, self.order.visit(n)[1])
 
-    def close(self) -> None:
-        """Do nothing: ready samples are not made."""
+
+class DocumentStream(OrderedStream):
+    """Samples in a keyed order that are cut from the documents of a split, here or at a URL.
+
+    Args:
+        dataset: Cuts them from ``source.tokens``.
+    """
+
+    dataset: DocumentDataset
+
+    def __init__(self, dataset: DocumentDataset, order: Order, source: SourceTokens) -> None:
+        super().__init__(dataset, order, source.digest)
+        self.source = source
+        self.cache = source.cache
+
+    @property
+    def splits(self) -> Sequence[Split]:
+        """Local splits that the shards are of; see ``OpenedSource``."""
+        return self.source.tokens.splits
+
+    def token_counts(self) -> NDArray[np.int64]:
+        """Return how often each id occurs, shape (V,)."""
+        return self.source.token_counts()
+
+    def reach(self, n: int) -> tuple[DocumentDataset, Visits]:
+        """Return all samples, for all are there."""
+        return self.dataset, self.order
+
+    def blocks(self, n: Ints) -> Iterator[Block]:
+        """Yield what the samples ``n`` are made of, in the order in which ``fill`` asks for it."""
+        _, indices = self.order.visit(n)
+        where = self.dataset.spans(indices)
+        yield from blocks_of(self.dataset.tokens, where, with_ends=self.dataset.reads_ends)
 
 
 class Feed:
@@ -90,7 +93,7 @@ class Feed:
         seed: The recipe's.
     """
 
-    def __init__(self, streams: Mapping[str, Stream], schedule: Schedule, seed: int) -> None:
+    def __init__(self, streams: Mapping[str, OpenedSource], schedule: Schedule, seed: int) -> None:
         self.streams = streams
         self.seed = seed
         self.sequence_length = next(iter(streams.values())).sequence_length
@@ -111,6 +114,14 @@ class Feed:
             (rows,) = np.nonzero(sources == number)
             self.streams[plan.names[number]].fill(buffer, rows, n[rows])
         return buffer.finish()
+
+    def fetch_ahead(self, samples: Iterable[Ints]) -> AbstractContextManager[object]:
+        """Download what coming samples need, until the context ends.
+
+        Args:
+            samples: Numbers g in the order of reading, batch by batch; may have no end.
+        """
+        return fetch_ahead(self.plan, self.streams, samples)
 
     def close(self) -> None:
         """Close all streams: no further sample will be asked for."""

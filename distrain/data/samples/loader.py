@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distrain.data.samples.datasets import IGNORE_INDEX, Dataset, Rows, gather
+from distrain.data.samples.datasets import Dataset, gather
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.order import Ints
-from distrain.data.samples.remote_stream import fetch_ahead
+from distrain.data.samples.rows import IGNORE_INDEX, Rows
 from distrain.errors import DataError
 
 TOKENS_AT_ONCE = 1 << 17
@@ -187,7 +187,7 @@ class Loader:
         if not steps:
             return
         # This rank's own samples only: each rank looks ahead for itself, into the node's one cache.
-        with fetch_ahead(self.feed, map(self._samples, steps)):
+        with self.feed.fetch_ahead(map(self._samples, steps)):
             if self.prefetch == 0:
                 yield from map(self.batch_at, steps)
             else:

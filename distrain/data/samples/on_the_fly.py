@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.samples.datasets import Dataset, PackedDataset, PretrainDataset, RowBuffer
+from distrain.data.samples.datasets import DocumentDataset, PackedDataset, PretrainDataset
 from distrain.data.samples.order import ORDER_VERSION, Ints, Order, in_windows, permute, round_keys
 from distrain.data.samples.packing import PACK_VERSION, PackedIndex, PackPlan, plan_best_fit
 from distrain.data.samples.range_shards import RangeShards, is_made
+from distrain.data.samples.rows import RowBuffer
+from distrain.data.samples.source import OpenedSource
 from distrain.data.shards.manifest import TOKEN_COUNTS
 from distrain.data.shards.reader import ShardedTokens, Split, TokenShard, open_split
 from distrain.errors import DataError
@@ -86,7 +88,7 @@ class _Known:
         ranges: How many.
     """
 
-    dataset: Dataset | None = None
+    dataset: DocumentDataset | None = None
     ranges: int = 0
 
     @property
@@ -94,8 +96,8 @@ class _Known:
         return 0 if self.dataset is None else len(self.dataset)
 
 
-class OnTheFlyStream:
-    """A source's samples, made as far as they are asked for; a ``feed.Stream``.
+class OnTheFlyStream(OpenedSource):
+    """A source's samples, made as far as they are asked for.
 
     Args:
         ranges: Makes the shards.
@@ -108,7 +110,7 @@ class OnTheFlyStream:
     """
 
     num_samples = None
-    """Nobody has counted them; see ``feed.Stream``."""
+    """Nobody has counted them; see ``OpenedSource``."""
 
     def __init__(
         self,
@@ -127,8 +129,7 @@ class OnTheFlyStream:
         self.content = content
         self.vocab_size = vocab_size
         self._window = order.window
-        self.splits: list[Split] = []
-        """Of the ranges that were asked for, in the order of the stream."""
+        self._splits: list[Split] = []
         self._shards: list[TokenShard] = []
         self._packs: list[PackPlan] = []
         self._eos_id: int | None = None
@@ -145,6 +146,10 @@ class OnTheFlyStream:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
+    def splits(self) -> list[Split]:
+        """Of the ranges that were asked for, in the order of the stream."""
+        return self._splits
+
     def token_counts(self) -> NDArray[np.int64]:
         """Occurrences of each id in the ranges that any rank has made, shape (vocab_size,)."""
         counts = np.zeros(self.vocab_size, np.int64)
@@ -162,7 +167,7 @@ class OnTheFlyStream:
         dataset, order = self.reach(int(n.max()))
         dataset.fill(buffer, rows, order.visit(n)[1])
 
-    def reach(self, n: int) -> tuple[Dataset, GrowingOrder]:
+    def reach(self, n: int) -> tuple[DocumentDataset, GrowingOrder]:
         """Block until the ranges that sample ``n`` depends on are tokenized.
 
         Returns:
@@ -203,7 +208,7 @@ class OnTheFlyStream:
             # well.
             folder = self.ranges.wait_for(known.ranges)
             split = _open(folder)
-            self.splits.append(split)
+            self._splits.append(split)
             self._shards += split.shards
             self._eos_id = split.eos_id
             if self.is_packed:
@@ -211,7 +216,7 @@ class OnTheFlyStream:
                 self._packs += [plan_best_fit(shard.ends, length) for shard in split.shards]
             self._known = _Known(self._dataset(), known.ranges + 1)
 
-    def _dataset(self) -> Dataset | None:
+    def _dataset(self) -> DocumentDataset | None:
         # Anew for each range, around the same arrays: other threads may still read from the old
         # one.
         tokens = ShardedTokens(tuple(self._shards), eos_id=self._eos_id)

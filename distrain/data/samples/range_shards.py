@@ -20,6 +20,8 @@ from distrain.data.workers import BackgroundWorker
 from distrain.errors import DataError
 
 POLL_S = 0.05
+AHEAD = 2
+"""Ranges made before they are asked for."""
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ class RangeShards:
     """
 
     def __init__(
-        self, make: MakeRange, order: Sequence[int], *, ahead: int = 2, patience: Patience
+        self, make: MakeRange, order: Sequence[int], *, ahead: int = AHEAD, patience: Patience
     ) -> None:
         self.make = make
         self.order = tuple(order)

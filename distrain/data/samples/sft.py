@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.data.pairs.reading import Pair
-from distrain.data.samples.datasets import IGNORE_INDEX, Ids, SftDataset
+from distrain.data.samples.datasets import SftDataset
 from distrain.data.samples.order import permute, round_keys
+from distrain.data.samples.rows import IGNORE_INDEX, Ids
 from distrain.data.tokenizer.prompts import pair_ids, room_for_pair
 from distrain.data.tokenizer.tokenizer import Tokenizer
 

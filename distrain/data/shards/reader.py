@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from distrain.config.data import MAIN_SOURCE
 from distrain.data.shards.manifest import TOKEN_COUNTS, Manifest, open_manifest
+from distrain.data.shards.names import read_names
 from distrain.data.shards.verification import damaged
 from distrain.errors import DataError
 
@@ -62,6 +63,9 @@ class ShardedTokens:
         eos_id: Id that ends each document; ``None`` if documents end without one.
     """
 
+    manifests: Sequence[Manifest] = ()
+    """Of the sources that the shards are of, in their order; empty where nobody wrote any."""
+
     def __init__(self, shards: Sequence[TokenShard], *, eos_id: int | None) -> None:
         self.shards = shards
         self.eos_id = eos_id
@@ -77,6 +81,19 @@ class ShardedTokens:
     def num_documents(self) -> int:
         """Documents of the stream."""
         return self.first_document[-1]
+
+    @property
+    def splits(self) -> "Sequence[Split]":
+        """The local splits that the shards are of, if these tell documents by name."""
+        return ()
+
+    def recorded_counts(self) -> NDArray[np.int64] | None:
+        """Return how often each id occurs, shape (V,), where a manifest leads to the counts."""
+        return None
+
+    def name_of(self, document: int) -> str | None:
+        """Return the name of a document; ``None`` where none was kept."""
+        return None
 
     def pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """Cut [start, stop) of the stream at shards: (shard, first, end within it)."""
@@ -124,8 +141,24 @@ class Split(ShardedTokens):
         super().__init__(shards, eos_id=manifest.eos_id)
         self.path = path
         self.manifest = manifest
+        self.manifests = (manifest,)
         self.token_counts: NDArray[np.int64] = np.load(path / TOKEN_COUNTS)
         """Occurrences of each id, shape (vocab_size,)."""
+
+    @property
+    def splits(self) -> "Sequence[Split]":
+        """This one."""
+        return (self,)
+
+    def recorded_counts(self) -> NDArray[np.int64]:
+        """Return ``token_counts``."""
+        return self.token_counts
+
+    def name_of(self, document: int) -> str | None:
+        """Return the name of a document, from the file beside its shard."""
+        shard, _, _ = self.document_span(document)
+        names = read_names(self.path, self.manifest.shards[shard].name)
+        return None if names is None else names[document - self.first_document[shard]]
 
 
 def open_split(

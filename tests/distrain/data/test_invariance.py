@@ -17,13 +17,14 @@ from torch.multiprocessing.spawn import start_processes
 
 import tests.ranks  # noqa: F401  (its fork server has torch loaded)
 from distrain.data.samples.datasets import Dataset, PackedDataset, PretrainDataset
-from distrain.data.samples.feed import Feed, OrderedStream, Stream
+from distrain.data.samples.feed import Feed, OrderedStream
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.on_the_fly import OnTheFlyStream, range_order
 from distrain.data.samples.order import Order
 from distrain.data.samples.packing import PackedIndex, plan_best_fit
 from distrain.data.samples.range_shards import Patience, RangeShards
 from distrain.data.samples.schedule import Schedule
+from distrain.data.samples.source import OpenedSource
 from distrain.data.shards.reader import open_split
 from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.distrain.data.made_ranges import MakeFiltered
@@ -40,7 +41,7 @@ WEIGHTS: dict[int, dict[str, float]] = {  # by the step from which they hold
 
 
 def open_feed(root, packing):
-    streams: dict[str, Stream] = {}
+    streams: dict[str, OpenedSource] = {}
     for name in ("code", "books"):
         split = open_split(root, "train", name, stage_kind="pretrain")
         dataset: Dataset

@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 
+from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import PrepareStage, PretrainStage
+from distrain.data.opened.form import PreparedData, SampleSettings
 from distrain.data.remote.publish import publish
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.loader import Loader
-from distrain.data.samples.remote_stream import RemoteStream
 from distrain.data.samples.schedule import Schedule
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
@@ -71,7 +72,8 @@ def opened(stage, folder, tmp_path, **data):
             "data": {"cache": {"folder": str(tmp_path / "cache")}} | data,
         }
     )
-    return open_pretrain_data(pretrain, stage.data, folder, tmp_path / "pretrain", 1)
+    prepared = PreparedData(stage.data, folder, pretrain.data, stage_kind="pretrain")
+    return open_pretrain_data(prepared, SampleSettings(tmp_path / "pretrain", LENGTH, 1))
 
 
 def test_a_recipe_of_ready_tokens_needs_no_text(old, tmp_path):
@@ -129,7 +131,7 @@ def test_a_published_corpus_gives_the_batches_of_its_folder(run, tmp_path, packi
         digests = [batch.digest for batch in itertools.islice(batches, 20)]
         batches.close()
         read[name] = (digests, data.train["ran"].fingerprint, data.token_counts().tolist())
-        assert isinstance(data.train["ran"], RemoteStream) == (name == "there")
+        assert (data.train["ran"].cache is not None) == (name == "there")
     assert read["here"] == read["there"]
 
 
@@ -206,12 +208,9 @@ def test_a_source_without_a_whole_sample_is_named(run, tmp_path):
     stage = prepare_stage({"ran": tokens_of(run)})
     folder = StageFolder(tmp_path, "prepare")
     prepare(stage, folder)
-    pretrain = {"sequence_length": 100_000, "global_batch_size": 1, "micro_batch_size": 1}
-    section = PretrainStage.model_validate(
-        {"kind": "pretrain", "training": pretrain | {"max_steps": 1}}
-    )
+    prepared = PreparedData(stage.data, folder, PretrainDataConfig(), stage_kind="pretrain")
     with pytest.raises(DataError, match=r"train split of source 'ran': .* less than one sample of"):
-        open_pretrain_data(section, stage.data, folder, tmp_path, 1)
+        open_pretrain_data(prepared, SampleSettings(tmp_path, 100_000, 1))
 
 
 def test_the_record_holds_no_more_than_figures(run, tmp_path):

@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from distrain.config.recipe import PrepareStage, PretrainStage
+from distrain.data.opened.form import PreparedData, SampleSettings
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.schedule import Schedule
@@ -31,6 +32,7 @@ import sys, time
 from pathlib import Path
 from distrain.config.recipe import PrepareStage, PretrainStage
 from distrain.runs.folder import StageFolder
+from distrain.data.opened.form import PreparedData, SampleSettings
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.schedule import Schedule
@@ -40,10 +42,12 @@ from distrain.stages.pretrain_data import open_pretrain_data
 prepare, pretrain, root, rank, ranks, batch, steps = sys.argv[1:]
 prepare = PrepareStage.model_validate_json(prepare)
 pretrain = PretrainStage.model_validate_json(pretrain)
-data = open_pretrain_data(
-    pretrain, prepare.data, StageFolder(Path(root), "prepare"), Path(root) / "pretrain", 7,
-    local_ranks=int(ranks),
+prepared = PreparedData(
+    prepare.data, StageFolder(Path(root), "prepare"), pretrain.data,
+    stage_kind="pretrain", local_ranks=int(ranks),
 )
+length = pretrain.training.sequence_length
+data = open_pretrain_data(prepared, SampleSettings(Path(root) / "pretrain", length, 7))
 feed = Feed(data.train, Schedule.planned(int(batch), {0: {"web": 1}}), 7)
 loader = Loader(feed, micro_batch_size=2, dp_rank=int(rank), dp_size=int(ranks))
 print("open", flush=True)
@@ -146,7 +150,10 @@ def local_digests(run, tmp_path_factory):
     """Hashes of the global batches, read from the folder by one rank."""
     root = tmp_path_factory.mktemp("local")
     corpus = Corpus(root, str(run), {})
-    data = open_pretrain_data(corpus.section(root), corpus.prepare.data, corpus.folder, root, 7)
+    section = corpus.section(root)
+    prepared = PreparedData(corpus.prepare.data, corpus.folder, section.data, stage_kind="pretrain")
+    settings = SampleSettings(root, section.training.sequence_length, 7)
+    data = open_pretrain_data(prepared, settings)
     feed = Feed(data.train, Schedule.planned(BATCH, {0: {"web": 1}}), 7)
     batches = Loader(feed, micro_batch_size=2).batches()
     digests = [batch.digest for batch in itertools.islice(batches, STEPS)]

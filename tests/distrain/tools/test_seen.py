@@ -8,13 +8,15 @@ import pytest
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PretrainStage
+from distrain.data.opened.cutting import cut_samples
+from distrain.data.opened.form import SampleSettings
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.schedule import Schedule
+from distrain.data.samples.source import SourceTokens
 from distrain.data.shards.reader import open_split
 from distrain.errors import ExitCode
 from distrain.runs.records import append_record, write_json
 from distrain.stages.context import typed
-from distrain.stages.pretrain_data import open_stream
 from distrain.tools import data_commands
 from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.launcher.small_run import new_run
@@ -31,10 +33,10 @@ def begin(run, packing):
     for name, count in SOURCES.items():
         prepare = run.stage("prepare").path
         write_split(prepare, "train", make_texts(count, seed=count), source=name)
-        split = open_split(prepare, "train", name, stage_kind="pretrain")
+        split = SourceTokens.of_split(open_split(prepare, "train", name, stage_kind="pretrain"))
         length = stage.training.sequence_length
-        folder = run.stage("pretrain").path
-        streams[name] = open_stream(data, split, name, folder=folder, length=length, seed=0)
+        settings = SampleSettings(run.stage("pretrain").path, length, 0)
+        streams[name] = cut_samples(data, split, name, settings)
     schedule = Schedule.planned(8, {0: {"code": 1, "web": 1}})
     feed = Feed(streams, schedule.continued(4, Schedule.planned(12, {0: {"code": 1, "web": 4}})), 0)
     pretrain = run.stage("pretrain")

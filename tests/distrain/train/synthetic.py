@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from distrain.config.recipe import PretrainStage
 from distrain.config.tasks import TaskForm
-from distrain.data.samples.datasets import IGNORE_INDEX, Ids, RowBuffer
+from distrain.data.samples.datasets import Dataset
 from distrain.data.samples.feed import OrderedStream
 from distrain.data.samples.loader import Microbatch
 from distrain.data.samples.order import Order
+from distrain.data.samples.rows import IGNORE_INDEX, Ids, RowBuffer
+from distrain.data.samples.source import OpenedSource
 from distrain.parallel.collectives import HostGroup
 from distrain.runs.folder import RunFolder
 from distrain.stages.pretrain import model_spec
@@ -114,7 +116,8 @@ def make_run(
     folder: Path,
     stage: PretrainStage,
     seed: int = 5,
-    held_out: Mapping[str, SyntheticDataset] | None = None,
+    held_out: Mapping[str, Dataset] | None = None,
+    train: Mapping[str, OpenedSource] | None = None,
 ) -> Run:
     """Build everything as the pretrain stage does. Collective."""
     torch.set_num_threads(1)
@@ -123,7 +126,8 @@ def make_run(
         name="pretrain",
         seed=seed,
         stage=stage,
-        train={"made": OrderedStream(SyntheticDataset(500), Order(seed, "made", 500), "made")},
+        train=train
+        or {"made": OrderedStream(SyntheticDataset(500), Order(seed, "made", 500), "made")},
         data=stage.data,
         validation=held_out or {"made": SyntheticDataset(11)},
         spec=partial(model_spec, stage, VOCAB_SIZE, seed),

@@ -7,7 +7,6 @@ import torch
 
 import distrain.loss
 from distrain.data.samples.datasets import (
-    IGNORE_INDEX,
     JoinedDataset,
     PackedDataset,
     PretrainDataset,
@@ -18,6 +17,7 @@ from distrain.data.samples.feed import Feed, OrderedStream
 from distrain.data.samples.loader import Loader, Microbatch, evaluation_microbatches
 from distrain.data.samples.order import Order
 from distrain.data.samples.packing import PackedIndex, plan_best_fit
+from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError

@@ -8,12 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from distrain.data.samples.datasets import IGNORE_INDEX
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.on_the_fly import OnTheFlyStream, range_order
 from distrain.data.samples.order import Order
 from distrain.data.samples.range_shards import MakeJob, Patience, RangeShards, is_made
+from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import ShardedTokens, TokenShard, open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
@@ -207,9 +207,9 @@ def test_closing_ends_a_wait(root):
 def test_tokens_are_counted_in_all_ranges_there_are_whoever_asked_for_them(root):
     stream = open_stream(root)
     stream.vocab_size = Tokenizer.load(root / "tokenizer.json").vocab_size
-    assert stream.token_counts.sum() == 0
+    assert stream.token_counts().sum() == 0
     tokens = stream_of_ranges(root)
-    assert stream.token_counts.sum() == tokens.num_tokens
+    assert stream.token_counts().sum() == tokens.num_tokens
     stream.close()
 
 

@@ -5,14 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.samples.datasets import IGNORE_INDEX, PackedDataset, PretrainDataset
-from distrain.data.samples.feed import Feed, OrderedStream
+from distrain.data.samples.datasets import PackedDataset, PretrainDataset
+from distrain.data.samples.feed import DocumentStream, Feed
 from distrain.data.samples.on_the_fly import GrowingOrder, OnTheFlyStream, range_order
 from distrain.data.samples.order import Order
 from distrain.data.samples.packing import PackedIndex, plan_best_fit
 from distrain.data.samples.range_shards import Patience, RangeShards
+from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.data.samples.schedule import SamplePlan, Schedule
 from distrain.data.samples.seen import Ledger, SeenSource, byte_ranges
+from distrain.data.samples.source import SourceTokens
 from distrain.data.shards.reader import open_split
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split
 from tests.distrain.data.made_ranges import MakeTexts
@@ -42,7 +44,7 @@ def read_by(splits, packing, schedule, block_samples=0):
     for name, split in splits.items():
         dataset = dataset_of(split, packing)
         order = Order(3, name, len(dataset), block_samples, 2)
-        streams[name] = OrderedStream(dataset, order, "")
+        streams[name] = DocumentStream(dataset, order, SourceTokens(split, ""))
     return account(streams, schedule)
 
 
@@ -226,7 +228,10 @@ def test_what_was_tokenized_on_the_fly_is_accounted_for(splits, packing, steps, 
     packed = packing == "best_fit"
     web = OnTheFlyStream(ranges, order, LENGTH, is_packed=packed, content="made")
     code = dataset_of(splits["code"], packing)
-    streams = {"web": web, "code": OrderedStream(code, Order(3, "code", len(code)), "")}
+    streams = {
+        "web": web,
+        "code": DocumentStream(code, Order(3, "code", len(code)), SourceTokens(splits["code"], "")),
+    }
     schedule = Schedule.planned(8, {0: {"web": 3, "code": 1}, 20: {"web": 1}})
     feed, ledger = account(streams, schedule, steps)
     assert ledger.sources["web"].order.is_whole == (steps == 60)

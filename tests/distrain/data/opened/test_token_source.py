@@ -3,7 +3,7 @@ import pytest
 from pydantic import ValidationError
 
 from distrain.config.token_sources import TokenSource
-from distrain.data.adapters.token_source import open_token_source, stream_digest
+from distrain.data.opened.token_source import open_token_source, stream_digest
 from distrain.errors import DataError, PreflightError
 from tests.distrain.data.adapters.foreign_files import make_documents, read_back, write_megatron
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer, write_split

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from distrain.config.data import MAIN_SOURCE
 from distrain.config.token_sources import TokenSource, is_url
@@ -15,7 +16,11 @@ from distrain.data.adapters.opening import ForeignTokens, open_files
 from distrain.data.adapters.splits import split_stream
 from distrain.data.remote.cache.block_cache import BlockCache
 from distrain.data.remote.cache.remote_store import RemoteStore
-from distrain.data.remote.published import list_remote_sources, read_source_manifest
+from distrain.data.remote.published import (
+    list_remote_sources,
+    read_source_manifest,
+    read_tokenizer_files,
+)
 from distrain.data.remote.shards import RemoteSplit, open_remote_split
 from distrain.data.shards.manifest import (
     SPLITS,
@@ -26,7 +31,7 @@ from distrain.data.shards.manifest import (
     list_sources,
 )
 from distrain.data.shards.reader import ShardedTokens, Split, open_split
-from distrain.data.tokenizer.tokenizer import Tokenizer
+from distrain.data.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer
 from distrain.errors import DataError
 
 SAMPLED_TOKENS = 4096
@@ -42,6 +47,11 @@ class PreparedTokens(ShardedTokens):
         super().__init__(shards, eos_id=parts[0].eos_id)
         self.parts = parts
         self.manifests = tuple(part.manifest for part in parts)
+
+    def recorded_counts(self) -> NDArray[np.int64]:
+        """Return how often each id occurs in all of them, shape (V,)."""
+        total: NDArray[np.int64] = np.sum([part.recorded_counts() for part in self.parts], axis=0)
+        return total
 
 
 def open_token_source(
@@ -67,7 +77,7 @@ def open_token_source(
     """
     # Before any file is touched: a refused split must not even be looked at.
     check_access(source.paths[0], split, MAIN_SOURCE, stage_kind=stage_kind)
-    if source.format == "distrain":
+    if source.is_prepared:
         return _open_prepared(source, split, blocks, stage_kind=stage_kind)
     stream = _open_foreign(source, ends)
     return split_stream(stream, source.validation_fraction, source.test_fraction)[split]
@@ -80,11 +90,28 @@ def tokenizer_of(source: TokenSource) -> Tokenizer | None:
     return Tokenizer.load(Path(source.tokenizer).expanduser())
 
 
+def tokenizer_file(source: TokenSource, index: Path) -> Path:
+    """Return where a source's tokenizer lies; from a URL it is fetched into ``index``.
+
+    Raises:
+        DataError: It cannot be fetched.
+    """
+    if source.tokenizer is not None:
+        return Path(source.tokenizer).expanduser()
+    path = source.paths[0]
+    if not is_url(path):
+        return Path(path).expanduser() / TOKENIZER_FILE
+    files = read_tokenizer_files(open_store(source, path), timeout_s=TIMEOUT_S)
+    index.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (index / name).write_bytes(content)
+    return index / TOKENIZER_FILE
+
+
 def content_digest(stream: ShardedTokens) -> str:
     """Return what stands for a stream in a checkpoint: equal for the same data, here or remote."""
-    if not isinstance(stream, PreparedTokens):
-        return stream_digest(stream)
-    return _digest_of(stream.manifests)
+    # What has a manifest was hashed when it was written, every byte of it.
+    return _digest_of(stream.manifests) if stream.manifests else stream_digest(stream)
 
 
 def stream_digest(stream: ShardedTokens) -> str:
@@ -131,7 +158,7 @@ def measure(source: TokenSource, *, ends: Path | None = None) -> Measured:
     Raises:
         DataError: Files are missing, damaged, or not what the section says.
     """
-    if source.format == "distrain":
+    if source.is_prepared:
         return _measure_prepared(source)
     stream = _open_foreign(source, ends)
     # Digests of the splits and not of the files: files added at the end change the cut of all

@@ -12,13 +12,14 @@ from distrain.data.remote.cache.remote_store import RemoteStore
 from distrain.data.remote.cache.settings import CacheSettings
 from distrain.data.remote.publish import publish
 from distrain.data.remote.shards import open_remote_split
+from distrain.data.samples.ahead import coming_blocks
 from distrain.data.samples.datasets import PackedDataset, PretrainDataset, gather
-from distrain.data.samples.feed import Feed, OrderedStream
+from distrain.data.samples.feed import DocumentStream, Feed
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.order import Order
 from distrain.data.samples.packing import PackedIndex, plan_best_fit
-from distrain.data.samples.remote_stream import RemoteStream, coming_blocks, fetch_ahead, spans
 from distrain.data.samples.schedule import Schedule
+from distrain.data.samples.source import SourceTokens
 from distrain.data.shards.reader import open_split
 from tests.distrain.data.made_corpus import make_texts, write_split
 from tests.distrain.data.remote.block_server import block_server
@@ -56,13 +57,14 @@ def remote_stream(url, folder, kind="concat", **settings):
     cache = BlockCache(CacheSettings(folder=folder, **settings))
     split = open_remote_split(RemoteStore(url), "train", stage_kind="pretrain", cache=cache)
     dataset = cut(split, kind)
-    return RemoteStream(dataset, order_of(dataset), split.manifest.digest, cache)
+    source = SourceTokens(split, split.manifest.digest, cache=cache)
+    return DocumentStream(dataset, order_of(dataset), source)
 
 
 def local_stream(folder, kind="concat"):
     split = open_split(folder, "train", stage_kind="pretrain")
     dataset = cut(split, kind)
-    return OrderedStream(dataset, order_of(dataset), split.manifest.digest)
+    return DocumentStream(dataset, order_of(dataset), SourceTokens.of_split(split))
 
 
 def feed_of(**streams):
@@ -97,7 +99,7 @@ def test_spans_are_where_the_inputs_of_a_sample_lie(local, kind):
         chosen = np.array([index])
         tokens = [
             token
-            for start, stop in spans(dataset, chosen)
+            for start, stop in dataset.spans(chosen)
             for token in dataset.tokens.tokens(start, stop - 1).tolist()
         ]
         assert gather(dataset, chosen).input_ids[0, : len(tokens)].tolist() == tokens
@@ -117,7 +119,7 @@ def test_all_that_a_batch_reads_was_listed_for_it(published, tmp_path, monkeypat
     monkeypatch.setattr(stream.cache, "get", noted)
     for step in range(10):
         samples = np.arange(step * BATCH, (step + 1) * BATCH)
-        listed = [block.key for block in coming_blocks(feed, {0: stream}, [samples])]
+        listed = [block.key for block in coming_blocks(feed.plan, {0: stream}, [samples])]
         read.clear()
         feed.rows(samples)
         assert read
@@ -131,10 +133,10 @@ def test_blocks_come_before_the_reader_and_once(published, tmp_path):
         feed = feed_of(web=stream)
         steps = len(stream.dataset) // BATCH
         samples = (np.arange(step * BATCH, (step + 1) * BATCH) for step in range(steps))
-        with fetch_ahead(feed, samples):
+        with feed.fetch_ahead(samples):
             deadline = time.monotonic() + 20
             wanted = {(b.name, b.first_byte) for b in coming_blocks(
-                feed, {0: stream}, [np.arange(steps * BATCH)]
+                feed.plan, {0: stream}, [np.arange(steps * BATCH)]
             )}  # fmt: skip
             while len(server.block_counts()) < len([1 for name, _ in wanted if ".bin" in name]):
                 assert time.monotonic() < deadline, "nothing is downloaded without a reader"
@@ -145,7 +147,7 @@ def test_blocks_come_before_the_reader_and_once(published, tmp_path):
 
 def test_a_feed_of_local_shards_starts_no_thread(local):
     feed = feed_of(web=local_stream(local))
-    with fetch_ahead(feed, iter(())) as nothing:
+    with feed.fetch_ahead(iter(())) as nothing:
         assert nothing is None
 
 
@@ -155,10 +157,10 @@ def test_listing_ends_where_no_remote_sample_is_left(local, published, tmp_path)
     weights = {0: {"old": 1, "web": 1}, 3: {"web": 1}}
     feed = Feed(streams, Schedule.planned(BATCH, weights), 7)
     samples = (np.arange(step * BATCH, (step + 1) * BATCH) for step in itertools.count())
-    listed = list(coming_blocks(feed, {feed.plan.names.index("old"): remote}, samples))
+    listed = list(coming_blocks(feed.plan, {feed.plan.names.index("old"): remote}, samples))
     assert listed
     local_only = Schedule.planned(BATCH, {0: {"web": 1}})
-    assert list(coming_blocks(Feed(streams, local_only, 7), {}, samples)) == []
+    assert list(coming_blocks(Feed(streams, local_only, 7).plan, {}, samples)) == []
 
 
 def test_the_section_of_a_recipe_becomes_the_settings_of_a_process(tmp_path, monkeypatch):
