@@ -7,7 +7,8 @@ RECIPE ?= quickstart
 # Test files that run at a time; ranks of one test are processes of their own.
 JOBS ?= 2
 # A file stays with one worker, so that what its tests share is made once; the order is that of tests/conftest.py.
-SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# A worker that a hanging test ended is not replaced: the new one would hang in the same test.
+SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 # Random kills of each stage.
 KILLS ?= 20
 # Which of the chaos tests, as pytest's -k takes it; empty: all.
