@@ -1,7 +1,6 @@
 """Sizes that follow from a recipe alone: parameters, tokens, bytes of checkpoints. Pure."""
 
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
-from distrain.config.training import ModelConfig
 from launcher.watch.progress import total_steps
 
 STATE_BYTES = 12
@@ -21,19 +20,7 @@ def stage_parameters(recipe: Recipe, name: str) -> int | None:
     vocab_size = _vocab_size(recipe, name)
     if stage.model.from_pretrained is not None or vocab_size is None:
         return None
-    return model_parameters(stage.model, vocab_size)
-
-
-def model_parameters(model: ModelConfig, vocab_size: int) -> int:
-    """Count the parameters of a Llama-style decoder."""
-    hidden = model.hidden_size
-    kv_heads = model.num_key_value_heads or model.num_attention_heads
-    kv_width = hidden // model.num_attention_heads * kv_heads
-    # Queries and output are square; keys and values may have fewer heads.
-    attention = 2 * hidden * hidden + 2 * hidden * kv_width
-    layer = attention + 3 * hidden * model.intermediate_size + 2 * hidden
-    embeddings = (1 if model.tie_word_embeddings else 2) * vocab_size * hidden
-    return embeddings + model.num_hidden_layers * layer + hidden
+    return stage.model.num_parameters(vocab_size)
 
 
 def stage_tokens(recipe: Recipe, name: str) -> int | None:

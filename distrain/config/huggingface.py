@@ -1,13 +1,13 @@
 """A Hugging Face folder as far as it can be judged without torch: its ``config.json``."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from distrain.config.training import ModelConfig
+from distrain.config.models import FAMILIES, ModelConfig, family_of
 from distrain.errors import PreflightError
 
 Fields = Mapping[str, Any]
@@ -16,18 +16,6 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """Of a folder whose weights are spread over several files."""
-SIZE_FIELDS = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "initializer_range",
-)
-"""Fields with the same name and meaning in ``ModelConfig`` and ``LlamaConfig``."""
 
 
 def load_config(folder: Path) -> tuple[ModelConfig, int]:
@@ -38,73 +26,49 @@ def load_config(folder: Path) -> tuple[ModelConfig, int]:
     """
     path = folder / CONFIG_FILE
     fields = read_json_object(path)
-    _check_supported(fields, path)
-    values = {name: fields[name] for name in SIZE_FIELDS if fields.get(name) is not None}
-    rope = _rope(fields, "rope_parameters")  # transformers 5; a plain field before
-    theta = rope.get("rope_theta") or fields.get("rope_theta")
-    if theta is not None:
-        values["rope_theta"] = theta
-    missing = [name for name in ("vocab_size", *SIZE_FIELDS[:3]) if name not in fields]
+    family = _family(fields, path)
     vocab_size = fields.get("vocab_size")
     try:
-        if not missing and isinstance(vocab_size, int) and vocab_size > 0:
-            return ModelConfig(**values), vocab_size
-        problem = f"no {', '.join(missing)}" if missing else f"vocab_size {vocab_size!r}"
+        model = family.from_json(fields)
+        if isinstance(vocab_size, int) and vocab_size > 0:
+            return model, vocab_size
+        has_it = "vocab_size" in fields
+        problem = f"vocab_size {vocab_size!r}" if has_it else "no vocab_size"
     except ValidationError as error:
         problem = "; ".join(
             ": ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors()
         )
+    except ValueError as error:
+        problem = str(error)
     raise PreflightError(
-        str(path), problem, "the sizes of a Llama model", "Check where the folder comes from."
+        str(path),
+        problem,
+        f"the sizes of a model of type {fields['model_type']}",
+        "Check where the folder comes from.",
     )
 
 
-def _check_supported(fields: Fields, path: Path) -> None:
-    """Refuse what our model of that architecture would compute differently."""
-    name = fields.get("model_type")
-    differences = ARCHITECTURES.get(name) if isinstance(name, str) else None
-    if differences is None:
-        known = " or ".join(ARCHITECTURES)
+def _family(fields: Fields, path: Path) -> type[ModelConfig]:
+    """Find the family of a model, and refuse what that would compute differently."""
+    family = family_of(fields)
+    if family is None:
+        known = [repr(word) for other in FAMILIES.values() for word in other.MODEL_TYPES]
+        readable = " or ".join(other.READS for other in FAMILIES.values())
         raise PreflightError(
             str(path),
-            f"model_type {name!r}",
-            f"model_type {known!r}",
-            "Choose a model of the Llama architecture, without biases or scaled positions.",
+            f"model_type {fields.get('model_type')!r}",
+            f"model_type {' or '.join(known)}",
+            f"Choose {readable}.",
         )
-    for setting, (found, wanted) in differences(fields).items():
+    for setting, (found, wanted) in family.differences(fields).items():
         if found != wanted:
             raise PreflightError(
                 str(path),
                 f"{setting} {found!r}",
                 f"{setting} {wanted!r}",
-                "Choose a model of the Llama architecture, without biases or scaled positions.",
+                f"Choose {family.READS}.",
             )
-
-
-def _differences_of_llama(fields: Fields) -> dict[str, tuple[object, object]]:
-    rope = _rope(fields, "rope_parameters") or _rope(fields, "rope_scaling")
-    size, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
-    head_dim = fields.get("head_dim")
-    if isinstance(size, int) and isinstance(heads, int) and heads > 0:
-        head_dim = size // heads  # sizes that are no numbers are refused later, by the schema
-    return {
-        "hidden_act": (fields.get("hidden_act", "silu"), "silu"),
-        "attention_bias": (fields.get("attention_bias", False), False),
-        "mlp_bias": (fields.get("mlp_bias", False), False),
-        "rope type": (rope.get("rope_type", rope.get("type", "default")), "default"),
-        "head_dim": (fields.get("head_dim") or head_dim, head_dim),
-    }
-
-
-def _rope(fields: Fields, name: str) -> Fields:
-    value = fields.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-ARCHITECTURES: dict[str, Callable[[Fields], dict[str, tuple[object, object]]]] = {
-    "llama": _differences_of_llama,
-}
-"""``model_type`` that can be read -> settings that have one value here: (found, wanted)."""
+    return family
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from distrain.config.curation import WORD
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.launch import ENDPOINT, ONE_LINE, VARIABLE_NAME, LaunchConfig
 from distrain.config.loading import PretrainDataConfig
+from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.config.section import Section
 from distrain.config.training import (
     CheckpointConfig,
@@ -19,7 +20,6 @@ from distrain.config.training import (
     LoggingConfig,
     LoraConfig,
     LrSchedulerConfig,
-    ModelConfig,
     OptimizerConfig,
     ParallelismConfig,
     SftDataConfig,
@@ -48,7 +48,7 @@ class TrainStage(Section):
     """What pretraining and fine-tuning share."""
 
     needs: Needs = ()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = LlamaConfig()
     training: TrainingConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     lr_scheduler: LrSchedulerConfig = LrSchedulerConfig()

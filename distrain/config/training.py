@@ -1,4 +1,4 @@
-"""Sections of layers 4 to 11: model, optimizer, loop, checkpoints, evaluation, fine-tuning."""
+"""Sections of layers 8 to 11: optimizer, loop, checkpoints, evaluation, fine-tuning."""
 
 from typing import Annotated, Literal, Self
 
@@ -13,70 +13,6 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 RUN_LENGTHS = ("max_steps", "max_tokens", "num_epochs")
 """The three ways to say how long a run is; a stage gives exactly one."""
-
-
-class ModelConfig(Section):
-    """Layer 4: a decoder of the Llama family (the vocabulary comes from the tokenizer)."""
-
-    name: Literal["llama"] = "llama"
-    """Architecture."""
-    hidden_size: Positive = 192
-    """Width of the residual stream; a multiple of twice the heads."""
-    num_hidden_layers: Positive = 4
-    """Transformer blocks."""
-    num_attention_heads: Positive = 4
-    """Heads of queries."""
-    num_key_value_heads: Positive | None = None
-    """Grouped-query attention; default: as many as heads."""
-    intermediate_size: Positive = 512
-    """Width within the feed-forward layers."""
-    max_position_embeddings: Positive = 2048
-    """Longest sequence that the model may see."""
-    rope_theta: Annotated[float, Field(gt=0)] = 10000.0
-    """Base of the rotary embedding's wave lengths."""
-    rms_norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    """Added to the mean square before its root."""
-    tie_word_embeddings: bool = False
-    """Use the embedding as output layer."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """On the residual branches, in training only."""
-    initializer_range: Annotated[float, Field(gt=0, le=1)] = 0.02
-    """Standard deviation of the starting weights."""
-    from_pretrained: str | None = None
-    """A local Hugging Face folder (config, safetensors, tokenizer); sizes then come from there."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        heads = self.num_attention_heads
-        if self.hidden_size % heads:
-            unit = 2 * heads  # an even number for each head
-            below = max(self.hidden_size - self.hidden_size % unit, unit)
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {heads}; "
-                f"set hidden_size to {below} or {below + unit}"
-            )
-        head_dim = self.hidden_size // self.num_attention_heads
-        if head_dim % 2:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} / num_attention_heads {self.num_attention_heads} "
-                f"= {head_dim} is odd; rotary embedding turns pairs of dimensions"
-            )
-        kv_heads = self.num_key_value_heads or heads
-        if heads % kv_heads:
-            raise ValueError(
-                f"num_attention_heads {heads} is not a multiple of "
-                f"num_key_value_heads {kv_heads}; set the latter to one of "
-                + ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
-            )
-        return self
-
-
-SIZE_FIELDS = frozenset(ModelConfig.model_fields) - {
-    "dropout",
-    "initializer_range",
-    "from_pretrained",
-}
-"""What a checkpoint's tensors depend on: fine-tuning takes these from the model it starts from."""
 
 
 class EarlyStopping(Section):
@@ -216,13 +152,6 @@ class LoggingConfig(Section):
     peak_tflops: Annotated[float | None, Field(gt=0)] = None
     """Peak of one device, for MFU; default: known GPUs by name, a measured matmul on a CPU."""
     wandb: WandbConfig | None = None
-
-
-ADAPTABLE_LAYERS: dict[str, tuple[str, ...]] = {
-    "llama": ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"),
-}
-"""Model -> the last parts of the names of its linear layers, but the head: that is as large as the
-vocabulary, and may be the embedding itself."""
 
 
 class LoraConfig(Section):

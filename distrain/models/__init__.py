@@ -1,6 +1,6 @@
 """Layers 4 and 5: single-device model code; ``parallel`` lays it over ranks."""
 
-from distrain.config.training import ModelConfig
+from distrain.config.models import ModelConfig
 from distrain.models.causal_lm import CausalLM
 from distrain.models.llama import Llama
 

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from distrain.config.training import ModelConfig
+from distrain.config.models import ModelConfig
 from distrain.loss import target_losses
 
 
@@ -23,8 +24,8 @@ class CausalLM(nn.Module, ABC):
         vocab_size: Rows of the embedding, V.
     """
 
-    BLOCK: ClassVar[type[nn.Module]]
-    """The repeated unit: what engines shard, checkpoint and compile by."""
+    BLOCKS: ClassVar[tuple[type[nn.Module], ...]]
+    """The repeated units: what engines shard, checkpoint and compile by."""
 
     def __init__(self, model_config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
@@ -82,11 +83,12 @@ class CausalLM(nn.Module, ABC):
         ``to_empty`` after a meta-device construction breaks the sharing.
         """
 
-    @property
     @abstractmethod
-    def num_parameters(self) -> int:
-        """Elements of all parameters, computed from the sizes, so also right when sharded."""
+    def starting_value(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Make what a parameter starts from, whole, on the CPU, in float32.
 
-    @abstractmethod
-    def flops_per_token(self, sequence_length: int) -> float:
-        """Floating-point operations of one trained token, forward and backward."""
+        Args:
+            name: Of the parameter in this model.
+            shape: Of the whole parameter, whatever part of it a rank holds.
+            generator: Seeded by the recipe's seed and ``name``; the only source of chance.
+        """

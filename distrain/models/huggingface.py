@@ -13,7 +13,6 @@ from torch import Tensor
 
 from distrain.config.huggingface import (
     CONFIG_FILE,
-    SIZE_FIELDS,
     WEIGHTS_FILE,
     damaged_file,
     load_config,
@@ -21,7 +20,7 @@ from distrain.config.huggingface import (
     read_json_object,
     weight_files,
 )
-from distrain.config.training import ModelConfig
+from distrain.config.models import ModelConfig
 from distrain.errors import PreflightError
 from distrain.models import build_model
 from distrain.models.origin import (
@@ -143,22 +142,11 @@ def _to_json(
     config: ModelConfig, vocab_size: int, dtype: torch.dtype, special: SpecialTokens
 ) -> dict[str, Any]:
     name = str(dtype).removeprefix("torch.")
-    sizes = {field: getattr(config, field) for field in SIZE_FIELDS}
-    sizes["num_key_value_heads"] = config.num_key_value_heads or config.num_attention_heads
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        **config.to_json(),
         "dtype": name,
         "torch_dtype": name,  # until transformers 4.55
         "vocab_size": vocab_size,
-        **sizes,
-        "head_dim": config.hidden_size // config.num_attention_heads,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "attention_dropout": 0.0,
-        "rope_theta": config.rope_theta,  # transformers 4
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
         # Written even where there is none: LlamaConfig's own defaults are 1 and 2.
         **asdict(special),
     }

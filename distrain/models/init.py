@@ -1,7 +1,6 @@
 """Starting values: a pure function of (seed, parameter name), whatever the ranks and the engine."""
 
 import hashlib
-import math
 
 import torch
 from torch import Tensor, nn
@@ -9,33 +8,21 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from distrain.models.causal_lm import CausalLM
 
-RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight")
-"""Layers whose output is added to the residual stream."""
-
 
 def initialize(model: nn.Module, seed: int) -> None:
     """Set every parameter to its starting value; ties shared weights first.
 
     Works on a materialised model, sharded by FSDP2 (DTensor) or not, and needs no communication.
-    Matrices are normal with ``initializer_range``; those that write to the residual stream are
-    divided by ``sqrt(2 * layers)``, so that its variance does not grow with depth (GPT-2,
-    section 2.3). Norm weights are 1.
+    Which value that is, the model says (``CausalLM.starting_value``).
     """
     assert isinstance(model, CausalLM), f"{type(model).__name__} is not one of MODELS"
     model.tie_weights()
-    config = model.model_config
-    residual_std = config.initializer_range / math.sqrt(2 * config.num_hidden_layers)
     for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
-            full = torch.ones(parameter.shape)
-        else:
-            is_residual = name.endswith(RESIDUAL_PROJECTIONS)
-            std = residual_std if is_residual else config.initializer_range
-            # All of it on every rank, one parameter at a time: the values of a shard then do not
-            # depend on how it is cut. The generator is keyed by name, so no other parameter moves
-            # them either.
-            full = torch.randn(parameter.shape, generator=named_generator(seed, name)).mul_(std)
-        fill(parameter, full)
+        # All of it on every rank, one parameter at a time: the values of a shard then do not
+        # depend on how it is cut. The generator is keyed by name, so no other parameter moves
+        # them either.
+        generator = named_generator(seed, name)
+        fill(parameter, model.starting_value(name, parameter.shape, generator))
 
 
 def named_generator(seed: int, name: str) -> torch.Generator:

@@ -8,26 +8,29 @@ same as keys, D = hidden size, N = heads, K = key and value heads, H = size of a
 of the feed-forward layer, V = vocabulary.
 """
 
+import math
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distrain.config.training import ModelConfig
+from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.models.causal_lm import CausalLM
 from distrain.models.rope import rope_tables, rotate
+
+RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight")
+"""Layers whose output is added to the residual stream."""
 
 
 class LlamaAttention(nn.Module):
     """Causal self-attention with grouped key and value heads (arXiv 2305.13245)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.head_dim = config.hidden_size // config.num_attention_heads
         self.num_heads = config.num_attention_heads
-        self.num_kv_heads = config.num_key_value_heads or config.num_attention_heads
-        kv_size = self.num_kv_heads * self.head_dim
+        self.num_kv_heads = config.num_kv_heads
+        kv_size = self.num_kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
@@ -59,7 +62,7 @@ class LlamaAttention(nn.Module):
 class LlamaMLP(nn.Module):
     """SwiGLU feed-forward layer (arXiv 2002.05202)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -74,7 +77,7 @@ class LlamaMLP(nn.Module):
 class LlamaBlock(nn.Module):
     """Attention, then feed-forward, each normalised before and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.self_attn = LlamaAttention(config)
         self.mlp = LlamaMLP(config)
@@ -95,9 +98,9 @@ class LlamaBlock(nn.Module):
 class LlamaDecoder(nn.Module):
     """Embedding, blocks and the final norm (``model`` in Hugging Face's names)."""
 
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+    def __init__(self, config: LlamaConfig, vocab_size: int) -> None:
         super().__init__()
-        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.head_dim = config.head_dim
         self.rope_theta = config.rope_theta
         self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(LlamaBlock(config) for _ in range(config.num_hidden_layers))
@@ -126,10 +129,12 @@ class LlamaDecoder(nn.Module):
 class Llama(CausalLM):
     """The decoder with its output layer; see ``CausalLM`` for what each method promises."""
 
-    BLOCK: ClassVar[type[nn.Module]] = LlamaBlock
+    BLOCKS: ClassVar[tuple[type[nn.Module], ...]] = (LlamaBlock,)
 
     def __init__(self, model_config: ModelConfig, vocab_size: int) -> None:
+        assert isinstance(model_config, LlamaConfig), f"{model_config.name} is another family"
         super().__init__(model_config, vocab_size)
+        self.model_config: LlamaConfig = model_config
         self.model = LlamaDecoder(model_config, vocab_size)
         self.lm_head = nn.Linear(model_config.hidden_size, vocab_size, bias=False)
         self.tie_weights()
@@ -146,36 +151,18 @@ class Llama(CausalLM):
         if self.model_config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    @property
-    def num_parameters(self) -> int:
-        """Elements of all parameters; a tied embedding counts once."""
-        config = self.model_config
-        embedding = self.vocab_size * config.hidden_size
-        norms = (2 * config.num_hidden_layers + 1) * config.hidden_size
-        total = self._num_matmul_parameters + norms
-        return total if config.tie_word_embeddings else total + embedding
+    def starting_value(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Draw matrices from a normal distribution; norm weights are 1.
 
-    def flops_per_token(self, sequence_length: int) -> float:
-        """Count ``6 * N + 12 * layers * hidden_size * sequence_length`` operations.
-
-        PaLM's model FLOPs (arXiv 2204.02311, appendix B), where N counts the weights of matrix
-        products: blocks and output layer, but not the embedding, which is a look-up, nor norms.
-        Causality is not subtracted, as is usual. For full training: LoRA does less, because
-        frozen weights need no gradient.
+        Matrices that write to the residual stream are divided by ``sqrt(2 * layers)``, so that
+        its variance does not grow with depth (GPT-2, section 2.3).
         """
-        config = self.model_config
-        attention = 12 * config.num_hidden_layers * config.hidden_size * sequence_length
-        return float(6 * self._num_matmul_parameters + attention)
-
-    @property
-    def _num_matmul_parameters(self) -> int:
-        config = self.model_config
-        kv_heads = config.num_key_value_heads or config.num_attention_heads
-        kv_size = config.hidden_size // config.num_attention_heads * kv_heads
-        attention = 2 * config.hidden_size * (config.hidden_size + kv_size)
-        feed_forward = 3 * config.hidden_size * config.intermediate_size
-        head = self.vocab_size * config.hidden_size
-        return config.num_hidden_layers * (attention + feed_forward) + head
+        if len(shape) < 2:
+            return torch.ones(shape)
+        std = self.model_config.initializer_range
+        if name.endswith(RESIDUAL_PROJECTIONS):
+            std /= math.sqrt(2 * self.model_config.num_hidden_layers)
+        return torch.randn(shape, generator=generator).mul_(std)
 
 
 def document_mask(document_ids_BT: Tensor) -> Tensor:

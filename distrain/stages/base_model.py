@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from distrain.checkpoint.dcp import read_full
+from distrain.config.models import ModelConfig
 from distrain.config.recipe import PretrainStage, SftStage
-from distrain.config.training import ModelConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import is_adapter
 from distrain.models.huggingface import load_huggingface, read_origin

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from distrain.config.models import ModelConfig
 from distrain.config.recipe import SftStage
-from distrain.config.training import LoraConfig, ModelConfig
+from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import merge, save_adapter

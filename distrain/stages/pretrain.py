@@ -49,8 +49,6 @@ def run_stage(context: StageContext) -> Outcome:
     for source in data.train.values():
         for split in source.splits:
             check_tokenizer(split, tokenizer.fingerprint)
-    with torch.device("meta"):
-        model = build_model(stage.model, vocab_size)
     task = TrainTask(
         run=context.run,
         name=context.name,
@@ -60,7 +58,7 @@ def run_stage(context: StageContext) -> Outcome:
         data=stage.data,
         validation=data.validation,
         spec=partial(model_spec, stage, vocab_size, context.recipe.seed),
-        flops_per_token=model.flops_per_token(length),
+        flops_per_token=stage.model.flops_per_token(vocab_size, length),
         attempt=context.attempt,
     )
     run = build_run(task, host)
@@ -70,7 +68,7 @@ def run_stage(context: StageContext) -> Outcome:
     if outcome.result is None:
         return outcome
     figures = outcome.result | {
-        "parameters": model.num_parameters,
+        "parameters": stage.model.num_parameters(vocab_size),
         "vocab_size": vocab_size,
         **unigram,
         "seconds": round(time.monotonic() - started, 1),
@@ -86,7 +84,7 @@ def model_spec(
         build_model=partial(build_model, stage.model, vocab_size),
         initialize=partial(initialize, seed=seed),
         build_optimizer=partial(build_optimizer, config=stage.optimizer),
-        block_class=MODELS[stage.model.name].BLOCK,
+        block_classes=MODELS[stage.model.name].BLOCKS,
         device=device,
         precision=precision,
         reshard_after_forward=stage.parallelism.reshard_after_forward,

@@ -43,8 +43,6 @@ def run_stage(context: StageContext) -> Outcome:
     tokenizer = fitting_tokenizer(base)
     train, validation = find_training_pairs(context, tokenizer)
     lengths = lengths_record({"train": train, "validation": validation}, stage)
-    with torch.device("meta"):
-        model = build_model(base.model, base.vocab_size)
     task = TrainTask(
         run=context.run,
         name=context.name,
@@ -54,7 +52,7 @@ def run_stage(context: StageContext) -> Outcome:
         data=PretrainDataConfig(),
         validation={PAIRS: validation.dataset()},
         spec=partial(model_spec, stage, base, context.recipe.seed),
-        flops_per_token=model.flops_per_token(stage.training.sequence_length),
+        flops_per_token=base.model.flops_per_token(base.vocab_size, stage.training.sequence_length),
         attempt=context.attempt,
         reads=lengths,
     )
@@ -68,7 +66,7 @@ def run_stage(context: StageContext) -> Outcome:
     figures = outcome.result | {
         "pairs": {"train": len(train), "validation": len(validation)},
         **lengths,
-        "parameters": model.num_parameters,
+        "parameters": base.model.num_parameters(base.vocab_size),
         **answers,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -107,7 +105,7 @@ def model_spec(
         build_model=adapted,
         initialize=fill,
         build_optimizer=partial(build_optimizer, config=stage.optimizer),
-        block_class=MODELS[base.model.name].BLOCK,
+        block_classes=MODELS[base.model.name].BLOCKS,
         device=device,
         precision=precision,
         reshard_after_forward=stage.parallelism.reshard_after_forward,

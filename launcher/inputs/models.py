@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.config.huggingface import CONFIG_FILE, load_config, weight_files, weights_problem
+from distrain.config.models import ModelConfig
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe, SftStage
-from distrain.config.training import ModelConfig
 from distrain.errors import PreflightError
 from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
 
@@ -115,5 +115,5 @@ def _check_positions(name: str, stage: SftStage, folder: ModelFolder) -> Iterato
 
 
 MODEL_CHECKS: tuple[ModelCheck, ...] = (_check_tokenizer, _check_positions)
-"""What a folder that can be read has to fit; further architectures are lines of ``ARCHITECTURES``
-in ``distrain.config.huggingface``."""
+"""What a folder that can be read has to fit; further families are lines of ``FAMILIES`` in
+``distrain.config.models``."""

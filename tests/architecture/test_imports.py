@@ -79,8 +79,8 @@ ROOMS = {
     "distrain/config": (
         {"section", "input_files", "rows"},
         {"tasks"},
-        {"curation", "dedup", "labels", "launch", "loading", "token_sources"},
-        {"sources", "training"},
+        {"curation", "dedup", "forms", "labels", "launch", "loading", "token_sources"},
+        {"sources", "models", "training"},
         {"data", "huggingface"},
         {"recipe"},
         {"layout"},

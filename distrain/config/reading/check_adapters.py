@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from distrain.config.models import ModelConfig
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.reading.suggest import nearest
-from distrain.config.training import ADAPTABLE_LAYERS, LoraConfig, ModelConfig
+from distrain.config.training import LoraConfig
 
 
 def check_adapters(stage: StageParts) -> Iterator[Finding]:
@@ -12,7 +13,7 @@ def check_adapters(stage: StageParts) -> Iterator[Finding]:
     lora, model = stage.get("lora", LoraConfig), stage.get("model", ModelConfig)
     if lora is None or model is None or lora.target_modules == "all-linear":
         return
-    layers = ADAPTABLE_LAYERS[model.name]
+    layers = model.adaptable_layers
     for number, name in enumerate(lora.target_modules):
         if name not in layers:
             message = (
@@ -25,7 +26,7 @@ def check_adapters(stage: StageParts) -> Iterator[Finding]:
 def _reason(name: str, model: ModelConfig) -> str:
     if name == "lm_head":
         return "is as large as the vocabulary and is not adapted"
-    if name.rpartition(".")[2] in ADAPTABLE_LAYERS[model.name]:
+    if name.rpartition(".")[2] in model.adaptable_layers:
         return "is a path, while layers are named by the last part"
     return f"is no linear layer of {model.name}"
 

@@ -5,10 +5,11 @@ from graphlib import CycleError
 
 from distrain.config.data import PairsConfig
 from distrain.config.layout import order_of
+from distrain.config.models import ModelConfig
 from distrain.config.reading.sections import Path
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.reading.suggest import nearest
-from distrain.config.training import SIZE_FIELDS, ModelConfig, SftDataConfig
+from distrain.config.training import SftDataConfig
 
 Stages = Mapping[str, StageParts]
 
@@ -154,13 +155,16 @@ def _check_same_sizes(
     base = parent.get("model", ModelConfig)
     if model is None or base is None:
         return
-    for name in ModelConfig.model_fields:
-        own, theirs = getattr(model, name), getattr(base, name)
-        if name in SIZE_FIELDS and own != theirs:
+    for name in type(base).model_fields:
+        # Of another family, the name alone is said to differ: it comes first.
+        own, theirs = getattr(model, name, None), getattr(base, name)
+        if name in base.size_fields() and own != theirs:
             message = (
                 f"model.{name}: found {own}, but '{parent.name}' trains {theirs}; remove this one"
             )
             yield Finding(stage.name, ("model", name), message)
+            if name == "name":
+                return
 
 
 def _check_pairs(stage: StageParts, parent: StageParts, stages: Stages) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from distrain.config.data import DataConfig, PairsConfig
 from distrain.config.launch import LaunchConfig
 from distrain.config.layout import count_steps, microbatches_per_rank, resolve_layout
+from distrain.config.models import ModelConfig
 from distrain.config.reading.check_adapters import check_adapters
 from distrain.config.reading.check_mixture import check_mixture
 from distrain.config.reading.check_needs import check_needs, check_source_of_model
@@ -14,7 +15,6 @@ from distrain.config.recipe import DISTRIBUTED_KINDS
 from distrain.config.section import format_duration
 from distrain.config.training import (
     LrSchedulerConfig,
-    ModelConfig,
     ParallelismConfig,
     TrainingConfig,
 )

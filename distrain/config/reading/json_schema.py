@@ -6,7 +6,14 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from distrain.config.reading.sections import SECTIONS, STAGE_KINDS, is_section, members
+from distrain.config.forms import forms_of, has_forms
+from distrain.config.reading.sections import (
+    SECTIONS,
+    STAGE_KINDS,
+    all_forms,
+    is_section,
+    members,
+)
 from distrain.config.recipe import RecipeHead
 from distrain.config.section import Section
 
@@ -20,7 +27,8 @@ def json_schema() -> JsonObject:
     Layers are merged later, so a section in ``defaults`` or in a stage may be incomplete:
     only what no other layer could bring is required.
     """
-    models: list[type[Section]] = [RecipeHead, *STAGE_KINDS.values()]
+    # The forms of a section are named here: pydantic sees only what they have in common.
+    models: list[type[Section]] = [RecipeHead, *STAGE_KINDS.values(), *_below_stages()]
     _, document = models_json_schema(
         [(model, "validation") for model in models], ref_template=_REFERENCE
     )
@@ -30,6 +38,7 @@ def json_schema() -> JsonObject:
     _describe(RecipeHead, head)
     for model in every_section():
         _describe(model, definitions[model.__name__])
+        _refer_to_forms(model, definitions[model.__name__])
     for model in _below_stages():
         # Another layer may bring what is missing here, which an editor cannot see.
         definitions[model.__name__].pop("required", None)
@@ -69,7 +78,7 @@ def every_section() -> list[type[Section]]:
 
 def _below_stages() -> list[type[Section]]:
     """Return the mappings whose required keys may stand in another layer."""
-    return _reachable([model for models in SECTIONS.values() for model in models])
+    return _reachable([model for name in SECTIONS for model in all_forms(name)])
 
 
 def _reachable(start: list[type[Section]]) -> list[type[Section]]:
@@ -80,10 +89,11 @@ def _reachable(start: list[type[Section]]) -> list[type[Section]]:
         if model not in found:
             found.append(model)
             waiting += [
-                member
+                form
                 for field in model.model_fields.values()
                 for member in members(field.annotation)
                 if is_section(member)
+                for form in forms_of(member)
             ]
     return found
 
@@ -91,6 +101,17 @@ def _reachable(start: list[type[Section]]) -> list[type[Section]]:
 def _describe(model: type[Section], definition: JsonObject) -> None:
     for name, words in field_docs(model).items():
         definition["properties"][name]["description"] = words
+
+
+def _refer_to_forms(model: type[Section], definition: JsonObject) -> None:
+    """Let each key whose section has several forms refer to all of them."""
+    for name, field in model.model_fields.items():
+        for member in members(field.annotation):
+            if is_section(member) and has_forms(member):
+                forms = [_REFERENCE.format(model=form.__name__) for form in forms_of(member)]
+                place = definition["properties"][name]
+                place.pop("type")
+                place["anyOf"] = [{"$ref": form} for form in forms]
 
 
 def field_docs(model: type[Section]) -> dict[str, str]:
@@ -105,13 +126,13 @@ def field_docs(model: type[Section]) -> dict[str, str]:
                 case (
                     ast.AnnAssign(target=ast.Name(id=name)),
                     ast.Expr(value=ast.Constant(value=str(words))),
-                ):
+                ) if name in model.model_fields:
                     found[name] = inspect.cleandoc(words)
     return found
 
 
 def _sections(definitions: JsonObject) -> JsonObject:
-    return {name: _any_form(models, definitions) for name, models in SECTIONS.items()}
+    return {name: _any_form(all_forms(name), definitions) for name in SECTIONS}
 
 
 def _any_form(models: tuple[type[Section], ...], definitions: JsonObject) -> JsonObject:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from distrain.config.forms import form_of
+from distrain.config.models import ModelConfig
 from distrain.config.reading.hints import section_hint, unknown_key_in
 from distrain.config.reading.merge import merge
 from distrain.config.reading.messages import validate
@@ -21,7 +23,6 @@ from distrain.config.reading.suggest import nearest, unknown_key, unknown_word
 from distrain.config.reading.yaml_source import Tree
 from distrain.config.recipe import RecipeHead
 from distrain.config.section import Section
-from distrain.config.training import SIZE_FIELDS
 
 STAGE_NAME = r"[A-Za-z][A-Za-z0-9_-]*"
 
@@ -59,8 +60,11 @@ class Layers:
             below = {}
             for section, model in sections_of(self.models[name]).items():
                 default = self.defaults.get(section)
+                if default is None:
+                    continue
                 # Defaults may hold keys of several kinds: each stage takes those that its form has.
-                fitting = _fitting(default, model) if default is not None else None
+                form = form_of(model, _name(own.mapping.get(section), default))
+                fitting = _fitting(default, form)
                 if fitting is not None:
                     below[section] = fitting
             stages[name] = merge(Tree(below, own.place, own.key), own)
@@ -79,6 +83,12 @@ class Layers:
         return result
 
 
+def _name(*layers: Tree | None) -> object:
+    """Return the ``name`` that the uppermost of some layers of a section gives."""
+    names = (layer.mapping.get("name") for layer in layers if layer is not None)
+    return next((name.value for name in names if name is not None), None)
+
+
 def _model(stage: Tree) -> Tree:
     return stage.mapping.get("model", Tree({}, stage.place, stage.key))
 
@@ -92,12 +102,15 @@ def _needed(stage: Tree) -> list[str]:
 
 
 def _with_sizes(stage: Tree, parent_model: Tree) -> Tree:
-    sizes = {key: item for key, item in parent_model.mapping.items() if key in SIZE_FIELDS}
+    family = form_of(ModelConfig, _name(parent_model))
+    assert issubclass(family, ModelConfig), "a form of it"
+    fields = family.size_fields()
+    sizes = {key: item for key, item in parent_model.mapping.items() if key in fields}
     own = _model(stage)
     if not sizes or not isinstance(own.value, dict):
         return stage
     # What is wrong with inherited sizes is shown where they were written, once.
-    shown = own if own.mapping.keys() & SIZE_FIELDS else parent_model
+    shown = own if own.mapping.keys() & fields else parent_model
     model = replace(shown, value={**sizes, **own.value})
     return replace(stage, value={**stage.mapping, "model": model})
 
@@ -160,7 +173,7 @@ def check_section(name: str, section: Tree, problems: ProblemList) -> None:
             message = unknown_key_in(section, key, name, keys_of(name), places_of(key))
             problems.add(item.key, message)
     for model in SECTIONS[name]:
-        fitting = _fitting(section, model)
+        fitting = _fitting(section, form_of(model, _name(section)))
         if fitting is not None:
             validate(model, fitting, name, problems, partial=True)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
+from distrain.config.forms import forms_of
 from distrain.config.reading.extends import read_named
 from distrain.config.reading.foreign_names import EXPLANATIONS, FOREIGN_NAMES
 from distrain.config.reading.merge import without_alternatives
@@ -242,7 +243,9 @@ def _has(model: type[Section], override: Override) -> bool:
     section = sections_of(model).get(str(override.path[0]))
     if section is None:
         return False
-    return len(override.path) == 1 or override.path[1] in section.model_fields
+    return len(override.path) == 1 or any(
+        override.path[1] in form.model_fields for form in forms_of(section)
+    )
 
 
 def _set(tree: Tree, model: type[Section], override: Override, problems: ProblemList) -> Tree:
@@ -266,7 +269,8 @@ def _fitting(value: Tree, model: type[Section], name: str) -> Tree:
     section = sections_of(model).get(name)
     if section is None:
         return value
-    others = set(keys_of(name)) - section.model_fields.keys() if name in SECTIONS else set()
+    own = {key for form in forms_of(section) for key in form.model_fields}
+    others = set(keys_of(name)) - own if name in SECTIONS else set()
     kept = {key: item for key, item in value.mapping.items() if key not in others}
     return replace(value, value=kept)
 

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from distrain.config.data import SOURCE_KEYS
+from distrain.config.forms import forms_of
 from distrain.config.launch import SiteConfig
 from distrain.config.reading.json_schema import field_docs
 from distrain.config.reading.sections import (
@@ -73,7 +74,10 @@ def recipe_reference() -> str:
             kinds = [
                 kind for kind, stage in STAGE_KINDS.items() if sections_of(stage).get(name) is model
             ]
-            parts += _tables(f"`{name}` of {' and '.join(kinds)} stages", f"{name}.", model)
+            title, forms = f"`{name}` of {' and '.join(kinds)} stages", forms_of(model)
+            for form in forms:
+                word = "" if len(forms) == 1 else f", `name: {_word(form)}`"
+                parts += _tables(title + word, f"{name}.", form)
     parts += _tables("The site file", "", SiteConfig)
     return "\n".join(parts)
 
@@ -106,9 +110,14 @@ def _tables(title: str, prefix: str, model: type[Section]) -> list[str]:
         kinds += [(key, variant) for variant in variants]
     parts = ["\n".join([f"## {title}", "", _summary(model), "", *_HEADER, *rows, ""])]
     for key, variant in kinds:
-        kind = get_args(variant.model_fields["kind"].annotation)[0]
+        kind = _word(variant, "kind")
         parts += _tables(f"`{key}` with `kind: {kind}`", f"{key}.", variant)
     return parts
+
+
+def _word(form: type[Section], key: str = "name") -> str:
+    """Return the one word that chooses a form."""
+    return str(get_args(form.model_fields[key].annotation)[0])
 
 
 def _rows(

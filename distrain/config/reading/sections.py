@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from distrain.config.data import SOURCE_KEYS
+from distrain.config.forms import forms_of
 from distrain.config.recipe import RESERVED_STAGE_NAMES, RecipeHead, Stage
 from distrain.config.section import NameIn, Section
 from distrain.config.training import RUN_LENGTHS
@@ -36,7 +37,7 @@ def is_section(annotation: Any) -> bool:  # noqa: ANN401
 
 
 def sections_of(model: type[Section]) -> dict[str, type[Section]]:
-    """Return the sections of a stage kind by name."""
+    """Return the sections of a stage kind by name; of one with forms, what they share."""
     return {
         name: member
         for name, field in model.model_fields.items()
@@ -63,12 +64,18 @@ RESERVED: frozenset[str] = RESERVED_STAGE_NAMES | SECTIONS.keys() | set(TOP_LEVE
 
 def keys_of(section: str) -> tuple[str, ...]:
     """Return every key that some form of the section has."""
-    return tuple(dict.fromkeys(key for model in SECTIONS[section] for key in model.model_fields))
+    return tuple(dict.fromkeys(key for model in all_forms(section) for key in model.model_fields))
+
+
+def all_forms(section: str) -> tuple[type[Section], ...]:
+    """Return every form of a section: of each kind of stage, and of each name that it may have."""
+    return tuple(form for model in SECTIONS[section] for form in forms_of(model))
 
 
 def places_of(key: str) -> list[str]:
     """Return the dotted settings that end in ``key``, over all sections and ``launch``."""
-    named = {**SECTIONS, "launch": tuple(sections_of(RecipeHead).values())}
+    named = {name: all_forms(name) for name in SECTIONS}
+    named["launch"] = tuple(sections_of(RecipeHead).values())
     return [
         f"{name}.{key}"
         for name, models in named.items()
@@ -97,8 +104,9 @@ def type_of(field: FieldInfo) -> Any:  # noqa: ANN401
 
 def _below(outer: Any, step: str | int) -> list[Any]:  # noqa: ANN401
     if is_section(outer):
-        field = outer.model_fields.get(step)
-        return [] if field is None else list(members(type_of(field)))
+        forms = (form.model_fields.get(str(step)) for form in forms_of(outer))
+        types = [member for field in forms if field for member in members(type_of(field))]
+        return list(dict.fromkeys(types))
     arguments = get_args(outer)
     if get_origin(outer) is dict:
         return list(members(arguments[1]))
@@ -116,7 +124,8 @@ def default_at(model: type[Section], path: Path) -> Any:  # noqa: ANN401
         if len(inner) != 1:
             return None
         model = inner[0]
-    field = model.model_fields.get(str(path[-1]))
+    forms = (form.model_fields.get(str(path[-1])) for form in forms_of(model))
+    field = next((field for field in forms if field is not None), None)
     if field is None:
         return None
     default = field.get_default(call_default_factory=True)

@@ -7,7 +7,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from distrain.config.training import ADAPTABLE_LAYERS, LoraConfig, ModelConfig
+from distrain.config.models import LlamaConfig
+from distrain.config.training import LoraConfig
 from distrain.errors import RecipeError
 from distrain.finetune.lora import (
     adapted_layers,
@@ -26,7 +27,7 @@ from distrain.models.origin import SpecialTokens
 from tests.ranks import run_ranks
 
 VOCAB_SIZE = 61
-MODEL = ModelConfig(
+MODEL = LlamaConfig(
     hidden_size=32,
     num_hidden_layers=2,
     num_attention_heads=4,
@@ -226,4 +227,4 @@ def _compare_sharded():
 
 def test_the_recipe_knows_the_layers_that_a_model_has():
     """``validate`` reads the table, for it has no torch; the model itself is the truth."""
-    assert target_modules(base_model(), LORA) == ADAPTABLE_LAYERS["llama"]
+    assert target_modules(base_model(), LORA) == LlamaConfig().adaptable_layers

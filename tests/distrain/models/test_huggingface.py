@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from distrain.config.training import ModelConfig
+from distrain.config.models import LlamaConfig
 from distrain.errors import PreflightError
 from distrain.models import build_model
 from distrain.models.huggingface import load_huggingface, save_huggingface
@@ -16,7 +16,7 @@ from distrain.models.origin import SpecialTokens
 
 VOCAB_SIZE = 89
 CONTEXT = 96
-PLAIN = ModelConfig(
+PLAIN = LlamaConfig(
     hidden_size=48,
     num_hidden_layers=3,
     num_attention_heads=4,
@@ -122,7 +122,9 @@ def test_configuration_of_transformers_4_is_read(tmp_path):
     fields = json.loads(path.read_text())
     del fields["rope_parameters"], fields["dtype"], fields["head_dim"]
     path.write_text(json.dumps(fields | {"rope_scaling": None}))
-    assert load_huggingface(tmp_path / "model")[0].rope_theta == 5000.0
+    config, _, _ = load_huggingface(tmp_path / "model")
+    assert isinstance(config, LlamaConfig)
+    assert config.rope_theta == 5000.0
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from distrain.config.training import ModelConfig
+from distrain.config.models import LlamaConfig
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
 from tests.ranks import run_ranks
 
 VOCAB_SIZE = 101  # odd, so that ranks hold unequal shards
-CONFIG = ModelConfig(
+CONFIG = LlamaConfig(
     hidden_size=56, num_hidden_layers=3, num_attention_heads=4, intermediate_size=90
 )
 TIED = CONFIG.model_copy(update={"tie_word_embeddings": True})

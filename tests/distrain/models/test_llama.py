@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from distrain.config.training import ModelConfig
+from distrain.config.models import LlamaConfig
 from distrain.loss import summed_cross_entropy
 from distrain.models import MODELS, build_model
 from distrain.models.init import initialize
 
 VOCAB_SIZE = 97
-SMALL = ModelConfig(
+SMALL = LlamaConfig(
     hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
 )
 GROUPED = SMALL.model_copy(update={"num_key_value_heads": 2})
@@ -139,13 +139,28 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model(ids), first)
 
 
-@pytest.mark.parametrize("config", [SMALL, GROUPED, TIED])
-def test_size_computed_from_the_recipe_is_the_size(config):
-    model = small_model(config)
-    assert model.num_parameters == sum(p.numel() for p in model.parameters())
-    matmuls = sum(p.numel() for p in model.model.layers.parameters() if p.ndim == 2)
+SIZES = [
+    {"hidden_size": heads * 2 * size, "num_attention_heads": heads, "num_key_value_heads": kv_heads}
+    | {"intermediate_size": 24 + 8 * layers, "num_hidden_layers": layers}
+    | {"tie_word_embeddings": tied}
+    for heads, kv_heads in ((1, None), (2, 1), (4, None), (4, 2), (6, 3))
+    for size in (1, 3)
+    for layers in (1, 3)
+    for tied in (False, True)
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_size_computed_without_torch_is_the_size(sizes):
+    config = LlamaConfig(**sizes)
+    with torch.device("meta"):
+        model = build_model(config, VOCAB_SIZE)
+    assert config.num_parameters(VOCAB_SIZE) == sum(p.numel() for p in model.parameters())
+    layers = model.get_submodule("model.layers")
+    matmuls = sum(p.numel() for p in layers.parameters() if p.ndim == 2)
     matmuls += VOCAB_SIZE * config.hidden_size
-    assert model.flops_per_token(10) == 6 * matmuls + 12 * 2 * 32 * 10
+    attention = 12 * config.num_hidden_layers * config.hidden_size * 10
+    assert config.flops_per_token(VOCAB_SIZE, 10) == 6 * matmuls + attention
 
 
 def test_flops_are_those_that_torch_counts():
@@ -154,7 +169,9 @@ def test_flops_are_those_that_torch_counts():
     # Unfused attention, because torch does not count the fused one of the CPU.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         summed_cross_entropy(model(ids), ids).backward()
-    assert counter.get_total_flops() / 64 == pytest.approx(model.flops_per_token(32), rel=1e-9)
+    assert counter.get_total_flops() / 64 == pytest.approx(
+        SMALL.flops_per_token(VOCAB_SIZE, 32), rel=1e-9
+    )
 
 
 def test_tied_embedding_is_one_parameter_and_gets_both_gradients():
@@ -180,4 +197,4 @@ def test_learns_a_repeating_text():
 
 
 def test_every_name_of_the_recipe_has_a_model():
-    assert set(get_args(ModelConfig.model_fields["name"].annotation)) == set(MODELS)
+    assert set(get_args(LlamaConfig.model_fields["name"].annotation)) == set(MODELS)

@@ -112,7 +112,7 @@ def spec_of(case: Case) -> ModelSpec:
         build_model=build,
         initialize=lambda module: initialize(module, case.seed),
         build_optimizer=optimizer_of,
-        block_class=Block,
+        block_classes=(Block,),
         device=torch.device("cpu"),
         precision=case.precision,  # type: ignore[arg-type]
         reshard_after_forward=case.reshard,

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distrain.config.training import LoraConfig, ModelConfig
+from distrain.config.models import LlamaConfig
+from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.prompts import prompt_ids
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.finetune.lora import inject_lora, is_adapter, plain_name
@@ -18,7 +19,7 @@ from distrain.models.origin import SpecialTokens, write_tensors
 from distrain.stages.export import TrainedModel, export_huggingface
 from distrain.tools.generate import load_model
 
-MODEL = ModelConfig(
+MODEL = LlamaConfig(
     hidden_size=32,
     num_hidden_layers=2,
     num_attention_heads=4,

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from distrain.config.training import ModelConfig
+from distrain.config.models import LlamaConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.errors import DataError, PreflightError
 from distrain.loss import summed_cross_entropy
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     tokenizer_json = root / "tokenizer.json"
     tokenizer_json.write_text(train_tokenizer([TEXT] * 4, vocab_size=280, min_frequency=2))
     tokenizer = Tokenizer.load(tokenizer_json)
-    config = ModelConfig(
+    config = LlamaConfig(
         hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96
     )
     model = Llama(config, tokenizer.vocab_size)

@@ -1,6 +1,7 @@
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from distrain.config.models import LlamaConfig
 from distrain.config.reading.load import (
     dump_resolved,
     load_recipe,
@@ -8,7 +9,6 @@ from distrain.config.reading.load import (
     recipe_fingerprint,
 )
 from distrain.config.recipe import Recipe
-from distrain.config.training import ADAPTABLE_LAYERS
 
 TEXT = st.text(
     st.characters(exclude_categories=("Cs", "Cc", "Cn")) | st.sampled_from("\t\n:#'\"-@*&!%"),
@@ -89,7 +89,7 @@ SFT = some(
     lora=some(
         r=WHOLE,
         target_modules=st.just("all-linear")
-        | st.lists(st.sampled_from(ADAPTABLE_LAYERS["llama"]), min_size=1, max_size=3),
+        | st.lists(st.sampled_from(LlamaConfig().adaptable_layers), min_size=1, max_size=3),
     ),
     **TRAIN_SECTIONS,
 )

@@ -1,0 +1,122 @@
+"""What the launcher and the runtime may ask of a model before it is built, whatever its family.
+
+Everything here follows from the section alone, and from the rows of the vocabulary, which the
+tokenizer decides.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field
+
+from distrain.config.forms import NamedSection
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ModelConfig(NamedSection):
+    """Layer 4, as far as every family has it (the vocabulary comes from the tokenizer)."""
+
+    name: str
+    """Architecture."""
+    max_position_embeddings: Positive = 2048
+    """Longest sequence that the model may see."""
+    tie_word_embeddings: bool = False
+    """Use the embedding as output layer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On the residual branches, in training only."""
+    initializer_range: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Standard deviation of the starting weights."""
+    from_pretrained: str | None = None
+    """A local Hugging Face folder (config, safetensors, tokenizer); sizes then come from there."""
+
+    MODEL_TYPES: ClassVar[tuple[str, ...]]
+    """``model_type`` of each ``config.json`` that the family may be able to read."""
+    READS: ClassVar[str]
+    """Which of those it reads, in words that end a sentence: "Choose ..."."""
+    JSON_FIELDS: ClassVar[tuple[str, ...]]
+    """Fields with the same name and meaning in the section and in ``config.json``; those that a
+    ``config.json`` must have come first."""
+    NUM_REQUIRED: ClassVar[int]
+    """How many of them it must have."""
+
+    @classmethod
+    def forms(cls) -> Mapping[str, type[Self]]:
+        """Return the section of every family."""
+        from distrain.config.models import FAMILIES  # the list imports what it lists
+
+        return FAMILIES  # type: ignore[return-value]  # of the common class, nothing less
+
+    @classmethod
+    def size_fields(cls) -> frozenset[str]:
+        """Return the settings that a checkpoint's tensors, and what they mean, depend on.
+
+        A stage that goes on from a model takes these from it.
+        """
+        rates = {"dropout", "initializer_range", "from_pretrained"}
+        return frozenset(cls.model_fields) - rates
+
+    @property
+    def head_dim(self) -> int:
+        """Dimensions of a head of queries and keys."""
+        raise NotImplementedError
+
+    @property
+    def adaptable_layers(self) -> tuple[str, ...]:
+        """Return the last parts of the names of the linear layers, sorted, without the head.
+
+        That is as large as the vocabulary, and may be the embedding itself.
+        """
+        raise NotImplementedError
+
+    def num_parameters(self, vocab_size: int) -> int:
+        """Count the elements of all parameters; a tied embedding counts once."""
+        raise NotImplementedError
+
+    def flops_per_token(self, vocab_size: int, sequence_length: int) -> float:
+        """Count the floating-point operations of one trained token, forward and backward.
+
+        By PaLM's rule (arXiv 2204.02311, appendix B): 6 for each weight of a matrix product, of
+        blocks and output layer, but not of the embedding, which is a look-up, nor of norms; and
+        12 * layers * width of all heads * sequence_length for attention. Causality is not
+        subtracted, as is usual. For full training: LoRA does less, because frozen weights need no
+        gradient.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def differences(cls, fields: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
+        """List the settings of a ``config.json`` that have one value here: (found, wanted).
+
+        Where two differ, our model would compute something else, and the folder is refused.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read the sizes of a ``config.json`` without differences.
+
+        What it does not say, such as dropout, has the default of the section.
+
+        Raises:
+            ValueError: Something is missing, or no size of such a model.
+        """
+        missing = [name for name in cls.JSON_FIELDS[: cls.NUM_REQUIRED] if name not in fields]
+        if missing:
+            raise ValueError(f"no {', '.join(missing)}")
+        values = {name: fields[name] for name in cls.JSON_FIELDS if fields.get(name) is not None}
+        return cls(**values, **cls.more_from_json(fields))
+
+    @classmethod
+    def more_from_json(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Read what ``config.json`` calls otherwise."""
+        del fields
+        return {}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of ``config.json`` that follow from the section, ``model_type`` too."""
+        raise NotImplementedError
+
+    def same_fields(self) -> dict[str, Any]:
+        """Return the values of ``JSON_FIELDS``."""
+        return {name: getattr(self, name) for name in self.JSON_FIELDS}
