@@ -117,7 +117,7 @@ def measure() -> None:
         for block in model.model.layers:  # type: ignore[union-attr]
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
-    optimizer = build_optimizer(model.named_parameters(), stage.optimizer)
+    optimizer = build_optimizer(model.named_parameters(), stage.optimizer).torch
     fixed = run.loader.batch_at(0).microbatches
 
     def bare() -> None:

@@ -3,9 +3,8 @@
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
 from launcher.watch.progress import total_steps
 
-STATE_BYTES = 12
-"""Per trained parameter in a checkpoint: fp32 weight and AdamW's two moments."""
-FROZEN_BYTES = 4
+WEIGHT_BYTES = 4
+"""Per parameter in a checkpoint: an fp32 weight."""
 
 
 def stage_parameters(recipe: Recipe, name: str) -> int | None:
@@ -33,12 +32,13 @@ def stage_tokens(recipe: Recipe, name: str) -> int | None:
 
 def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
     """Return the size of one checkpoint of a stage, if the recipe alone says so."""
-    parameters = stage_parameters(recipe, name)
-    if parameters is None:
+    stage, parameters = recipe.stages[name], stage_parameters(recipe, name)
+    if parameters is None or not isinstance(stage, TrainStage):
         return None
     # Adapters are small beside the model, and left out of the estimate.
-    is_frozen = isinstance(recipe.stages[name], SftStage)
-    return parameters * (FROZEN_BYTES if is_frozen else STATE_BYTES)
+    is_frozen = isinstance(stage, SftStage)
+    state_bytes = 0 if is_frozen else stage.optimizer.kept.bytes_per_parameter
+    return parameters * (WEIGHT_BYTES + state_bytes)
 
 
 def kept_checkpoint_bytes(recipe: Recipe) -> dict[str, int]:

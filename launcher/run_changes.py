@@ -16,10 +16,15 @@ SHOWN_CHANGES = 5
 
 FIXED_SECTIONS = frozenset({"kind", "needs", "model", "data", "tokenizer", "pairs", "lora"})
 FIXED_KEYS = frozenset(
-    {"training.sequence_length", "training.global_batch_size", "eval.max_batches"}
+    {
+        "training.sequence_length",
+        "training.global_batch_size",
+        "eval.max_batches",
+        "optimizer.name",
+    }
 )
 """What a begun stage has built on: its data, its model, which samples a step takes and a
-validation measures."""
+validation measures, whose state its checkpoints hold."""
 NEUTRAL_SECTIONS = frozenset({"logging", "checkpoint"})
 """What leaves no trace in what a finished stage made."""
 WHOLE_RUN = ("version", "seed")

@@ -176,7 +176,10 @@ class CheckpointManager:
             self._settle(self._in_flight)
 
     def restore(
-        self, state: State, find_fault: FindFault = no_fault
+        self,
+        state: State,
+        find_fault: FindFault = no_fault,
+        refuse: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> tuple[int, dict[str, Any]] | None:
         """Fill ``state`` from the newest whole checkpoint. Collective.
 
@@ -186,6 +189,7 @@ class CheckpointManager:
             state: This rank's part, written in place.
             find_fault: Says what is wrong with the ``extra`` of a step, if it is not what was
                 saved; that checkpoint counts as damaged.
+            refuse: Raises where a whole checkpoint with this ``extra`` is not one to go on from.
 
         Returns:
             The step and what was saved with it as ``extra``; ``None`` when there is none.
@@ -216,6 +220,7 @@ class CheckpointManager:
                 "a folder that can be read and written",
                 "Repair or free the file system, then run the same command again.",
             ) from failure
+        refuse(extra)
         load_entries(path, state, self._host.process_group)
         self._good = {name}
         self._latest = (name.step, extra)

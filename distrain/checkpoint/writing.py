@@ -1,11 +1,12 @@
 """Writing one checkpoint: a fresh hidden folder, the bytes, the commit record, one rename."""
 
+import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distrain.checkpoint.agreement import agree, on_first
+from distrain.checkpoint.agreement import FailedError, agree, on_first
 from distrain.checkpoint.commit import Commit, CommittedFile, Content, digest_file, write_commit
 from distrain.checkpoint.content import Sums, join, sum_hashes
 from distrain.checkpoint.dcp import save_entries
@@ -42,6 +43,7 @@ def write_checkpoint(
     Raises:
         FailedError: On every rank; nothing is left behind.
     """
+    _check_equal(state, extra, host)
     name, saving = on_first(host, lambda: _begin(folder, step, extra))
     try:
         save_entries(saving, state, host)
@@ -63,6 +65,32 @@ class _Part:
 
     files: dict[str, CommittedFile]
     sums: Sums
+
+
+def _check_equal(state: State, extra: Mapping[str, object], host: HostGroup) -> None:
+    """Refuse to keep one rank's word for all where the ranks say different things. Collective.
+
+    Raises:
+        FailedError: On every rank.
+    """
+
+    def digests() -> dict[str, object]:
+        claims: dict[str, object] = {
+            name: sum_hashes({name: replace(entry, writes=True)})
+            for name, entry in state.items()
+            if entry.is_claimed_equal
+        }
+        return claims | {EXTRA: hashlib.sha256(json_text(extra).encode()).hexdigest()}
+
+    first, *others = agree(host, digests)
+    for rank, other in enumerate(others, start=1):
+        unlike = [name for name, digest in first.items() if other[name] != digest]
+        if unlike:
+            raise FailedError(
+                f"{', '.join(unlike[:3])}: not the same on rank {rank} as on rank 0, and only one "
+                "of them would be saved",
+                None,
+            )
 
 
 def _begin(folder: Path, step: int, extra: Mapping[str, object]) -> tuple[Name, Path]:

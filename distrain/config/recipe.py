@@ -13,6 +13,7 @@ from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.launch import ENDPOINT, ONE_LINE, VARIABLE_NAME, LaunchConfig
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.models import LlamaConfig, ModelConfig
+from distrain.config.optimizers import AdamWConfig, OptimizerConfig
 from distrain.config.section import Section
 from distrain.config.training import (
     CheckpointConfig,
@@ -20,7 +21,6 @@ from distrain.config.training import (
     LoggingConfig,
     LoraConfig,
     LrSchedulerConfig,
-    OptimizerConfig,
     ParallelismConfig,
     SftDataConfig,
     TrainingConfig,
@@ -50,7 +50,7 @@ class TrainStage(Section):
     needs: Needs = ()
     model: ModelConfig = LlamaConfig()
     training: TrainingConfig
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = AdamWConfig()
     lr_scheduler: LrSchedulerConfig = LrSchedulerConfig()
     parallelism: ParallelismConfig = ParallelismConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

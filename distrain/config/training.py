@@ -9,7 +9,6 @@ from distrain.config.section import Count, Duration, Section
 from distrain.config.tasks import CAUSAL_LM, TaskName
 
 Positive = Annotated[int, Field(ge=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
 
 RUN_LENGTHS = ("max_steps", "max_tokens", "num_epochs")
 """The three ways to say how long a run is; a stage gives exactly one."""
@@ -61,23 +60,6 @@ class TrainingConfig(Section):
                 f"found {' and '.join(given) or 'none of them'}"
             )
         return self
-
-
-class OptimizerConfig(Section):
-    """Layer 8: what makes an update of the gradients."""
-
-    name: Literal["adamw"] = "adamw"
-    """Decoupled weight decay (arXiv 1711.05101)."""
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    """Peak, after warm-up."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Applied to matrices only, not to norms."""
-    betas: tuple[Beta, Beta] = (0.9, 0.95)
-    """Decay rates of the two moments."""
-    eps: Annotated[float, Field(gt=0, lt=1)] = 1e-8
-    """Added to the root of the second moment."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """A longer gradient is scaled to this norm, over all parameters."""
 
 
 class LrSchedulerConfig(Section):

@@ -11,6 +11,8 @@ class ParameterGroup(TypedDict):
 
     params: list[nn.Parameter]
     weight_decay: float
+    lr_ratio: float
+    """The group's learning rate over that of the schedule."""
 
 
 def parameter_groups(
@@ -31,7 +33,7 @@ def parameter_groups(
     matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
     others = [parameter for parameter in trainable if parameter.ndim < 2]
     groups = [
-        ParameterGroup(params=matrices, weight_decay=weight_decay),
-        ParameterGroup(params=others, weight_decay=0.0),
+        ParameterGroup(params=matrices, weight_decay=weight_decay, lr_ratio=1.0),
+        ParameterGroup(params=others, weight_decay=0.0, lr_ratio=1.0),
     ]
     return [group for group in groups if group["params"]]

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from distrain.optim.state import ScalarState
 from distrain.parallel.global_tensor import State
 
 
@@ -20,7 +21,7 @@ class Update:
     Args:
         grad_norm: L2 norm of the global gradient before clipping; infinite where the engine
             computed none.
-        applied: Whether parameters and moments changed.
+        applied: Whether parameters and the optimizer's state changed.
     """
 
     grad_norm: float
@@ -65,24 +66,26 @@ class Engine(Protocol):
         """
 
     def state(self, *, optimizer: bool = True) -> State:
-        """Show this rank's part of parameters, persistent buffers and (on request) moments.
+        """Show this rank's part of parameters, buffers and (on request) the optimizer's tensors.
 
-        Parameters are the fp32 (or fp64) master weights. The boxes are views: writing into them
-        changes the engine, once ``loaded`` is called. Not collective.
+        Parameters are the fp32 (or fp64) master weights; a tensor of the optimizer's is named
+        ``<entry>/<plain name>``. The boxes are views: writing into them changes the engine, once
+        ``loaded`` is called. Not collective.
         """
 
-    def optimizer_steps(self) -> dict[str, int]:
-        """Adam's step of each trained parameter, by plain name. Not collective."""
+    def optimizer_scalars(self) -> ScalarState:
+        """What the optimizer keeps of the trained parameters besides tensors. Not collective."""
 
-    def loaded(self, optimizer_steps: dict[str, int] | None) -> None:
+    def loaded(self, optimizer: ScalarState | None) -> None:
         """Take over what was written into the boxes of ``state``.
 
         Args:
-            optimizer_steps: What ``optimizer_steps`` returned at the save; ``None`` when only
+            optimizer: What ``optimizer_scalars`` returned at the save; ``None`` when only
                 parameters were loaded.
 
         Raises:
-            CheckpointError: Steps differ within one group of an engine that keeps one a group.
+            CheckpointError: A scalar is missing, or differs within one group of an engine that
+                keeps one a group.
         """
 
     def close(self) -> None:

@@ -8,11 +8,13 @@ reading or writing the box reads or writes the engine's own memory.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,22 @@ class GlobalTensor:
         boxes: This rank's parts.
         writes: Whether this rank writes its boxes. False on all but one of the ranks that hold
             the same values (a replica); every rank still reads them back.
+        is_claimed_equal: Every rank holds all of it, and nothing but the word of whoever made it
+            says that they hold the same; a save verifies it.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     boxes: tuple[Box, ...]
     writes: bool = True
+    is_claimed_equal: bool = False
 
     def like(self, tensors: Sequence[Tensor]) -> "GlobalTensor":
         """Make the same part of the same tensor over other memory, one tensor a box."""
         boxes = tuple(
             Box(box.offsets, tensor) for box, tensor in zip(self.boxes, tensors, strict=True)
         )
-        return GlobalTensor(self.shape, self.dtype, boxes, self.writes)
+        return replace(self, boxes=boxes)
 
 
 State = dict[str, GlobalTensor]
@@ -70,6 +75,27 @@ def whole(tensor: Tensor, *, writes: bool) -> GlobalTensor:
     view = tensor.detach().reshape(1) if tensor.ndim == 0 else tensor.detach()
     box = Box((0,) * view.ndim, view)
     return GlobalTensor(tuple(view.shape), view.dtype, (box,), writes)
+
+
+def from_dtensor(tensor: DTensor) -> GlobalTensor:
+    """Show this rank's shard of a DTensor; of replicas, the first one writes."""
+    mesh, placements = tensor.device_mesh, tensor.placements
+    if any(placement.is_partial() for placement in placements):
+        raise ValueError(f"a tensor placed as {placements} has a sum over ranks still to come")
+    _, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
+    coordinate = mesh.get_coordinate()
+    assert coordinate is not None, "a rank outside of the mesh holds no state"
+    is_first = all(
+        place == 0
+        for place, placement in zip(coordinate, placements, strict=True)
+        if placement.is_replicate()
+    )
+    local = tensor.to_local().detach()
+    if local.ndim == 0:
+        return whole(local, writes=is_first)
+    # A tensor with fewer rows than ranks leaves nothing to the last ones.
+    boxes = (Box(tuple(offsets), local),) if local.numel() else ()
+    return GlobalTensor(tuple(tensor.shape), tensor.dtype, boxes, is_first)
 
 
 def from_flat_range(shape: Sequence[int], start: int, values: Tensor) -> GlobalTensor:

@@ -10,7 +10,8 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
+
+from distrain.optim.state import OptimizerState
 
 Precision = Literal["fp32", "bf16", "fp64"]
 
@@ -40,7 +41,7 @@ class ModelSpec:
 
     build_model: Callable[[], nn.Module]
     initialize: Callable[[nn.Module], None]
-    build_optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
+    build_optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], OptimizerState]
     block_classes: tuple[type[nn.Module], ...]
     device: torch.device
     precision: Precision = "fp32"

@@ -14,9 +14,11 @@ from distrain.config.training import TrainingConfig
 from distrain.data.samples.held_out import Choice
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.schedule import Schedule
+from distrain.errors import CheckpointError
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
 from distrain.monitor.monitor import Monitor
+from distrain.optim.state import ScalarState
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
 from distrain.tasks.task import Task
@@ -64,13 +66,15 @@ class Run:
             CheckpointError: It is that of another model, or cannot be read here.
             DataError: The data are not those that it was made with, or will not last.
         """
-        restored = self.checkpoints.restore(self.engine.state(), find_fault)
+        restored = self.checkpoints.restore(
+            self.engine.state(), find_fault, self._refuse_another_optimizer
+        )
         if restored is None:
             progress = Progress()
         else:
             step, extra = restored
             progress = Progress.from_json(extra["progress"])
-            self.engine.loaded(extra["optimizer_steps"])
+            self.engine.loaded(ScalarState.from_extra(extra))
             self.loader.feed.restore(extra["data"], step)
             self.validation.held_out.restore(extra.get("validation"))
         check_epochs(self.data, self.loader.feed, self.max_steps)
@@ -99,6 +103,16 @@ class Run:
         return self.checkpoints.save_and_wait(
             progress.step, self.engine.state(), self._extra(progress)
         )
+
+    def _refuse_another_optimizer(self, extra: Mapping[str, Any]) -> None:
+        saved, own = ScalarState.from_extra(extra).optimizer, self.engine.optimizer_scalars()
+        if saved != own.optimizer:
+            raise CheckpointError(
+                "checkpoints of this stage",
+                f"the state of optimizer {saved}",
+                f"that of {own.optimizer}, which optimizer.name says",
+                f"Set optimizer.name to {saved} to go on.",
+            )
 
     def _report_change(self, monitor: Monitor, before: Schedule) -> None:
         """Report the first step whose samples differ from the checkpoint's schedule."""
@@ -137,7 +151,7 @@ class Run:
     def _extra(self, progress: Progress) -> dict[str, object]:
         return {
             "progress": progress.to_json(),
-            "optimizer_steps": self.engine.optimizer_steps(),
+            "optimizer": self.engine.optimizer_scalars().to_json(),
             "data": self.loader.feed.state(),
             "validation": self.validation.held_out.choice.to_json(),
         }
@@ -151,7 +165,8 @@ def find_fault(step: int, extra: Mapping[str, Any]) -> str | None:
         dict(extra["data"]["sources"])
         if "validation" in extra:  # not in those of older versions
             Choice.from_json(extra["validation"])
-        counts = [*extra["progress"].values(), *extra["optimizer_steps"].values()]
+        ScalarState.from_extra(extra)
+        counts = list(extra["progress"].values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"what was saved besides tensors cannot be understood: {error!r}"
     if not all(count is None or isinstance(count, int | float) for count in counts):

@@ -80,7 +80,7 @@ ROOMS = {
         {"section", "input_files", "rows"},
         {"tasks"},
         {"curation", "dedup", "forms", "labels", "launch", "loading", "token_sources"},
-        {"sources", "models", "training"},
+        {"models", "optimizers", "sources", "training"},
         {"data", "huggingface"},
         {"recipe"},
         {"layout"},

@@ -6,6 +6,7 @@ from distrain.config.data import DataConfig, PairsConfig
 from distrain.config.launch import LaunchConfig
 from distrain.config.layout import count_steps, microbatches_per_rank, resolve_layout
 from distrain.config.models import ModelConfig
+from distrain.config.optimizers import OPTIMIZER_SECTIONS, OptimizerConfig
 from distrain.config.reading.check_adapters import check_adapters
 from distrain.config.reading.check_mixture import check_mixture
 from distrain.config.reading.check_needs import check_needs, check_source_of_model
@@ -130,6 +131,16 @@ def _check_parallelism(
             ("training", "precision"),
             "training.precision: found fp64 with parallelism.strategy deepspeed, whose master "
             "weights are fp32; set precision to fp32, or strategy to fsdp",
+        )
+    optimizer = stage.get("optimizer", OptimizerConfig)
+    if parallelism.strategy == "deepspeed" and optimizer and not optimizer.kept.elementwise:
+        fitting = [name for name, form in OPTIMIZER_SECTIONS.items() if form.kept.elementwise]
+        yield Finding(
+            stage.name,
+            ("optimizer", "name"),
+            f"optimizer.name: found {optimizer.name} with parallelism.strategy deepspeed, which "
+            "steps flat pieces of several parameters, and needs an optimizer that works element by "
+            f"element; set strategy to fsdp, or optimizer.name to {' or '.join(fitting)}",
         )
     if launch is None or launch.processes_per_node == "auto":
         return  # known only where the run starts; checked there

@@ -1,5 +1,7 @@
 """What other tools call the settings that are here, and settings of theirs that are not."""
 
+from distrain.config.optimizers import OPTIMIZER_SECTIONS
+
 FOREIGN_NAMES: dict[str, tuple[str, str]] = {
     # Name -> (whose it is, what to use here).
     "lr": ("torch's", "optimizer.learning_rate"),
@@ -226,7 +228,7 @@ EXPLANATIONS: dict[str, str] = {
 }
 
 _NO_FP16 = "there is no fp16, which needs loss scaling; write bf16, or fp32 for a GPU without it"
-_NO_OPTIMIZER = "there is no other optimizer; write adamw"
+_NO_OPTIMIZER = f"there is no such optimizer; write {' or '.join(OPTIMIZER_SECTIONS)}"
 
 FOREIGN_WORDS: dict[str, dict[str, str]] = {
     # Setting -> a word of other tools -> what to write here.

@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from distrain.config.layout import Layout
-from distrain.errors import CheckpointError, RecipeError
-from distrain.parallel.adam_state import MOMENTS, adam_steps, create_state, set_step
+from distrain.errors import RecipeError
+from distrain.optim.state import OptimizerState, ScalarState
 from distrain.parallel.engine import Update, may_apply
 from distrain.parallel.engines.zero_partition import FlatPartition, Partition, ShardedPartition
 from distrain.parallel.global_tensor import State, whole
@@ -34,7 +34,8 @@ def build_deepspeed(layout: Layout, spec: ModelSpec) -> "DeepSpeedEngine":
     """Make the engine of ZeRO stage ``layout.zero_stage``. Collective.
 
     Raises:
-        RecipeError: fp64, which ZeRO's gradient norm does not keep.
+        RecipeError: fp64, which ZeRO's gradient norm does not keep; or an optimizer that needs
+            more than flat pieces of parameters.
     """
     if spec.precision == "fp64":
         raise RecipeError(
@@ -46,14 +47,23 @@ def build_deepspeed(layout: Layout, spec: ModelSpec) -> "DeepSpeedEngine":
     deepspeed = _import_deepspeed(spec.device)
     module = build_whole(spec)
     parameters = dict(module.named_parameters())
+    optimizer = spec.build_optimizer(parameters.items())
+    if not optimizer.kept.elementwise:
+        raise RecipeError(
+            "optimizer.name",
+            f"{optimizer.name} with parallelism.strategy deepspeed, which steps flat pieces of "
+            "several parameters",
+            "an optimizer that works element by element",
+            "Set parallelism.strategy to fsdp, or optimizer.name to adamw.",
+        )
     wrapped, zero, _, _ = deepspeed.initialize(
         model=module,
-        optimizer=spec.build_optimizer(parameters.items()),
+        optimizer=optimizer.torch,
         config=_config(layout, spec, parameters),
         dist_init_required=False,
     )
     partition = FlatPartition(zero) if layout.zero_stage < 3 else ShardedPartition(zero)
-    return DeepSpeedEngine(wrapped, partition, parameters, spec)
+    return DeepSpeedEngine(wrapped, partition, parameters, optimizer, spec)
 
 
 class DeepSpeedEngine:
@@ -64,6 +74,7 @@ class DeepSpeedEngine:
         partition: Where its optimizer keeps the parameters.
         parameters: The model's own, by the model's own names; ZeRO changes what they hold, not
             which they are.
+        optimizer: What DeepSpeed was given; it steps the flat buffers by now.
         spec: Names them plainly.
     """
 
@@ -72,12 +83,14 @@ class DeepSpeedEngine:
         wrapped: "_Wrapped",
         partition: Partition,
         parameters: dict[str, nn.Parameter],
+        optimizer: OptimizerState,
         spec: ModelSpec,
     ) -> None:
         self.dp_rank = dist.get_rank()
         self.dp_size = dist.get_world_size()
         self._engine = wrapped
         self._partition = partition
+        self._optimizer = optimizer
         self._parameters = {spec.plain_name(name): p for name, p in parameters.items()}
         self._fragments = {
             name: partition.fragment(p) for name, p in self._parameters.items() if p.requires_grad
@@ -102,8 +115,7 @@ class DeepSpeedEngine:
     def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
         """Layer 8. DeepSpeed takes no step by itself when the norm, a global one, is not finite."""
         zero = self._engine.optimizer
-        for group in zero.param_groups:
-            group["lr"] = lr
+        self._optimizer.set_learning_rate(lr)
         zero.clip_grad = max_grad_norm
         spoiled = [] if math.isfinite(loss) else _spoil_gradients(zero)
         self._engine.step()
@@ -114,7 +126,7 @@ class DeepSpeedEngine:
         return Update(norm, applied=not zero.overflow)
 
     def state(self, *, optimizer: bool = True) -> State:
-        """Show parameters, persistent buffers and moments."""
+        """Show parameters, persistent buffers and the optimizer's tensors."""
         state: State = {}
         for name, parameter in self._parameters.items():
             fragment = self._fragments.get(name)
@@ -126,34 +138,37 @@ class DeepSpeedEngine:
         for name, buffer in named_persistent_buffers(self._engine.module):
             state[f"buffer/{self._plain_name(name)}"] = whole(buffer, writes=self.dp_rank == 0)
         if optimizer:
-            for master in self._partition.masters:
-                create_state(self._adam, master)
             for name, fragment in self._fragments.items():
-                group_state = self._adam.state[self._partition.masters[fragment.group]]
-                for moment in MOMENTS:
-                    state[f"{moment}/{name}"] = fragment.of(group_state[moment])
+                master = self._partition.masters[fragment.group]
+                tensors, _ = self._optimizer.tensors(master)
+                for entry, tensor in tensors.items():
+                    state[f"{entry}/{name}"] = fragment.of(tensor)
         return state
 
-    def optimizer_steps(self) -> dict[str, int]:
-        """Adam's step of each trained parameter: that of its group."""
-        steps = adam_steps(self._adam, self._partition.masters)
-        return {name: steps[fragment.group] for name, fragment in self._fragments.items()}
+    def optimizer_scalars(self) -> ScalarState:
+        """What the optimizer keeps besides tensors: of a parameter, that of its group."""
+        scalars = self._optimizer.scalars(self._partition.masters)
+        group_of = {name: fragment.group for name, fragment in self._fragments.items()}
+        return ScalarState(
+            self._optimizer.name,
+            {
+                entry: {name: values[group] for name, group in group_of.items()}
+                for entry, values in scalars.items()
+            },
+        )
 
-    def loaded(self, optimizer_steps: dict[str, int] | None) -> None:
+    def loaded(self, optimizer: ScalarState | None) -> None:
         """Take over what was written into the boxes."""
-        if optimizer_steps is not None:
+        if optimizer is not None:
             for group, master in enumerate(self._partition.masters):
                 names = [name for name, f in self._fragments.items() if f.group == group]
-                set_step(self._adam, master, _common_step(names, optimizer_steps))
+                for entry in self._optimizer.kept.scalars:
+                    self._optimizer.write_scalar(master, entry, optimizer.common(entry, names))
         self._partition.publish()
 
     def close(self) -> None:
         """Free the buffers and hooks."""
         self._engine.destroy()
-
-    @property
-    def _adam(self) -> torch.optim.Optimizer:
-        return self._engine.optimizer.optimizer
 
 
 def _spoil_gradients(zero: "_Zero") -> list[Tensor]:
@@ -166,20 +181,6 @@ def _spoil_gradients(zero: "_Zero") -> list[Tensor]:
     for gradient in spoiled:
         gradient.fill_(math.nan)
     return spoiled
-
-
-def _common_step(names: list[str], optimizer_steps: dict[str, int]) -> int:
-    steps = {name: optimizer_steps[name] for name in names}
-    first = names[0]
-    other = next((name for name in names if steps[name] != steps[first]), None)
-    if other is not None:
-        raise CheckpointError(
-            "optimizer steps of the checkpoint",
-            f"{steps[first]} for {first} and {steps[other]} for {other}",
-            "one step for all parameters of a group, which is all that DeepSpeed keeps",
-            "Set parallelism.strategy to fsdp to continue from this checkpoint.",
-        )
-    return steps[first]
 
 
 def _import_deepspeed(device: torch.device) -> ModuleType:
@@ -239,8 +240,6 @@ def _config(layout: Layout, spec: ModelSpec, parameters: dict[str, nn.Parameter]
 class _Zero(Protocol):
     """What is used of DeepSpeed's ZeRO optimizers."""
 
-    param_groups: list[dict[str, Any]]
-    optimizer: torch.optim.Optimizer
     clip_grad: float
     overflow: bool
     averaged_gradients: dict[int, list[Tensor]]

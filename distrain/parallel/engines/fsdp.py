@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from distrain.config.layout import Layout
+from distrain.optim.state import ScalarState
 from distrain.parallel.engines.single import SingleEngine
-from distrain.parallel.global_tensor import Box, GlobalTensor
+from distrain.parallel.global_tensor import GlobalTensor, from_dtensor
 from distrain.parallel.model_spec import ModelSpec, build_on_meta, materialize
 
 
@@ -62,29 +62,22 @@ class FsdpEngine(SingleEngine):
         self.dp_size = dist.get_world_size()
         self._wrapped = [child for child in module.modules() if isinstance(child, FSDPModule)]
         self._shard_group = mesh.get_group("shard")
-        self._is_first_replica = mesh.ndim == 1 or mesh.get_local_rank("replicate") == 0
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Surround one microbatch; gradients are reduced in the last one."""
         self._wrapped[0].set_requires_gradient_sync(last)  # the root, which tells the blocks
         return nullcontext()
 
-    def loaded(self, optimizer_steps: dict[str, int] | None) -> None:
+    def loaded(self, optimizer: ScalarState | None) -> None:
         """Take over what was written into the boxes."""
-        super().loaded(optimizer_steps)
+        super().loaded(optimizer)
         # A forward pass without a backward leaves the root gathered, now out of date.
         for module in self._wrapped:
             module.reshard()
 
     def _show(self, tensor: Tensor) -> GlobalTensor:
         assert isinstance(tensor, DTensor)
-        _, offsets = compute_local_shape_and_global_offset(
-            tensor.shape, tensor.device_mesh, tensor.placements
-        )
-        local = _local(tensor)
-        # A parameter with fewer rows than ranks leaves nothing to the last ones.
-        boxes = (Box(tuple(offsets), local),) if local.numel() else ()
-        return GlobalTensor(tuple(tensor.shape), tensor.dtype, boxes, self._is_first_replica)
+        return from_dtensor(tensor)
 
     def _clip(self, max_grad_norm: float) -> float:
         # Over the local shards: the same figures as through DTensor, which dispatches every

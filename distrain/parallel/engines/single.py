@@ -1,16 +1,16 @@
 """One process, no wrapping, no process group; also the ground on which DDP and FSDP2 stand."""
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.distributed.tensor import DTensor
 
 from distrain.config.layout import Layout
-from distrain.parallel.adam_state import MOMENTS, adam_steps, create_state, set_step
+from distrain.optim.state import ScalarState
 from distrain.parallel.engine import Update, may_apply
-from distrain.parallel.global_tensor import GlobalTensor, State, whole
+from distrain.parallel.global_tensor import GlobalTensor, State, from_dtensor, whole
 from distrain.parallel.model_spec import (
     ModelSpec,
     build_whole,
@@ -43,7 +43,7 @@ class SingleEngine:
         # Taken once: FSDP2 shows other parameters under these names while it has them gathered.
         self._parameters = dict(module.named_parameters())
         self._plain_name = spec.plain_name
-        self._optimizer: Optimizer = spec.build_optimizer(self._parameters.items())
+        self._optimizer = spec.build_optimizer(self._parameters.items())
 
     @property
     def model(self) -> nn.Module:
@@ -61,51 +61,61 @@ class SingleEngine:
 
     def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
         """Layer 8. The host waits for the device once, to learn the norm."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        self._optimizer.set_learning_rate(lr)
         norm = self._clip(max_grad_norm)
         applied = may_apply(loss, norm)
         if applied:
-            self._optimizer.step()
-        self._optimizer.zero_grad()
+            self._optimizer.torch.step()
+        self._optimizer.torch.zero_grad()
         return Update(norm, applied)
 
     def state(self, *, optimizer: bool = True) -> State:
-        """Show parameters, persistent buffers and moments."""
+        """Show parameters, persistent buffers and the optimizer's tensors."""
         state: State = {}
         for name, parameter in self._parameters.items():
             state[f"model/{self._plain_name(name)}"] = self._show(parameter)
         for name, buffer in named_persistent_buffers(self._module):
             state[f"buffer/{self._plain_name(name)}"] = whole(buffer, writes=self.dp_rank == 0)
         if optimizer:
-            for name, parameter in self._trained():
-                create_state(self._optimizer, parameter)
-                for moment in MOMENTS:
-                    tensor = self._optimizer.state[parameter][moment]
-                    state[f"{moment}/{self._plain_name(name)}"] = self._show(tensor)
+            for name, parameter in self._trained().items():
+                alike, other = self._optimizer.tensors(parameter)
+                for entry, tensor in alike.items():
+                    state[f"{entry}/{name}"] = self._show(tensor)
+                for entry, tensor in other.items():
+                    state[f"{entry}/{name}"] = self._show_other(tensor)
         return state
 
-    def optimizer_steps(self) -> dict[str, int]:
-        """Adam's step of each trained parameter."""
-        steps = adam_steps(self._optimizer, [parameter for _, parameter in self._trained()])
-        names = [self._plain_name(name) for name, _ in self._trained()]
-        return dict(zip(names, steps, strict=True))
+    def optimizer_scalars(self) -> ScalarState:
+        """What the optimizer keeps besides tensors."""
+        trained = self._trained()
+        scalars = self._optimizer.scalars(trained.values())
+        return ScalarState(
+            self._optimizer.name,
+            {entry: dict(zip(trained, values, strict=True)) for entry, values in scalars.items()},
+        )
 
-    def loaded(self, optimizer_steps: dict[str, int] | None) -> None:
+    def loaded(self, optimizer: ScalarState | None) -> None:
         """Take over what was written into the boxes, which are the parameters themselves."""
-        if optimizer_steps is None:
-            return
-        for name, parameter in self._trained():
-            set_step(self._optimizer, parameter, optimizer_steps[self._plain_name(name)])
+        if optimizer is not None:
+            self._optimizer.write_scalars(self._trained(), optimizer)
 
     def close(self) -> None:
         """Hold nothing that outlives the process."""
 
-    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, p) for name, p in self._parameters.items() if p.requires_grad)
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """Return the trained parameters by plain name."""
+        return {
+            self._plain_name(name): p for name, p in self._parameters.items() if p.requires_grad
+        }
 
     def _show(self, tensor: Tensor) -> GlobalTensor:
         return whole(tensor, writes=self.dp_rank == 0)
+
+    def _show_other(self, tensor: Tensor) -> GlobalTensor:
+        """Show a tensor of the optimizer's that is not shaped like its parameter."""
+        if isinstance(tensor, DTensor):
+            return from_dtensor(tensor)
+        return replace(whole(tensor, writes=self.dp_rank == 0), is_claimed_equal=True)
 
     def _clip(self, max_grad_norm: float) -> float:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]

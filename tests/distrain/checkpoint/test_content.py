@@ -17,6 +17,7 @@ from distrain.checkpoint.content import (
     product_of_files,
     sum_hashes,
 )
+from distrain.optim.state import ScalarState
 from distrain.parallel.collectives import HostGroup
 from tests.distrain.checkpoint.states import cut, full_tensors, manager, names
 from tests.distrain.parallel.tiny_model import Case, engine_of, train
@@ -137,7 +138,8 @@ CASES = {
 def save_alone(folder: Path) -> Content:
     engine = engine_of(Case())
     train(engine, range(3), 4)
-    return manager(folder).save_and_wait(3, engine.state(), {"steps": engine.optimizer_steps()})
+    extra = {"optimizer": engine.optimizer_scalars().to_json()}
+    return manager(folder).save_and_wait(3, engine.state(), extra)
 
 
 def take_over_and_save(folder: Path) -> None:
@@ -150,7 +152,7 @@ def take_over_and_save(folder: Path) -> None:
         engine = engine_of(case)
         restored = manager(folder).restore(engine.state())
         assert restored is not None
-        engine.loaded(restored[1]["steps"])
+        engine.loaded(ScalarState.from_extra(restored[1]))
         again = folder / f"{host.world_size}-{number}"
         assert manager(again).save_and_wait(3, engine.state(), {}) == kept, case
         assert read_commit(again / "checkpoints" / "step_000003").content == kept, case

@@ -8,12 +8,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from distrain.config.training import OptimizerConfig
+from distrain.config.optimizers import OPTIMIZER_SECTIONS, AdamWConfig
 from distrain.optim import OPTIMIZERS, build_optimizer
 from distrain.optim.groups import parameter_groups
 from tests.ranks import run_ranks
 
-CONFIG = OptimizerConfig(learning_rate=0.1, weight_decay=0.5)
+CONFIG = AdamWConfig(learning_rate=0.1, weight_decay=0.5)
 
 
 def small_model():
@@ -22,7 +22,7 @@ def small_model():
 
 
 def train(model, steps, half=None):
-    optimizer = build_optimizer(model.named_parameters(), CONFIG)
+    optimizer = build_optimizer(model.named_parameters(), CONFIG).torch
     for step in range(steps):
         ids = (torch.arange(8).view(4, 2) + step) % 7
         if half is not None:
@@ -36,7 +36,7 @@ def train(model, steps, half=None):
 def test_matrices_decay_and_norms_and_biases_do_not():
     model = small_model()
     before = copy.deepcopy(model.state_dict())
-    optimizer = build_optimizer(model.named_parameters(), CONFIG)
+    optimizer = build_optimizer(model.named_parameters(), CONFIG).torch
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -48,7 +48,7 @@ def test_matrices_decay_and_norms_and_biases_do_not():
 def test_frozen_parameters_are_left_out():
     model = small_model()
     model[1].requires_grad_(False)
-    optimizer = build_optimizer(model.named_parameters(), CONFIG)
+    optimizer = build_optimizer(model.named_parameters(), CONFIG).torch
     known = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert known == {id(p) for p in model.parameters() if p.requires_grad}
 
@@ -80,8 +80,9 @@ def test_fused_adamw_follows_the_plain_one(dtype):
 
 
 def test_every_name_of_the_recipe_has_an_optimizer():
-    literal = OptimizerConfig.model_fields["name"].annotation
-    assert set(get_args(literal)) == set(OPTIMIZERS)
+    assert OPTIMIZER_SECTIONS.keys() == OPTIMIZERS.keys()
+    for name, section in OPTIMIZER_SECTIONS.items():
+        assert get_args(section.model_fields["name"].annotation) == (name,)
 
 
 def test_sharded_parameters_are_updated_as_whole_ones(tmp_path):

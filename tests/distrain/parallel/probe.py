@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from distrain.optim.state import ScalarState
 from distrain.parallel.engine import Engine
 from distrain.parallel.global_tensor import State, gather_full
 from tests.distrain.parallel.tiny_model import Case, engine_of, evaluate, train, train_step
@@ -27,7 +28,7 @@ class Outcome:
         losses: Mean loss and gradient norm of each step.
         evaluation: Loss without gradients after them.
         final: Whole parameters, buffers and moments after them.
-        steps: Adam's steps after them.
+        scalars: The optimizer's scalars after them.
         bad_norm: Norm of the next step, in which one rank's gradients are NaN and no loss is.
         bad_loss: Loss of the one after it, in which one rank's is infinite and no gradient is.
         kept: Whether no rank's state changed in each of these two.
@@ -40,7 +41,7 @@ class Outcome:
     losses: list[tuple[float, float]]
     evaluation: float
     final: dict[str, Tensor]
-    steps: dict[str, int]
+    scalars: ScalarState
     bad_norm: float
     bad_loss: float
     kept: tuple[bool, bool]
@@ -55,23 +56,23 @@ def examine(case: Case) -> Outcome:
     saved_at = count - RESUMED
     engine = engine_of(case)
     losses = train(engine, range(saved_at), case.microbatch)
-    saved, saved_steps = gather_full(engine.state()), engine.optimizer_steps()
+    saved, saved_scalars = gather_full(engine.state()), engine.optimizer_scalars()
     losses += train(engine, range(saved_at, count), case.microbatch)
-    final, steps = gather_full(engine.state()), engine.optimizer_steps()
+    final, scalars = gather_full(engine.state()), engine.optimizer_scalars()
     evaluation = evaluate(engine)
     before = copy_of(engine.state())
     is_last = engine.dp_rank == engine.dp_size - 1
     spoil, told = (float("nan"), float("inf")) if is_last else (1.0, 0.0)
     loss, bad_norm = train_step(engine, count, case.microbatch, spoil=spoil)
     assert math.isfinite(loss)
-    kept_by_norm = is_as_before(engine, before, steps)
+    kept_by_norm = is_as_before(engine, before, scalars)
     bad_loss, _ = train_step(engine, count + 1, case.microbatch, told=told)
-    kept_by_loss = is_as_before(engine, before, steps)
+    kept_by_loss = is_as_before(engine, before, scalars)
     later = train(engine, range(count + 2, count + 4), case.microbatch)
     engine.close()
     twin = engine_of(replace(case, seed=1))
     evaluate(twin)  # leaves parameters gathered, which must not outlive the load
-    take_over(twin, saved, saved_steps)
+    take_over(twin, saved, saved_scalars)
     resumed = train(twin, range(saved_at, count), case.microbatch)
     resumed_final = gather_full(twin.state())
     twin.close()
@@ -79,7 +80,7 @@ def examine(case: Case) -> Outcome:
         losses,
         evaluation,
         final,
-        steps,
+        scalars,
         bad_norm,
         bad_loss,
         (kept_by_norm, kept_by_loss),
@@ -89,13 +90,13 @@ def examine(case: Case) -> Outcome:
     )
 
 
-def take_over(engine: Engine, saved: dict[str, Tensor], steps: dict[str, int] | None) -> None:
+def take_over(engine: Engine, saved: dict[str, Tensor], scalars: ScalarState | None) -> None:
     """Write whole tensors into an engine, as loading a checkpoint does."""
-    for name, entry in engine.state(optimizer=steps is not None).items():
+    for name, entry in engine.state(optimizer=scalars is not None).items():
         for box in entry.boxes:
             place = tuple(slice(o, o + n) for o, n in zip(box.offsets, box.sizes, strict=True))
             box.tensor.copy_(saved[name][place])
-    engine.loaded(steps)
+    engine.loaded(scalars)
 
 
 def copy_of(state: State) -> State:
@@ -113,9 +114,9 @@ def same_boxes(a: State, b: State) -> bool:
     )
 
 
-def is_as_before(engine: Engine, before: State, steps: dict[str, int]) -> bool:
-    """Tell whether parameters, buffers, moments and Adam's steps are those of ``before``."""
-    same = same_boxes(before, engine.state()) and engine.optimizer_steps() == steps
+def is_as_before(engine: Engine, before: State, scalars: ScalarState) -> bool:
+    """Tell whether parameters, buffers and the optimizer's state are those of ``before``."""
+    same = same_boxes(before, engine.state()) and engine.optimizer_scalars() == scalars
     return everywhere(same)
 
 

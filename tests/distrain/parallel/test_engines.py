@@ -68,7 +68,7 @@ def test_losses_norms_and_state_equal_those_of_one_process(
     assert largest_difference(outcome.losses, expected.losses) < TOLERANCE[case.precision]
     assert outcome.evaluation == pytest.approx(expected.evaluation, abs=TOLERANCE[case.precision])
     assert largest_gap(outcome.final, expected.final) < TOLERANCE[case.precision]
-    assert outcome.steps == expected.steps
+    assert outcome.scalars == expected.scalars
 
 
 @pytest.mark.parametrize(("world_size", "case"), RUNS)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from distrain.config.layout import Layout
+from distrain.config.optimizers import AdamWConfig
+from distrain.optim.adamw import adamw_state
+from distrain.optim.state import OptimizerState
 from distrain.parallel.apply import ModelSpec, build_engine
 from distrain.parallel.engine import Engine
 
@@ -91,13 +94,14 @@ class Case:
         return "-".join(parts + ["tied"] * self.tied + ["frozen"] * self.frozen)
 
 
-def optimizer_of(named: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+def optimizer_of(named: Iterable[tuple[str, nn.Parameter]]) -> OptimizerState:
     trained = [(name, p) for name, p in named if p.requires_grad]
     groups = [
-        {"params": [p for _, p in trained if p.ndim > 1], "weight_decay": 0.1},
-        {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for _, p in trained if p.ndim > 1], "weight_decay": 0.1, "lr_ratio": 1.0},
+        {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0, "lr_ratio": 1.0},
     ]
-    return torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), fused=True)
+    adamw = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), fused=True)
+    return OptimizerState("adamw", adamw, AdamWConfig.kept, adamw_state)
 
 
 def spec_of(case: Case) -> ModelSpec:

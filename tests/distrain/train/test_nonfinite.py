@@ -43,10 +43,10 @@ def make_steps(folder, cases):
         progress, changed, told = run.restore(), [], []
         batches = run.loader.batches(0, STEPS)
         for step, batch in enumerate(batches):
-            before = copy_of(run.engine.state()), run.engine.optimizer_steps()
+            before = copy_of(run.engine.state()), run.engine.optimizer_scalars()
             result = train_step(bad if step == BAD_STEP else run, batch, step)
             same_state = same_boxes(before[0], run.engine.state())
-            same_steps = before[1] == run.engine.optimizer_steps()
+            same_steps = before[1] == run.engine.optimizer_scalars()
             assert same_state == same_steps
             changed.append(not everywhere(same_state))
             told.append(result.update.applied)

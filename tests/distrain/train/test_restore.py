@@ -29,7 +29,7 @@ CHANGES: dict[str, Callable[[Extra], object]] = {
     "another step": lambda extra: extra["progress"].update(step=3),
     "a word for a count": lambda extra: extra["progress"].update(tokens_seen="many"),
     "a count that there is not": lambda extra: extra["progress"].update(worth=3),
-    "a list for a mapping": lambda extra: extra.update(optimizer_steps=[4]),
+    "a list for a mapping": lambda extra: extra.update(optimizer=[4]),
     "no schedule": lambda extra: extra["data"].pop("schedule"),
     "segments of another form": lambda extra: extra["data"].update(schedule=[{"first": 0}]),
     "a choice of another form": lambda extra: extra.update(validation=[]),
