@@ -18,6 +18,7 @@ from distrain.errors import RecipeError
 from distrain.models.causal_lm import CausalLM
 from distrain.models.init import fill, named_generator
 from distrain.models.origin import write_tensors
+from distrain.parallel.global_tensor import State
 from distrain.runs.durable import whole_folder
 from distrain.runs.records import write_json
 
@@ -26,6 +27,8 @@ PEFT_PREFIX = "base_model.model."
 ADAPTER_NAME = "default"
 OUTPUT_LAYER = "lm_head"
 A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
+CACHED_ELEMENTS = 1 << 15
+"""Of a weight, merged at a time: 128 KiB in float32, too little to be given to several threads."""
 
 
 def inject_lora(model: CausalLM, config: LoraConfig, seed: int) -> CausalLM:
@@ -164,15 +167,61 @@ def merge(
     merged = dict(base_state)
     for layer in adapted_layers(adapter_state):
         name = f"{layer}.weight"
-        matrix_a, matrix_b = adapter_state[layer + A_SUFFIX], adapter_state[layer + B_SUFFIX]
-        shape = (matrix_b.shape[0], matrix_a.shape[1])
-        if name not in merged or tuple(merged[name].shape) != shape:
-            found = f"of shape {tuple(merged[name].shape)}" if name in merged else "missing"
-            raise ValueError(f"{name} is {found} in the base model; the adapter expects {shape}")
-        weight = merged[name]
-        exact = torch.promote_types(weight.dtype, torch.float32)
-        update = matrix_b.to(exact) @ matrix_a.to(exact)
-        merged[name] = (weight.to(exact) + config.alpha / config.r * update).to(weight.dtype)
+        found = tuple(merged[name].shape) if name in merged else None
+        matrices = _matrices(adapter_state, layer, found)
+        merged[name] = _merged(merged[name], matrices, config)
+    return merged
+
+
+def merge_into(state: State, adapter_state: Mapping[str, Tensor], config: LoraConfig) -> None:
+    """Merge in place into this rank's parts of the weights, named ``model/...``. Not collective.
+
+    The bits are those of ``merge``, however the weights are cut.
+
+    Raises:
+        ValueError: The adapters are not of this base model.
+    """
+    for layer in adapted_layers(adapter_state):
+        entry = state.get(f"model/{layer}.weight")
+        shape = None if entry is None else entry.shape
+        matrix_a, matrix_b = _matrices(adapter_state, layer, shape)
+        for box in () if entry is None else entry.boxes:
+            (row, column), (rows, columns) = box.offsets, box.sizes
+            part = matrix_a[:, column : column + columns], matrix_b[row : row + rows]
+            box.tensor.copy_(_merged(box.tensor, part, config))
+
+
+def _matrices(
+    adapter_state: Mapping[str, Tensor], layer: str, found: tuple[int, ...] | None
+) -> tuple[Tensor, Tensor]:
+    matrix_a, matrix_b = adapter_state[layer + A_SUFFIX], adapter_state[layer + B_SUFFIX]
+    shape = (matrix_b.shape[0], matrix_a.shape[1])
+    if found != shape:
+        what = "missing" if found is None else f"of shape {found}"
+        raise ValueError(f"{layer}.weight is {what} in the base model; the adapter expects {shape}")
+    return matrix_a, matrix_b
+
+
+@torch.no_grad()
+def _merged(weight: Tensor, matrices: tuple[Tensor, Tensor], config: LoraConfig) -> Tensor:
+    """Return a weight, or a part of it, with its adapter.
+
+    Not by a matrix product, whose order of sums depends on shape, threads and machine: what a stage
+    starts from must have the same bits wherever and in whichever parts it is made.
+    """
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    matrix_a, matrix_b = (matrix.to(weight.device, exact) for matrix in matrices)
+    merged = torch.empty_like(weight)
+    # On a CPU a few rows at a time, which stay in its cache while the terms are added up.
+    elements = CACHED_ELEMENTS if weight.device.type == "cpu" else weight.numel()
+    rows = max(1, elements // max(1, weight.shape[1]))
+    for part, part_b, target in zip(
+        weight.split(rows), matrix_b.split(rows), merged.split(rows), strict=True
+    ):
+        update = torch.zeros_like(part, dtype=exact)
+        for column, row in zip(part_b.unbind(1), matrix_a, strict=True):
+            update += column[:, None] * row
+        target.copy_(part.to(exact) + config.alpha / config.r * update)
     return merged
 
 

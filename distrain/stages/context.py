@@ -1,8 +1,9 @@
-"""What a stage is given, what it returns, and where the stages it builds on lie."""
+"""What a stage is given, and what it returns."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from distrain.config.lineage import MODEL_KINDS, Lineage, lineage_of
 from distrain.config.recipe import (
     EvaluateStage,
     ExportStage,
@@ -41,6 +42,16 @@ class StageContext:
         """Where the stage writes."""
         return self.run.stage(self.name)
 
+    @property
+    def lineage(self) -> Lineage:
+        """What the stage is made of, with what it makes itself."""
+        return lineage_of(self.recipe.stages, self.name)
+
+    @property
+    def source(self) -> Lineage:
+        """What the stage begins with: for a training stage without what it makes itself."""
+        return self.lineage if self.stage.kind not in MODEL_KINDS else self.lineage.start
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -55,33 +66,6 @@ class Outcome:
     result: dict[str, Any] | None
     step: int = 0
     requeue: bool = False
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """The stages that one stage builds on, by name.
-
-    Args:
-        prepare: Supplies tokenizer, shards and pairs; ``None`` for a user's own model and pairs.
-        pretrain: Supplies the base weights; ``None`` for a user's Hugging Face folder.
-        sft: Supplies the adapter; ``None`` if the line has no fine-tuning.
-    """
-
-    prepare: str | None = None
-    pretrain: str | None = None
-    sft: str | None = None
-
-
-def lineage_of(recipe: Recipe, name: str) -> Lineage:
-    """Follow ``needs`` from the stage ``name`` to the raw text. Includes the stage itself."""
-    found: dict[str, str] = {}
-    pending = [name]
-    while pending:
-        current = pending.pop()
-        stage = recipe.stages[current]
-        found.setdefault(stage.kind, current)
-        pending.extend(stage.needs)
-    return Lineage(found.get("prepare"), found.get("pretrain"), found.get("sft"))
 
 
 StageT = TypeVar("StageT", PrepareStage, PretrainStage, SftStage, EvaluateStage, ExportStage)

@@ -1,12 +1,12 @@
 """The ``evaluate`` stage: the test split, used once, in one process.
 
-Documents are measured with the pretrained model; answers, after fine-tuning, with and without
-the adapters.
+Documents are measured with the model of the last stage that trained every parameter; answers, after
+fine-tuning, with and without the adapters of the last stage.
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.parallel.device import resolve_device
 from distrain.runs.records import read_json, write_json
-from distrain.stages.context import Outcome, StageContext, lineage_of, typed
+from distrain.stages.base_model import to_float32
+from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.export import read_trained
 from distrain.stages.pretrain_data import open_held_out
 from distrain.stages.sft_data import PairSamples, find_test_pairs
@@ -43,39 +44,42 @@ def run_stage(context: StageContext) -> Outcome:
     if figures is not None and not context.again and test_set.is_used(context.run, context.name):
         return Outcome(figures)
     test_set.claim(context.run, context.name, again=context.again)
-    trained, tokenizer_path = read_trained(context)
-    tokenizer = Tokenizer.load(tokenizer_path)
+    trained, whole = read_trained(context)
+    tokenizer = Tokenizer.load(whole.tokenizer)
     with torch.device("meta"):
         model = build_model(trained.model, trained.vocab_size)
     meter = Meter(model, typed(context.recipe, context.name, EvaluateStage).micro_batch_size)
-    result: dict[str, Any] = {}
-    lineage = lineage_of(context.recipe, context.name)
-    meter.load(trained.base_state)
-    if lineage.pretrain is not None:
+    result: dict[str, Any] = {"measured": {}}
+    if whole.checkpoint is not None:
+        pretrained = replace(whole, adapters=())
+        meter.load(to_float32(pretrained.read()) if whole.adapters[1:] else trained.base_state)
         result["documents"] = meter.documents(open_test_split(context), tokenizer)
-    if lineage.sft is not None:
+        result["measured"]["documents"] = context.lineage.pretrained.trained[-1].stage
+    if context.lineage.tuned is not None:
         assert trained.adapter_state is not None, "a fine-tuned line has adapters"
         assert trained.lora is not None, "and their settings"
         pairs = find_test_pairs(context, tokenizer)
         if pairs is not None:
             merged = merge(trained.base_state, trained.adapter_state, trained.lora)
+            meter.load(trained.base_state)
             result["answers"] = meter.answers(pairs, merged)
+            result["measured"]["answers"] = context.lineage.tuned
     write_json(context.folder.result, result)
     test_set.finish(context.run, context.name)
     return Outcome(result)
 
 
 def open_test_split(context: StageContext) -> Dataset:
-    """Open the test split of all sources that the pretrained model was trained on.
+    """Open the test split of all sources that the last stage of documents was trained on.
 
     Raises:
         DataError: It is missing or damaged.
     """
-    lineage = lineage_of(context.recipe, context.name)
-    pretrain = typed(context.recipe, lineage.pretrain, PretrainStage)
+    lineage = context.lineage.pretrained
+    pretrain = typed(context.recipe, lineage.trained[-1].stage, PretrainStage)
     prepared = PreparedData(
-        typed(context.recipe, lineage.prepare, PrepareStage).data,
-        context.run.stage(str(lineage.prepare)),
+        typed(context.recipe, lineage.data, PrepareStage).data,
+        context.run.stage(str(lineage.data)),
         pretrain.data,
         stage_kind=context.stage.kind,
     )

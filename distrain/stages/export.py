@@ -1,13 +1,12 @@
 """The ``export`` stage: a trained model as a folder that loads without distrain."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from distrain.config.models import ModelConfig
-from distrain.config.recipe import SftStage
 from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
@@ -17,8 +16,8 @@ from distrain.models.origin import Origin, SpecialTokens
 from distrain.parallel.collectives import HostGroup
 from distrain.runs.durable import whole_folder
 from distrain.runs.sums import write_sums
-from distrain.stages.base_model import find_base, read_adapter, to_float32
-from distrain.stages.context import Outcome, StageContext, lineage_of, typed
+from distrain.stages.base_model import BaseModel, find_model, to_float32
+from distrain.stages.context import Outcome, StageContext
 from distrain.stages.products import build_on
 
 BASE_FOLDER = "base"
@@ -30,12 +29,12 @@ class TrainedModel:
     """What training left behind, as whole tensors.
 
     Args:
-        base_state: Parameters by name, before any fine-tuning.
+        base_state: Parameters by name, before the last stage if that is fine-tuning.
         model: Sizes.
         vocab_size: Rows of the embedding.
         adapter_state: Adapters under the names of ``lora.plain_name``; ``None`` without.
         lora: With which they were made.
-        origin: What else the folder of the base says; ``None`` for a model trained here.
+        origin: What else the user's folder says; ``None`` for a model made here.
     """
 
     base_state: Mapping[str, Tensor]
@@ -48,8 +47,8 @@ class TrainedModel:
 
 def run_stage(context: StageContext) -> Outcome:
     """Export what the stage that this one needs has trained."""
-    trained, tokenizer = read_trained(context)
-    export_huggingface(trained, tokenizer, context.folder.huggingface)
+    trained, whole = read_trained(context)
+    export_huggingface(trained, whole.tokenizer, context.folder.huggingface)
     files = [path for path in context.folder.huggingface.rglob("*") if path.is_file()]
     return Outcome(
         {
@@ -61,25 +60,31 @@ def run_stage(context: StageContext) -> Outcome:
     )
 
 
-def read_trained(context: StageContext) -> tuple[TrainedModel, Path]:
-    """Read the whole tensors of a line of stages, and find its tokenizer."""
-    sources = build_on(context, HostGroup())
-    base = find_base(context, sources)
-    sft = lineage_of(context.recipe, context.name).sft
-    adapter = None if sft is None else read_adapter(sources[sft])
-    lora = None if sft is None else typed(context.recipe, sft, SftStage).lora
+def read_trained(context: StageContext) -> tuple[TrainedModel, BaseModel]:
+    """Read the whole tensors of what a line of stages has trained.
+
+    Returns:
+        They, with the last stage's adapters apart; and where they lie.
+    """
+    whole = find_model(context, context.lineage, build_on(context, HostGroup()))
+    adapter, base = None, whole
+    if context.lineage.tuned is not None:
+        adapter, base = whole.adapters[-1], replace(whole, adapters=whole.adapters[:-1])
     # Values that a user's folder holds are kept as they are, and written so again.
     state = base.read() if base.origin else to_float32(base.read())
-    adapter = None if adapter is None else to_float32(adapter)
-    trained = TrainedModel(state, base.model, base.vocab_size, adapter, lora, base.origin)
-    return trained, base.tokenizer
+    trained = TrainedModel(state, base.model, base.vocab_size, origin=base.origin)
+    if adapter is not None:
+        matrices = to_float32(adapter.read())
+        trained = replace(trained, adapter_state=matrices, lora=adapter.lora)
+    return trained, whole
 
 
 def export_huggingface(trained: TrainedModel, tokenizer_json: Path, folder: Path) -> None:
     """Write a Hugging Face folder: configuration, safetensors, tokenizer.
 
-    With adapters, ``folder`` holds the merged model, ``folder/base`` the one before fine-tuning
-    and ``folder/adapter`` the adapters, for ``PeftModel.from_pretrained(base model, adapter)``.
+    With adapters, ``folder`` holds the merged model, ``folder/base`` the one that the last
+    fine-tuning started from and ``folder/adapter`` the adapters, for
+    ``PeftModel.from_pretrained(base model, adapter)``.
 
     Each folder holds the digests of its files besides.
 

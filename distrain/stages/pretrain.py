@@ -1,4 +1,8 @@
-"""The ``pretrain`` stage: next-token training on the shards of a ``prepare`` stage."""
+"""The ``pretrain`` stage: next-token training on the shards of a ``prepare`` stage.
+
+It trains every parameter, and begins with random weights, with the whole model of an
+earlier stage, or with that of a folder.
+"""
 
 import time
 from dataclasses import replace
@@ -12,6 +16,7 @@ from distrain.config.recipe import PrepareStage, PretrainStage
 from distrain.data.opened.form import PreparedData, SampleSettings
 from distrain.data.shards.reader import check_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
+from distrain.errors import PreflightError
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
 from distrain.loss import IGNORE_INDEX
 from distrain.models import MODELS, build_model
@@ -20,8 +25,11 @@ from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision
 from distrain.parallel.process_group import local_world_size
-from distrain.stages.context import Outcome, StageContext, lineage_of, typed
+from distrain.runs.folder import StageFolder
+from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
+from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.pretrain_data import open_pretrain_data
+from distrain.stages.products import build_on
 from distrain.stages.training import close, train_to_outcome
 from distrain.train.build import TrainTask, build_host, build_run
 from distrain.train.run import Run
@@ -32,10 +40,16 @@ def run_stage(context: StageContext) -> Outcome:
     started = time.monotonic()
     stage = typed(context.recipe, context.name, PretrainStage)
     host = build_host(stage.training)
-    prepare_name = lineage_of(context.recipe, context.name).prepare
+    start = find_start(context, build_on(context, host))
+    prepare_name = context.lineage.data
     prepare = context.run.stage(str(prepare_name))
     tokenizer = Tokenizer.load(prepare.tokenizer)
     vocab_size = tokenizer.vocab_size
+    if start is not None:
+        require_same_tokenizer(start, tokenizer, prepare)
+        start = start.with_dropout(stage.model.dropout)
+        stage = stage.model_copy(update={"model": start.model})
+        vocab_size = start.vocab_size
     length = stage.training.sequence_length
     prepared = PreparedData(
         typed(context.recipe, prepare_name, PrepareStage).data,
@@ -62,6 +76,8 @@ def run_stage(context: StageContext) -> Outcome:
         attempt=context.attempt,
     )
     run = build_run(task, host)
+    if start is not None:
+        start.load_into(run.engine)
     outcome, _ = train_to_outcome(run)
     unigram = unigram_figures(run, data.token_counts()) if outcome.result else {}
     close(run)
@@ -74,6 +90,22 @@ def run_stage(context: StageContext) -> Outcome:
         "seconds": round(time.monotonic() - started, 1),
     }
     return replace(outcome, result=figures)
+
+
+def require_same_tokenizer(start: BaseModel, tokenizer: Tokenizer, prepare: StageFolder) -> None:
+    """Refuse tokens whose ids mean other text to the model that the stage starts from.
+
+    Raises:
+        PreflightError: Another tokenizer made them.
+    """
+    known = fitting_tokenizer(start).fingerprint
+    if known != tokenizer.fingerprint:
+        raise PreflightError(
+            str(prepare.tokenizer),
+            f"the tokenizer {tokenizer.fingerprint[:12]}",
+            f"the one of the model that the stage starts from, {known[:12]} ({start.tokenizer})",
+            f"Set {prepare.name}.tokenizer.path to the tokenizer.json of that model.",
+        )
 
 
 def model_spec(

@@ -21,7 +21,7 @@ from distrain.runs.products import (
     require_same,
     write_sources,
 )
-from distrain.stages.context import StageContext, lineage_of
+from distrain.stages.context import StageContext
 
 Sources = Mapping[str, Path]
 """Name of a training stage -> the checkpoint that stands for it."""
@@ -52,9 +52,8 @@ def build_on(context: StageContext, host: HostGroup) -> Sources:
         PreflightError: A product is damaged or gone, or is another one than the stage, or one that
             it needs, has been built on.
     """
-    lineage = lineage_of(context.recipe, context.name)
-    names = [name for name in (lineage.pretrain, lineage.sft) if name not in (None, context.name)]
-    found = {str(name): find_product(context.run, str(name), host) for name in names}
+    names = [link.stage for link in context.source.model]
+    found = {name: find_product(context.run, name, host) for name in names}
     on_first(host, partial(_record, context, found))
     return {name: product.checkpoint for name, product in found.items()}
 
@@ -119,9 +118,13 @@ def _judge(path: Path, product: Product, part: int, num_parts: int) -> str | Non
 def _record(context: StageContext, found: Mapping[str, FoundProduct]) -> None:
     """Write down what the stage is built on; one that has trained on it may not change over."""
     folder = context.folder
-    products = {name: product.identified() for name, product in found.items()}
-    for name in products:
+    made = {name: product.identified() for name, product in found.items()}
+    before: dict[str, Product] = {}
+    for name in made:
         check_sources(context.run, name)  # as of the pretraining below the adapters
+        # Weights stand for themselves: what is below them need not be there, and is known by name.
+        before |= read_sources(context.run.stage(name))
+    products = {name: product for name, product in before.items() if name not in made} | made
     recorded = read_sources(folder)
     if committed(folder.checkpoints):
         for name, built_on in recorded.items():

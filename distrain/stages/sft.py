@@ -9,20 +9,15 @@ from functools import partial
 import torch
 from torch import nn
 
-from distrain.checkpoint.dcp import load_entries
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
-from distrain.data.tokenizer.tokenizer import Tokenizer
-from distrain.errors import PreflightError
-from distrain.finetune.lora import initialize_lora, inject_lora, is_adapter, plain_name
+from distrain.finetune.lora import initialize_lora, inject_lora, plain_name
 from distrain.models import MODELS, build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
-from distrain.parallel.engine import Engine
-from distrain.parallel.global_tensor import write_full
 from distrain.parallel.model_spec import Precision
-from distrain.stages.base_model import BaseModel, find_base
+from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
 from distrain.stages.sft_data import PairSamples, find_training_pairs, lengths_record
@@ -39,7 +34,9 @@ def run_stage(context: StageContext) -> Outcome:
     started = time.monotonic()
     stage = typed(context.recipe, context.name, SftStage)
     host = build_host(stage.training)
-    base = find_base(context, build_on(context, host))
+    start = find_start(context, build_on(context, host))
+    assert start is not None, "the recipe says what is tuned"
+    base = start.with_dropout(stage.model.dropout)
     tokenizer = fitting_tokenizer(base)
     train, validation = find_training_pairs(context, tokenizer)
     lengths = lengths_record({"train": train, "validation": validation}, stage)
@@ -57,7 +54,7 @@ def run_stage(context: StageContext) -> Outcome:
         reads=lengths,
     )
     run = build_run(task, host)
-    load_base(run.engine, base)
+    base.load_into(run.engine)
     outcome, _ = train_to_outcome(run)
     answers = compare_with_base(task, run, validation) if outcome.result is not None else {}
     close(run)
@@ -71,23 +68,6 @@ def run_stage(context: StageContext) -> Outcome:
         "seconds": round(time.monotonic() - started, 1),
     }
     return replace(outcome, result=figures)
-
-
-def fitting_tokenizer(base: BaseModel) -> Tokenizer:
-    """Load the tokenizer of a model.
-
-    Raises:
-        PreflightError: It has ids for which the embedding has no row.
-    """
-    tokenizer = Tokenizer.load(base.tokenizer)
-    if tokenizer.vocab_size > base.vocab_size:
-        raise PreflightError(
-            str(base.tokenizer),
-            f"ids up to {tokenizer.vocab_size - 1}",
-            f"less than {base.vocab_size}, the rows of the embedding",
-            "Take the tokenizer that the model was trained with.",
-        )
-    return tokenizer
 
 
 def model_spec(
@@ -111,21 +91,6 @@ def model_spec(
         reshard_after_forward=stage.parallelism.reshard_after_forward,
         plain_name=plain_name,
     )
-
-
-def load_base(engine: Engine, base: BaseModel) -> None:
-    """Fill the frozen weights; each rank reads its own part of them. Collective."""
-    state = {
-        name: entry
-        for name, entry in engine.state(optimizer=False).items()
-        if name.startswith("model/") and not is_adapter(name)
-    }
-    if base.checkpoint is not None:
-        load_entries(base.checkpoint, state, None, partial=True)
-    else:
-        assert base.weights is not None, "a base is a checkpoint or weights"
-        write_full(state, {f"model/{name}": tensor for name, tensor in base.weights.items()})
-    engine.loaded(None)
 
 
 def compare_with_base(task: TrainTask, run: Run, pairs: PairSamples) -> dict[str, float]:

@@ -24,7 +24,7 @@ from distrain.data.samples.sft import (
 )
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
-from distrain.stages.context import StageContext, lineage_of, typed
+from distrain.stages.context import StageContext, typed
 
 log = logging.getLogger(__name__)
 
@@ -167,13 +167,12 @@ def lengths_record(splits: Mapping[str, PairSamples], stage: SftStage) -> dict[s
 
 
 def _sft_stage(context: StageContext) -> SftStage:
-    return typed(context.recipe, lineage_of(context.recipe, context.name).sft, SftStage)
+    return typed(context.recipe, context.lineage.tuned, SftStage)
 
 
 def _read_pairs(context: StageContext, stage: SftStage, split: str) -> list[Pair] | None:
     if stage.data.path is None:
-        prepare = lineage_of(context.recipe, context.name).prepare
-        folder = context.run.stage(str(prepare)).path
+        folder = context.run.stage(str(context.lineage.data)).path
         return open_pairs(folder, split, stage_kind=context.stage.kind)
     if split == "test":
         return None

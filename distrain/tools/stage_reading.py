@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distrain.config.lineage import lineage_of
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage, PretrainStage, Recipe
 from distrain.data.opened import FORMS
@@ -25,7 +26,7 @@ from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError, NotFoundError
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import STEP, StageData, read_json
-from distrain.stages.context import lineage_of, typed
+from distrain.stages.context import typed
 from distrain.stages.pretrain_data import open_source
 
 Record = dict[str, Any]
@@ -54,7 +55,7 @@ class StageReading:
 
     @property
     def _prepare(self) -> StageFolder:
-        return self.run.stage(str(lineage_of(self.recipe, self.stage).prepare))
+        return self.run.stage(str(lineage_of(self.recipe.stages, self.stage).data))
 
     @property
     def where(self) -> str:

@@ -83,7 +83,7 @@ ROOMS = {
         {"models", "optimizers", "sources", "training"},
         {"data", "huggingface"},
         {"recipe"},
-        {"layout"},
+        {"layout", "lineage"},
         {"reading"},
     ),
     "launcher": (

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 
 from distrain.config.data import DataConfig
+from distrain.config.lineage import lineage_of
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.reading.sections import Path
 from distrain.config.reading.stage_parts import Finding, StageParts
@@ -13,8 +14,8 @@ from distrain.config.training import TrainingConfig
 def check_mixture(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterator[Finding]:
     """Check ``data`` of a pretraining stage against the stage that prepares it."""
     config = stage.get("data", PretrainDataConfig)
-    prepares = [stages[name] for name in stage.needs or () if name in stages]
-    prepare = next((other for other in prepares if other.kind == "prepare"), None)
+    data = lineage_of(stages, stage.name).data
+    prepare = None if data is None else stages[data]
     prepared = prepare.get("data", DataConfig) if prepare is not None else None
     if config is None or prepare is None or prepared is None:
         return

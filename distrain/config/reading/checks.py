@@ -1,15 +1,17 @@
 """What must hold between sections and between stages. Pure: no file, no machine is looked at."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from distrain.config.data import DataConfig, PairsConfig
 from distrain.config.launch import LaunchConfig
 from distrain.config.layout import count_steps, microbatches_per_rank, resolve_layout
+from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
 from distrain.config.optimizers import OPTIMIZER_SECTIONS, OptimizerConfig
 from distrain.config.reading.check_adapters import check_adapters
 from distrain.config.reading.check_mixture import check_mixture
-from distrain.config.reading.check_needs import check_needs, check_source_of_model
+from distrain.config.reading.check_needs import check_needs
+from distrain.config.reading.check_start import check_start
 from distrain.config.reading.check_tokens import check_token_sources
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.recipe import DISTRIBUTED_KINDS
@@ -35,9 +37,9 @@ def check_recipe(
     stages = {stage.name: stage for stage in parts}
     findings = [*check_needs(stages, left_out)]
     for stage in parts:
-        findings += _check_stage(stage, launch)
+        findings += _check_stage(stage, stages, launch)
         findings += check_adapters(stage)
-        findings += check_source_of_model(stage, stages)
+        findings += check_start(stage, stages)
         findings += check_token_sources(stage)
         findings += check_mixture(stage, stages)
     if launch is not None:
@@ -45,7 +47,9 @@ def check_recipe(
     return findings
 
 
-def _check_stage(stage: StageParts, launch: LaunchConfig | None) -> Iterator[Finding]:
+def _check_stage(
+    stage: StageParts, stages: Mapping[str, StageParts], launch: LaunchConfig | None
+) -> Iterator[Finding]:
     pairs = stage.get("pairs", PairsConfig)
     if pairs is not None and pairs.min_answer_characters > pairs.max_answer_characters:
         yield Finding(
@@ -65,15 +69,19 @@ def _check_stage(stage: StageParts, launch: LaunchConfig | None) -> Iterator[Fin
     training = stage.get("training", TrainingConfig)
     if training is None:
         return
-    yield from _check_sequence(stage, training)
+    yield from _check_sequence(stage, stages, training)
     yield from _check_schedule(stage, training)
     yield from _check_parallelism(stage, training, launch)
 
 
-def _check_sequence(stage: StageParts, training: TrainingConfig) -> Iterator[Finding]:
+def _check_sequence(
+    stage: StageParts, stages: Mapping[str, StageParts], training: TrainingConfig
+) -> Iterator[Finding]:
+    root = lineage_of(stages, stage.name).root
     model = stage.get("model", ModelConfig)
-    if model is None or model.from_pretrained is not None:
-        return
+    first = None if root is None else stages[root].get("model", ModelConfig)
+    if model is None or first is None or first.from_pretrained is not None:
+        return  # of a folder, its own configuration says how far it goes
     if training.sequence_length > model.max_position_embeddings:
         yield Finding(
             stage.name,

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from distrain.config.forms import form_of
+from distrain.config.lineage import MODEL_KINDS
 from distrain.config.models import ModelConfig
 from distrain.config.reading.hints import section_hint, unknown_key_in
 from distrain.config.reading.merge import merge
@@ -71,16 +72,24 @@ class Layers:
         return stages
 
     def with_inherited_sizes(self, stages: Mapping[str, Tree]) -> dict[str, Tree]:
-        """Give an sft stage the sizes of the model that it starts from, where it states none."""
-        result = dict(stages)
-        for name, tree in stages.items():
-            # A model that is read from a file brings its sizes with it.
-            if self.kinds[name] != "sft" or "from_pretrained" in _model(tree).mapping:
-                continue
-            for parent in _needed(tree):
-                if self.kinds.get(parent) == "pretrain":
-                    result[name] = _with_sizes(tree, _model(stages[parent]))
-        return result
+        """Give a stage the sizes of the model that it starts from, where it states none."""
+        result: dict[str, Tree] = {}
+
+        def sized(name: str) -> Tree:
+            if name not in result:
+                result[name] = tree = stages[name]  # for stages that need each other in a circle
+                # A model that is read from a file brings its sizes with it.
+                if "from_pretrained" not in _model(tree).mapping:
+                    for parent in self._models_needed(name, tree):
+                        result[name] = _with_sizes(tree, _model(sized(parent)))
+            return result[name]
+
+        return {name: sized(name) for name in stages}
+
+    def _models_needed(self, name: str, tree: Tree) -> list[str]:
+        if self.kinds[name] not in MODEL_KINDS:
+            return []
+        return [parent for parent in _needed(tree) if self.kinds.get(parent) in MODEL_KINDS]
 
 
 def _name(*layers: Tree | None) -> object:

@@ -5,8 +5,7 @@ import pytest
 from distrain.config.models import LlamaConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.errors import PreflightError
-from distrain.stages.base_model import BaseModel
-from distrain.stages.sft import fitting_tokenizer
+from distrain.stages.base_model import BaseModel, fitting_tokenizer
 
 
 def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_refused(tmp_path: Path) -> None:

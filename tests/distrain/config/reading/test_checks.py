@@ -51,13 +51,6 @@ def test_a_model_comes_from_one_place(recipe):
     ]
 
 
-def test_pretraining_starts_from_random_weights(recipe):
-    assert messages_of(recipe, ("model: {", "model: {from_pretrained: models/mine, "))[0] == (
-        "a pretrain stage starts from random weights; remove model.from_pretrained, "
-        "or use kind: sft"
-    )
-
-
 def test_pairs_from_a_file_need_no_pairs_of_the_prepare_stage(recipe):
     text = TINY.replace("    pairs: {kind: docstrings}\n", "")
     recipe.write_text(text.replace(SFT_NEEDS, SFT_NEEDS + "    data: {path: pairs.jsonl}\n"))

@@ -1,0 +1,119 @@
+"""Whether a training stage can start from the model that it names, with the data it has. Pure."""
+
+from collections.abc import Iterator, Mapping
+
+from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
+from distrain.config.lineage import MODEL_KINDS, lineage_of, need_of
+from distrain.config.models import ModelConfig
+from distrain.config.reading.sections import Path
+from distrain.config.reading.stage_parts import Finding, StageParts
+from distrain.config.training import SftDataConfig
+
+Stages = Mapping[str, StageParts]
+
+
+def check_start(stage: StageParts, stages: Stages) -> Iterator[Finding]:
+    """Check where model, tokens and pairs of a training stage come from."""
+    if stage.kind not in MODEL_KINDS or stage.needs is None:
+        return
+    model = stage.get("model", ModelConfig)
+    source = need_of(stages, stage.name, MODEL_KINDS)
+    has_folder = model is not None and model.from_pretrained is not None
+    if has_folder and source is not None:
+        message = f"the model comes from '{source}' or from this folder, not both; remove one"
+        yield Finding(stage.name, ("model", "from_pretrained"), message, at_key=True)
+        return
+    if source is not None:
+        yield from _check_same_sizes(stage, model, stages[source])
+    if stage.kind == "sft":
+        yield from _check_pairs(stage, stages)
+    elif has_folder or source is not None:
+        yield from _check_tokenizer(stage, stages)
+
+
+def _check_same_sizes(
+    stage: StageParts, model: ModelConfig | None, parent: StageParts
+) -> Iterator[Finding]:
+    base = parent.get("model", ModelConfig)
+    if model is None or base is None or base.from_pretrained is not None:
+        return  # the sizes of a folder are compared with it, where it lies
+    for name in type(base).model_fields:
+        # Of another family, the name alone is said to differ: it comes first.
+        own, theirs = getattr(model, name, None), getattr(base, name)
+        if name in base.size_fields() and own != theirs:
+            message = (
+                f"model.{name}: found {own}, but '{parent.name}' trains {theirs}; remove this one"
+            )
+            yield Finding(stage.name, ("model", name), message)
+            if name == "name":
+                return
+
+
+def _check_pairs(stage: StageParts, stages: Stages) -> Iterator[Finding]:
+    data = stage.get("data", SftDataConfig)
+    if data is None or data.path is not None:
+        return
+    lineage = lineage_of(stages, stage.name)
+    name = lineage.data
+    if name is None and _folder(stages, lineage.root) is not None:
+        message = (
+            "with model.from_pretrained the pairs come from a file; "
+            "set data.path to a JSONL file with prompt and answer"
+        )
+        yield Finding(stage.name, ("data",), message, at_key=True)
+    pairs = stages[name].get("pairs", PairsConfig) if name is not None else None
+    if pairs is not None and pairs.kind == "none":
+        message = (
+            f"stage '{stage.name}' has no pairs: '{name}' makes none; set {name}.pairs.kind to "
+            "docstrings, or data.path to a JSONL file"
+        )
+        yield Finding(stage.name, ("data",), message, at_key=True)
+
+
+def _check_tokenizer(stage: StageParts, stages: Stages) -> Iterator[Finding]:
+    """Check that the tokens are not certain to be another tokenizer's than the model's."""
+    lineage = lineage_of(stages, stage.name)
+    own, root = lineage.data, lineage.root
+    if own is None or root is None or _may_be_any(stages[own]):
+        return
+    folder = _folder(stages, root)
+    if folder is not None:
+        known, file = f"that of {folder}", f"{folder.rstrip('/')}/tokenizer.json"
+    else:
+        made = lineage.up_to(root).data
+        if made in (None, own):
+            return
+        known = f"that of '{made}'"
+        file = _tokenizer_path(stages[str(made)]) or f"the tokenizer.json of '{made}'"
+    if _tokenizer_path(stages[own]) is None:
+        message = (
+            f"'{own}' trains a tokenizer of its own, but the model was trained with {known}; set "
+            f"{own}.tokenizer.path to {file}"
+        )
+        yield Finding(stage.name, _need_path(stage, own), message)
+
+
+def _folder(stages: Stages, root: str | None) -> str | None:
+    """Return the folder that the first stage of a line starts from, if it does."""
+    first = None if root is None else stages[root].get("model", ModelConfig)
+    return None if first is None else first.from_pretrained
+
+
+def _may_be_any(prepare: StageParts) -> bool:
+    """Whether ready tokens may bring their tokenizer, or a mistake hides it."""
+    data = prepare.get("data", DataConfig)
+    return (
+        data is None
+        or bool(data.token_sources)
+        or prepare.get("tokenizer", TokenizerConfig) is None
+    )
+
+
+def _tokenizer_path(prepare: StageParts) -> str | None:
+    tokenizer = prepare.get("tokenizer", TokenizerConfig)
+    return tokenizer.path if tokenizer is not None else None
+
+
+def _need_path(stage: StageParts, name: str) -> Path:
+    needs = stage.needs or ()
+    return ("needs", needs.index(name)) if name in needs else ("needs",)
