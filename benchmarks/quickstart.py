@@ -16,7 +16,8 @@ import psutil
 
 from benchmarks.measuring import machine_line, table
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import read_json, read_records
+from distrain.runs.json_lines import read_records
+from distrain.runs.records import read_json
 
 GIB = 2**30
 

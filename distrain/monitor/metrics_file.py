@@ -1,11 +1,11 @@
 """``metrics.jsonl`` as it is written: one line a record, whole after any crash, no step twice."""
 
-import json
 import logging
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from distrain.runs.durable import write_text
+from distrain.runs.json_lines import read_records
 from distrain.runs.records import STEP, Record, json_text
 
 logger = logging.getLogger(__name__)
@@ -52,22 +52,13 @@ def truncate_after(path: Path, step: int | None) -> int:
     Returns:
         How many whole records were dropped.
     """
-    if not path.exists():
-        return 0
-    lines = path.read_bytes().splitlines(keepends=True)
-    records = [record for record in map(_record, lines) if record is not None]
+    damaged: list[int] = []
+    records = [record for record in read_records(path, damaged.append) if STEP in record]
     kept = [record for record in records if step is None or record[STEP] <= step]
-    damaged = [number for number, line in enumerate(lines, start=1) if _record(line) is None]
-    if damaged and damaged != [len(lines)]:
+    if damaged:
         logger.warning("%s: dropping damaged lines %s", path, damaged)
-    if len(kept) < len(lines):
-        write_text(path, "".join(json_text(record) + "\n" for record in kept))
+    text = "".join(json_text(record) + "\n" for record in kept)
+    # Compared as bytes, so that a torn line is dropped as well, though no record is.
+    if path.exists() and path.stat().st_size != len(text.encode()):
+        write_text(path, text)
     return len(records) - len(kept)
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and STEP in record else None

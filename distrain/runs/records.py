@@ -6,7 +6,7 @@ Field names of ``metrics.jsonl`` are those that W&B and the report show.
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
@@ -155,24 +155,6 @@ def append_event(path: Path, event: str, stage: str, **fields: Any) -> None:  # 
     if event not in EVENT_KINDS:
         raise ValueError(f"unknown event {event!r}; add it to EVENT_KINDS")
     append_record(path, {"time": utc_now(), "event": event, "stage": stage, **fields})
-
-
-def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a JSONL file; nothing if it does not exist.
-
-    A last line without its end is one that a crash cut short, or one being written: it is left
-    out. Any other line that is no JSON object raises ``ValueError``.
-    """
-    if not path.exists():
-        return
-    for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError(
-                    f"{path}: found {line[:80]!r}; expected a JSON object on each line"
-                )
-            yield record
 
 
 def write_json(path: Path, value: object) -> None:

@@ -3,7 +3,6 @@
 The stage may be running: nothing is changed, and what its records say so far is what is known.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from distrain.data.shards.document_names import DocumentNames
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError, NotFoundError
 from distrain.runs.folder import RunFolder, StageFolder
+from distrain.runs.json_lines import read_records
 from distrain.runs.records import STEP, StageData, read_json
 from distrain.stages.context import typed
 from distrain.stages.pretrain_data import open_source
@@ -244,14 +244,5 @@ def _steps_made(folder: StageFolder) -> int:
 
 
 def _step_records(folder: StageFolder) -> Iterator[Record]:
-    """Yield the records of steps; torn lines are passed over, as the next attempt drops them."""
-    if not folder.metrics.exists():
-        return
-    with folder.metrics.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and FIRST_SAMPLE in record:
-                yield record
+    """Yield the records of steps, without those of validations."""
+    return (record for record in read_records(folder.metrics) if FIRST_SAMPLE in record)

@@ -1,9 +1,6 @@
 """Where a run stands, from its files alone: works during the run, after it, and elsewhere."""
 
-import json
-import os
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distrain.config.reading.load import read_resolved
@@ -11,9 +8,10 @@ from distrain.config.recipe import Recipe
 from distrain.errors import SchedulerError
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.folder import RunFolder
+from distrain.runs.json_lines import last_records, read_records
 from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
-from distrain.runs.records import STEP, read_records, read_state
+from distrain.runs.records import STEP, read_state
 from launcher.backends.slurm.jobs import keys_of_stage
 from launcher.run_files import name_of
 from launcher.text import short_count, short_duration, table
@@ -21,9 +19,6 @@ from launcher.watch.progress import total_steps
 
 if TYPE_CHECKING:
     from launcher.backends.slurm.client import JobInfo, Slurm
-
-TAIL_BYTES = 65536
-"""Of ``metrics.jsonl``: room for more than a hundred records."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +51,7 @@ class StageStatus:
 
 def run_status(run: RunFolder, recipe: Recipe) -> list[StageStatus]:
     """Return the status of every stage, in the order of the recipe."""
-    try:
-        events = list(read_records(run.events))
-    except ValueError:  # a torn line costs the count of restarts, never the status
-        events = []
+    events = list(read_records(run.events))
     return [_stage_status(run, recipe, name, events) for name in recipe.stages]
 
 
@@ -196,20 +188,6 @@ def _ranges_note(run: RunFolder, recipe: Recipe, name: str) -> str:
         return ""
     progress = prepare_progress(run.stage(name))
     return "" if progress is None else str(progress)
-
-
-def last_records(path: Path) -> list[dict[str, Any]]:
-    """Return the last whole records of a JSONL file, without reading all of it."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(size - TAIL_BYTES, 0)
-            file.seek(start)
-            data = file.read()
-    except FileNotFoundError:
-        return []
-    lines = data[: data.rfind(b"\n") + 1].splitlines()
-    return [json.loads(line) for line in (lines[1:] if start else lines)]
 
 
 def _failure_text(row: StageStatus) -> str:

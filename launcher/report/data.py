@@ -4,7 +4,6 @@ A report is asked for when something went wrong, so a missing or damaged file co
 the page and is named there, never the page.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from distrain.runs.failures import Failure
 from distrain.runs.folder import RunFolder
+from distrain.runs.json_lines import read_records
 from distrain.runs.records import STEP, read_json
 
 Fields = dict[str, Any]
@@ -202,31 +202,15 @@ def _first_of_each(records: Iterable[Fields]) -> list[Fields]:
 
 def _lines(path: Path, data: RunData) -> Iterator[Fields]:
     """Read a JSONL file; a line still being written is left out, a broken one is counted."""
-    broken = 0
+    broken: list[int] = []
     try:
-        with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
-            for line in stream:
-                record = _object(line)
-                if record is not None:
-                    yield record
-                elif line.endswith("\n"):
-                    broken += 1
-    except FileNotFoundError:
-        return
+        yield from read_records(path, broken.append)
     except OSError as error:
         data.damage.append(f"{path.parent.name}/{path.name}: {error}")
     if broken:
-        data.damage.append(f"{path.parent.name}/{path.name}: {broken} lines are no JSON objects")
-
-
-def _object(line: str) -> Fields | None:
-    if not line.endswith("\n"):
-        return None
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+        data.damage.append(
+            f"{path.parent.name}/{path.name}: {len(broken)} lines are no JSON objects"
+        )
 
 
 def _read_text(path: Path) -> str:

@@ -3,16 +3,14 @@
 Reads plain files only, so the stage never waits for whoever watches it.
 """
 
-import json
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from distrain.config.layout import count_steps
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.runs.folder import RunFolder
+from distrain.runs.json_lines import RecordTail
 from distrain.runs.phases import prepare_progress
 from distrain.runs.records import read_json, read_state
 
@@ -62,38 +60,6 @@ class Display(Protocol):
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-
-
-class RecordTail:
-    """New whole records of a growing JSONL file.
-
-    A resumed stage replaces its file by one that holds each step once; such a file is read again
-    from its beginning, and the caller tells old records by their attempt.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file_id: tuple[int, int] | None = None
-        self._offset = 0
-
-    def poll(self) -> list[dict[str, Any]]:
-        """Return the records since the last call; a line still being written is left for later."""
-        try:
-            with self._path.open("rb") as file:
-                return self._read(file)
-        except FileNotFoundError:
-            return []
-
-    def _read(self, file: BinaryIO) -> list[dict[str, Any]]:
-        status = os.fstat(file.fileno())
-        file_id = (status.st_dev, status.st_ino)
-        if file_id != self._file_id or status.st_size < self._offset:
-            self._file_id, self._offset = file_id, 0
-        file.seek(self._offset)
-        data: bytes = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
 
 
 class StageFollower:

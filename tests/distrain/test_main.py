@@ -9,8 +9,9 @@ from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
 from distrain.errors import DataError
 from distrain.runs.folder import RunFolder
+from distrain.runs.json_lines import read_records
 from distrain.runs.phases import WHOLE
-from distrain.runs.records import read_json, read_records, read_state, write_json
+from distrain.runs.records import read_json, read_state, write_json
 
 SCRIPT = """
 import resource

@@ -1,7 +1,7 @@
 import pytest
 
 from distrain.monitor.metrics_file import MetricsFile, truncate_after
-from distrain.runs.records import read_records
+from distrain.runs.json_lines import read_records
 
 STEP = "train/global_step"
 

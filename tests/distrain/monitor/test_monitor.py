@@ -6,7 +6,8 @@ import pytest
 from distrain.config.training import LoggingConfig
 from distrain.monitor.monitor import Monitor, StepMeasurement, Workload
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import EVAL_FIELDS, STEP_FIELDS, read_records
+from distrain.runs.json_lines import read_records
+from distrain.runs.records import EVAL_FIELDS, STEP_FIELDS
 
 WORKLOAD = Workload(
     max_steps=9_537, tokens_per_step=2048, num_ranks=2, flops_per_token=1.5e7, peak_flops=1e11

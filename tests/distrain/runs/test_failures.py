@@ -1,7 +1,8 @@
 from distrain.errors import TrainingError
 from distrain.runs.failures import Failure, count_restarts, failure_of, record_failure
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import read_records, read_state, write_json
+from distrain.runs.json_lines import read_records
+from distrain.runs.records import read_state, write_json
 
 ERROR = TrainingError("step 7", "a loss that is not finite", "a number", "Lower the rate.")
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distrain.runs.json_lines import read_records
 from distrain.runs.records import (
     append_record,
     finite,
     json_text,
     read_json,
-    read_records,
     write_json,
 )
 

@@ -8,8 +8,9 @@ from distrain.config.reading.load import dump_resolved, load_recipe
 from distrain.errors import PreflightError
 from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
+from distrain.runs.json_lines import read_records
 from distrain.runs.lock import hold
-from distrain.runs.records import is_done, read_records, read_state, write_json
+from distrain.runs.records import is_done, read_state, write_json
 from distrain.runs.sums import write_sums
 from distrain.tools.reopen import reopen
 from tests.distrain.checkpoint.states import names

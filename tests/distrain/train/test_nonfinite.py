@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from distrain.errors import TrainingError
-from distrain.runs.records import read_records
+from distrain.runs.json_lines import read_records
 from distrain.train.loop import Clock, record, train, train_step
 from tests.distrain.parallel.probe import copy_of, everywhere, same_boxes
 from tests.distrain.train.synthetic import SpoiledTask, make_run, make_stage

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distrain.data.samples.held_out import Choice
-from distrain.runs.records import read_records
+from distrain.runs.json_lines import read_records
 from distrain.stages.training import close
 from distrain.train.loop import train
 from tests.distrain.train.synthetic import SyntheticDataset, make_run, make_stage

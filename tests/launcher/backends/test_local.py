@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from distrain.errors import ExitCode, PreflightError, TrainingError
+from distrain.runs.json_lines import read_records
 from distrain.runs.lock import hold
-from distrain.runs.records import read_json, read_records, write_json
+from distrain.runs.records import read_json, write_json
 from launcher.backends.local import Surroundings, run_stages
 from launcher.backends.supervise import ROOM_BYTES, StageFailedError
 from launcher.plan import Plan, select_stages

@@ -1,11 +1,9 @@
 import io
-import json
 import re
 
 import pytest
 
 from distrain.config.reading.load import load_recipe
-from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import append_event, append_record, write_json
 from launcher.watch import progress
@@ -17,7 +15,7 @@ from launcher.watch.display import (
     step_line,
     validation_line,
 )
-from launcher.watch.progress import Extent, RecordTail, StageFollower, extent_of, total_steps
+from launcher.watch.progress import Extent, StageFollower, extent_of, total_steps
 from tests.launcher.fake_runtime import step_record
 from tests.launcher.small_run import load_small, new_run
 
@@ -62,28 +60,6 @@ def plain(text):
 
 def at(second, record):
     return {**record, "time": f"2026-01-01T00:00:{second:02}.000Z"}
-
-
-def test_a_line_being_written_is_left_for_later(tmp_path):
-    path = tmp_path / "records"
-    tail = RecordTail(path)
-    assert tail.poll() == []
-    path.write_bytes(b'{"a": 1}\n{"a":')
-    assert tail.poll() == [{"a": 1}]
-    assert tail.poll() == []
-    with path.open("ab") as file:
-        file.write(b" 2}\n")
-    assert tail.poll() == [{"a": 2}]
-
-
-def test_records_of_a_replaced_file_are_not_missed(tmp_path):
-    path = tmp_path / "records"
-    tail = RecordTail(path)
-    path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": 3}\n')
-    tail.poll()
-    write_text(path, '{"a": 1}\n')
-    append_record(path, {"a": 9})
-    assert tail.poll() == [{"a": 1}, {"a": 9}]
 
 
 def test_only_this_attempt_of_this_stage_is_shown_in_the_order_of_time(tmp_path):
@@ -246,9 +222,3 @@ def test_the_number_of_steps_is_that_of_the_runtime(tmp_path):
         path = tmp_path / "other.yaml"
         path.write_text(text.replace("max_steps: 25", written))
         assert total_steps(load_recipe(path).recipe, "pretrain") == steps
-
-
-def test_a_metrics_file_with_a_torn_last_line_still_gives_its_records(tmp_path):
-    path = tmp_path / "records"
-    path.write_text(json.dumps({"a": 1}) + "\n" + '{"a": 2')
-    assert RecordTail(path).poll() == [{"a": 1}]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import read_records
+from distrain.runs.json_lines import read_records
 
 BLOCK = 32 * 1024
 FULL, LAST = 1, 4

@@ -14,7 +14,8 @@ from distrain.config.reading.load import load_site
 from distrain.errors import RecipeError
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import read_json, read_records, read_state
+from distrain.runs.json_lines import read_records
+from distrain.runs.records import read_json, read_state
 from launcher.backends.slurm.jobs import StageJob, jobs_of
 from launcher.backends.slurm.script import directive, render_job, slurm_time
 from launcher.plan import StagePlan

@@ -1,0 +1,107 @@
+"""A truth is told once: who reads a run's records, and where a constant stands."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted([*(ROOT / "launcher").rglob("*.py"), *(ROOT / "distrain").rglob("*.py")])
+READER = "distrain/runs/json_lines.py"
+RECORD_FILES = {"metrics", "events", "rejections"}
+"""Attributes of ``RunFolder`` and ``StageFolder`` that are JSONL files."""
+READS = {"open", "read_text", "read_bytes"}
+OTHER_LINES = {
+    "distrain/data/corpus/decontaminate.py": "benchmark texts of a user",
+    "distrain/data/pairs/reading.py": "pairs, beside shards and under their digests, or a user's",
+    "distrain/data/shards/inputs.py": "input ranges, beside shards and under their digests",
+    "distrain/data/sources/lines.py": "documents of a user",
+    "distrain/data/corpus/encode.py": "cells of a table",
+    "launcher/inputs/first_rows.py": "a user's files, of which the first lines are looked at",
+    "launcher/commands/data_commands.py": "what a process of the runtime prints",
+}
+"""Files that read JSON line by line, but none of a run's records; and what they read."""
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def loops_in(tree: ast.AST) -> Iterator[ast.AST]:
+    loops = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    yield from (node for node in ast.walk(tree) if isinstance(node, loops))
+
+
+def is_json_load(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("loads", "load", "JSONDecoder")
+        and ast.unparse(node.func.value) == "json"
+    )
+
+
+def parses_lines(tree: ast.AST) -> list[int]:
+    """Return where JSON is parsed piece by piece: in a loop, or from something called a line."""
+    found = {
+        node.lineno
+        for loop in loops_in(tree)
+        for node in ast.walk(loop)
+        if isinstance(node, ast.Call) and is_json_load(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and is_json_load(node):
+            names = {part.id for arg in node.args for part in ast.walk(arg)
+                     if isinstance(part, ast.Name)}  # fmt: skip
+            if any("line" in name for name in names):
+                found.add(node.lineno)
+    return sorted(found)
+
+
+def opens_records(tree: ast.AST) -> list[int]:
+    """Return where a file of records is opened by hand."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in READS
+        and isinstance(node.func.value, ast.Attribute)
+        and node.func.value.attr in RECORD_FILES
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_only_one_file_reads_the_records_of_a_run(path):
+    if name_of(path) == READER:
+        return
+    tree = ast.parse(path.read_text())
+    assert opens_records(tree) == []
+    if name_of(path) not in OTHER_LINES:
+        assert parses_lines(tree) == []
+
+
+def test_every_exception_is_still_one():
+    trees = {name: ast.parse((ROOT / name).read_text()) for name in OTHER_LINES}
+    assert [name for name, tree in trees.items() if not parses_lines(tree)] == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "for line in path.open(): records.append(json.loads(line))",
+        "def read(line):\n    return json.loads(line)",
+        "found = [json.loads(text) for text in data.splitlines()]",
+        "while True:\n    record = json.loads(stream.readline())",
+    ],
+)
+def test_a_planted_reader_of_lines_is_found(planted):
+    assert parses_lines(ast.parse(planted))
+    assert not parses_lines(ast.parse("value = json.loads(path.read_text())"))
+
+
+def test_a_planted_opening_of_records_is_found():
+    assert opens_records(ast.parse("with folder.metrics.open() as lines: pass"))
+    assert opens_records(ast.parse("text = run.events.read_text()"))
+    assert not opens_records(ast.parse("text = folder.result.read_text()"))
