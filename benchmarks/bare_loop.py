@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from distrain.data.samples.loader import Microbatch
+from distrain.models.attention import DocumentLayout
 
 
 def bare_step(
@@ -23,7 +24,7 @@ def bare_step(
     total = 0.0
     for batch in microbatches:
         logits = model(
-            batch.input_ids, document_ids=batch.document_ids, position_ids=batch.position_ids
+            batch.input_ids, documents=DocumentLayout(batch.cu_seqlens, batch.position_ids)
         )
         loss = F.cross_entropy(logits.flatten(0, 1), batch.target_ids.flatten(), ignore_index=-100)
         (loss / len(microbatches)).backward()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distrain.config.models import ModelConfig
 from distrain.loss import target_losses
+from distrain.models.attention import DocumentLayout, undivided
 
 
 class CausalLM(nn.Module, ABC):
@@ -38,8 +39,7 @@ class CausalLM(nn.Module, ABC):
         *,
         target_ids: Tensor | None = None,
         rows: Sequence[int] | None = None,
-        document_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
+        documents: DocumentLayout | None = None,
     ) -> Tensor:
         """Compute losses of targets or, without targets, the scores of all tokens.
 
@@ -50,27 +50,23 @@ class CausalLM(nn.Module, ABC):
             input_ids: Token ids, shape (B, T), int64.
             target_ids: What follows each input, or ``IGNORE_INDEX``; shape (B, T), int64.
             rows: How to sum up the losses; see ``distrain.loss.target_losses``.
-            document_ids: See ``logits``, as for ``position_ids``.
-            position_ids: Shape (B, T).
+            documents: What attends to what; ``None``: each row is one document.
 
         Returns:
             Losses in nats, float32 at least: shape (G,) with ``rows``, else (B, T). Without
             ``target_ids``, logits of shape (B, T, V).
         """
-        logits_BTV = self.logits(input_ids, document_ids, position_ids)
+        logits_BTV = self.logits(input_ids, documents or undivided(input_ids))
         return logits_BTV if target_ids is None else target_losses(logits_BTV, target_ids, rows)
 
     @abstractmethod
-    def logits(
-        self, input_ids: Tensor, document_ids: Tensor | None, position_ids: Tensor | None
-    ) -> Tensor:
+    def logits(self, input_ids: Tensor, documents: DocumentLayout) -> Tensor:
         """Compute the scores of the token that follows each position.
 
         Args:
             input_ids: Token ids, shape (B, T), int64.
-            document_ids: Shape (B, T), integer: position t attends to the positions s <= t with
-                an equal id. Padding has an id of its own, such as -1. ``None``: one document a row.
-            position_ids: Positions for the rotary embedding, shape (B, T); default 0 to T - 1.
+            documents: A position attends to those of its own document that are not later. The
+                kernel, and the mask if there is one, are the choice of ``plan_attention``.
 
         Returns:
             Unnormalised scores (logits), shape (B, T, V).

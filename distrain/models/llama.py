@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distrain.config.models import LlamaConfig, ModelConfig
+from distrain.models.attention import AttentionPlan, DocumentLayout, attend, plan_attention
 from distrain.models.causal_lm import CausalLM
 from distrain.models.rope import rope_tables, rotate
 
@@ -37,9 +38,9 @@ class LlamaAttention(nn.Module):
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
     def forward(
-        self, x_BTD: Tensor, cos_BTH: Tensor, sin_BTH: Tensor, mask_B1TS: Tensor | None
+        self, x_BTD: Tensor, cos_BTH: Tensor, sin_BTH: Tensor, plan: AttentionPlan
     ) -> Tensor:
-        """Mix values over the positions that ``mask_B1TS`` allows; all earlier ones if ``None``."""
+        """Mix values over the positions that ``plan`` allows."""
         # SDPA wants heads before positions.
         q_BNTH = self.q_proj(x_BTD).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k_BKTH = self.k_proj(x_BTD).unflatten(-1, (self.num_kv_heads, -1)).transpose(1, 2)
@@ -47,14 +48,7 @@ class LlamaAttention(nn.Module):
         # Before the groups are repeated: each key head is rotated once.
         q_BNTH = rotate(q_BNTH, cos_BTH, sin_BTH)
         k_BKTH = rotate(k_BKTH, cos_BTH, sin_BTH)
-        groups = self.num_heads // self.num_kv_heads
-        if groups > 1:
-            # SDPA's own enable_gqa has no fused kernel that also takes a mask.
-            k_BKTH = k_BKTH.repeat_interleave(groups, dim=1)
-            v_BKTH = v_BKTH.repeat_interleave(groups, dim=1)
-        mixed_BNTH = F.scaled_dot_product_attention(
-            q_BNTH, k_BKTH, v_BKTH, attn_mask=mask_B1TS, is_causal=mask_B1TS is None
-        )
+        mixed_BNTH = attend(q_BNTH, k_BKTH, v_BKTH, plan)
         output: Tensor = self.o_proj(mixed_BNTH.transpose(1, 2).flatten(-2))
         return output
 
@@ -86,10 +80,10 @@ class LlamaBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTD: Tensor, cos_BTH: Tensor, sin_BTH: Tensor, mask_B1TS: Tensor | None
+        self, x_BTD: Tensor, cos_BTH: Tensor, sin_BTH: Tensor, plan: AttentionPlan
     ) -> Tensor:
         """Add this block's two contributions to the residual stream."""
-        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), cos_BTH, sin_BTH, mask_B1TS)
+        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), cos_BTH, sin_BTH, plan)
         x_BTD = x_BTD + self.dropout(attended_BTD)
         output: Tensor = x_BTD + self.dropout(self.mlp(self.post_attention_layernorm(x_BTD)))
         return output
@@ -106,22 +100,17 @@ class LlamaDecoder(nn.Module):
         self.layers = nn.ModuleList(LlamaBlock(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def forward(
-        self, input_ids_BT: Tensor, document_ids_BT: Tensor | None, position_ids_BT: Tensor | None
-    ) -> Tensor:
+    def forward(self, input_ids_BT: Tensor, documents: DocumentLayout) -> Tensor:
         """Compute the last hidden state, shape (B, T, D)."""
-        if position_ids_BT is None:
-            positions_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
-            position_ids_BT = positions_T.unsqueeze(0)
         x_BTD = self.embed_tokens(input_ids_BT)
         # Computed in each forward pass (once, for all blocks) and never kept: a buffer would hold
         # garbage after ``to_empty``, and be rounded when the model is cast to bf16.
         cos_BTH, sin_BTH = rope_tables(
-            position_ids_BT, self.head_dim, theta=self.rope_theta, dtype=x_BTD.dtype
+            documents.position_ids, self.head_dim, theta=self.rope_theta, dtype=x_BTD.dtype
         )
-        mask_B1TS = None if document_ids_BT is None else document_mask(document_ids_BT)
+        plan = plan_attention(documents)
         for block in self.layers:
-            x_BTD = block(x_BTD, cos_BTH, sin_BTH, mask_B1TS)
+            x_BTD = block(x_BTD, cos_BTH, sin_BTH, plan)
         output: Tensor = self.norm(x_BTD)
         return output
 
@@ -139,11 +128,9 @@ class Llama(CausalLM):
         self.lm_head = nn.Linear(model_config.hidden_size, vocab_size, bias=False)
         self.tie_weights()
 
-    def logits(
-        self, input_ids: Tensor, document_ids: Tensor | None, position_ids: Tensor | None
-    ) -> Tensor:
+    def logits(self, input_ids: Tensor, documents: DocumentLayout) -> Tensor:
         """Compute logits, shape (B, T, V); the arguments are described in ``CausalLM``."""
-        logits_BTV: Tensor = self.lm_head(self.model(input_ids, document_ids, position_ids))
+        logits_BTV: Tensor = self.lm_head(self.model(input_ids, documents))
         return logits_BTV
 
     def tie_weights(self) -> None:
@@ -163,18 +150,3 @@ class Llama(CausalLM):
         if name.endswith(RESIDUAL_PROJECTIONS):
             std /= math.sqrt(2 * self.model_config.num_hidden_layers)
         return torch.randn(shape, generator=generator).mul_(std)
-
-
-def document_mask(document_ids_BT: Tensor) -> Tensor:
-    """Return which keys each query may attend to: no later one, and only of its own document.
-
-    A position always sees itself, padding too, so no row of the softmax is empty.
-
-    Returns:
-        Shape (B, 1, T, S), bool.
-    """
-    length = document_ids_BT.shape[1]
-    # Causality goes into the mask: SDPA takes a mask or ``is_causal``, not both.
-    causal_TS = torch.ones(length, length, dtype=torch.bool, device=document_ids_BT.device).tril()
-    same_BTS = document_ids_BT.unsqueeze(2) == document_ids_BT.unsqueeze(1)
-    return (same_BTS & causal_TS).unsqueeze(1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distrain.config.tasks import TaskForm
 from distrain.data.samples.loader import Microbatch
+from distrain.models.attention import DocumentLayout
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,6 @@ def forward_targets(
         microbatch.input_ids,
         target_ids=microbatch.target_ids,
         rows=rows,
-        document_ids=microbatch.document_ids,
-        position_ids=microbatch.position_ids,
+        documents=DocumentLayout(microbatch.cu_seqlens, microbatch.position_ids),
     )
     return losses

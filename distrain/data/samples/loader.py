@@ -70,15 +70,6 @@ class Microbatch:
             return [self.num_targets]
         return [int((part != IGNORE_INDEX).sum()) for part in self.target_ids.split(self.groups)]
 
-    @property
-    def document_ids(self) -> Tensor:
-        """Document of each position, numbered within the microbatch; shape (b, T), int64."""
-        lengths = self.cu_seqlens.diff()
-        numbers = torch.arange(len(lengths), device=lengths.device)
-        # With the size given, no device has to be waited for.
-        size = self.input_ids.numel()
-        return numbers.repeat_interleave(lengths, output_size=size).view_as(self.input_ids)
-
     def to(self, device: torch.device) -> "Microbatch":
         """Copy to a device; returns itself if it is there already."""
         return Microbatch(

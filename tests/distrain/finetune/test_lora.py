@@ -24,6 +24,7 @@ from distrain.models.huggingface import save_huggingface
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
 from distrain.models.origin import SpecialTokens
+from tests.distrain.models.layouts import layout_of
 from tests.ranks import run_ranks
 
 VOCAB_SIZE = 61
@@ -78,8 +79,8 @@ def with_adapter(config=MODEL, lora=LORA, seed=7):
 def test_fresh_adapter_changes_nothing_and_only_it_is_trainable():
     model = with_adapter()
     documents = (torch.arange(48) // 20).expand(2, 48)
-    expected = base_model()(IDS, document_ids=documents)
-    assert torch.equal(model(IDS, document_ids=documents), expected)
+    expected = base_model()(IDS, documents=layout_of(documents))
+    assert torch.equal(model(IDS, documents=layout_of(documents)), expected)
     trainable = {plain_name(name) for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {name for name in map(plain_name, model.state_dict()) if is_adapter(name)}
     assert len(trainable) == 2 * 7 * MODEL.num_hidden_layers

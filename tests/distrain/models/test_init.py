@@ -7,6 +7,7 @@ from torch.distributed.tensor import DTensor
 from distrain.config.models import LlamaConfig
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
+from tests.distrain.models.layouts import layout_of
 from tests.ranks import run_ranks
 
 VOCAB_SIZE = 101  # odd, so that ranks hold unequal shards
@@ -94,7 +95,5 @@ def _compare_sharded(config):
         assert isinstance(parameter, DTensor)
         assert torch.equal(parameter.full_tensor(), expected[name]), name
     ids = torch.arange(40).view(2, 20)
-    documents = (torch.arange(20) // 7).expand(2, 20)
-    torch.testing.assert_close(
-        model(ids, document_ids=documents), single(ids, document_ids=documents)
-    )
+    documents = layout_of((torch.arange(20) // 7).expand(2, 20))
+    torch.testing.assert_close(model(ids, documents=documents), single(ids, documents=documents))

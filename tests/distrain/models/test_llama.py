@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -6,10 +7,12 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from distrain.config.models import LlamaConfig
+from distrain.config.models import FAMILIES, LlamaConfig
 from distrain.loss import summed_cross_entropy
 from distrain.models import MODELS, build_model
+from distrain.models.attention import undivided
 from distrain.models.init import initialize
+from tests.distrain.models.layouts import layout_of
 
 VOCAB_SIZE = 97
 SMALL = LlamaConfig(
@@ -47,7 +50,10 @@ def test_document_mask_isolates_documents(config):
     documents = torch.tensor([[0] * 8 + [1] * 12])
     changed = ids.clone()
     changed[0, :8] = random_ids(8, seed=1)
-    before, after = model(ids, document_ids=documents), model(changed, document_ids=documents)
+    before, after = (
+        model(ids, documents=layout_of(documents)),
+        model(changed, documents=layout_of(documents)),
+    )
     assert torch.equal(after[:, 8:], before[:, 8:])
     assert not torch.equal(model(changed)[:, 8:], model(ids)[:, 8:])
 
@@ -61,8 +67,7 @@ def test_packed_documents_get_the_logits_they_get_alone(with_positions):
     positions = torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0)
     packed = model(
         torch.cat(rows, dim=1),
-        document_ids=documents,
-        position_ids=positions if with_positions else None,
+        documents=layout_of(documents, positions if with_positions else None),
     )
     # Without positions too: the rotary embedding only depends on distances.
     alone = torch.cat([model(row) for row in rows], dim=1)
@@ -74,7 +79,7 @@ def test_padding_changes_nothing_and_gives_finite_gradients():
     ids = random_ids(2, 10)
     documents = torch.zeros(2, 10, dtype=torch.long)
     documents[1, 6:] = -1
-    padded = model(ids, document_ids=documents)
+    padded = model(ids, documents=layout_of(documents))
     torch.testing.assert_close(padded[1:, :6], model(ids[1:, :6]), rtol=0, atol=1e-12)
     padded.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -83,18 +88,20 @@ def test_padding_changes_nothing_and_gives_finite_gradients():
 def test_one_document_a_row_is_plain_causal_attention():
     model = small_model(dtype=torch.float64)
     ids = random_ids(2, 16)
-    masked = model(ids, document_ids=torch.tensor([[4] * 16, [5] * 16]))
+    masked = model(ids, documents=layout_of(torch.tensor([[4] * 16, [5] * 16])))
     torch.testing.assert_close(masked, model(ids), rtol=0, atol=1e-12)
 
 
 def test_float64_stays_float64_to_the_loss():
     model = small_model(dtype=torch.float64)
     ids = random_ids(2, 16)
-    logits = model(ids, document_ids=torch.zeros(2, 16, dtype=torch.long))
+    logits = model(ids, documents=layout_of(torch.zeros(2, 16, dtype=torch.long)))
     assert logits.dtype == torch.float64
     assert summed_cross_entropy(logits, ids).dtype == torch.float64
     # The rotary angles are exact too: float32 angles would differ by about 1e-7.
-    shifted = model(ids, position_ids=torch.arange(500, 516).unsqueeze(0))
+    shifted = model(
+        ids, documents=replace(undivided(ids), position_ids=torch.arange(500, 516).expand(2, 16))
+    )
     torch.testing.assert_close(shifted, logits, rtol=0, atol=1e-11)
 
 
@@ -102,9 +109,9 @@ def test_bf16_is_close_to_fp32():
     exact, rounded = small_model(), small_model(dtype=torch.bfloat16)
     ids = random_ids(2, 64)
     documents = (torch.arange(64) // 20).expand(2, 64)
-    logits = rounded(ids, document_ids=documents)
+    logits = rounded(ids, documents=layout_of(documents))
     assert logits.dtype == torch.bfloat16
-    expected = exact(ids, document_ids=documents)
+    expected = exact(ids, documents=layout_of(documents))
     difference = (logits.float() - expected).norm() / expected.norm()
     assert difference < 0.02
     loss = summed_cross_entropy(logits, ids).detach() / ids.numel()
@@ -117,9 +124,9 @@ def test_autocast_to_bf16_is_close_to_fp32_and_gives_fp32_gradients(config):
     model = small_model(config).train()
     ids = random_ids(2, 64)
     documents = (torch.arange(64) // 20).expand(2, 64)
-    expected = model(ids, document_ids=documents).detach()
+    expected = model(ids, documents=layout_of(documents)).detach()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model(ids, document_ids=documents)
+        logits = model(ids, documents=layout_of(documents))
     assert logits.dtype == torch.bfloat16
     assert (logits.detach().float() - expected).norm() / expected.norm() < 0.02
     summed_cross_entropy(logits, ids).backward()
@@ -196,5 +203,7 @@ def test_learns_a_repeating_text():
     assert float(loss.detach()) < 0.5
 
 
-def test_every_name_of_the_recipe_has_a_model():
-    assert set(get_args(LlamaConfig.model_fields["name"].annotation)) == set(MODELS)
+def test_every_family_has_both_halves():
+    assert list(FAMILIES) == list(MODELS)
+    for name, family in FAMILIES.items():
+        assert get_args(family.model_fields["name"].annotation) == (name,)

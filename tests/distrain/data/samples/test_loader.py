@@ -24,7 +24,7 @@ from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, write_split
 
 LENGTH = 32
-FIELDS = ("input_ids", "target_ids", "position_ids", "document_ids")
+FIELDS = ("input_ids", "target_ids", "position_ids", "document_starts")
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +49,16 @@ def loader(dataset, batch_size=24, **changes):
 
 
 def stacked(microbatches, field="input_ids"):
-    parts = [getattr(part, field) for part in microbatches]
-    if field == "document_ids":
-        # Numbered in each microbatch; what counts is where another one begins.
-        parts = [part.diff(prepend=part[:, :1] - 1) for part in parts]
-    return torch.cat(parts)
+    if field == "document_starts":
+        return torch.cat([document_starts(part) for part in microbatches])
+    return torch.cat([getattr(part, field) for part in microbatches])
+
+
+def document_starts(part):
+    """Return which positions begin a document: their numbers differ from cut to cut."""
+    starts = torch.zeros(part.input_ids.numel(), dtype=torch.bool)
+    starts[part.cu_seqlens[:-1]] = True
+    return starts.view_as(part.input_ids)
 
 
 def test_ignored_targets_are_those_the_loss_ignores():
@@ -182,7 +187,7 @@ def test_pairs_are_filled_up_with_positions_that_nothing_sees():
     assert rows.position_ids.tolist() == [[0, 1, 2, 0, 1]]
     part = Microbatch.from_rows(rows, 0, 1)
     assert part.num_targets == 2
-    assert part.document_ids.tolist() == [[0, 0, 0, 1, 1]]
+    assert document_starts(part).tolist() == [[True, False, False, True, False]]
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
