@@ -19,12 +19,13 @@ FIXED_KEYS = frozenset(
     {
         "training.sequence_length",
         "training.global_batch_size",
+        "training.task",
         "eval.max_batches",
         "optimizer.name",
     }
 )
-"""What a begun stage has built on: its data, its model, which samples a step takes and a
-validation measures, whose state its checkpoints hold."""
+"""What a begun stage has built on: its data, its model, what that is trained for, which samples a
+step takes and a validation measures, whose state its checkpoints hold."""
 NEUTRAL_SECTIONS = frozenset({"logging", "checkpoint"})
 """What leaves no trace in what a finished stage made."""
 WHOLE_RUN = ("version", "seed")

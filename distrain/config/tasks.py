@@ -4,14 +4,11 @@ The other half, which computes, is ``distrain.tasks``. A task has an entry in bo
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from distrain.config.section import NameIn
-
-NATS_PER_TARGET = "nats per target token"
-"""Of next-token losses: only figures in this unit compare to token frequencies."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +17,23 @@ class Metric:
 
     Args:
         name: In records: ``train/<name>`` and ``eval/<name>``.
-        unit: Of the quotient.
+        unit: Of what is summed up, such as nats; may be empty.
+        per: What it is divided by, such as target token.
         form: How it is written on the screen.
+        is_cross_entropy: Whether it is that of next tokens, which compares to token frequencies
+            and to the length of the text in bytes.
     """
 
     name: str
     unit: str
+    per: str
     form: str = ".3f"
+    is_cross_entropy: bool = False
+
+    @property
+    def full_unit(self) -> str:
+        """Such as ``nats per target token``."""
+        return f"{self.unit} per {self.per}".strip()
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,14 @@ class TaskForm:
         trained: What the update makes smaller: early stopping and the best validation go by it.
         others: What is measured beside it.
         derived: What validations show of them.
-        batches: Stage kinds whose batches it can read.
+        kinds: Stage kinds whose batches it can read: rows of documents (pretrain), or of a
+            prompt and its answer (sft).
     """
 
     trained: Metric
     others: tuple[Metric, ...] = ()
     derived: tuple[Derived, ...] = ()
-    batches: frozenset[str] = frozenset({"pretrain", "sft"})
+    kinds: frozenset[str] = frozenset({"pretrain", "sft"})
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -72,14 +80,29 @@ class TaskForm:
         """Sums that a microbatch gives: the trained numerator, and a pair of each other metric."""
         return 1 + 2 * len(self.others)
 
-    def shown_in_validation(self) -> list[tuple[str, str]]:
-        """List (name, form) of all that a validation shows, metrics first."""
-        metrics = [(metric.name, metric.form) for metric in self.metrics]
-        return metrics + [(figure.name, figure.form) for figure in self.derived]
-
     def with_derived(self, values: Mapping[str, float]) -> dict[str, float]:
         """Add the derived figures to the metrics of a validation."""
         return dict(values) | {d.name: d.compute(values[d.of]) for d in self.derived}
+
+    def step_text(self, values: Mapping[str, float | None]) -> str:
+        """Write the metrics of a step, such as ``loss 3.214``."""
+        return _text(self.metrics, values)
+
+    def validation_text(self, values: Mapping[str, float | None]) -> str:
+        """Write all that a validation shows, such as ``loss 3.214 | perplexity 24.9``."""
+        return _text((*self.metrics, *self.derived), values)
+
+
+def number_text(value: float | None, form: str) -> str:
+    """Write a figure of a record, where null stands for what is not finite."""
+    return "not finite" if value is None else format(value, form)
+
+
+def _text(figures: Sequence[Metric | Derived], values: Mapping[str, float | None]) -> str:
+    texts = [
+        f"{figure.name} {number_text(values.get(figure.name), figure.form)}" for figure in figures
+    ]
+    return " | ".join(texts)
 
 
 def perplexity(loss: float) -> float:
@@ -90,8 +113,15 @@ def perplexity(loss: float) -> float:
 CAUSAL_LM = "causal_lm"
 TASK_FORMS: dict[str, TaskForm] = {
     CAUSAL_LM: TaskForm(
-        trained=Metric("loss", NATS_PER_TARGET),
+        trained=Metric("loss", "nats", "target token", is_cross_entropy=True),
         derived=(Derived("perplexity", "loss", perplexity),),
     ),
 }
+
+
+def form_of(name: object) -> TaskForm:
+    """Look up a task; what an older version recorded, which named none, is ``causal_lm``."""
+    return TASK_FORMS.get(str(name), TASK_FORMS[CAUSAL_LM])
+
+
 TaskName = Annotated[str, NameIn(TASK_FORMS)]

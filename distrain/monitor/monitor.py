@@ -148,12 +148,8 @@ class Monitor:
                 for source, found in by_source.items()
             }
         self._write(scores)
-        shown = [
-            f"{name} {figures[name]:{form}}" for name, form in self._task.shown_in_validation()
-        ]
-        logger.info(
-            "%s step %s | validation %s", self.stage, self._position(step), " | ".join(shown)
-        )
+        text = self._task.validation_text(figures)
+        logger.info("%s step %s | validation %s", self.stage, self._position(step), text)
 
     def record_data(self, record: Record) -> None:
         """Replace ``data.json`` by the record of this attempt; see ``records.StageData``."""
@@ -178,8 +174,7 @@ class Monitor:
         samples_seen = measured.first_sample + measured.num_samples
         return {
             STEP: measured.step,
-            f"{TRAIN}{self._task.trained.name}": measured.loss,
-            **{f"{TRAIN}{name}": value for name, value in measured.others.items()},
+            **{f"{TRAIN}{name}": value for name, value in self._metrics(measured).items()},
             "train/learning_rate": measured.learning_rate,
             "train/grad_norm": measured.grad_norm,
             "train/tokens_seen": samples_seen * sequence_length,
@@ -215,7 +210,7 @@ class Monitor:
             "mem %.1f GiB | eta %s",
             self.stage,
             self._position(measured.step),
-            self._metrics_text(measured),
+            self._task.step_text(self._metrics(measured)),
             measured.learning_rate,
             measured.grad_norm,
             short_count(tokens_per_sec),
@@ -224,9 +219,8 @@ class Monitor:
             short_duration(self._time_left_s(measured.step, now)),
         )
 
-    def _metrics_text(self, measured: StepMeasurement) -> str:
-        values = {self._task.trained.name: measured.loss, **measured.others}
-        return " | ".join(f"{m.name} {values[m.name]:{m.form}}" for m in self._task.metrics)
+    def _metrics(self, measured: StepMeasurement) -> dict[str, float]:
+        return {self._task.trained.name: measured.loss, **measured.others}
 
     def _time_left_s(self, step: int, now: float) -> float:
         """Expect the coming steps to take as long as those of this attempt, pauses included."""

@@ -97,9 +97,9 @@ STEP_FIELDS = (
     "memory/max_gib",  # largest rank: device memory on a GPU, resident set on a CPU
 )
 EVAL_FIELDS = (STEP, "eval/loss", "eval/perplexity")
-"""A line of ``metrics.jsonl`` holds ``time``, ``attempt`` and all of one of these two sets."""
-EVAL_SOURCE = "eval/loss/"
-"""Before the name of a source: a validation of several sources also has one figure of each."""
+"""A line of ``metrics.jsonl`` holds ``time``, ``attempt`` and all of one of these two sets; a task
+other than ``causal_lm`` has its own names in place of the losses and of perplexity. A validation of
+several sources also has each metric of each source: ``eval/<metric>/<source>``."""
 
 EVENT_KINDS = frozenset({
     "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",
@@ -107,6 +107,11 @@ EVENT_KINDS = frozenset({
     "failed", "finished", "reopened", "skipped", "sink_failed", "schedule_changed",
 })  # fmt: skip
 """``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
+
+
+def is_validation(record: Record) -> bool:
+    """Return whether a record of ``metrics.jsonl`` is that of a validation, not of a step."""
+    return any(name.startswith(EVAL) for name in record)
 
 
 def utc_now() -> str:

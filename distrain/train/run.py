@@ -10,6 +10,7 @@ import torch
 from distrain.checkpoint.commit import Content
 from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.loading import PretrainDataConfig
+from distrain.config.tasks import CAUSAL_LM
 from distrain.config.training import TrainingConfig
 from distrain.data.samples.held_out import Choice
 from distrain.data.samples.loader import Loader
@@ -63,7 +64,7 @@ class Run:
         """Go back to the newest good checkpoint, or begin at step 0. Collective.
 
         Raises:
-            CheckpointError: It is that of another model, or cannot be read here.
+            CheckpointError: It is that of another model or task, or cannot be read here.
             DataError: The data are not those that it was made with, or will not last.
         """
         restored = self.checkpoints.restore(
@@ -73,6 +74,7 @@ class Run:
             progress = Progress()
         else:
             step, extra = restored
+            check_task(self.training.task, extra.get("task", CAUSAL_LM))
             progress = Progress.from_json(extra["progress"])
             self.engine.loaded(ScalarState.from_extra(extra))
             self.loader.feed.restore(extra["data"], step)
@@ -150,11 +152,30 @@ class Run:
 
     def _extra(self, progress: Progress) -> dict[str, object]:
         return {
+            "task": self.training.task,
             "progress": progress.to_json(),
             "optimizer": self.engine.optimizer_scalars().to_json(),
             "data": self.loader.feed.state(),
             "validation": self.validation.held_out.choice.to_json(),
         }
+
+
+def check_task(wanted: str, found: str) -> None:
+    """Refuse to go on with what was trained for something else.
+
+    Raises:
+        CheckpointError: The checkpoint's loss, and what was best of it, are those of another task.
+    """
+    if found == wanted:
+        return
+    raise CheckpointError(
+        "training.task",
+        f"{wanted}, with a checkpoint that was trained for {found}",
+        f"training.task {found}: moments, losses and early stopping belong to it",
+        f"Set training.task to {found} to go on. To start from its weights alone, write a new stage "
+        "with training.task "
+        f"{wanted} that names this one in `needs`, or its exported folder in model.from_pretrained.",
+    )
 
 
 def find_fault(step: int, extra: Mapping[str, Any]) -> str | None:

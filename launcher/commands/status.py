@@ -1,17 +1,18 @@
 """Where a run stands, from its files alone: works during the run, after it, and elsewhere."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from distrain.config.reading.load import read_resolved
-from distrain.config.recipe import Recipe
+from distrain.config.recipe import Recipe, TrainStage
+from distrain.config.tasks import TaskForm, form_of, number_text
 from distrain.errors import SchedulerError
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import last_records, read_records
 from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
-from distrain.runs.records import STEP, read_state
+from distrain.runs.records import STEP, TRAIN, is_validation, read_state
 from launcher.backends.slurm.jobs import keys_of_stage
 from launcher.run_files import name_of
 from launcher.text import short_count, short_duration, table
@@ -34,6 +35,7 @@ class StageStatus:
     step: int
     total_steps: int | None
     loss: float | None
+    """The trained metric of the last step, under whatever name."""
     tokens_per_sec: float | None
     eta_s: float | None
     restarts: int
@@ -43,6 +45,8 @@ class StageStatus:
     """Of a stage that failed for good, as are ``error`` and ``remedy``."""
     error: str | None = None
     remedy: str | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    """All metrics of the last step, by name."""
 
     def to_json(self) -> dict[str, Any]:
         """Form of ``status --json``."""
@@ -130,8 +134,10 @@ def _stage_status(
     folder = run.stage(name)
     state = read_state(folder)
     records = last_records(folder.metrics)
-    steps = [record for record in records if "train/loss" in record]
+    steps = [record for record in records if not is_validation(record)]
     last = steps[-1] if steps else {}
+    task = _task_of(recipe, name)
+    metrics = {metric.name: last.get(f"{TRAIN}{metric.name}") for metric in task.metrics}
     total = total_steps(recipe, name, run)
     failure = failure_of(folder)
     if failure is not None and _starts_again(run, recipe, name):
@@ -148,7 +154,7 @@ def _stage_status(
         state=word,
         step=step,
         total_steps=total,
-        loss=last.get("train/loss"),
+        loss=metrics[task.trained.name],
         tokens_per_sec=last.get("perf/tokens_per_sec") if is_running else None,
         eta_s=sum(durations) / len(durations) * ((total or 0) - step) if has_eta else None,
         restarts=count_restarts(events, name),
@@ -156,7 +162,13 @@ def _stage_status(
         failed_at=failure.time or None if failure else None,
         error=failure.error if failure else None,
         remedy=failure.remedy or None if failure else None,
+        metrics=metrics if last else {},
     )
+
+
+def _task_of(recipe: Recipe, name: str) -> TaskForm:
+    stage = recipe.stages[name]
+    return form_of(stage.training.task if isinstance(stage, TrainStage) else None)
 
 
 def _starts_again(run: RunFolder, recipe: Recipe, name: str) -> bool:
@@ -196,6 +208,13 @@ def _failure_text(row: StageStatus) -> str:
     return "\n".join(lines)
 
 
+def _metrics_text(row: StageStatus) -> str:
+    """Write the metrics of the last step: a lone loss without its name, as the column has it."""
+    if row.metrics.keys() <= {"loss"}:
+        return "-" if row.loss is None else f"{row.loss:.3f}"
+    return ", ".join(f"{name} {number_text(value, '.3f')}" for name, value in row.metrics.items())
+
+
 def _cells(row: StageStatus) -> tuple[str, ...]:
     position = f"{row.step:,}/{row.total_steps:,}" if row.total_steps else f"{row.step or '-'}"
     return (
@@ -203,7 +222,7 @@ def _cells(row: StageStatus) -> tuple[str, ...]:
         row.stage,
         row.state,
         position,
-        "-" if row.loss is None else f"{row.loss:.3f}",
+        _metrics_text(row),
         "-" if row.tokens_per_sec is None else short_count(row.tokens_per_sec),
         "-" if row.eta_s is None else short_duration(row.eta_s),
         str(row.restarts),

@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from distrain.config.tasks import TaskForm, form_of
 from distrain.runs.failures import Failure
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
-from distrain.runs.records import STEP, read_json
+from distrain.runs.records import STEP, is_validation, read_json
 
 Fields = dict[str, Any]
 Value = TypeVar("Value")
@@ -62,6 +63,11 @@ class StageRecords:
     """Of prepare: examples, the first few of each source and reason."""
     data: Fields = field(default_factory=dict)
     """Of pretrain and sft: which samples each step reads."""
+
+    @property
+    def task(self) -> TaskForm:
+        """What it measures; ``causal_lm`` where the recipe cannot be read."""
+        return form_of(fields(self.settings.get("training")).get("task"))
 
 
 @dataclass
@@ -131,7 +137,7 @@ def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> S
     for record in _lines(folder.metrics, data):
         if number(record.get(STEP)) is None:
             continue
-        (stage.scores if "eval/loss" in record else stage.steps).append(record)
+        (stage.scores if is_validation(record) else stage.steps).append(record)
     if stage.kind == "unknown" and stage.steps:
         stage.kind = "sft" if "eval_loss_base" in stage.result else "pretrain"
     if stage.steps:

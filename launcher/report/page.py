@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from distrain import __version__
+from distrain.config.tasks import Metric
 from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.durable import write_text
 from distrain.runs.failures import Failure
 from distrain.runs.folder import RunFolder, StageFolder
-from distrain.runs.records import STEP, utc_now
+from distrain.runs.records import EVAL, STEP, TRAIN, utc_now
 from launcher.report.charts import GRID, Chart, ChartSpec, Level, Series, build_chart
 from launcher.report.corpus import corpus_figures, source_tables
 from launcher.report.data import (
@@ -25,10 +26,11 @@ from launcher.report.data import (
     read_run,
     seconds,
 )
+from launcher.report.metrics import values
 from launcher.report.mixture import mixture_tables
 from launcher.report.parts import Figure, Table
 from launcher.report.rejections import CountsChart, ReasonExamples, counts_charts, examples_shown
-from launcher.report.results import TABLES, summary, training_figures, values
+from launcher.report.results import TABLES, summary, training_figures
 from launcher.report.text import UNKNOWN, date_text, significant, visible
 from launcher.report.timeline import build_timeline, event_rows
 
@@ -192,12 +194,14 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
             "metrics.jsonl has them all."
         )
     marks = restart_marks(stage)
-    specs = _chart_specs(records, marks)
+    scores = thinned(stage.scores, records_drawn)
+    specs = [_metric_spec(metric, records, scores, marks) for metric in stage.task.others]
+    specs += _chart_specs(records, marks)
     charts = [chart for chart in map(build_chart, specs) if chart is not None]
     return StageSection(
         stage,
         training_figures(stage) if charts else [],
-        build_chart(_loss_spec(stage, records, thinned(stage.scores, records_drawn), marks)),
+        build_chart(_loss_spec(stage, records, scores, marks)),
         charts,
         tables,
         note,
@@ -228,14 +232,30 @@ def _loss_spec(
         levels = [
             ("tuned, shuffled prompts", number(stage.result.get("eval_loss_shuffled_prompts")))
         ]
+    drawn = tuple(Level(label, value) for label, value in levels if value is not None)
+    return _metric_spec(stage.task.trained, records, scores, marks, drawn)
+
+
+def _metric_spec(
+    metric: Metric,
+    records: list[Fields],
+    scores: list[Fields],
+    marks: tuple[tuple[int, str], ...],
+    levels: tuple[Level, ...] = (),
+) -> ChartSpec:
+    """A metric of the task: of each step, and of each validation."""
+    points = {
+        part: _points(found, f"{part}{metric.name}")
+        for part, found in ((TRAIN, records), (EVAL, scores))
+    }
     return ChartSpec(
-        title="Loss",
-        unit="nats per target token",
+        title=metric.name.capitalize(),
+        unit=metric.full_unit,
         series=(
-            Series("train", "train", _points(records, "train/loss")),
-            Series("validation", "validation", _points(scores, "eval/loss"), is_dotted=True),
+            Series("train", "train", points[TRAIN]),
+            Series("validation", "validation", points[EVAL], is_dotted=True),
         ),
-        levels=tuple(Level(label, value) for label, value in levels if value is not None),
+        levels=levels,
         marks=marks,
     )
 

@@ -1,13 +1,13 @@
 """Figures and tables of the report, one function a stage kind. Pure; says what the numbers say."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import median
 
+from distrain.config.tasks import perplexity
 from distrain.runs.failures import count_restarts
-from distrain.runs.records import EVAL_SOURCE
 from launcher.report.corpus import prepare_tables
 from launcher.report.data import Fields, RunData, StageRecords, fields, number
+from launcher.report.metrics import metric_figures, source_tables, trained_scores, values
 from launcher.report.parts import Figure, Table
 from launcher.report.text import (
     MINUS,
@@ -25,12 +25,6 @@ PATHS_SHOWN = 20
 """Of pairs that were left out; ``result.json`` has them all."""
 
 
-def values(records: Sequence[Fields], field: str) -> list[float]:
-    """Collect the finite values of a field."""
-    found = (number(record.get(field)) for record in records)
-    return [value for value in found if value is not None]
-
-
 def training_figures(stage: StageRecords) -> list[Figure]:
     """Key figures of a training stage, as far as it came."""
     figures = [Figure("steps", integer(stage.last_step), _of_total(stage))]
@@ -42,13 +36,7 @@ def training_figures(stage: StageRecords) -> list[Figure]:
         trained = number(stage.result.get("trainable_parameters"))
         note = "" if trained is None else f"{short_count(trained)} trained"
         figures.append(Figure("parameters", short_count(parameters), note))
-    losses = values(stage.steps, "train/loss")
-    if losses:
-        figures.append(Figure("train loss", nats(losses[-1]), "last step, nats"))
-    scores = values(stage.scores, "eval/loss")
-    if scores:
-        note = f"last; best {nats(min(scores))}"
-        figures.append(Figure("validation loss", nats(scores[-1]), note))
+    figures += metric_figures(stage)
     speeds = values(stage.steps, "perf/tokens_per_sec")
     if speeds:
         figures.append(Figure("tokens/s", short_count(median(speeds)), "median"))
@@ -63,11 +51,11 @@ def training_figures(stage: StageRecords) -> list[Figure]:
 
 def pretrain_tables(stage: StageRecords) -> list[Table]:
     """The last validation: beside the two unigram figures, and of each source."""
-    return [*_unigram_tables(stage), *_source_tables(stage)]
+    return [*_unigram_tables(stage), *source_tables(stage)]
 
 
 def _unigram_tables(stage: StageRecords) -> list[Table]:
-    scores = values(stage.scores, "eval/loss")
+    scores = trained_scores(stage)
     last = number(stage.result.get("eval_loss")) or (scores[-1] if scores else None)
     rows = _loss_rows(
         stage.result,
@@ -79,25 +67,11 @@ def _unigram_tables(stage: StageRecords) -> list[Table]:
     )
     if not rows or last is None:
         return []
-    rows.insert(0, ("model, last validation", nats(last), digits(perplexity(last)), UNKNOWN))
+    rows.insert(
+        0, ("model, last validation", nats(last), digits(number(perplexity(last))), UNKNOWN)
+    )
     header = ("validation split", "nats/token", "perplexity", "model is lower by")
     return [Table("Against token frequencies alone", header, tuple(rows))]
-
-
-def _source_tables(stage: StageRecords) -> list[Table]:
-    """Loss of the held-out text of each source, where several are measured."""
-    last = stage.scores[-1] if stage.scores else {}
-    samples = fields(fields(stage.data.get("validation")).get("samples"))
-    rows = []
-    for key in last:
-        loss, source = number(last[key]), key.removeprefix(EVAL_SOURCE)
-        if key.startswith(EVAL_SOURCE) and loss is not None:
-            measured = integer(number(samples.get(source)))
-            rows.append((source, nats(loss), digits(perplexity(loss)), measured))
-    if not rows:
-        return []
-    header = ("source", "nats/token", "perplexity", "samples measured")
-    return [Table("Validation by source", header, tuple(rows))]
 
 
 def sft_tables(stage: StageRecords) -> list[Table]:
@@ -155,20 +129,25 @@ def _answer_tables(stage: StageRecords) -> list[Table]:
     ]
 
 
+TEST_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "loss": ("nats/token", nats),
+    "perplexity": ("perplexity", digits),
+    "bits_per_byte": ("bits per byte", nats),
+    "targets": ("target tokens", integer),
+}
+"""Title and form of what ``evaluate`` measures of documents; another task's figures have their own
+names."""
+
+
 def evaluate_tables(stage: StageRecords) -> list[Table]:
     """The test split."""
     tables = []
     documents = stage.result.get("documents")
     if isinstance(documents, dict):
-        row = (
-            "documents",
-            nats(number(documents.get("loss"))),
-            digits(number(documents.get("perplexity"))),
-            nats(number(documents.get("bits_per_byte"))),
-            integer(number(documents.get("targets"))),
-        )
-        header = ("", "nats/token", "perplexity", "bits per byte", "target tokens")
-        tables.append(Table("Test split, documents", header, (row,)))
+        known = {name: TEST_COLUMNS.get(name, (name, digits)) for name in documents}
+        row = tuple(write(number(documents[name])) for name, (_, write) in known.items())
+        header = ("", *(title for title, _ in known.values()))
+        tables.append(Table("Test split, documents", header, (("documents", *row),)))
     answers = stage.result.get("answers")
     if isinstance(answers, dict):
         as_sft = {f"eval_{name}": value for name, value in answers.items()}
@@ -207,7 +186,7 @@ def summary(run: RunData) -> str:
     """Say in a few words how the run stands and what came out."""
     parts = [_standing(run)]
     for stage in run.stages:
-        scores = values(stage.scores, "eval/loss")
+        scores = trained_scores(stage)
         if stage.kind == "pretrain" and scores:
             parts.append(_pretrain_sentence(stage, scores))
         base, tuned = (number(stage.result.get(k)) for k in ("eval_loss_base", "eval_loss"))
@@ -221,13 +200,10 @@ def summary(run: RunData) -> str:
     return " ".join(parts)
 
 
-def perplexity(loss: float) -> float:
-    """Turn nats into perplexity."""
-    return math.exp(min(loss, 700.0))
-
-
 def _pretrain_sentence(stage: StageRecords, scores: list[float]) -> str:
-    text = f"Validation loss {nats(scores[-1])} after {count(stage.last_step, 'step')}"
+    metric = stage.task.trained
+    text = f"Validation {metric.name} {format(scores[-1], metric.form)}"
+    text += f" after {count(stage.last_step, 'step')}"
     unigrams = values([stage.result], "unigram_entropy")
     unigrams += values([stage.result], "unigram_cross_entropy")
     if unigrams:
@@ -274,7 +250,7 @@ def _loss_rows(
         value = number(result.get(name))
         if value is not None:
             lower = nats(_difference(value, model))
-            rows.append((label, nats(value), digits(perplexity(value)), lower))
+            rows.append((label, nats(value), digits(number(perplexity(value))), lower))
     return rows
 
 

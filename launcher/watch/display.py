@@ -6,7 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
-from distrain.runs.records import STEP
+from distrain.config.tasks import TaskForm, form_of, number_text
+from distrain.runs.records import EVAL, STEP, TRAIN
 from launcher.text import short_count, short_duration
 from launcher.watch.progress import Display, Extent
 
@@ -27,6 +28,7 @@ EVENT_TEXT: dict[str, str] = {
     "sink_failed": "{sink} failed, training goes on: {reason}",
 }
 """Events worth a line; the others are seen from what the launcher itself says."""
+CAUSAL = form_of(None)
 RATE_WINDOW = 20
 """Steps over which speed is averaged."""
 
@@ -66,34 +68,44 @@ class Pace:
         return float(per_step) * (self.total_steps - last)
 
 
-def step_columns(stage: str, record: dict[str, Any], pace: Pace) -> dict[str, str]:
+def step_columns(
+    stage: str, record: dict[str, Any], pace: Pace, task: TaskForm = CAUSAL
+) -> dict[str, str]:
     """Write the figures of a step, by column."""
     eta_s = pace.eta_s(record)
     mfu = record.get("perf/mfu")
     return {
         "step": f"{clock(record)} {stage} step {_position(record[STEP], pace.total_steps)}",
-        "loss": f"loss {_number(record['train/loss'], '.3f')}",
+        "metrics": task.step_text(without(TRAIN, record)),
         "lr": f"lr {record['train/learning_rate']:.1e}",
-        "grad": f"grad {_number(record['train/grad_norm'], '.2f')}",
+        "grad": f"grad {number_text(record['train/grad_norm'], '.2f')}",
         "speed": f"{short_count(pace.tokens_per_s(record))} tok/s",
         "mfu": f"mfu {'?' if mfu is None else f'{100 * mfu:.1f}%'}",
-        "mem": f"mem {_number(record['memory/max_gib'], '.1f')} GiB",
+        "mem": f"mem {number_text(record['memory/max_gib'], '.1f')} GiB",
         "eta": f"eta {'?' if eta_s is None else short_duration(eta_s)}",
     }
 
 
-def step_line(stage: str, record: dict[str, Any], pace: Pace) -> str:
+def step_line(stage: str, record: dict[str, Any], pace: Pace, task: TaskForm = CAUSAL) -> str:
     """Write a step in fixed columns."""
-    return " | ".join(step_columns(stage, record, pace).values())
+    return " | ".join(step_columns(stage, record, pace, task).values())
 
 
-def validation_line(stage: str, record: dict[str, Any], total_steps: int | None) -> str:
+def validation_line(
+    stage: str, record: dict[str, Any], total_steps: int | None, task: TaskForm = CAUSAL
+) -> str:
     """Write a validation in fixed columns."""
-    return " | ".join([
-        f"{clock(record)} {stage} step {_position(record[STEP], total_steps)}",
-        f"validation loss {_number(record['eval/loss'], '.3f')}",
-        f"perplexity {_number(record['eval/perplexity'], '.1f')}",
-    ])  # fmt: skip
+    position = f"{clock(record)} {stage} step {_position(record[STEP], total_steps)}"
+    return f"{position} | validation {task.validation_text(without(EVAL, record))}"
+
+
+def without(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that begin with ``prefix``, by the rest of their name."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in record.items()
+        if name.startswith(prefix)
+    }
 
 
 def event_line(stage: str, record: dict[str, Any]) -> str | None:
@@ -118,12 +130,19 @@ class LineDisplay:
         total_steps: Steps of the stage, where known.
         logging_steps: Steps between two lines.
         stream: Where the lines go.
+        task: What is measured.
     """
 
     def __init__(
-        self, stage: str, total_steps: int | None, logging_steps: int, stream: TextIO
+        self,
+        stage: str,
+        total_steps: int | None,
+        logging_steps: int,
+        stream: TextIO,
+        task: TaskForm = CAUSAL,
     ) -> None:
         self._stage = stage
+        self._task = task
         self._logging_steps = logging_steps
         self._stream = stream
         self._pace = Pace(total_steps)
@@ -142,12 +161,12 @@ class LineDisplay:
         number = record[STEP]
         is_due = number % self._logging_steps == 0 or number == self._pace.total_steps
         if is_due or not self._shown:
-            self._say(step_line(self._stage, record, self._pace))
+            self._say(step_line(self._stage, record, self._pace, self._task))
             self._shown += 1
 
     def validation(self, record: dict[str, Any]) -> None:
         """Show a validation."""
-        self._say(validation_line(self._stage, record, self._pace.total_steps))
+        self._say(validation_line(self._stage, record, self._pace.total_steps, self._task))
 
     def event(self, record: dict[str, Any]) -> None:
         """Show an event, if it is worth a line."""
@@ -172,6 +191,7 @@ class BarDisplay:
 
     def __init__(self, extent: Extent) -> None:
         self._stage = extent.stage
+        self._metrics = extent.task
         self._pace = Pace(extent.total_steps)
         self._progress = _make_bar() if extent.has_steps else _make_spinner()
         self._task: TaskID = self._progress.add_task(
@@ -193,14 +213,15 @@ class BarDisplay:
         """Move the bar."""
         self._has_moved = True
         self._pace.add(record)
-        columns = step_columns(self._stage, record, self._pace)
-        figures = " | ".join(columns[name] for name in ("loss", "lr", "speed", "eta"))
+        columns = step_columns(self._stage, record, self._pace, self._metrics)
+        figures = " | ".join(columns[name] for name in ("metrics", "lr", "speed", "eta"))
         self._progress.update(self._task, completed=record[STEP], figures=figures)
 
     def validation(self, record: dict[str, Any]) -> None:
         """Show a validation above the bar."""
         self._progress.console.print(
-            validation_line(self._stage, record, self._pace.total_steps), markup=False
+            validation_line(self._stage, record, self._pace.total_steps, self._metrics),
+            markup=False,
         )
 
     def event(self, record: dict[str, Any]) -> None:
@@ -225,7 +246,9 @@ def display_factory(stream: TextIO = sys.stderr) -> Callable[[Extent], Display]:
     def make(extent: Extent) -> Display:
         if fancy:
             return BarDisplay(extent)
-        return LineDisplay(extent.stage, extent.total_steps, extent.logging_steps, stream)
+        return LineDisplay(
+            extent.stage, extent.total_steps, extent.logging_steps, stream, extent.task
+        )
 
     return make
 
@@ -269,7 +292,3 @@ def _position(step: int, total_steps: int | None) -> str:
         return f"{step:,}"
     total = f"{total_steps:,}"
     return f"{step:>{len(total)},}/{total}"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "not finite" if value is None else format(value, form)

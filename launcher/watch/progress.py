@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from distrain.config.layout import count_steps
 from distrain.config.recipe import Recipe, TrainStage
+from distrain.config.tasks import TaskForm, form_of
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import RecordTail
 from distrain.runs.phases import prepare_progress
-from distrain.runs.records import read_json, read_state
+from distrain.runs.records import is_validation, read_json, read_state
 
 NOTE_S = 2.0
 """Between two looks at the ranges of a prepare stage, which may be thousands of files."""
@@ -29,6 +30,7 @@ class Extent:
     """``None`` where only the data can tell, or there are none."""
     logging_steps: int = 1
     has_steps: bool = True
+    task: TaskForm = form_of(None)  # noqa: RUF009  (frozen, like a number)
 
 
 def extent_of(run: RunFolder, recipe: Recipe, stage: str) -> Extent:
@@ -37,7 +39,13 @@ def extent_of(run: RunFolder, recipe: Recipe, stage: str) -> Extent:
     if not isinstance(section, TrainStage):
         return Extent(stage, has_steps=False)
     total = total_steps(recipe, stage, run)
-    return Extent(stage, state["step"] if state else 0, total, section.logging.logging_steps)
+    return Extent(
+        stage,
+        state["step"] if state else 0,
+        total,
+        section.logging.logging_steps,
+        task=form_of(section.training.task),
+    )
 
 
 class Display(Protocol):
@@ -96,7 +104,7 @@ class StageFollower:
         for record in sorted(records, key=lambda r: str(r.get("time", ""))):
             if "event" in record:
                 self._display.event(record)
-            elif "eval/loss" in record:
+            elif is_validation(record):
                 self._display.validation(record)
             else:
                 self._display.step(record)

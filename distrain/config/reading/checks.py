@@ -12,6 +12,7 @@ from distrain.config.reading.check_adapters import check_adapters
 from distrain.config.reading.check_mixture import check_mixture
 from distrain.config.reading.check_needs import check_needs
 from distrain.config.reading.check_start import check_start
+from distrain.config.reading.check_task import check_task
 from distrain.config.reading.check_tokens import check_token_sources
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.recipe import DISTRIBUTED_KINDS
@@ -38,6 +39,7 @@ def check_recipe(
     findings = [*check_needs(stages, left_out)]
     for stage in parts:
         findings += _check_stage(stage, stages, launch)
+        findings += check_task(stage)
         findings += check_adapters(stage)
         findings += check_start(stage, stages)
         findings += check_token_sources(stage)

@@ -1,0 +1,72 @@
+"""What a training stage measured: figures and tables over the metrics that its task names."""
+
+from collections.abc import Sequence
+
+from distrain.config.tasks import Derived, Metric
+from distrain.runs.records import EVAL, TRAIN
+from launcher.report.data import Fields, StageRecords, fields, number
+from launcher.report.parts import Figure, Table
+from launcher.report.text import UNKNOWN, integer, significant
+
+
+def values(records: Sequence[Fields], field: str) -> list[float]:
+    """Collect the finite values of a field."""
+    found = (number(record.get(field)) for record in records)
+    return [value for value in found if value is not None]
+
+
+def metric_figures(stage: StageRecords) -> list[Figure]:
+    """Each metric of the task: of the last step, and of the last validation."""
+    figures = []
+    for metric in stage.task.metrics:
+        steps = values(stage.steps, f"{TRAIN}{metric.name}")
+        if steps:
+            note = f"last step, {metric.unit}" if metric.unit else "last step"
+            figures.append(Figure(f"train {metric.name}", format(steps[-1], metric.form), note))
+        scores = values(stage.scores, f"{EVAL}{metric.name}")
+        if scores:
+            is_trained = metric is stage.task.trained
+            note = f"last; best {format(min(scores), metric.form)}" if is_trained else "last"
+            text = format(scores[-1], metric.form)
+            figures.append(Figure(f"validation {metric.name}", text, note))
+    return figures
+
+
+def trained_scores(stage: StageRecords) -> list[float]:
+    """The trained metric of each validation."""
+    return values(stage.scores, f"{EVAL}{stage.task.trained.name}")
+
+
+def source_tables(stage: StageRecords) -> list[Table]:
+    """Metrics of the held-out text of each source, where several are measured."""
+    last, task = stage.scores[-1] if stage.scores else {}, stage.task
+    samples = fields(fields(stage.data.get("validation")).get("samples"))
+    before = f"{EVAL}{task.trained.name}/"
+    rows = []
+    for source in (key.removeprefix(before) for key in last if key.startswith(before)):
+        found = {m.name: number(last.get(f"{EVAL}{m.name}/{source}")) for m in task.metrics}
+        if found[task.trained.name] is None:
+            continue
+        shown = [
+            *(_number(found[m.name], m.form) for m in task.metrics),
+            *(significant(_computed(d, found[d.of])) for d in task.derived),
+        ]
+        rows.append((source, *shown, integer(number(samples.get(source)))))
+    if not rows:
+        return []
+    columns = [*(heading(metric) for metric in task.metrics), *(d.name for d in task.derived)]
+    header = ("source", *columns, "samples measured")
+    return [Table("Validation by source", header, tuple(rows))]
+
+
+def _computed(derived: Derived, value: float | None) -> float | None:
+    return None if value is None else number(derived.compute(value))
+
+
+def heading(metric: Metric) -> str:
+    """Name a column: next-token losses by their unit, as the field does."""
+    return "nats/token" if metric.is_cross_entropy else metric.name
+
+
+def _number(value: float | None, form: str) -> str:
+    return UNKNOWN if value is None else format(value, form)
