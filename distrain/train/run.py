@@ -172,9 +172,9 @@ def check_task(wanted: str, found: str) -> None:
         "training.task",
         f"{wanted}, with a checkpoint that was trained for {found}",
         f"training.task {found}: moments, losses and early stopping belong to it",
-        f"Set training.task to {found} to go on. To start from its weights alone, write a new stage "
-        "with training.task "
-        f"{wanted} that names this one in `needs`, or its exported folder in model.from_pretrained.",
+        f"Set training.task to {found} to go on. To start from its weights alone, write a new "
+        f"stage with training.task {wanted} that names this one in needs, or the folder that it "
+        "exports in model.from_pretrained.",
     )
 
 

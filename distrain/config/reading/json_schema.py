@@ -128,7 +128,8 @@ def field_docs(model: type[Section]) -> dict[str, str]:
                     ast.Expr(value=ast.Constant(value=str(words))),
                 ) if name in model.model_fields:
                     found[name] = inspect.cleandoc(words)
-    return found
+    # What is said of a class variable is no field's.
+    return {name: words for name, words in found.items() if name in model.model_fields}
 
 
 def _sections(definitions: JsonObject) -> JsonObject:
