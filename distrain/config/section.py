@@ -56,7 +56,7 @@ class NameIn:
         return handler(schema) | {"enum": list(self.known)}
 
     def _check(self, value: object) -> object:
-        if value not in self.known:
+        if not isinstance(value, str) or value not in self.known:
             expected = " or ".join(repr(name) for name in self.known)
             raise PydanticKnownError("literal_error", {"expected": expected})
         return value
