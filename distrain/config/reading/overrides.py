@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from distrain.config.forms import forms_of
+from distrain.config.forms import form_of, forms_of
 from distrain.config.reading.extends import read_named
 from distrain.config.reading.foreign_names import EXPLANATIONS, FOREIGN_NAMES
 from distrain.config.reading.merge import without_alternatives
@@ -252,6 +252,8 @@ def _set(tree: Tree, model: type[Section], override: Override, problems: Problem
     value = _typed(override.value, types_at(model, override.path))
     if len(override.path) == 1 and isinstance(value.value, dict):
         value = _fitting(value, model, str(override.path[0]))
+    if override.path[1:] == ("name",):
+        tree = _without_other_forms(tree, model, str(override.path[0]), value.value)
 
     def default(path: Path) -> Any:  # noqa: ANN401
         return default_at(model, path)
@@ -273,6 +275,17 @@ def _fitting(value: Tree, model: type[Section], name: str) -> Tree:
     others = set(keys_of(name)) - own if name in SECTIONS else set()
     kept = {key: item for key, item in value.mapping.items() if key not in others}
     return replace(value, value=kept)
+
+
+def _without_other_forms(tree: Tree, model: type[Section], name: str, chosen: object) -> Tree:
+    """Leave out what is written for other forms of a section than the one chosen over them."""
+    section, below = sections_of(model).get(name), tree.mapping.get(name)
+    if section is None or below is None or not isinstance(below.value, dict):
+        return tree
+    known = {key for form in forms_of(section) for key in form.model_fields}
+    others = known - form_of(section, chosen).model_fields.keys()
+    kept = {key: item for key, item in below.mapping.items() if key not in others}
+    return replace(tree, value={**tree.mapping, name: replace(below, value=kept)})
 
 
 class _BadIndexError(ValueError):
