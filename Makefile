@@ -22,7 +22,7 @@ export OMP_NUM_THREADS ?= 1
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-data test-slurm test-browser chaos bench lint clean
+.PHONY: quickstart test test-data test-seams test-slurm test-browser chaos bench lint clean
 
 quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
@@ -30,6 +30,7 @@ quickstart: $(VENV)/.train
 test: $(VENV)/.dev lint
 	$(PYTEST) $(SPREAD)
 	@echo "left out: slow properties of the data path     make test-data"
+	@echo "left out: the whole matrix of the seams' proofs make test-seams"
 	@echo "left out: tests on a real four-node Slurm      make test-slurm    (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium      make test-browser  (root; installs Debian packages)"
 	@echo "left out: seeded random kills, $(KILLS) a stage      make chaos"
@@ -37,6 +38,9 @@ test: $(VENV)/.dev lint
 
 test-data: $(VENV)/.dev
 	$(PYTEST) -m data $(SPREAD)
+
+test-seams: $(VENV)/.dev
+	$(PYTEST) -m seams $(SPREAD)
 
 test-slurm: $(VENV)/.dev
 	tests/cluster/install.sh slurmctld slurmd slurm-client munge iproute2 util-linux

@@ -113,7 +113,9 @@ class Run:
                 "checkpoints of this stage",
                 f"the state of optimizer {saved}",
                 f"that of {own.optimizer}, which optimizer.name says",
-                f"Set optimizer.name to {saved} to go on.",
+                f"Set optimizer.name to {saved} to go on. To start from the weights alone, set "
+                f"training.max_steps to {extra['progress']['step']} besides, and put a stage of "
+                f"this kind with optimizer.name {own.optimizer} behind this one, which it needs.",
             )
 
     def _report_change(self, monitor: Monitor, before: Schedule) -> None:

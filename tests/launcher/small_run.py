@@ -4,10 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from distrain.config.launch import SiteConfig
 from distrain.config.reading.load import LoadedRecipe, load_recipe
 from distrain.runs.folder import RunFolder
-from launcher.backends.backend import backend_of
 from launcher.plan import Plan, make_plan
 from launcher.run_files import make_folder, open_run
 
@@ -48,8 +46,7 @@ def new_run(folder: Path, *overrides: str, processes: int = 1, text: str = RECIP
     run = RunFolder(folder / "runs" / loaded.recipe.name)
     make_folder(run)
     open_run(run, loaded)
-    is_queued = backend_of(loaded.recipe.launch).is_queued
-    return make_plan(loaded.recipe, run, processes, SiteConfig() if is_queued else None)
+    return make_plan(loaded.recipe, run, processes)
 
 
 def fake_python(folder: Path, **behaviours: list[str]) -> str:

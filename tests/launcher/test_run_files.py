@@ -19,6 +19,7 @@ from launcher.run_files import (
     open_run,
     run_of,
 )
+from tests.distrain.optim.toys import registered
 from tests.launcher.small_run import RECIPE, load_small, new_run, write_recipe
 
 
@@ -187,6 +188,7 @@ def mark(run, stage, state, step=3):
     [
         ("pretrain.training.max_steps=99", True),
         ("pretrain.optimizer.learning_rate=1e-5", True),
+        ("pretrain.optimizer.name=counted", False),
         ("launch.max_restarts=7", True),
         ("pretrain.model.hidden_size=64", False),
         ("pretrain.training.global_batch_size=4", True),
@@ -209,7 +211,8 @@ def test_resume_changes_only_what_nothing_was_built_on(tmp_path, override, is_al
     mark(run, "prepare", "done")
     mark(run, "pretrain", "stopped")
     before = read_resolved(run.resolved)
-    changed = load_recipe(run.resolved, [override]).recipe
+    with registered():
+        changed = load_recipe(run.resolved, [override]).recipe
 
     if is_allowed:
         changes = change_run(run, changed)

@@ -3,10 +3,12 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distrain.checkpoint import manager as manager_module
 from distrain.checkpoint import writing
@@ -15,7 +17,7 @@ from distrain.checkpoint.entries import BoxSavePlanner, SyncedWriter
 from distrain.checkpoint.staging import Staging
 from distrain.errors import CheckpointError, ExitCode
 from distrain.parallel.collectives import HostGroup
-from distrain.parallel.global_tensor import State
+from distrain.parallel.global_tensor import State, whole
 from tests.distrain.checkpoint.states import (
     Recorder,
     assert_same_bits,
@@ -161,3 +163,22 @@ def test_a_save_that_hangs_on_one_rank_ends_both_at_the_deadline(
     reason = "not over after 1s (checkpoint.save_deadline); the attempt ends"
     assert events == [["checkpoint_failed", {"step": 2, "reason": reason}]]
     assert newest_good(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step_000001"
+
+
+def save_what_is_not_the_same(folder: Path) -> None:
+    host = HostGroup()
+    checkpoints = manager(folder, max_failed_saves=9)
+
+    def claimed(value: float) -> State:
+        tensor = whole(torch.tensor([1.0, value]), writes=host.rank == 0)
+        return state_of(1, host) | {"row/w": replace(tensor, is_claimed_equal=True)}
+
+    for value, extra, name in ((host.rank, {}, "row/w"), (0.0, {"rank": host.rank}, "extra.json")):
+        with pytest.raises(CheckpointError, match=f"{name}: not the same on rank 1 as on rank 0"):
+            checkpoints.save_and_wait(1, claimed(value), extra)
+    assert not list((folder / "checkpoints").glob("*"))
+    checkpoints.save_and_wait(1, claimed(0.0), {"rank": 0})
+
+
+def test_one_ranks_word_is_not_saved_for_all_where_the_ranks_differ(tmp_path):
+    run_ranks(tmp_path / "ranks", 2, save_what_is_not_the_same, tmp_path)

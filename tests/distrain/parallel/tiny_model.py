@@ -124,16 +124,19 @@ def spec_of(case: Case) -> ModelSpec:
     )
 
 
-def engine_of(case: Case) -> Engine:
+def layout_of(case: Case) -> Layout:
     world_size = dist.get_world_size() if dist.is_initialized() else 1
     replicate = world_size if case.strategy == "ddp" else case.replicate
-    layout = Layout(
+    return Layout(
         strategy=case.strategy,  # type: ignore[arg-type]
         zero_stage=case.stage,  # type: ignore[arg-type]
         dp_replicate=replicate,
         dp_shard=world_size // replicate,
     )
-    return build_engine(layout, spec_of(case))
+
+
+def engine_of(case: Case) -> Engine:
+    return build_engine(layout_of(case), spec_of(case))
 
 
 def global_batch(step: int) -> tuple[Tensor, Tensor]:

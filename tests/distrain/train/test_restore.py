@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from distrain.checkpoint.commit import digest_file, read_commit, write_commit
+from distrain.errors import CheckpointError
 from distrain.train.loop import train
 from distrain.train.run import find_fault
+from tests.distrain.optim.toys import register
 from tests.distrain.train.synthetic import make_run, make_stage
 from tests.distrain.train.test_resume import close
 from tests.ranks import run_ranks
@@ -22,6 +24,12 @@ Extra = dict[str, Any]
 def without_validation(extra: Extra) -> None:
     """As older versions saved it."""
     extra.pop("validation", None)
+
+
+def as_of_adamw_alone(extra: Extra) -> None:
+    """As older versions saved it, which knew no other optimizer."""
+    steps = extra.pop("optimizer")["scalars"]["step"]
+    extra["optimizer_steps"] = {name: int(step) for name, step in steps.items()}
 
 
 CHANGES: dict[str, Callable[[Extra], object]] = {
@@ -55,10 +63,17 @@ def go_on_from_another_record(folder: Path) -> None:
     close(run)
     last = folder / "pretrain/checkpoints/step_000004"
     (folder / "saved.json").write_bytes((last / "extra.json").read_bytes())
-    for change, step in ((without_validation, 4), (dict.clear, 2)):
+    register()
+    run = make_run(folder, make_stage("single", precision="fp32", optimizer={"name": "counted"}))
+    with pytest.raises(CheckpointError) as caught:
+        run.restore()
+    (folder / "refusal.txt").write_text(str(caught.value))
+    close(run)
+    for change, step in ((without_validation, 4), (as_of_adamw_alone, 4), (dict.clear, 2)):
         commit_again(last, change)
         run = make_run(folder, stage)
         assert run.restore().step == step
+        assert set(run.engine.optimizer_scalars().scalars["step"].values()) == {float(step)}
         close(run)
 
 
@@ -74,6 +89,13 @@ def test_a_record_that_no_run_has_saved_is_put_aside_and_the_one_before_used(fol
     assert event["checkpoint"] == "step_000004"
     reason = str(event["reason"])
     assert reason.startswith("what was saved besides tensors cannot be understood: KeyError")
+
+
+def test_the_state_of_another_optimizer_is_refused_with_both_names_and_what_to_do(folder):
+    refusal = (folder / "refusal.txt").read_text()
+    assert "found the state of optimizer adamw; expected that of counted" in refusal
+    assert "Set optimizer.name to adamw" in refusal
+    assert "training.max_steps to 4" in refusal
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

@@ -8,6 +8,7 @@ import pytest
 from distrain.checkpoint.dcp import read_full
 from distrain.fault.wishes import Wish
 from distrain.train.loop import train
+from tests.distrain.optim.toys import register
 from tests.distrain.train.synthetic import SpoiledTask, make_run, make_stage
 from tests.ranks import run_ranks
 
@@ -18,30 +19,33 @@ ENGINES: dict[str, dict[str, object]] = {
     "zero2": {"strategy": "deepspeed", "zero_stage": 2},
     "zero3": {"strategy": "deepspeed", "zero_stage": 3},
 }
+FACTORED = {"row", "column", "second"}
 EXACT = ("train/global_step", "train/loss", "train/grad_norm", "data/batch_hash", "eval/loss")
 
 
-def stage_of(engine):
+def stage_of(engine, optimizer):
     return make_stage(
+        optimizer={"name": optimizer},
         precision="fp32",
         max_steps=16,
         dropout=0.1,
-        parallelism=ENGINES[engine],
+        parallelism=ENGINES.get(engine, {"strategy": engine}),
         checkpoint={"save_steps": 5},
         eval={"eval_steps": 4},
     )
 
 
-def whole_then_cut(folder, engine):
+def whole_then_cut(folder, engine, optimizer="adamw"):
     """Train once without a break, and once with two: after a wish, and after lost steps."""
-    whole = make_run(folder / "whole", stage_of(engine))
+    register()
+    whole = make_run(folder / "whole", stage_of(engine, optimizer))
     assert train(whole)[1] is Wish.NONE
     close(whole)
-    first = make_run(folder / "cut", stage_of(engine))
+    first = make_run(folder / "cut", stage_of(engine, optimizer))
     yield_at(first, folder / "cut", 7)
     close(first)
     (folder / "cut" / "control" / "yield").unlink(missing_ok=True)
-    last = make_run(folder / "cut", stage_of(engine))
+    last = make_run(folder / "cut", stage_of(engine, optimizer))
     assert train(last)[1] is Wish.NONE
     close(last)
 
@@ -79,17 +83,38 @@ def records(folder):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_yield_in_between_changes_no_bit(engine, tmp_path):
     run_ranks(tmp_path / "ranks", 2, whole_then_cut, tmp_path, engine)
+    assert "exp_avg_sq" in assert_same(tmp_path)
+
+
+@pytest.mark.seams
+@pytest.mark.parametrize(
+    ("engine", "optimizer", "entries"),
+    [
+        *((engine, "counted", {"momentum"}) for engine in ("single", *ENGINES)),
+        *((engine, "factored", FACTORED) for engine in ("single", "ddp", "fsdp")),
+    ],
+)
+def test_a_yield_in_between_changes_no_bit_under_another_optimizer(
+    engine, optimizer, entries, tmp_path
+):
+    ranks = 1 if engine == "single" else 2
+    run_ranks(tmp_path / "ranks", ranks, whole_then_cut, tmp_path, engine, optimizer)
+    assert assert_same(tmp_path) == {"model"} | entries
+
+
+def assert_same(tmp_path):
+    """Compare the records and the last checkpoints; returns the kinds of their entries."""
     assert records(tmp_path / "cut") == records(tmp_path / "whole")
     tensors = [
         read_full(tmp_path / name / "pretrain" / "checkpoints" / "step_000016", prefix="")
         for name in ("whole", "cut")
     ]
     assert tensors[0].keys() == tensors[1].keys()
-    assert any(name.startswith("exp_avg_sq/") for name in tensors[0])
     for name, tensor in tensors[0].items():
         assert tensor.equal(tensors[1][name]), name
     events = (tmp_path / "cut" / "events.jsonl").read_text()
     assert '"resumed"' in events
+    return {name.split("/")[0] for name in tensors[0]}
 
 
 def poison_one_step(folder):
