@@ -16,6 +16,8 @@ SOURCE_KEYS = ("source", "sources")
 """The two ways to say what is read; a recipe uses exactly one."""
 MAIN_SOURCE = "main"
 """Name of the source that a recipe gives as ``data.source``."""
+SPLITS = ("train", "validation", "test")
+"""Of the documents of every source. Only a stage of kind ``evaluate`` opens the last."""
 SOURCE_NAME = r"[A-Za-z][A-Za-z0-9_-]*"
 
 

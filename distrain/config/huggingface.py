@@ -13,6 +13,7 @@ from distrain.errors import PreflightError
 Fields = Mapping[str, Any]
 
 CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """Of a folder whose weights are spread over several files."""

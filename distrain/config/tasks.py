@@ -10,6 +10,9 @@ from typing import Annotated
 
 from distrain.config.section import NameIn
 
+IGNORE_INDEX = -100
+"""Target of a position that is not trained on; Hugging Face and torch use the same number."""
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -1,11 +1,9 @@
-"""A process that ends with its parent, so that a killed launcher or agent leaves no orphan."""
+"""A rank or a worker that ends with its parent."""
 
-import ctypes
 import os
-import signal
-import sys
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from distrain.runs.parent import dying_with
+
 AGENT_PID = "DISTRAIN_AGENT_PID"
 """Environment variable: process id of the torchrun that started this rank."""
 
@@ -14,16 +12,8 @@ def die_with_parent() -> None:
     """Ask the kernel to kill this process when the thread that started it ends.
 
     torchrun starts its workers from its main thread, and a killed torchrun leaves them running,
-    waiting for each other for as long as the collective timeout. Other systems than Linux have
-    no such call; there the workers end with the first collective that fails.
+    waiting for each other for as long as the collective timeout. Where the system has no such
+    call, they end with the first collective that fails.
     """
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    # A parent that ended before the call above will never be told of: look for it.
-    expected = int(os.environ.get(AGENT_PID, parent))
-    if os.getppid() != expected:
-        os._exit(1)
+    # torchrun's own word, where there is one: it may have ended before this process could ask.
+    dying_with(int(os.environ.get(AGENT_PID, os.getppid())))()

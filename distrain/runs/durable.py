@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a write that failed for want of room."""
@@ -25,16 +25,42 @@ def write_file(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file so that a reader, or a crash, sees the old one or the new one whole."""
+    with whole_file(path) as stream:
+        stream.write(text.encode())
+
+
+@contextmanager
+def whole_file(path: Path, *, one_writer: bool = False, synced: bool = True) -> Iterator[BinaryIO]:
+    """Give an empty file to fill; it takes the name ``path`` when the block ends well.
+
+    Args:
+        path: What has this name is replaced; its folder is made.
+        one_writer: Nobody else writes it at the same time: what a killed writer left is then
+            written over, and no rest of it stays.
+        synced: Wait until the content is on disk. Without it, a power loss may leave a part under
+            the name: only for what readers check, and make again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    ending = "unfinished" if one_writer else secrets.token_hex(4)
+    unfinished = path.with_name(f".{path.name}.{ending}")
     try:
-        with temporary.open("x", encoding="utf-8") as stream:  # tempfile's are for the owner alone
-            stream.write(text)
-            sync_stream(stream)
-        temporary.replace(path)
+        # Not a file of ``tempfile``: those are for the owner alone.
+        with unfinished.open("wb" if one_writer else "xb") as stream:
+            yield stream
+            name_file(stream, path, synced=synced)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
+
+
+def name_file(stream: BinaryIO, path: Path, *, synced: bool = True) -> None:
+    """Give an open file its name, content first; see ``whole_file``."""
+    # A name must stand for a whole file: whoever sees it reads it, or maps it, at once.
+    if synced:
+        sync_stream(stream)
+    else:
+        stream.flush()
+    Path(stream.name).replace(path)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -73,6 +99,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder; what is killed on the way leaves none of half the content."""
+    hidden = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    if folder.exists():
+        folder.rename(hidden)
+        shutil.rmtree(hidden)
 
 
 @contextmanager

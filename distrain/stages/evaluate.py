@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage
+from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.opened.form import PreparedData
 from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDataset
 from distrain.data.samples.loader import Microbatch, evaluation_microbatches
-from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
 from distrain.finetune.lora import merge

@@ -7,7 +7,6 @@ another name and renamed into place. ``plan.json`` says which input and settings
 import hashlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distrain.config.data import SPLITS
 from distrain.config.recipe import PrepareStage
 from distrain.data.corpus.cleaning import CleanedRange
 from distrain.data.corpus.commit import Target
@@ -23,12 +23,12 @@ from distrain.data.corpus.encode import EncodeSettings
 from distrain.data.corpus.pipeline import Pipeline
 from distrain.data.corpus.plan import InputPlan, check_inputs, load_plan, make_plan, save_plan
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.shards.manifest import SPLITS, Manifest, check_split
+from distrain.data.shards.manifest import Manifest, check_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
-from distrain.runs.durable import remove_unfinished
+from distrain.runs.durable import remove_unfinished, remove_whole
 from distrain.runs.folder import StageFolder
 from distrain.runs.phases import WHOLE, Share
 from distrain.runs.records import read_json
@@ -218,7 +218,7 @@ def _discard(folder: StageFolder) -> None:
     for file in (folder.corpus, folder.tokenizer, folder.rejections):
         file.unlink(missing_ok=True)
     for path in (folder.work, folder.ranges, *map(folder.split, SPLITS)):
-        _remove(path)
+        remove_whole(path)
 
 
 def _tidy(stage: PrepareStage, folder: StageFolder) -> None:
@@ -226,17 +226,8 @@ def _tidy(stage: PrepareStage, folder: StageFolder) -> None:
     remove_unfinished(folder.path)
     work = WorkFolder(folder.work)
     for path in (work.encoded, work.locks):
-        _remove(path)
+        remove_whole(path)
     for leftover in work.cleaned.glob("*/.*"):  # of processes that were killed
         leftover.unlink()
     if not stage.data.keep_cleaned:
-        _remove(folder.work)
-
-
-def _remove(path: Path) -> None:
-    """Remove a folder; what is killed on the way leaves none of half the content."""
-    hidden = path.with_name(f".{path.name}.removed")
-    shutil.rmtree(hidden, ignore_errors=True)
-    if path.exists():
-        path.rename(hidden)
-        shutil.rmtree(hidden)
+        remove_whole(folder.work)

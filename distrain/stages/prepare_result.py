@@ -4,9 +4,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from distrain.config.data import SPLITS
 from distrain.data.corpus.commit import Target
 from distrain.data.corpus.duplicates import Corpus
-from distrain.data.shards.manifest import SPLITS, Manifest
+from distrain.data.shards.manifest import Manifest
 
 log = logging.getLogger(__name__)
 

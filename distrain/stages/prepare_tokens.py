@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.config.data import DataConfig
+from distrain.config.data import SPLITS, DataConfig
 from distrain.config.recipe import PrepareStage
 from distrain.config.token_sources import TokenSource
 from distrain.data.adapters.opening import bad_id_error, find_bad_id
@@ -20,12 +20,12 @@ from distrain.data.opened.token_source import (
     open_token_source,
     tokenizer_file,
 )
-from distrain.data.shards.manifest import SPLITS
 from distrain.data.tokenizer.huggingface import copy_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
+from distrain.runs.durable import whole_file
 from distrain.runs.folder import StageFolder
 from distrain.runs.records import write_json
 
@@ -168,11 +168,8 @@ def count_ids(
         with WorkerPool(min(worker_count(data.workers), len(jobs)), die_with_parent) as pool:
             for _, part in pool.run(jobs):
                 counts += part
-        index.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{file.name}")
-        with unfinished.open("wb") as stream:
+        with whole_file(file, one_writer=True) as stream:
             np.save(stream, counts)
-        unfinished.replace(file)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from distrain.config.recipe import PrepareStage, PretrainStage
+from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.opened.form import PreparedData, SampleSettings
 from distrain.data.shards.reader import check_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
-from distrain.loss import IGNORE_INDEX
 from distrain.models import MODELS, build_model
 from distrain.models.init import initialize
 from distrain.optim import build_optimizer

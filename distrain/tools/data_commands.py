@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from distrain.config.data import SPLITS
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.foreign import Reading
 from distrain.data.adapters.npy import DTYPES
 from distrain.data.remote.published import store_at
-from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.reader import ShardedTokens
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError, DistrainError, ExitCode

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distrain.config.data import SPLITS
+from distrain.config.huggingface import TOKENIZER_FILE
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import PrepareStage, Recipe
 from distrain.data.adapters import ADAPTERS
@@ -12,7 +14,6 @@ from distrain.data.adapters.opening import find_token_files
 from distrain.data.remote.published import store_at
 from distrain.data.shards.manifest import (
     MANIFEST,
-    SPLITS,
     Manifest,
     check_access,
     check_names,
@@ -21,7 +22,7 @@ from distrain.data.shards.manifest import (
 )
 from distrain.data.shards.reader import Split
 from distrain.data.shards.verification import check_files
-from distrain.data.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.runs.folder import RunFolder
 

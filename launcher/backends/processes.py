@@ -1,14 +1,13 @@
 """Child processes that die with the launcher, and waiting for them without polling the process."""
 
-import ctypes
 import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from distrain.runs.parent import dying_with
 
 
 class Child:
@@ -29,7 +28,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_dying_with(os.getpid()),
+                preexec_fn=dying_with(os.getpid()),
             )
         self._descriptor = os.pidfd_open(self._process.pid)
         self._poll = select.poll()
@@ -68,14 +67,3 @@ class Child:
         if code is not None and code < 0:
             return f"killed by {signal.Signals(-code).name}"
         return f"exit code {code}"
-
-
-def _dying_with(parent: int) -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: after the fork, only the call is made
-
-    def ask_kernel() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the launcher ended just before the call: nobody will tell
-            os._exit(1)
-
-    return ask_kernel

@@ -5,7 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distrain.config.huggingface import CONFIG_FILE, load_config, weight_files, weights_problem
+from distrain.config.huggingface import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    load_config,
+    weight_files,
+    weights_problem,
+)
 from distrain.config.models import ModelConfig
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe, SftStage
@@ -13,7 +19,6 @@ from distrain.errors import PreflightError
 from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
 
 SETTING = ("model", "from_pretrained")
-TOKENIZER_FILE = "tokenizer.json"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """``org/model``: also a relative path, so it counts only where no such folder is."""
 

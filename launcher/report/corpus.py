@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from distrain.config.data import SPLITS
 from launcher.report.data import Fields, StageRecords, fields, number
 from launcher.report.parts import Figure, Table
 from launcher.report.text import (
@@ -21,7 +22,6 @@ from launcher.report.text import (
     visible,
 )
 
-SPLITS = ("train", "validation", "test")
 ALL_SOURCES = "All sources"
 SOURCES_LISTED = 40
 """Rows of tables are cut there: a page of thousands is read by nobody, and not mailed."""

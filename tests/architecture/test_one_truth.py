@@ -105,3 +105,95 @@ def test_a_planted_opening_of_records_is_found():
     assert opens_records(ast.parse("with folder.metrics.open() as lines: pass"))
     assert opens_records(ast.parse("text = run.events.read_text()"))
     assert not opens_records(ast.parse("text = folder.result.read_text()"))
+
+
+WRITER = "distrain/runs/durable.py"
+OTHER_NAMERS = {
+    "distrain/data/remote/cache/directory.py": "blocks under a lock that counts their bytes; "
+    "not synced, as each is compared with its digest when it is read",
+}
+"""Files that give a written file its name by themselves, and why."""
+
+
+def names_files(tree: ast.AST) -> list[int]:
+    """Return where a file is synced or renamed by hand. Text is replaced with two arguments."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (
+            node.func.attr in ("fsync", "fdatasync", "rename", "renames")
+            or (node.func.attr == "replace" and len(node.args) == 1 and not node.keywords)
+            or ast.unparse(node.func) == "os.replace"
+        )
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_only_one_file_makes_writes_durable(path):
+    found = names_files(ast.parse(path.read_text()))
+    if name_of(path) in OTHER_NAMERS:
+        assert found
+    elif name_of(path) != WRITER:
+        assert found == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    ["os.fsync(fd)", "temporary.replace(path)", "os.replace(a, b)", "folder.rename(target)"],
+)
+def test_a_planted_renaming_is_found(planted):
+    assert names_files(ast.parse(planted))
+    assert not names_files(ast.parse("text.replace('a', 'b'); replace(self, step=1)"))
+
+
+TWICE = {
+    "DIGEST_BYTES": "of a text (blake2b) and of a block (XXH3-128)",
+    "DOCUMENTS_AT_ONCE": "each of the two sorts other things; one may change alone",
+    "LEVEL": "of zstd: that of names is part of a shard's bytes, that of blocks is free",
+    "MIN_WIDTH": "per cent of two charts that have nothing in common",
+    "SHOWN": "items that a message lists; each message may list as many as it likes",
+    "VERSION": "of two formats, ours and Megatron's",
+}
+"""Constants of one name and one value that are not one truth, and why."""
+
+
+def constants_of(tree: ast.Module) -> dict[str, str]:
+    """Map the constants of a module that are made of literals to what they are."""
+    found = {}
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        for target in targets:
+            if not isinstance(target, ast.Name) or not target.id.lstrip("_").isupper():
+                continue
+            value = getattr(node, "value", None)
+            if value is not None and not any(
+                isinstance(part, ast.Call | ast.Name | ast.Attribute) for part in ast.walk(value)
+            ):
+                found[target.id.lstrip("_")] = ast.unparse(value)
+    return found
+
+
+def told_twice(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
+    """Map each name that has one value in several files to these."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for file, tree in trees.items():
+        for name, value in constants_of(tree).items():
+            places.setdefault((name, value), []).append(file)
+    return {name: files for (name, _), files in places.items() if len(files) > 1}
+
+
+def test_a_constant_has_one_home():
+    trees = {name_of(path): ast.parse(path.read_text()) for path in SOURCES}
+    found = told_twice(trees)
+    assert {name: files for name, files in found.items() if name not in TWICE} == {}
+    assert TWICE.keys() <= found.keys(), "an exception that is none any more"
+
+
+def test_a_planted_constant_is_found():
+    trees = {"a.py": ast.parse("PAUSE_S = 3"), "b.py": ast.parse("_PAUSE_S: int = 3")}
+    assert told_twice(trees) == {"PAUSE_S": ["a.py", "b.py"]}
+    assert told_twice({"a.py": ast.parse("X = 1"), "b.py": ast.parse("X = 2")}) == {}

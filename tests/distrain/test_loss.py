@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from distrain.loss import IGNORE_INDEX, summed_cross_entropy
+from distrain.config.tasks import IGNORE_INDEX
+from distrain.loss import summed_cross_entropy
 
 
 def random_batch(dtype=torch.float32):

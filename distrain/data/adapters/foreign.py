@@ -4,7 +4,6 @@ A foreign file is never written to, and nothing is written beside it.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from distrain.data.shards.reader import MappedShard, map_array
 from distrain.errors import DataError
+from distrain.runs.durable import whole_file
 
 CHUNK = 1 << 22
 """Values looked at together while a file is checked: 32 MiB of int64."""
@@ -79,11 +79,10 @@ class EndsCache:
         if self.folder is None or not len(ends):
             return ends
         file = self._file(key)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # Named by process: ranks that find the same ends at once must not write into one file.
-        unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-        ends.astype("<u8").tofile(unfinished)
-        unfinished.replace(file)
+        # Ranks may find the same ends at once; each writes a file of its own, and the last one
+        # stays. Not synced: ``load`` believes only what covers the ids.
+        with whole_file(file, synced=False) as stream:
+            ends.astype("<u8").tofile(stream)
         return map_array(file, "uint64", len(ends)).astype(np.uint64, copy=False)
 
     def _file(self, key: tuple[object, ...]) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.data.shards.manifest import SPLITS
+from distrain.config.data import SPLITS
 from distrain.data.shards.reader import ShardedTokens, TokenShard
 from distrain.errors import DataError
 

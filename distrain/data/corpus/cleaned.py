@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from distrain.config.data import SPLITS
 from distrain.data.curate.split import DIGEST_BYTES
-from distrain.data.shards.manifest import SPLITS
-from distrain.runs.durable import sync_stream
+from distrain.runs.durable import name_file
 
 GROUP_BYTES = 4_000_000
 """Text in one row group: what a reader holds at a time."""
@@ -111,9 +111,7 @@ class CleanedWriter:
         if self._documents:
             self._write_group()
         self._writer.close()
-        # Content first, then the name: a name in this folder stands for a whole file.
-        sync_stream(self._stream)
-        self._unfinished.replace(self.path)
+        name_file(self._stream, self.path)
         return self.path.stat().st_size
 
     def _write_group(self) -> None:

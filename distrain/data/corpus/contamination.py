@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from distrain.config.data import SPLITS
 from distrain.config.dedup import DecontaminateConfig
 from distrain.data.corpus.cleaned import read_batches
 from distrain.data.corpus.clusters import Reason
@@ -14,7 +15,6 @@ from distrain.data.corpus.decontaminate import NgramCounts, NgramSet, count_ngra
 from distrain.data.corpus.minhash import flatten
 from distrain.data.corpus.plan import PlannedRange
 from distrain.data.curate.words import TextView
-from distrain.data.shards.manifest import SPLITS
 
 TRAIN = SPLITS.index("train")
 Mask = NDArray[np.uint8]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.config.data import DataConfig
+from distrain.config.data import SPLITS, DataConfig
 from distrain.config.dedup import DecontaminateConfig
 from distrain.data.corpus.cleaned import Keys, read_keys, read_rows
 from distrain.data.corpus.cleaning import CleanedRange
@@ -29,10 +29,9 @@ from distrain.data.corpus.findings import inspect_source
 from distrain.data.corpus.minhash import mix
 from distrain.data.corpus.plan import InputPlan
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.shards.manifest import SPLITS
 from distrain.data.workers import WorkerPool
 from distrain.errors import DataError
-from distrain.runs.durable import sync
+from distrain.runs.durable import whole_file
 from distrain.runs.records import read_json, write_json
 
 
@@ -127,12 +126,9 @@ def decide(
 
 def save_decision(decision: Decision, plan: InputPlan, work: WorkFolder) -> None:
     """Write masks and counts for the phases that follow; the counts last."""
-    unfinished = work.masks.with_name(f".{work.masks.name}")
-    with unfinished.open("wb") as stream:
-        np.save(stream, np.concatenate([np.zeros(0, np.uint8), *decision.masks]))
     # The masks must be on the disk before the record that says that they are.
-    sync(unfinished)
-    unfinished.replace(work.masks)
+    with whole_file(work.masks, one_writer=True) as stream:
+        np.save(stream, np.concatenate([np.zeros(0, np.uint8), *decision.masks]))
     write_json(work.decided, decision.corpus.to_record(plan.settings))
 
 

@@ -7,25 +7,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.config.data import PairsConfig
+from distrain.config.data import SPLITS, PairsConfig
 from distrain.data.corpus.cleaned import CleanedBatch, read_batches
 from distrain.data.corpus.clusters import Reason
 from distrain.data.corpus.plan import PlannedRange
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.pairs.docstrings import docstring_pairs
-from distrain.data.shards.files import HashingFile
 from distrain.data.shards.inputs import RecordedFile, RecordedRange
-from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.writer import DataOrigin, ShardWriter
 from distrain.data.tokenizer.encoders.choose import open_encoder
 from distrain.data.tokenizer.encoders.encoder import Encoder
 from distrain.data.tokenizer.encoders.report import EngineReport
 from distrain.data.tokenizer.tokenizer import Tokenizer
+from distrain.runs.durable import name_file
 from distrain.runs.records import read_json, write_json
 
 
@@ -174,14 +173,13 @@ class _PairsFile:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._unfinished = path.with_name(f".{path.name}.unfinished")
-        self._unfinished.unlink(missing_ok=True)
-        self._file = HashingFile(self._unfinished)
+        self._file: BinaryIO = self._unfinished.open("wb")
 
     def __enter__(self) -> "_PairsFile":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.abandon()
+        self._file.close()
         self._unfinished.unlink(missing_ok=True)
 
     def add(self, batch: CleanedBatch, kept: NDArray[np.bool_], config: PairsConfig) -> None:
@@ -195,8 +193,8 @@ class _PairsFile:
 
     def close(self) -> None:
         """Make the file exist."""
+        name_file(self._file, self._path)
         self._file.close()
-        self._unfinished.replace(self._path)
 
 
 def read_pairs(path: Path) -> Iterator[tuple[str, dict[str, str]]]:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from distrain.data.corpus.clusters import Clusters, Numbers
 from distrain.data.corpus.near_duplicates import group_equal, pair_with_first
 
-DIGEST_BYTES = 16
 DOCUMENTS_AT_ONCE = 1 << 26
 """Documents sorted at a time, about 40 bytes each."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from distrain.config.data import SPLITS
 from distrain.config.recipe import PrepareStage
 from distrain.data.corpus.cleaning import CleanedRange, CleanJob, load_cleaned
 from distrain.data.corpus.commit import Target, commit_splits
@@ -20,7 +21,7 @@ from distrain.data.corpus.encode import EncodeJob, EncodeSettings, is_encoded
 from distrain.data.corpus.plan import InputPlan
 from distrain.data.corpus.texts import train_texts
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.shards.manifest import SPLITS, Manifest
+from distrain.data.shards.manifest import Manifest
 from distrain.data.tokenizer.encoders.choose import choose_encoder
 from distrain.data.tokenizer.encoders.report import EngineReport
 from distrain.data.tokenizer.huggingface import copy_tokenizer

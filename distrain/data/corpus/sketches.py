@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from distrain.config.dedup import MinHashConfig
 from distrain.data.corpus.minhash import flatten, sketch
 from distrain.data.curate.words import TextView
-from distrain.runs.durable import sync_stream
+from distrain.runs.durable import whole_file
 
 PENDING_HASHES = 1 << 20
 """N-gram hashes that are gathered before they are sketched: 8 MB."""
@@ -41,12 +41,8 @@ class SketchFile:
         # Even if nothing is pending: a range without documents has a file too, of no rows.
         self._sketch()
         array = np.asfortranarray(np.concatenate(self._finished))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f".{self.path.name}.unfinished")
-        with unfinished.open("wb") as stream:
+        with whole_file(self.path, one_writer=True) as stream:
             np.save(stream, array)
-            sync_stream(stream)
-        unfinished.replace(self.path)
 
     def _sketch(self) -> None:
         pending, self._pending, self._hashes = self._pending, [], 0

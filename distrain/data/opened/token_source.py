@@ -9,7 +9,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from distrain.config.data import MAIN_SOURCE
+from distrain.config.data import MAIN_SOURCE, SPLITS
+from distrain.config.huggingface import TOKENIZER_FILE
 from distrain.config.token_sources import TokenSource, is_url
 from distrain.data.adapters.foreign import EndsCache, Reading
 from distrain.data.adapters.opening import ForeignTokens, open_files
@@ -23,7 +24,6 @@ from distrain.data.remote.published import (
 )
 from distrain.data.remote.shards import RemoteSplit, open_remote_split
 from distrain.data.shards.manifest import (
-    SPLITS,
     TEST_SPLIT,
     Manifest,
     check_access,
@@ -31,8 +31,9 @@ from distrain.data.shards.manifest import (
     list_sources,
 )
 from distrain.data.shards.reader import ShardedTokens, Split, open_split
-from distrain.data.tokenizer.tokenizer import TOKENIZER_FILE, Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
+from distrain.runs.durable import whole_file
 
 SAMPLED_TOKENS = 4096
 TIMEOUT_S = 300.0
@@ -102,9 +103,9 @@ def tokenizer_file(source: TokenSource, index: Path) -> Path:
     if not is_url(path):
         return Path(path).expanduser() / TOKENIZER_FILE
     files = read_tokenizer_files(open_store(source, path), timeout_s=TIMEOUT_S)
-    index.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (index / name).write_bytes(content)
+        with whole_file(index / name) as stream:
+            stream.write(content)
     return index / TOKENIZER_FILE
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from distrain.config.data import SPLITS
 from distrain.data.remote.cache.blocks import Block
 from distrain.data.remote.cache.fetching import (
     Transfer,
@@ -37,7 +38,6 @@ from distrain.data.shards.digests import DIGEST_BYTES, record_of
 from distrain.data.shards.manifest import (
     BLOCK_TABLE,
     MANIFEST,
-    SPLITS,
     Manifest,
     ShardRecord,
     check_split,

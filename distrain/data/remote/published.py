@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 
+from distrain.config.huggingface import TOKENIZER_FILE
 from distrain.config.token_sources import is_url
 from distrain.data.remote.cache.fetching import TransferProgress, complete
 from distrain.data.remote.cache.remote_store import RemoteStore
@@ -17,7 +18,6 @@ from distrain.data.shards.manifest import (
     is_whole_manifest,
     parse_manifest,
 )
-from distrain.data.tokenizer.tokenizer import TOKENIZER_FILE
 from distrain.errors import DataError
 
 PUBLISHED = "published.json"

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.samples.datasets import Dataset, gather
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.order import Ints
-from distrain.data.samples.rows import IGNORE_INDEX, Rows
+from distrain.data.samples.rows import Rows
 from distrain.errors import DataError
 
 TOKENS_AT_ONCE = 1 << 17

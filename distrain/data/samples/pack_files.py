@@ -22,7 +22,7 @@ from distrain.data.samples.packing import PACK_VERSION, WINDOW_DOCUMENTS, PackPl
 from distrain.data.shards.digests import DIGEST_BYTES, record_of
 from distrain.data.shards.reader import ShardedTokens
 from distrain.errors import DataError, PreflightError
-from distrain.runs.durable import sync, sync_stream
+from distrain.runs.durable import sync, whole_file
 from distrain.runs.lock import acquire
 
 log = logging.getLogger(__name__)
@@ -93,14 +93,9 @@ def write_pack(path: Path, plan: PackPlan, digest: str) -> None:
     )
     # Over the header too: a plan whose length or source was changed in the file is damaged as well.
     header = header._replace(digest=header.digest_of(content))
-    temporary = path.with_name(f".{path.name}.unfinished")
-    with temporary.open("wb") as stream:
+    with whole_file(path, one_writer=True) as stream:
         stream.write(HEADER.pack(*header).ljust(HEADER_BYTES, b"\0"))
         stream.write(content)
-        # On the disk before it has its name: others map whatever has it, without reading it
-        # through.
-        sync_stream(stream)
-    temporary.replace(path)
     sync(path.parent)
 
 

@@ -7,10 +7,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.samples.order import Ints
-
-IGNORE_INDEX = -100
-"""Target of a position that is not trained on; the value that ``distrain.loss`` leaves out."""
 
 Ids = Ints
 

@@ -7,10 +7,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.pairs.reading import Pair
 from distrain.data.samples.datasets import SftDataset
 from distrain.data.samples.order import permute, round_keys
-from distrain.data.samples.rows import IGNORE_INDEX, Ids
+from distrain.data.samples.rows import Ids
 from distrain.data.tokenizer.prompts import pair_ids, room_for_pair
 from distrain.data.tokenizer.tokenizer import Tokenizer
 

@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distrain.config.data import MAIN_SOURCE
+from distrain.config.data import MAIN_SOURCE, SPLITS
 from distrain.data.shards.digests import BLOCK_BYTES, FileRecord
 from distrain.data.shards.verification import check_files, damaged
 from distrain.errors import DataError, PreflightError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
-SPLITS = ("train", "validation", "test")
 TEST_SPLIT = "test"
 TEST_STAGE_KIND = "evaluate"
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

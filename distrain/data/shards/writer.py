@@ -33,11 +33,11 @@ from distrain.data.shards.manifest import (
 from distrain.data.shards.names import NAMES_ENDING, read_names
 from distrain.data.shards.sequence import ShardSequence
 from distrain.data.shards.verification import check_files
+from distrain.data.tokenizer.encoders.encoder import UINT16_IDS
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
-from distrain.runs.durable import sync
+from distrain.runs.durable import move_folder, sync
 
-UINT16_IDS = 1 << 16
 PENDING_TOKENS = 1 << 20
 """Tokens of single documents that are gathered before they are written."""
 
@@ -223,8 +223,7 @@ class ShardWriter:
         # A crash between these two leaves no source of that name: the stage makes it again, and
         # never are files of two attempts side by side.
         shutil.rmtree(self.target, ignore_errors=True)
-        self._folder.rename(self.target)
-        sync(self.target.parent)
+        move_folder(self._folder, self.target)
         return manifest
 
     def _note(self, path: Path) -> None:

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from distrain.config.huggingface import TOKENIZER_FILE
 from distrain.data.tokenizer.prompts import ANSWER_HEADER, PROMPT_HEADER
-from distrain.data.tokenizer.tokenizer import ASSISTANT, TOKENIZER_FILE, USER, Tokenizer
+from distrain.data.tokenizer.tokenizer import ASSISTANT, USER, Tokenizer
 from distrain.runs.durable import write_text
 from distrain.runs.records import read_json, write_json
 

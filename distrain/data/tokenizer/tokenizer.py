@@ -16,6 +16,7 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from distrain.config.huggingface import TOKENIZER_FILE
 from distrain.data.tokenizer.canonical_unigram import canonical_unigram
 from distrain.data.tokenizer.closing import close_tokenizer
 from distrain.errors import DataError
@@ -27,7 +28,6 @@ PAD = "<|pad|>"
 CONTROL_TOKENS = (END_OF_TEXT, USER, ASSISTANT, PAD)
 """They get the ids 0 to 3 of a tokenizer trained here."""
 
-TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
 """Hugging Face's files beside ``tokenizer.json`` that may name its end-of-text token."""
 

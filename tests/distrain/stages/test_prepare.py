@@ -5,8 +5,8 @@ import signal
 import numpy as np
 import pytest
 
+from distrain.config.data import SPLITS
 from distrain.data.pairs.reading import open_pairs
-from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.reader import open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError

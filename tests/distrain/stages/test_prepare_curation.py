@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from distrain.config.data import SPLITS
 from distrain.config.recipe import PrepareStage
 from distrain.data.corpus.plan import load_plan
 from distrain.data.corpus.tokenize_range import tokenize_range
 from distrain.data.curate.clean import Cleaner
-from distrain.data.shards.manifest import SPLITS
 from distrain.data.shards.reader import open_split
 from distrain.data.tokenizer.encoders import ENCODERS
 from distrain.data.tokenizer.tokenizer import Tokenizer

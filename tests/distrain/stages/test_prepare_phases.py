@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from distrain.__main__ import run_phase as run_and_record
+from distrain.config.data import SPLITS
 from distrain.config.recipe import Recipe
 from distrain.data.corpus.plan import load_plan
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.shards.manifest import SPLITS
 from distrain.errors import DataError, ExitCode, PreflightError
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.phases import WHOLE, Share, prepare_progress

@@ -9,12 +9,12 @@ from collections import Counter
 
 import pytest
 
+from distrain.config.data import SPLITS
 from distrain.config.recipe import PrepareStage, PretrainStage
 from distrain.data.opened.form import PreparedData, SampleSettings
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.schedule import Schedule
-from distrain.data.shards.manifest import SPLITS
 from distrain.runs.folder import StageFolder
 from distrain.stages.prepare import prepare
 from distrain.stages.pretrain_data import open_pretrain_data

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from distrain.config.recipe import PretrainStage
-from distrain.config.tasks import TaskForm
+from distrain.config.tasks import IGNORE_INDEX, TaskForm
 from distrain.data.samples.datasets import Dataset
 from distrain.data.samples.feed import OrderedStream
 from distrain.data.samples.loader import Microbatch
 from distrain.data.samples.order import Order
-from distrain.data.samples.rows import IGNORE_INDEX, Ids, RowBuffer
+from distrain.data.samples.rows import Ids, RowBuffer
 from distrain.data.samples.source import OpenedSource
 from distrain.parallel.collectives import HostGroup
 from distrain.runs.folder import RunFolder

@@ -6,10 +6,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from distrain.config.data import SPLITS
 from distrain.config.token_sources import TokenDtype
 from distrain.data.adapters import ADAPTERS
 from distrain.data.adapters.npy import DTYPES
-from distrain.data.shards.manifest import SPLITS
 from launcher.commands import cli, data_commands
 from launcher.commands.data_text import document_text, inspection_text, verified_text
 from tests.distrain.data.made_corpus import make_texts, write_split

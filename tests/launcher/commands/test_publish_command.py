@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from distrain.data.shards.manifest import SPLITS
+from distrain.config.data import SPLITS
 from distrain.runs.records import write_json
 from launcher.commands import cli
 from tests.distrain.data.made_corpus import make_texts, write_split

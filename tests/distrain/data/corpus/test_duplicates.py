@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.config.data import DataConfig
+from distrain.config.data import SPLITS, DataConfig
 from distrain.data.corpus.cleaned import read_batches
 from distrain.data.corpus.cleaning import CleanJob, load_cleaned
 from distrain.data.corpus.duplicates import decide, load_masks, save_decision
 from distrain.data.corpus.plan import make_plan
 from distrain.data.corpus.work_folder import WorkFolder
 from distrain.data.curate.split import split_of, text_digest
-from distrain.data.shards.manifest import SPLITS
 from distrain.data.workers import WorkerPool
 from distrain.errors import DataError
 

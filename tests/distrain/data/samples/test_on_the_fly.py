@@ -8,12 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.samples.feed import Feed
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.on_the_fly import OnTheFlyStream, range_order
 from distrain.data.samples.order import Order
 from distrain.data.samples.range_shards import MakeJob, Patience, RangeShards, is_made
-from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import ShardedTokens, TokenShard, open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer

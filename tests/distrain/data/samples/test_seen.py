@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.samples.datasets import PackedDataset, PretrainDataset
 from distrain.data.samples.feed import DocumentStream, Feed
 from distrain.data.samples.on_the_fly import GrowingOrder, OnTheFlyStream, range_order
 from distrain.data.samples.order import Order
 from distrain.data.samples.packing import PackedIndex, plan_best_fit
 from distrain.data.samples.range_shards import Patience, RangeShards
-from distrain.data.samples.rows import IGNORE_INDEX
 from distrain.data.samples.schedule import SamplePlan, Schedule
 from distrain.data.samples.seen import Ledger, SeenSource, byte_ranges
 from distrain.data.samples.source import SourceTokens

@@ -3,8 +3,9 @@ import shutil
 import numpy as np
 import pytest
 
+from distrain.config.data import SPLITS
 from distrain.config.recipe import Stage
-from distrain.data.shards.manifest import MANIFEST, SPLITS, open_manifest
+from distrain.data.shards.manifest import MANIFEST, open_manifest
 from distrain.data.shards.reader import check_tokenizer, open_split
 from distrain.errors import DataError, PreflightError
 from tests.distrain.data.made_corpus import make_texts, write_split
