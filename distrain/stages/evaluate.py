@@ -5,25 +5,21 @@ fine-tuning, with and without the adapters of the last stage.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage
-from distrain.config.tasks import IGNORE_INDEX
+from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage, TrainStage
 from distrain.data.opened.form import PreparedData
 from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDataset
-from distrain.data.samples.loader import Microbatch, evaluation_microbatches
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
+from distrain.evaluation.meter import Meter
 from distrain.finetune.lora import merge
 from distrain.models import build_model
-from distrain.models.causal_lm import CausalLM
 from distrain.parallel.device import resolve_device
 from distrain.runs.records import read_json, write_json
 from distrain.stages.base_model import to_float32
@@ -31,7 +27,8 @@ from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.export import read_trained
 from distrain.stages.pretrain_data import open_held_out
 from distrain.stages.sft_data import PairSamples, find_test_pairs
-from distrain.tasks.task import forward_targets
+from distrain.tasks import TASKS
+from distrain.tasks.task import Task
 
 
 def run_stage(context: StageContext) -> Outcome:
@@ -48,13 +45,16 @@ def run_stage(context: StageContext) -> Outcome:
     tokenizer = Tokenizer.load(whole.tokenizer)
     with torch.device("meta"):
         model = build_model(trained.model, trained.vocab_size)
-    meter = Meter(model, typed(context.recipe, context.name, EvaluateStage).micro_batch_size)
+    size = typed(context.recipe, context.name, EvaluateStage).micro_batch_size
+    meter = Meter(model, size, resolve_device("auto"))
     result: dict[str, Any] = {"measured": {}}
     if whole.checkpoint is not None:
         pretrained = replace(whole, adapters=())
         meter.load(to_float32(pretrained.read()) if whole.adapters[1:] else trained.base_state)
-        result["documents"] = meter.documents(open_test_split(context), tokenizer)
-        result["measured"]["documents"] = context.lineage.pretrained.trained[-1].stage
+        stage = context.lineage.pretrained.trained[-1].stage
+        split, task = open_test_split(context), task_of(context, stage)
+        result["documents"] = measure_documents(meter, split, tokenizer, task)
+        result["measured"]["documents"] = stage
     if context.lineage.tuned is not None:
         assert trained.adapter_state is not None, "a fine-tuned line has adapters"
         assert trained.lora is not None, "and their settings"
@@ -62,7 +62,8 @@ def run_stage(context: StageContext) -> Outcome:
         if pairs is not None:
             merged = merge(trained.base_state, trained.adapter_state, trained.lora)
             meter.load(trained.base_state)
-            result["answers"] = meter.answers(pairs, merged)
+            task = task_of(context, context.lineage.tuned)
+            result["answers"] = measure_answers(meter, pairs, merged, task)
             result["measured"]["answers"] = context.lineage.tuned
     write_json(context.folder.result, result)
     test_set.finish(context.run, context.name)
@@ -88,81 +89,41 @@ def open_test_split(context: StageContext) -> Dataset:
     return JoinedDataset([PretrainDataset(split, length, keep_tail=True) for split in splits])
 
 
-@dataclass(frozen=True)
-class Summed:
-    """Losses over a set of samples, in nats, and what they are to be divided by."""
-
-    loss: float
-    num_targets: int
-    target_bytes: int
+def task_of(context: StageContext, stage: str) -> Task:
+    """Return what a stage was trained for: it is measured by the same."""
+    section = context.recipe.stages[stage]
+    assert isinstance(section, TrainStage), "only training stages have a task"
+    return TASKS[section.training.task]
 
 
-class Meter:
-    """Measures samples with one model in this process.
+def measure_documents(
+    meter: Meter, dataset: Dataset, tokenizer: Tokenizer, task: Task
+) -> dict[str, float]:
+    """Return the task's figures and the number of targets; of cross-entropies bits per byte too."""
+    summed = meter.measure(dataset, task, tokenizer.token_bytes())
+    figures = task.form.with_derived(summed.metrics)
+    if task.form.trained.is_cross_entropy:
+        # The bytes of the targets themselves: a document's first token is no target.
+        figures["bits_per_byte"] = summed.trained_sum / math.log(2) / summed.target_bytes
+    return figures | {"targets": summed.num_targets}
 
-    Args:
-        model: On the meta device; gets its weights from ``load``.
-        micro_batch_size: Samples of one forward pass.
-    """
 
-    def __init__(self, model: CausalLM, micro_batch_size: int) -> None:
-        self.model = model
-        self.micro_batch_size = micro_batch_size
-        self.device = resolve_device("auto")
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take whole parameters; a tied output layer may be missing."""
-        self.model.load_state_dict(state, strict=False, assign=True)
-        self.model.tie_weights()
-        self.model.to(self.device).eval()
-
-    def documents(self, dataset: Dataset, tokenizer: Tokenizer) -> dict[str, float]:
-        """Return loss, perplexity, bits per byte and the number of targets."""
-        summed = self.measure(dataset, tokenizer.token_bytes())
-        loss = summed.loss / summed.num_targets
-        return {
-            "loss": loss,
-            "perplexity": math.exp(loss),
-            # The bytes of the targets themselves: a document's first token is no target.
-            "bits_per_byte": summed.loss / math.log(2) / summed.target_bytes,
-            "targets": summed.num_targets,
-        }
-
-    def answers(self, pairs: PairSamples, merged: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the losses of answers as the model is, then with ``merged`` weights."""
-        own, shuffled = pairs.dataset(), pairs.shuffled()
-        summed = self.measure(own)
-        figures = {
-            "pairs": len(pairs),
-            "long_answers": len(pairs.lengths.long_answers),
-            "cut_prompts": pairs.lengths.cut_prompts,
-            "targets": summed.num_targets,
-            "loss_base": summed.loss / summed.num_targets,
-            "loss_base_shuffled_prompts": self.loss(shuffled),
-        }
-        self.load(merged)
-        return figures | {
-            "loss": self.loss(own),
-            "loss_shuffled_prompts": self.loss(shuffled),
-        }
-
-    def loss(self, dataset: Dataset) -> float:
-        """Return the mean loss in nats per target token."""
-        summed = self.measure(dataset)
-        return summed.loss / summed.num_targets
-
-    @torch.no_grad()
-    def measure(self, dataset: Dataset, token_bytes: NDArray[np.int64] | None = None) -> Summed:
-        """Sum over all samples, each once."""
-        loss, num_targets, target_bytes = 0.0, 0, 0
-        for microbatch in self._microbatches(dataset):
-            loss += forward_targets(self.model, microbatch, microbatch.groups).item()
-            num_targets += microbatch.num_targets
-            if token_bytes is not None:
-                targets = microbatch.target_ids[microbatch.target_ids != IGNORE_INDEX].cpu()
-                target_bytes += int(token_bytes[targets.numpy()].sum())
-        return Summed(loss, num_targets, target_bytes)
-
-    def _microbatches(self, dataset: Dataset) -> Iterator[Microbatch]:
-        for microbatch in evaluation_microbatches(dataset, micro_batch_size=self.micro_batch_size):
-            yield microbatch.to(self.device)
+def measure_answers(
+    meter: Meter, pairs: PairSamples, merged: Mapping[str, Tensor], task: Task
+) -> dict[str, float]:
+    """Return the trained metric of answers as the model is, then with ``merged`` weights."""
+    own, shuffled, trained = pairs.dataset(), pairs.shuffled(), task.form.trained.name
+    summed = meter.measure(own, task)
+    figures = {
+        "pairs": len(pairs),
+        "long_answers": len(pairs.lengths.long_answers),
+        "cut_prompts": pairs.lengths.cut_prompts,
+        "targets": summed.num_targets,
+        "loss_base": summed.metrics[trained],
+        "loss_base_shuffled_prompts": meter.measure(shuffled, task).metrics[trained],
+    }
+    meter.load(merged)
+    return figures | {
+        "loss": meter.measure(own, task).metrics[trained],
+        "loss_shuffled_prompts": meter.measure(shuffled, task).metrics[trained],
+    }

@@ -1,0 +1,77 @@
+"""The metrics of a whole set of samples, measured by one process with whole weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distrain.config.tasks import IGNORE_INDEX
+from distrain.data.samples.datasets import Dataset
+from distrain.data.samples.loader import evaluation_microbatches
+from distrain.models.causal_lm import CausalLM
+from distrain.tasks.task import Task, means
+
+
+@dataclass(frozen=True)
+class Summed:
+    """What was found over a set of samples.
+
+    Args:
+        metrics: Of the task, by name.
+        trained_sum: Numerator of the trained one.
+        num_targets: Target tokens.
+        target_bytes: Their length in UTF-8, where it was asked for.
+    """
+
+    metrics: Mapping[str, float]
+    trained_sum: float
+    num_targets: int
+    target_bytes: int
+
+
+class Meter:
+    """Measures samples with one model in this process.
+
+    Args:
+        model: On the meta device; gets its weights from ``load``.
+        micro_batch_size: Samples of one forward pass.
+        device: Where it computes.
+    """
+
+    def __init__(self, model: CausalLM, micro_batch_size: int, device: torch.device) -> None:
+        self.model = model
+        self.micro_batch_size = micro_batch_size
+        self.device = device
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take whole parameters; a tied output layer may be missing."""
+        self.model.load_state_dict(state, strict=False, assign=True)
+        self.model.tie_weights()
+        self.model.to(self.device).eval()
+
+    @torch.no_grad()
+    def measure(
+        self, dataset: Dataset, task: Task, token_bytes: NDArray[np.int64] | None = None
+    ) -> Summed:
+        """Sum over all samples, each once.
+
+        Args:
+            dataset: The samples.
+            task: What to measure.
+            token_bytes: Length of each token in UTF-8; with it, bytes of targets are counted.
+        """
+        form = task.form
+        sums = torch.zeros(1, form.num_sums, dtype=torch.float64, device=self.device)
+        denominator, num_targets, target_bytes = 0.0, 0, 0
+        for part in evaluation_microbatches(dataset, micro_batch_size=self.micro_batch_size):
+            sums += task.measure(self.model, part.to(self.device)).stacked(form)
+            denominator += sum(task.denominators(part))
+            num_targets += part.num_targets
+            if token_bytes is not None:
+                targets = part.target_ids[part.target_ids != IGNORE_INDEX]
+                target_bytes += int(token_bytes[targets.numpy()].sum())
+        (row,) = sums.tolist()
+        return Summed(means(form, denominator, row), row[0], num_targets, target_bytes)
