@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from distrain.config.section import NameIn
+from distrain.runs.figures import number_text
 
 IGNORE_INDEX = -100
 """Target of a position that is not trained on; Hugging Face and torch use the same number."""
@@ -94,11 +95,6 @@ class TaskForm:
     def validation_text(self, values: Mapping[str, float | None]) -> str:
         """Write all that a validation shows, such as ``loss 3.214 | perplexity 24.9``."""
         return _text((*self.metrics, *self.derived), values)
-
-
-def number_text(value: float | None, form: str) -> str:
-    """Write a figure of a record, where null stands for what is not finite."""
-    return "not finite" if value is None else format(value, form)
 
 
 def _text(figures: Sequence[Metric | Derived], values: Mapping[str, float | None]) -> str:

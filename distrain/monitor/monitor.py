@@ -5,7 +5,6 @@ It watches and never changes a step. ``metrics.jsonl`` is the truth; the rest is
 
 import logging
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +17,6 @@ from distrain.monitor.sinks import SINKS
 from distrain.monitor.sinks.background import BackgroundSink, SinkRun, Writer
 from distrain.monitor.throughput import mfu, tokens_per_second
 from distrain.runs.durable import write_text
-from distrain.runs.figures import short_count, short_duration
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import (
     EVAL,
@@ -30,6 +28,7 @@ from distrain.runs.records import (
     utc_now,
     write_json,
 )
+from distrain.runs.step_line import Pace, step_line, validation_line
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +100,8 @@ class Monitor:
         self._task = task
         self._file = MetricsFile(run.stage(stage).metrics)
         self._sinks = self._open_sinks()
-        self._started = time.monotonic()
-        self._steps_made = 0
-        self._shown = (self._started, 0)  # when the last line was shown, after how many steps
+        self._pace = Pace(workload.max_steps)
+        self._has_shown = False
 
     def __enter__(self) -> Self:
         return self
@@ -125,11 +123,12 @@ class Monitor:
     def record_step(self, measured: StepMeasurement) -> None:
         """Write the record of a step; show a line every ``logging_steps`` and at the last step."""
         tokens_per_sec = tokens_per_second(self.workload.tokens_per_step, 1, measured.step_time_s)
-        self._write(self._step_record(measured, tokens_per_sec))
-        self._steps_made += 1
-        is_last = measured.step == self.workload.max_steps
-        if measured.step % self._config.logging_steps == 0 or is_last or self._steps_made == 1:
-            self._show(measured, tokens_per_sec)
+        record = self._write(self._step_record(measured, tokens_per_sec))
+        self._pace.add(record)
+        is_due = measured.step % self._config.logging_steps == 0
+        if is_due or measured.step == self.workload.max_steps or not self._has_shown:
+            self._has_shown = True
+            logger.info("%s", step_line(self.stage, record, self._pace, self._task))
 
     def record_scores(
         self,
@@ -147,9 +146,8 @@ class Monitor:
                 for name in metrics
                 for source, found in by_source.items()
             }
-        self._write(scores)
-        text = self._task.validation_text(figures)
-        logger.info("%s step %s | validation %s", self.stage, self._position(step), text)
+        record = self._write(scores)
+        logger.info("%s", validation_line(self.stage, record, self.workload.max_steps, self._task))
 
     def record_data(self, record: Record) -> None:
         """Replace ``data.json`` by the record of this attempt; see ``records.StageData``."""
@@ -190,46 +188,15 @@ class Monitor:
             "memory/max_gib": measured.memory_gib,
         }
 
-    def _write(self, fields: dict[str, Any]) -> None:
-        record = {"time": utc_now(), "attempt": self.attempt} | finite(fields)
+    def _write(self, fields: dict[str, Any]) -> dict[str, Any]:
+        record: dict[str, Any] = {"time": utc_now(), "attempt": self.attempt} | finite(fields)
         self._file.append(record)
         for sink in self._sinks:
             sink.write(record)
-
-    def _show(self, measured: StepMeasurement, tokens_per_sec: float) -> None:
-        now = time.monotonic()
-        since, steps_before = self._shown
-        self._shown = (now, self._steps_made)
-        steps = self._steps_made - steps_before
-        if steps > 1:  # the mean over the steps that no line has shown, pauses included
-            tokens_per_sec = tokens_per_second(self.workload.tokens_per_step, steps, now - since)
-        load = self.workload
-        share = mfu(tokens_per_sec, load.flops_per_token, load.num_ranks, load.peak_flops)
-        logger.info(
-            "%s step %s | %s | lr %.1e | grad %.2f | %5s tok/s | mfu %.1f%% | "
-            "mem %.1f GiB | eta %s",
-            self.stage,
-            self._position(measured.step),
-            self._task.step_text(self._metrics(measured)),
-            measured.learning_rate,
-            measured.grad_norm,
-            short_count(tokens_per_sec),
-            100 * share,
-            measured.memory_gib,
-            short_duration(self._time_left_s(measured.step, now)),
-        )
+        return record
 
     def _metrics(self, measured: StepMeasurement) -> dict[str, float]:
         return {self._task.trained.name: measured.loss, **measured.others}
-
-    def _time_left_s(self, step: int, now: float) -> float:
-        """Expect the coming steps to take as long as those of this attempt, pauses included."""
-        per_step = (now - self._started) / self._steps_made
-        return per_step * (self.workload.max_steps - step)
-
-    def _position(self, step: int) -> str:
-        total = f"{self.workload.max_steps:,}"
-        return f"{step:>{len(total)},}/{total}"
 
     def _open_sinks(self) -> list[BackgroundSink]:
         run = SinkRun(

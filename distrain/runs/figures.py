@@ -20,3 +20,8 @@ def short_duration(duration_s: float) -> str:
     if hours:
         return f"{hours}h{minutes:02}m"
     return f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
+
+
+def number_text(value: float | None, form: str) -> str:
+    """Write a figure of a record, where null stands for what is not finite."""
+    return "not finite" if value is None else format(value, form)

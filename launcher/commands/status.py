@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import Recipe, TrainStage
-from distrain.config.tasks import TaskForm, form_of, number_text
+from distrain.config.tasks import TaskForm, form_of
 from distrain.errors import SchedulerError
 from distrain.runs.failures import count_restarts, failure_of
+from distrain.runs.figures import number_text
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import last_records, read_records
 from distrain.runs.lock import is_held

@@ -3,12 +3,11 @@
 import os
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
-from distrain.config.tasks import TaskForm, form_of, number_text
-from distrain.runs.records import EVAL, STEP, TRAIN
-from launcher.text import short_count, short_duration
+from distrain.config.tasks import TaskForm, form_of
+from distrain.runs.records import STEP
+from distrain.runs.step_line import Pace, clock, step_columns, step_line, validation_line
 from launcher.watch.progress import Display, Extent
 
 if TYPE_CHECKING:
@@ -29,83 +28,6 @@ EVENT_TEXT: dict[str, str] = {
 }
 """Events worth a line; the others are seen from what the launcher itself says."""
 CAUSAL = form_of(None)
-RATE_WINDOW = 20
-"""Steps over which speed is averaged."""
-
-
-class Pace:
-    """Speed and time left, from the records of one attempt.
-
-    Args:
-        total_steps: Steps of the stage, where known.
-    """
-
-    def __init__(self, total_steps: int | None) -> None:
-        self.total_steps = total_steps
-        self._window: list[tuple[float, float, int]] = []  # seconds, tokens seen, step
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Take a step record into account."""
-        seconds = datetime.fromisoformat(record["time"]).timestamp()
-        self._window.append((seconds, record["train/tokens_seen"], record[STEP]))
-        del self._window[: -RATE_WINDOW - 1]
-
-    def tokens_per_s(self, record: dict[str, Any]) -> float:
-        """Return the mean speed of the window, pauses included, or that of the only step."""
-        (first_s, first_tokens, _), (last_s, last_tokens, _) = self._window[0], self._window[-1]
-        if last_s <= first_s:
-            return float(record["perf/tokens_per_sec"])
-        return (last_tokens - first_tokens) / (last_s - first_s)
-
-    def eta_s(self, record: dict[str, Any]) -> float | None:
-        """Return the seconds to the last step, if the number of steps is known."""
-        if self.total_steps is None:
-            return None
-        (first_s, _, first), (last_s, _, last) = self._window[0], self._window[-1]
-        per_step = (
-            (last_s - first_s) / (last - first) if last > first else record["perf/step_time_s"]
-        )
-        return float(per_step) * (self.total_steps - last)
-
-
-def step_columns(
-    stage: str, record: dict[str, Any], pace: Pace, task: TaskForm = CAUSAL
-) -> dict[str, str]:
-    """Write the figures of a step, by column."""
-    eta_s = pace.eta_s(record)
-    mfu = record.get("perf/mfu")
-    return {
-        "step": f"{clock(record)} {stage} step {_position(record[STEP], pace.total_steps)}",
-        "metrics": task.step_text(without(TRAIN, record)),
-        "lr": f"lr {record['train/learning_rate']:.1e}",
-        "grad": f"grad {number_text(record['train/grad_norm'], '.2f')}",
-        "speed": f"{short_count(pace.tokens_per_s(record))} tok/s",
-        "mfu": f"mfu {'?' if mfu is None else f'{100 * mfu:.1f}%'}",
-        "mem": f"mem {number_text(record['memory/max_gib'], '.1f')} GiB",
-        "eta": f"eta {'?' if eta_s is None else short_duration(eta_s)}",
-    }
-
-
-def step_line(stage: str, record: dict[str, Any], pace: Pace, task: TaskForm = CAUSAL) -> str:
-    """Write a step in fixed columns."""
-    return " | ".join(step_columns(stage, record, pace, task).values())
-
-
-def validation_line(
-    stage: str, record: dict[str, Any], total_steps: int | None, task: TaskForm = CAUSAL
-) -> str:
-    """Write a validation in fixed columns."""
-    position = f"{clock(record)} {stage} step {_position(record[STEP], total_steps)}"
-    return f"{position} | validation {task.validation_text(without(EVAL, record))}"
-
-
-def without(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that begin with ``prefix``, by the rest of their name."""
-    return {
-        name.removeprefix(prefix): value
-        for name, value in record.items()
-        if name.startswith(prefix)
-    }
 
 
 def event_line(stage: str, record: dict[str, Any]) -> str | None:
@@ -115,11 +37,6 @@ def event_line(stage: str, record: dict[str, Any]) -> str | None:
         return None
     known = {"step": "?", "reason": "see events", "sink": "a sink"} | record
     return f"{clock(record)} {stage} {text.format(**known)}"
-
-
-def clock(record: dict[str, Any]) -> str:
-    """Return the local time of a record, such as ``12:31:07``."""
-    return datetime.fromisoformat(record["time"]).astimezone().strftime("%H:%M:%S")
 
 
 class LineDisplay:
@@ -161,12 +78,13 @@ class LineDisplay:
         number = record[STEP]
         is_due = number % self._logging_steps == 0 or number == self._pace.total_steps
         if is_due or not self._shown:
-            self._say(step_line(self._stage, record, self._pace, self._task))
+            self._say(f"{clock(record)} {step_line(self._stage, record, self._pace, self._task)}")
             self._shown += 1
 
     def validation(self, record: dict[str, Any]) -> None:
         """Show a validation."""
-        self._say(validation_line(self._stage, record, self._pace.total_steps, self._task))
+        line = validation_line(self._stage, record, self._pace.total_steps, self._task)
+        self._say(f"{clock(record)} {line}")
 
     def event(self, record: dict[str, Any]) -> None:
         """Show an event, if it is worth a line."""
@@ -214,7 +132,7 @@ class BarDisplay:
         self._has_moved = True
         self._pace.add(record)
         columns = step_columns(self._stage, record, self._pace, self._metrics)
-        figures = " | ".join(columns[name] for name in ("metrics", "lr", "speed", "eta"))
+        figures = " | ".join(columns[name].strip() for name in ("metrics", "lr", "speed", "eta"))
         self._progress.update(self._task, completed=record[STEP], figures=figures)
 
     def validation(self, record: dict[str, Any]) -> None:
@@ -285,10 +203,3 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)  # NO_COLOR is honoured by rich itself
-
-
-def _position(step: int, total_steps: int | None) -> str:
-    if total_steps is None:
-        return f"{step:,}"
-    total = f"{total_steps:,}"
-    return f"{step:>{len(total)},}/{total}"

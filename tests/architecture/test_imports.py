@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = (
     {"errors"},
-    {"runs", "config"},
+    {"runs"},
+    {"config"},
     {"monitor"},
     {"loss"},
     {"data", "models", "optim"},

@@ -10,10 +10,7 @@ from launcher.watch import progress
 from launcher.watch.display import (
     BarDisplay,
     LineDisplay,
-    Pace,
     event_line,
-    step_line,
-    validation_line,
 )
 from launcher.watch.progress import Extent, StageFollower, extent_of, total_steps
 from tests.launcher.fake_runtime import step_record
@@ -79,47 +76,7 @@ def test_only_this_attempt_of_this_stage_is_shown_in_the_order_of_time(tmp_path)
     assert display.shown == ["resumed", "step 2", "checkpoint", "validation 2"]
 
 
-def test_a_step_line_has_the_columns_of_the_field():
-    pace = Pace(9537)
-    record = at(10, step_record(1230, attempt=1)) | {
-        "train/loss": 3.2141,
-        "train/learning_rate": 5.9e-4,
-        "train/grad_norm": 0.4199,
-        "perf/tokens_per_sec": 412_000.0,
-        "perf/step_time_s": 1.387,
-        "perf/mfu": 0.026,
-        "memory/max_gib": 61.24,
-    }
-    pace.add(record)
-    line = step_line("pretrain", record, pace)
-    assert line[8:] == (
-        " pretrain step 1,230/9,537 | loss 3.214 | lr 5.9e-04 | grad 0.42 | 412k tok/s | mfu 2.6% "
-        "| mem 61.2 GiB | eta 3h12m"
-    )
-
-
-def test_speed_and_time_left_are_means_over_the_last_steps():
-    pace = Pace(10)
-    for number in range(1, 5):
-        pace.add(at(2 * number, step_record(number, attempt=1)))
-    last = step_record(4, attempt=1)
-    assert pace.tokens_per_s(last) == 16.0
-    assert pace.eta_s(last) == 12.0
-
-
-def test_a_loss_that_is_not_finite_is_written_as_such():
-    record = at(1, step_record(3, attempt=1)) | {"train/loss": None, "train/grad_norm": None}
-    pace = Pace(None)
-    pace.add(record)
-    assert "| loss not finite |" in step_line("pretrain", record, pace)
-    assert step_line("pretrain", record, pace).endswith("eta ?")
-
-
-def test_validations_and_events_are_lines_of_their_own():
-    validation = at(1, {"train/global_step": 40, "eval/loss": 5.25, "eval/perplexity": 190.566})
-    assert validation_line("pretrain", validation, 430)[8:] == (
-        " pretrain step  40/430 | validation loss 5.250 | perplexity 190.6"
-    )
+def test_events_are_lines_of_their_own():
     damaged = at(1, {"event": "quarantined", "reason": "digest of a.distcp"})
     assert event_line("sft", damaged) == event_line("sft", damaged | {"step": 3})
     assert "set aside: digest of a.distcp" in str(event_line("sft", damaged))
