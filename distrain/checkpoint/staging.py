@@ -30,12 +30,12 @@ class Staging:
         self._buffers = {
             name: [_buffer(box.tensor) for box in entry.boxes]
             for name, entry in state.items()
-            if entry.writes
+            if _is_copied(entry)
         }
         self._layout = layout
 
     def copy(self, state: State) -> State:
-        """Copy this rank's written boxes to the host; the copy is complete on return.
+        """Copy this rank's boxes that a save reads to the host; the copy is complete on return.
 
         The result is overwritten by the next call.
         """
@@ -43,7 +43,7 @@ class Staging:
         staged: State = {}
         devices: set[torch.device] = set()
         for name, entry in state.items():
-            if not entry.writes:
+            if not _is_copied(entry):
                 staged[name] = GlobalTensor(entry.shape, entry.dtype, (), writes=False)
                 continue
             buffers = self._buffers[name]
@@ -64,8 +64,13 @@ def _layout(state: State) -> Shapes:
             tuple((b.offsets, b.sizes, b.tensor.dtype, b.tensor.device) for b in entry.boxes),
         )
         for name, entry in state.items()
-        if entry.writes
+        if _is_copied(entry)
     )
+
+
+def _is_copied(entry: GlobalTensor) -> bool:
+    """Return whether a save reads this rank's boxes: to write them, or to compare them."""
+    return entry.writes or entry.is_claimed_equal
 
 
 def _buffer(tensor: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class Kept:
 
     Args:
         like_parameter: Names of the tensors that are shaped like the parameter -> bytes of one
-            element.
+            element; 0 where only few parameters have it, as vectors beside matrices.
         other_tensors: Names of the tensors of another shape. Under FSDP2 each is a DTensor or the
             same on every rank.
         scalars: Names of single numbers.

@@ -97,7 +97,7 @@ class OptimizerState:
 
     Args:
         name: In recipes.
-        torch: The optimizer; its groups have a ``lr_ratio``.
+        torch: The optimizer; a group may have a ``lr_ratio``.
         kept: The entries of its state.
         create: Makes the state of one parameter, where loading needs it before the first step.
     """
@@ -111,7 +111,7 @@ class OptimizerState:
     def set_learning_rate(self, lr: float) -> None:
         """Give each group its share of the schedule's learning rate."""
         for group in self.torch.param_groups:
-            group["lr"] = lr * group["lr_ratio"]
+            group["lr"] = lr * group.get("lr_ratio", 1.0)
 
     def of(self, parameter: Tensor) -> dict[str, Any]:
         """Return the state of a parameter, made if it was not yet.

@@ -23,7 +23,13 @@ from tests.distrain.optim.counted import CountedConfig
 from tests.distrain.optim.factored import FactoredConfig
 from tests.distrain.optim.toys import register, registered
 from tests.distrain.parallel.probe import same_bits
-from tests.distrain.parallel.tiny_model import Case, layout_of, spec_of, train
+from tests.distrain.parallel.tiny_model import (
+    Case,
+    largest_difference,
+    layout_of,
+    spec_of,
+    train,
+)
 from tests.ranks import run_ranks
 
 ELEMENTWISE = CountedConfig(learning_rate=1e-2)
@@ -61,8 +67,10 @@ def forget(entry: str) -> Callable[[Engine, ScalarState], ScalarState]:
 def whole_and_cut(folder: Path, case: Case, config: OptimizerConfig) -> None:
     """Train six steps; again from the checkpoint of the third; and with a part of it forgotten."""
     checkpoints = manager(folder / f"{case}-{config.name}")
+    alone = engine_of(Case(), config)
+    expected = train(alone, range(6), 4)
     engine = engine_of(case, config)
-    train(engine, range(3), case.microbatch)
+    first = train(engine, range(3), case.microbatch)
     extra = {"optimizer": engine.optimizer_scalars().to_json()}
     checkpoints.save_and_wait(3, engine.state(), extra)
     losses = train(engine, range(3, 6), case.microbatch)
@@ -71,6 +79,10 @@ def whole_and_cut(folder: Path, case: Case, config: OptimizerConfig) -> None:
     assert len(scalars.scalars) == len(config.kept.scalars)
     held = {name.split("/")[0] for name in final}
     assert held == {"model", "buffer"} | set(config.kept.entries) - set(config.kept.scalars)
+    assert largest_difference([*first, *losses], expected) < 1e-4, case
+    for name, tensor in final.items():
+        declared = config.kept.like_parameter.get(name.split("/")[0])
+        assert not declared or declared == tensor.element_size(), name
 
     again = gone_on(checkpoints, case, config, lambda _, saved: saved)
     assert again[0] == losses, case
@@ -133,6 +145,13 @@ def test_shards_of_any_shape_go_on_bit_by_bit(tmp_path):
 )
 def test_every_engine_goes_on_bit_by_bit(case, config, tmp_path):
     run_ranks(tmp_path / "ranks", 2, examine, tmp_path, [(case, config)])
+
+
+@pytest.mark.seams
+def test_replicated_shards_go_on_bit_by_bit(tmp_path):
+    case = Case("fsdp", microbatch=2, replicate=2)
+    cases = [(case, config) for config in (ELEMENTWISE, OF_ANOTHER_SHAPE)]
+    run_ranks(tmp_path / "ranks", 4, examine, tmp_path, cases)
 
 
 def test_a_group_moves_by_its_share_of_the_learning_rate():

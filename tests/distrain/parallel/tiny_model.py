@@ -97,8 +97,8 @@ class Case:
 def optimizer_of(named: Iterable[tuple[str, nn.Parameter]]) -> OptimizerState:
     trained = [(name, p) for name, p in named if p.requires_grad]
     groups = [
-        {"params": [p for _, p in trained if p.ndim > 1], "weight_decay": 0.1, "lr_ratio": 1.0},
-        {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0, "lr_ratio": 1.0},
+        {"params": [p for _, p in trained if p.ndim > 1], "weight_decay": 0.1},
+        {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), fused=True)
     return OptimizerState("adamw", adamw, AdamWConfig.kept, adamw_state)
