@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.layout import Layout, microbatches_per_rank, resolve_layout, stage_order
 from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe, TrainStage
-from distrain.errors import NotFoundError, RecipeError
+from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder
 from distrain.runs.phases import Phase
 from launcher.gpus import check_gpus, gpus_asked
@@ -45,7 +45,7 @@ class StagePlan:
     accumulation: int | None
     """Microbatches per rank and optimizer step; ``None`` as for ``layout``."""
     tasks: int = 1
-    """Array tasks that share the ranges of a prepare stage, under Slurm."""
+    """Array tasks of a scheduler that share the ranges of a prepare stage."""
     gpus_per_node: int = 0
     """What to ask the scheduler for, on each node."""
 
@@ -62,15 +62,20 @@ class Plan:
     recipe: Recipe
     run: RunFolder
     stages: tuple[StagePlan, ...]
+    site: SiteConfig | None = None
+    """Of the scheduler that the stages are for; ``None``: there is none."""
 
 
 def resolve_processes(launch: LaunchConfig, site: SiteConfig | None, local_gpus: int) -> int:
-    """Return the processes per node: as asked, else one a GPU of the site or machine, else 1."""
+    """Return the processes per node: as asked, else one a GPU of the site or machine, else 1.
+
+    ``site`` is that of a scheduler; ``None`` where the launcher starts the processes itself.
+    """
     if launch.processes_per_node != "auto":
         return launch.processes_per_node
     if site is not None and site.gpus_per_node:
         return site.gpus_per_node
-    if launch.backend == "slurm":
+    if site is not None:
         return 1  # this machine is the login node, its GPUs say nothing
     return max(local_gpus, 1)
 
@@ -82,37 +87,31 @@ def make_plan(
 
     Raises:
         RecipeError: The degrees of a stage do not multiply to its processes, its global batch
-            cannot be cut that way, the GPUs of the site's nodes are not as many as the processes,
-            or the local backend is asked for several nodes.
+            cannot be cut that way, or the GPUs of the site's nodes are not as many as the
+            processes.
     """
-    launch = recipe.launch
-    if launch.backend == "local" and launch.nodes > 1:
-        raise RecipeError(
-            "launch.nodes",
-            f"{launch.nodes} nodes with launch.backend=local",
-            "1 node, or a backend that reaches other nodes",
-            "Set launch.backend=slurm or launch.backend=torchrun, or launch.nodes=1.",
-        )
     if site is not None:
         check_gpus(recipe, processes_per_node, site)
     stages = [_plan_stage(recipe, name, processes_per_node) for name in stage_order(recipe)]
     if site is not None:
-        stages = [_with_gpus(stage, recipe, site) for stage in stages]
-    return Plan(recipe, run, tuple(stages))
+        stages = [_with_jobs(stage, recipe, site) for stage in stages]
+    return Plan(recipe, run, tuple(stages), site)
 
 
-def _with_gpus(stage: StagePlan, recipe: Recipe, site: SiteConfig) -> StagePlan:
-    gpus = gpus_asked(recipe.stages[stage.name], stage.processes_per_node, site)
-    return replace(stage, gpus_per_node=gpus)
+def _with_jobs(stage: StagePlan, recipe: Recipe, site: SiteConfig) -> StagePlan:
+    """Add what the jobs of a scheduler ask for."""
+    section = recipe.stages[stage.name]
+    has_ranges = isinstance(section, PrepareStage) and bool(section.data.text_sources)
+    tasks = recipe.launch.prepare_tasks if has_ranges else 1
+    gpus = gpus_asked(section, stage.processes_per_node, site)
+    return replace(stage, tasks=tasks, gpus_per_node=gpus)
 
 
 def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan:
     stage = recipe.stages[name]
     launch = recipe.launch
     if stage.kind not in DISTRIBUTED_KINDS or not isinstance(stage, TrainStage):
-        has_ranges = isinstance(stage, PrepareStage) and bool(stage.data.text_sources)
-        tasks = launch.prepare_tasks if has_ranges and launch.backend == "slurm" else 1
-        return StagePlan(name, stage.kind, stage.needs, 1, 1, None, None, None, tasks)
+        return StagePlan(name, stage.kind, stage.needs, 1, 1, None, None, None)
     nodes = launch.nodes
     world_size = nodes * processes_per_node
     layout = resolve_layout(stage.parallelism, world_size)

@@ -1,8 +1,6 @@
 """From the command line to a plan: which recipe, which site, how many processes here."""
 
 import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,16 +9,10 @@ from distrain.config.reading.load import LoadedRecipe, load_recipe, load_site
 from distrain.config.recipe import Recipe
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import done_stages
+from launcher.backends.backend import backend_of
 from launcher.environment import gpu_names
 from launcher.inputs.checks import check_inputs
-from launcher.plan import (
-    Plan,
-    local_rendezvous,
-    make_plan,
-    resolve_processes,
-    stage_argv,
-    stage_env,
-)
+from launcher.plan import Plan, make_plan, resolve_processes
 from launcher.preflight import missing_paths
 from launcher.resources import find_recipe
 from launcher.run_files import as_in_folder, run_of
@@ -73,34 +65,13 @@ def site_of(launch: LaunchConfig) -> SiteConfig | None:
 def plan_recipe(recipe: Recipe, run: RunFolder) -> Plan:
     """Plan a recipe for where its ``launch`` section sends it."""
     launch = recipe.launch
-    site = (site_of(launch) or SiteConfig()) if launch.backend == "slurm" else None
-    asks_machine = launch.processes_per_node == "auto" and launch.backend != "slurm"
+    is_queued = backend_of(launch).is_queued
+    site = (site_of(launch) or SiteConfig()) if is_queued else None
+    asks_machine = launch.processes_per_node == "auto" and not is_queued
     gpus = len(gpu_names()) if asks_machine else 0
     return make_plan(recipe, run, resolve_processes(launch, site, gpus), site)
 
 
 def script_text(plan: Plan) -> str:
     """Write what would be started, exactly: commands, commands per node, or sbatch scripts."""
-    launch = plan.recipe.launch
-    if launch.backend == "slurm":
-        from launcher.backends.slurm.queue import submit_run
-
-        jobs = submit_run(plan, launch, site_of(launch) or SiteConfig(), dry_run=True)
-        return "\n".join(f"# {job.script}\n{job.text}" for job in jobs)
-    if launch.backend == "torchrun" and launch.nodes > 1:
-        from launcher.backends.torchrun import commands_per_node
-
-        texts = commands_per_node(plan)
-        return "\n\n".join(f"# node {node}\n{text}" for node, text in enumerate(texts))
-    return local_script(plan, sys.executable)
-
-
-def local_script(plan: Plan, python: str) -> str:
-    """Write the commands that a local run starts, as a shell would take them."""
-    lines = []
-    for stage in plan.stages:
-        rendezvous = local_rendezvous(f"{plan.run.root.name}-{stage.name}")
-        argv = stage_argv(stage, plan.run, python=python, rendezvous=rendezvous)
-        env = [f"{key}={shlex.quote(value)}" for key, value in stage_env(stage).items()]
-        lines += [f"# {stage.name}", " ".join([*env, shlex.join(argv)])]
-    return "\n".join(lines)
+    return backend_of(plan.recipe.launch).render(plan)

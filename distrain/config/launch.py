@@ -50,14 +50,6 @@ class LaunchConfig(Section):
     rendezvous: Annotated[str, Field(pattern=ENDPOINT), AfterValidator(check_port)] | None = None
     """Of ``torchrun`` with several nodes: ``host:port`` of the first node."""
 
-    @property
-    def is_on_one_machine(self) -> bool:
-        """Whether all processes belong to the machine of the launcher, so that locks tell of them.
-
-        A lock says nothing about other machines, where the holder of another backend's may live.
-        """
-        return self.backend != "slurm" and self.nodes == 1
-
 
 class SiteConfig(Section):
     """A site file: written once per cluster, shared by the group, never part of the recipe."""

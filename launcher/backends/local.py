@@ -5,20 +5,22 @@ A stage has ended well when its ``state.json`` says so; exit codes are only repo
 
 import os
 import secrets
+import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from distrain.errors import ExitCode, PreflightError
+from distrain.errors import ExitCode
+from distrain.runs.folder import RunFolder
 from distrain.runs.products import check_sources
 from distrain.runs.records import append_event, is_done
-from launcher.backends.interrupt import Interruptions
+from launcher.backends.interrupt import Interruptions, clear_wishes
 from launcher.backends.processes import Child
+from launcher.backends.protocol import RunJobs, Surroundings
 from launcher.backends.supervise import Processes, Supervised, Supervisor
 from launcher.plan import Plan, StagePlan, local_rendezvous, stage_argv, stage_env
-from launcher.run_files import name_of
-from launcher.watch.progress import Display, Extent, StageFollower, extent_of
+from launcher.preflight import check_machine
+from launcher.watch.progress import StageFollower, extent_of
 
 POLL_S = 0.5
 """Between two looks at the records of a running stage; its end is noticed at once."""
@@ -27,17 +29,36 @@ Starter = Callable[[StagePlan, Path], Processes]
 """Starts an attempt of a stage, whose output goes to a file."""
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What a run is given besides its plan."""
+class LocalBackend:
+    """Runs stages as children of the launcher."""
 
-    say: Callable[[str], None]
-    """Shows a line to the user, on stderr."""
-    make_display: Callable[[Extent], Display]
-    """Makes the display of one attempt."""
-    python: str = sys.executable
-    arguments: tuple[str, ...] = ()
-    """Further arguments of the runtime's ``stage`` command; a stage that is done runs again."""
+    is_queued = False
+
+    def check(self, plan: Plan) -> list[str]:
+        """Check all that a run on this machine needs."""
+        return check_machine(plan)
+
+    def render(self, plan: Plan) -> str:
+        """Write the commands, as a shell would take them."""
+        lines = []
+        for stage in plan.stages:
+            rendezvous = local_rendezvous(f"{plan.run.root.name}-{stage.name}")
+            argv = stage_argv(stage, plan.run, python=sys.executable, rendezvous=rendezvous)
+            env = [f"{key}={shlex.quote(value)}" for key, value in stage_env(stage).items()]
+            lines += [f"# {stage.name}", " ".join([*env, shlex.join(argv)])]
+        return "\n".join(lines)
+
+    def start(self, plan: Plan, stages: Sequence[StagePlan], around: Surroundings) -> ExitCode:
+        """Run the stages; returns when all are done or one is not."""
+        clear_wishes(plan.run)
+        return run_stages(plan, stages, around)
+
+    def states(self, runs: Sequence[RunFolder]) -> list[RunJobs]:
+        """Return nothing: there is no queue."""
+        return [RunJobs() for _ in runs]
+
+    def cancel(self, run: RunFolder, stages: Iterable[str]) -> None:
+        """Do nothing: every stage looks at ``control/stop``."""
 
 
 def run_stages(
@@ -59,7 +80,6 @@ def run_stages(
     Raises:
         DistrainError: A stage failed for good; the message says how and what to do.
     """
-    check_needs(plan, stages)
     with Interruptions(plan.run) as interruptions:
         for stage in stages:
             if is_done(plan.run, stage.name) and not around.arguments:
@@ -74,24 +94,6 @@ def run_stages(
             if code is not ExitCode.DONE:
                 return code
     return ExitCode.DONE
-
-
-def check_needs(plan: Plan, stages: Sequence[StagePlan]) -> None:
-    """Refuse a selection of stages that leaves out one that is needed and not done.
-
-    Raises:
-        PreflightError: Names the stage that is missing.
-    """
-    selected = {stage.name for stage in stages}
-    for stage in stages:
-        for need in stage.needs:
-            if need not in selected and not is_done(plan.run, need):
-                raise PreflightError(
-                    f"stage {stage.name}",
-                    f"that it needs stage {need}, which is not done",
-                    "every needed stage done or selected",
-                    f"Run it first: `distrain resume {name_of(plan.run)} --only {need}`.",
-                )
 
 
 def _supervised(

@@ -8,7 +8,8 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 from distrain.errors import ExitCode, RecipeError, TrainingError
@@ -22,12 +23,42 @@ from distrain.runs.records import (
     read_state,
     state_pattern,
 )
+from launcher.backends.interrupt import Interruptions, clear_wishes
+from launcher.backends.local import LocalBackend
+from launcher.backends.protocol import Surroundings
 from launcher.backends.restart import judge
 from launcher.backends.supervise import StageFailedError
 from launcher.plan import Plan, Rendezvous, StagePlan, local_rendezvous, stage_argv, stage_env
 
 POLL_S = 2
 """Between two looks of a node at a stage that runs on another one."""
+
+
+class TorchrunBackend(LocalBackend):
+    """As ``local`` on one node; with several, each runs a command of its own."""
+
+    def render(self, plan: Plan) -> str:
+        """Write the commands, one a node where there are several."""
+        if plan.recipe.launch.nodes == 1:
+            return super().render(plan)
+        texts = commands_per_node(plan)
+        return "\n\n".join(f"# node {node}\n{text}" for node, text in enumerate(texts))
+
+    def start(self, plan: Plan, stages: Sequence[StagePlan], around: Surroundings) -> ExitCode:
+        """Show each node's command; run that of the first node if this is it."""
+        if all(stage.nodes == 1 for stage in stages):
+            return super().start(plan, stages, around)
+        clear_wishes(plan.run)
+        plan = replace(plan, stages=tuple(stages))
+        here = node_here(plan)
+        for node, text in enumerate(commands_per_node(plan)):
+            if node != here:
+                sys.stdout.write(f"# type this on node {node}\n{text}\n")
+        sys.stdout.flush()
+        if here is None:
+            return ExitCode.DONE
+        with Interruptions(plan.run) as interruptions:
+            return run_node(plan, here, was_interrupted=lambda: interruptions.count > 0)
 
 
 def commands_per_node(plan: Plan, python: str = sys.executable) -> list[str]:

@@ -1,16 +1,12 @@
 """What the commands that act do: run, resume, stop, and stages that are started by their kind."""
 
-import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from distrain.config.launch import SiteConfig
 from distrain.config.reading.load import LoadedRecipe, read_resolved
 from distrain.config.recipe import Recipe
 from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError
@@ -19,12 +15,13 @@ from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold, is_held
 from distrain.runs.products import check_sources
 from distrain.runs.records import append_event, is_done, read_state
-from launcher.backends.interrupt import Interruptions, clear_wishes
-from launcher.backends.local import Surroundings, check_needs, run_stages
+from launcher.backends.backend import BACKENDS, HERE, backend_of, is_on_one_machine
+from launcher.backends.needs import check_needs
+from launcher.backends.protocol import Backend, SubmittedJob, Surroundings
 from launcher.commands.reopen import reopen_damaged
 from launcher.plan import Plan, select_stages
-from launcher.planning import plan_recipe, site_of
-from launcher.preflight import check_machine, check_submission, missing_modules
+from launcher.planning import plan_recipe
+from launcher.preflight import missing_modules
 from launcher.run_changes import Change
 from launcher.run_files import (
     change_run,
@@ -36,9 +33,8 @@ from launcher.run_files import (
 )
 from launcher.watch.display import display_factory
 
-if TYPE_CHECKING:
-    from launcher.backends.slurm.queue import SubmittedJob
-
+Outcome = ExitCode | list[SubmittedJob]
+"""How a run ended here, or what was queued."""
 STOP_POLL_S = 0.25
 
 
@@ -71,55 +67,34 @@ def say(line: str) -> None:
 
 def run_recipe(loaded: LoadedRecipe, selection: Selection) -> tuple[RunFolder, ExitCode]:
     """Run a recipe here, in a new folder or in the one that an earlier start left."""
-    run = run_of(loaded.recipe)
-    plan = plan_recipe(loaded.recipe, run)
-    _require_backend(loaded.recipe, ("local", "torchrun"), "submit")
-    _say_notes([*loaded.notes, *check_machine(plan)])
-    make_folder(run)
-    with hold(run.lock, run.root.name):
-        changes = open_run(run, loaded)
-        _say_changes(changes)
-        say(f"run {run.root.name} in {run.root}" + ("" if changes is None else ": goes on"))
-        return run, _start(plan, selection)
+    run, outcome = _start_recipe(loaded, selection, is_queued=False)
+    assert isinstance(outcome, ExitCode)
+    return run, outcome
 
 
 def submit_recipe(
     loaded: LoadedRecipe, selection: Selection
-) -> tuple[RunFolder, "list[SubmittedJob]"]:
-    """Queue a recipe with Slurm, in a new folder or in the one that an earlier start left."""
-    run = run_of(loaded.recipe)
-    _require_backend(loaded.recipe, ("slurm",), "run")
-    plan = plan_recipe(loaded.recipe, run)
-    _say_notes(loaded.notes)
-    _require_slurm()
-    check_submission(loaded.recipe, run.root)
-    make_folder(run)
-    with hold(run.lock, run.root.name):
-        _say_changes(open_run(run, loaded))
-        return run, _queue(plan, selection)
+) -> tuple[RunFolder, list[SubmittedJob]]:
+    """Queue a recipe, in a new folder or in the one that an earlier start left."""
+    run, outcome = _start_recipe(loaded, selection, is_queued=True)
+    assert isinstance(outcome, list)
+    return run, outcome
 
 
-def resume_run(
-    run: RunFolder, loaded: LoadedRecipe, selection: Selection
-) -> "ExitCode | list[SubmittedJob]":
+def resume_run(run: RunFolder, loaded: LoadedRecipe, selection: Selection) -> Outcome:
     """Go on with a run from its last good checkpoint, with new values where that is possible.
 
     Returns:
         How it ended here, or what was queued.
     """
     plan = plan_recipe(loaded.recipe, run)
-    is_queued = loaded.recipe.launch.backend == "slurm"
-    if is_queued:
-        _require_slurm()
-        check_submission(loaded.recipe, run.root)
-    else:
-        _say_notes(check_machine(plan))
+    backend = backend_of(loaded.recipe.launch)
+    _say_notes(backend.check(plan))
     with hold(run.lock, run.root.name):
         _say_changes(change_run(run, loaded.recipe))
-        if is_queued:
-            return _queue(plan, selection)
-        say(f"run {run.root.name} in {run.root}: goes on")
-        return _start(plan, selection)
+        if not backend.is_queued:
+            say(f"run {run.root.name} in {run.root}: goes on")
+        return _start(plan, selection, backend)
 
 
 def run_kind(
@@ -148,7 +123,9 @@ def run_kind(
         return run, names, ExitCode.DONE  # no lock: the folder may be another's, or read-only
     plan = plan_recipe(recipe, run)
     with hold(run.lock, run.root.name):
-        return run, names, _start(plan, Selection(only=names), arguments)
+        ended = _start(plan, Selection(only=names), HERE, arguments)
+        assert isinstance(ended, ExitCode)
+        return run, names, ended
 
 
 def generate(
@@ -179,17 +156,14 @@ def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]
     run = find_run(target)
     recipe = read_resolved(run.resolved)
     running = _running(run, recipe)
-    is_here = recipe.launch.is_on_one_machine
+    is_here = is_on_one_machine(recipe.launch)
     if is_here and not running and not is_held(run.lock):
         return run, Stopped(asked=False, ended=True, seconds=0.0, steps={})
     run.control.mkdir(parents=True, exist_ok=True)
     run.stop.touch()
     for name, attempt in running.items():
         append_event(run.events, "stop_requested", name, attempt=attempt)
-    if recipe.launch.backend == "slurm":
-        from launcher.backends.slurm.queue import cancel_phases
-
-        cancel_phases(run, recipe.stages)
+    backend_of(recipe.launch).cancel(run, recipe.stages)
     started = time.monotonic()
     ended = False
     while not ended and time.monotonic() - started < patience_s:
@@ -204,48 +178,33 @@ def running_stages(run: RunFolder) -> dict[str, int]:
     return _running(run, read_resolved(run.resolved))
 
 
-def _start(plan: Plan, selection: Selection, arguments: tuple[str, ...] = ()) -> ExitCode:
-    stages = select_stages(plan, selection.only, selection.start)
-    if selection.start is not None:
-        reopen_damaged(plan, selection.start, say)
-    clear_wishes(plan.run)
-    if any(stage.nodes > 1 for stage in stages):
-        return _start_nodes(replace(plan, stages=stages))
-    return run_stages(
-        plan, stages, Surroundings(say, display_factory(sys.stderr), arguments=arguments)
-    )
+def _start_recipe(
+    loaded: LoadedRecipe, selection: Selection, *, is_queued: bool
+) -> tuple[RunFolder, Outcome]:
+    run = run_of(loaded.recipe)
+    _require_backend(loaded.recipe, is_queued=is_queued)
+    plan = plan_recipe(loaded.recipe, run)
+    backend = backend_of(loaded.recipe.launch)
+    # Before the run folder becomes that of a run that cannot be started here.
+    _say_notes([*loaded.notes, *backend.check(plan)])
+    make_folder(run)
+    with hold(run.lock, run.root.name):
+        changes = open_run(run, loaded)
+        _say_changes(changes)
+        if not is_queued:
+            say(f"run {run.root.name} in {run.root}" + ("" if changes is None else ": goes on"))
+        return run, _start(plan, selection, backend)
 
 
-def _start_nodes(plan: Plan) -> ExitCode:
-    """Show each node's command; run that of the first node if this is it."""
-    from launcher.backends.torchrun import commands_per_node, node_here, run_node
-
-    here = node_here(plan)
-    for node, text in enumerate(commands_per_node(plan)):
-        if node != here:
-            sys.stdout.write(f"# type this on node {node}\n{text}\n")
-    sys.stdout.flush()
-    if here is None:
-        return ExitCode.DONE
-    with Interruptions(plan.run) as interruptions:
-        return run_node(plan, here, was_interrupted=lambda: interruptions.count > 0)
-
-
-def _queue(plan: Plan, selection: Selection) -> "list[SubmittedJob]":
-    from launcher.backends.slurm.client import ignored_variables
-    from launcher.backends.slurm.queue import submit_run
-
+def _start(
+    plan: Plan, selection: Selection, backend: Backend, arguments: tuple[str, ...] = ()
+) -> Outcome:
     stages = select_stages(plan, selection.only, selection.start)
     check_needs(plan, stages)
     if selection.start is not None:
         reopen_damaged(plan, selection.start, say)
-    for stage in stages:
-        if is_done(plan.run, stage.name):  # no job of it would look
-            check_sources(plan.run, stage.name)
-    launch = plan.recipe.launch
-    site = site_of(launch) or SiteConfig()
-    _say_notes(ignored_variables(os.environ))
-    return submit_run(replace(plan, stages=stages), launch, site, dry_run=False)
+    around = Surroundings(say, display_factory(sys.stderr), arguments=arguments)
+    return backend.start(plan, stages, around)
 
 
 def _say_notes(notes: Sequence[str]) -> None:
@@ -258,28 +217,22 @@ def _say_changes(changes: list[Change] | None) -> None:
         say(f"changed {change}")
 
 
-def _require_backend(recipe: Recipe, backends: tuple[str, ...], other: str) -> None:
+def _require_backend(recipe: Recipe, *, is_queued: bool) -> None:
     backend = recipe.launch.backend
-    if backend not in backends:
-        raise RecipeError(
-            "launch.backend",
-            backend,
-            f"{' or '.join(backends)} for this command",
-            f"Use `distrain {other}`, or add launch.backend={backends[0]}.",
-        )
-
-
-def _require_slurm() -> None:
-    """Refuse before the run folder has become that of a queued run."""
-    from launcher.backends.slurm.client import no_slurm
-
-    if shutil.which("sbatch") is None:
-        raise no_slurm("sbatch")
+    if backend_of(recipe.launch).is_queued is is_queued:
+        return
+    fitting = [name for name, other in BACKENDS.items() if other.is_queued is is_queued]
+    raise RecipeError(
+        "launch.backend",
+        backend,
+        f"{' or '.join(fitting)} for this command",
+        f"Use `distrain {'run' if is_queued else 'submit'}`, or add launch.backend={fitting[0]}.",
+    )
 
 
 def _running(run: RunFolder, recipe: Recipe) -> dict[str, int]:
     """Return the stages that run now, with their attempt."""
-    is_here = recipe.launch.is_on_one_machine
+    is_here = is_on_one_machine(recipe.launch)
     found = {}
     for name in recipe.stages:
         folder = run.stage(name)

@@ -4,7 +4,7 @@ from typing import Any
 
 from distrain.config.reading.load import LoadedRecipe
 from distrain.config.recipe import Recipe, TrainStage
-from launcher.backends.slurm.jobs import jobs_of
+from distrain.runs.phases import PHASES, SHARED_PHASES
 from launcher.estimate import checkpoint_bytes, stage_parameters, stage_tokens
 from launcher.plan import Plan, StagePlan
 from launcher.run_files import shown_path
@@ -52,10 +52,9 @@ def plan_json(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
 
 
 def _chain(stage: StagePlan) -> str:
-    words = [
-        f"{job.phase or 'the rest'}" + (f" ({job.tasks} tasks)" if job.tasks > 1 else "")
-        for job in jobs_of([stage])
-    ]
+    shared = f" ({stage.tasks} tasks)"
+    words = [phase + (shared if phase in SHARED_PHASES else "") for phase in PHASES]
+    words.append("the rest")
     return f"{stage.name} is {len(words)} jobs, one after the other: {', '.join(words)}."
 
 

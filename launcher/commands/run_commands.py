@@ -21,7 +21,7 @@ from launcher.commands.recipe_commands import show_plan
 
 if TYPE_CHECKING:
     from distrain.runs.folder import RunFolder
-    from launcher.backends.slurm.queue import SubmittedJob
+    from launcher.backends.protocol import SubmittedJob
 
 
 def run(

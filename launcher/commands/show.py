@@ -13,7 +13,7 @@ from launcher.run_files import name_of, shown_path
 from launcher.text import plural, table
 
 if TYPE_CHECKING:
-    from launcher.backends.slurm.queue import SubmittedJob
+    from launcher.backends.protocol import SubmittedJob
     from launcher.commands.actions import Stopped
 
 

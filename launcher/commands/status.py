@@ -1,12 +1,12 @@
 """Where a run stands, from its files alone: works during the run, after it, and elsewhere."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.config.tasks import TaskForm, form_of
-from distrain.errors import SchedulerError
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.figures import number_text
 from distrain.runs.folder import RunFolder
@@ -14,13 +14,11 @@ from distrain.runs.json_lines import last_records, read_records
 from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
 from distrain.runs.records import STEP, TRAIN, is_validation, read_state
-from launcher.backends.slurm.jobs import keys_of_stage
+from launcher.backends.backend import BACKENDS, backend_of, is_on_one_machine, jobs_of_runs
+from launcher.backends.protocol import Backend, JobState
 from launcher.run_files import name_of
 from launcher.text import short_count, short_duration, table
 from launcher.watch.progress import total_steps
-
-if TYPE_CHECKING:
-    from launcher.backends.slurm.client import JobInfo, Slurm
 
 
 @dataclass(frozen=True)
@@ -61,52 +59,38 @@ def run_status(run: RunFolder, recipe: Recipe) -> list[StageStatus]:
 
 
 def with_queue_notes(
-    run: RunFolder, rows: list[StageStatus], slurm: "Slurm | None" = None
+    run: RunFolder, rows: list[StageStatus], backends: Mapping[str, Backend] = BACKENDS
 ) -> list[StageStatus]:
-    """Add what Slurm says about the jobs of a run, if it was ever submitted."""
-    from launcher.backends.slurm.client import Slurm
-    from launcher.backends.slurm.queue import recorded_jobs
-
-    jobs = recorded_jobs(run)
-    if not jobs:
-        return rows
-    try:
-        states = (slurm or Slurm()).job_states(jobs.values())
-    except SchedulerError as error:
-        return [replace(row, note=row.note or f"Slurm: {error.found}") for row in rows]
-    known = {name: states[job] for name, job in jobs.items() if job in states}
-    return [with_queue_note(run, row, known, jobs.get(row.stage)) for row in rows]
+    """Add what a scheduler says about the jobs of a run, if it was ever submitted."""
+    (found,) = jobs_of_runs([run], backends)
+    if found.problem:
+        return [replace(row, note=row.note or found.problem) for row in rows]
+    return [with_queue_note(run, row, found.jobs) for row in rows]
 
 
-def with_queue_note(
-    run: RunFolder, row: StageStatus, known: "dict[str, JobInfo]", own: str | None
-) -> StageStatus:
+def with_queue_note(run: RunFolder, row: StageStatus, jobs: Sequence[JobState]) -> StageStatus:
     """Tell of the first of a stage's jobs that has not ended.
 
     Args:
         run: Folder of the run.
         row: Of the stage.
-        known: Its jobs, as far as Slurm knows them, by their name.
-        own: Id of the job that ends the stage.
+        jobs: Of the run, those of a stage in the order in which they run.
     """
-    for name in keys_of_stage(row.stage):
-        info = known.get(name)
-        if info is None or not info.is_live:
-            continue
-        if name == row.stage:
-            return replace(row, note=info.note or row.note)
-        if row.state == "failed":
-            return row  # those behind it find that out when they begin
-        phase = name.removeprefix(f"{row.stage}.")
-        if info.state == "RUNNING":
-            return replace(row, state="running", note=f"{phase}: {row.note or 'begins'}")
-        return replace(row, note=f"{phase} {info.note}" if info.note else row.note)
-    if row.state == "running" and own is not None:
-        end = known[row.stage].state if row.stage in known else "gone"
-        return replace(
-            row, state="interrupted", note=f"job {own} is {end}; distrain resume {name_of(run)}"
-        )
-    return row
+    own = [job for job in jobs if job.stage == row.stage]
+    job = next((job for job in own if job.is_live), None)
+    if job is None:
+        last = next((job for job in own if not job.phase), None)
+        if row.state != "running" or last is None:
+            return row
+        note = f"job {last.job} is {last.word}; distrain resume {name_of(run)}"
+        return replace(row, state="interrupted", note=note)
+    if not job.phase:
+        return replace(row, note=job.note or row.note)
+    if row.state == "failed":
+        return row  # those behind it find that out when they begin
+    if job.is_running:
+        return replace(row, state="running", note=f"{job.phase}: {row.note or 'begins'}")
+    return replace(row, note=f"{job.phase} {job.note}" if job.note else row.note)
 
 
 def has_ended(run: RunFolder) -> bool:
@@ -115,7 +99,7 @@ def has_ended(run: RunFolder) -> bool:
     rows = run_status(run, recipe)
     if is_held(run.lock) or any(row.state == "running" for row in rows):
         return False
-    if recipe.launch.backend != "slurm":
+    if not backend_of(recipe.launch).is_queued:
         return True
     # Jobs wait for each other: one that is next, or comes back, has no process now.
     words = {row.state for row in rows}
@@ -174,7 +158,7 @@ def _task_of(recipe: Recipe, name: str) -> TaskForm:
 
 def _starts_again(run: RunFolder, recipe: Recipe, name: str) -> bool:
     """Return whether a launcher at work has taken the error away and the stage has yet to begin."""
-    is_here = recipe.launch.is_on_one_machine
+    is_here = is_on_one_machine(recipe.launch)
     return is_here and not run.stage(name).error.exists() and is_held(run.lock)
 
 
@@ -186,7 +170,7 @@ def _word(run: RunFolder, recipe: Recipe, name: str) -> tuple[str, str]:
     word = state["state"]
     if word == "failed":
         return "running", "starts again"
-    if word == "running" and recipe.launch.is_on_one_machine and not is_held(folder.lock):
+    if word == "running" and is_on_one_machine(recipe.launch) and not is_held(folder.lock):
         if is_held(run.lock):
             return "running", "starts again"
         return "interrupted", f"no process; distrain resume {name_of(run)}"

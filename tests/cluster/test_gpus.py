@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from distrain.runs.folder import RunFolder
+from launcher.backends.protocol import SubmittedJob
+from launcher.backends.slurm.backend import recorded_jobs
 from launcher.backends.slurm.client import Slurm
-from launcher.backends.slurm.queue import SubmittedJob, recorded_jobs
 from tests.cluster.real_slurm import Cluster, install_runtime, wait_until
 from tests.launcher.backends.slurm.job_scripts import (
     Case,

@@ -12,7 +12,8 @@ from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
 from distrain.runs.failures import failure_of
 from distrain.runs.records import read_state
-from launcher.backends.slurm.queue import SubmittedJob, submit_run
+from launcher.backends.protocol import SubmittedJob
+from launcher.backends.slurm.queue import submit_run
 from launcher.plan import Plan, StagePlan
 from tests.cluster.real_slurm import Cluster, StandInRun, wait_until
 

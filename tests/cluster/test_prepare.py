@@ -12,7 +12,7 @@ import pytest
 
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.phases import PrepareProgress, prepare_progress
-from launcher.backends.slurm.queue import recorded_jobs
+from launcher.backends.slurm.backend import recorded_jobs
 from tests.cluster.real_slurm import PATIENCE_S, Cluster, wait_until
 from tests.tiny import distrain
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from distrain.runs.folder import RunFolder
-from launcher.backends.slurm.queue import recorded_jobs
+from launcher.backends.slurm.backend import recorded_jobs
 from tests.cluster.real_slurm import Cluster, wait_until
 from tests.tiny import distrain, events, exact_records, tensor_digests, write_recipe
 

@@ -4,8 +4,10 @@ import json
 import sys
 from pathlib import Path
 
+from distrain.config.launch import SiteConfig
 from distrain.config.reading.load import LoadedRecipe, load_recipe
 from distrain.runs.folder import RunFolder
+from launcher.backends.backend import backend_of
 from launcher.plan import Plan, make_plan
 from launcher.run_files import make_folder, open_run
 
@@ -46,7 +48,8 @@ def new_run(folder: Path, *overrides: str, processes: int = 1, text: str = RECIP
     run = RunFolder(folder / "runs" / loaded.recipe.name)
     make_folder(run)
     open_run(run, loaded)
-    return make_plan(loaded.recipe, run, processes)
+    is_queued = backend_of(loaded.recipe.launch).is_queued
+    return make_plan(loaded.recipe, run, processes, SiteConfig() if is_queued else None)
 
 
 def fake_python(folder: Path, **behaviours: list[str]) -> str:

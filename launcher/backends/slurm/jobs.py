@@ -36,11 +36,6 @@ def job_key(stage: str, phase: Phase | None) -> str:
     return stage if phase is None else f"{stage}.{phase}"
 
 
-def keys_of_stage(stage: str) -> list[str]:
-    """Return the names of all jobs that a stage may have, in the order in which they run."""
-    return [*(job_key(stage, phase) for phase in PHASES), stage]
-
-
 def jobs_of(stages: Iterable[StagePlan]) -> list[StageJob]:
     """Return the jobs of stages, in an order in which each comes after those it waits for."""
     return [job for stage in stages for job in _chain(stage)]

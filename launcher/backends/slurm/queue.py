@@ -2,19 +2,18 @@
 
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.errors import SchedulerError
 from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
-from distrain.runs.phases import PHASES
-from distrain.runs.records import append_event, is_done, read_json, write_json
+from distrain.runs.records import append_event, is_done, write_json
 from launcher.backends.interrupt import clear_wishes
+from launcher.backends.protocol import SubmittedJob
+from launcher.backends.slurm.backend import recorded_jobs
 from launcher.backends.slurm.client import JobInfo, Slurm
-from launcher.backends.slurm.jobs import StageJob, job_key, jobs_of
+from launcher.backends.slurm.jobs import StageJob, jobs_of
 from launcher.backends.slurm.script import job_name, render_job
 from launcher.plan import Plan
 
@@ -22,33 +21,9 @@ COMPLETING_PATIENCE_S = 60.0
 """How long Slurm may take to say whether an ending job goes back into the queue."""
 
 
-@dataclass(frozen=True)
-class SubmittedJob:
-    """One job in the queue, or what would be queued."""
-
-    stage: str
-    """Name within the run: the stage's, with ``.<phase>`` for a job that does one phase of it."""
-    script: Path
-    text: str
-    """Of the script."""
-    job: str | None
-    """Slurm's id; ``None`` in a dry run."""
-    after: tuple[str, ...]
-    """Stages whose success it waits for, and the job of its own stage whose end it waits for."""
-    is_new: bool
-    """False: it was queued or running before."""
-    tasks: int = 1
-    """Of the array; 1: it is none."""
-
-
 def script_of(run: RunFolder, job: str) -> Path:
     """Return where the sbatch script of a job is kept."""
     return run.scripts / f"{job}.sbatch"
-
-
-def recorded_jobs(run: RunFolder) -> dict[str, str]:
-    """Return the id of each job that was ever submitted by its name, the last one of each."""
-    return {stage: str(job) for stage, job in (read_json(run.jobs) or {}).items()}
 
 
 def submit_run(
@@ -77,19 +52,6 @@ def submit_run(
     queue = _Queue(plan.run, slurm or Slurm())
     clear_wishes(plan.run)
     return queue.fill(jobs, texts)
-
-
-def cancel_phases(run: RunFolder, stages: Iterable[str], slurm: Slurm | None = None) -> None:
-    """Cancel the jobs that do one phase of a stage; what they finished stays.
-
-    The job that ends a stage is left to find that it shall stop, and to say so.
-
-    Raises:
-        SchedulerError: Slurm did not do it.
-    """
-    jobs = recorded_jobs(run)
-    names = [job_key(stage, phase) for stage in stages for phase in PHASES]
-    (slurm or Slurm()).cancel([jobs[name] for name in names if name in jobs])
 
 
 class _Queue:

@@ -15,9 +15,10 @@ from distrain.errors import ExitCode, PreflightError, TrainingError
 from distrain.runs.json_lines import read_records
 from distrain.runs.lock import hold
 from distrain.runs.records import read_json, write_json
-from launcher.backends.local import Surroundings, run_stages
+from launcher.backends.local import run_stages
+from launcher.backends.protocol import Surroundings
 from launcher.backends.supervise import ROOM_BYTES, StageFailedError
-from launcher.plan import Plan, select_stages
+from launcher.plan import Plan
 from launcher.watch.display import LineDisplay
 from tests.launcher.small_run import ROOT, fake_python, new_run
 
@@ -166,14 +167,6 @@ def test_a_state_left_by_an_earlier_attempt_does_not_count(tmp_path):
         run_stages(plan, plan.stages, Screen().surroundings(python))
 
 
-def test_a_needed_stage_that_is_left_out_and_not_done_is_named(tmp_path):
-    plan = new_run(tmp_path)
-    stages = select_stages(plan, only=("export",))
-
-    with pytest.raises(PreflightError, match="needs stage pretrain, which is not done"):
-        run_stages(plan, stages, Screen().surroundings(fake_python(tmp_path)))
-
-
 def test_a_signal_asks_the_run_to_save_and_stop(tmp_path):
     plan = new_run(tmp_path)
     python = fake_python(tmp_path, pretrain=["wait"])
@@ -211,7 +204,8 @@ def test_a_killed_launcher_leaves_no_orphan(tmp_path):
             from pathlib import Path
             from distrain.config.reading.load import read_resolved
             from distrain.runs.folder import RunFolder
-            from launcher.backends.local import Surroundings, run_stages
+            from launcher.backends.local import run_stages
+            from launcher.backends.protocol import Surroundings
             from launcher.watch.display import display_factory
             from launcher.plan import make_plan
             run = RunFolder(Path({str(plan.run.root)!r}))

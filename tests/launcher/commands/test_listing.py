@@ -4,6 +4,8 @@ import pytest
 
 from distrain.runs.lock import hold
 from distrain.runs.records import write_json
+from launcher.backends.backend import BACKENDS
+from launcher.backends.slurm.backend import SlurmBackend
 from launcher.backends.slurm.client import Slurm
 from launcher.commands.listing import list_lines, runs_table
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
@@ -20,8 +22,12 @@ def mark(run, stage, state, step=0):
     write_json(run.stage(stage).state, record)
 
 
+def slurm(fake):
+    return {"slurm": SlurmBackend(Slurm(fake))}
+
+
 def state_of(name, fake=None):
-    (line,) = [line for line in list_lines(Slurm(fake) if fake else None) if line.run == name]
+    (line,) = [line for line in list_lines(slurm(fake) if fake else BACKENDS) if line.run == name]
     return line.state, line.stage
 
 
@@ -62,7 +68,7 @@ def test_a_queued_run_says_so_and_slurm_is_asked_once_for_all(tmp_path):
         fake.scripts[job] = tmp_path
     fake.states |= {"7": "PENDING", "8": "RUNNING", "9": "COMPLETED"}
 
-    lines = {line.run: line for line in list_lines(Slurm(fake))}
+    lines = {line.run: line for line in list_lines(slurm(fake))}
 
     assert (lines["one"].state, lines["one"].jobs) == ("queued", ("7",))
     assert "waits jobs with a higher priority go first" in lines["one"].note
@@ -75,7 +81,7 @@ def test_a_slurm_that_does_not_answer_hides_no_run(tmp_path):
     fake = FakeSlurm()
     fake.away = True
     write_json(new_run(tmp_path, "launch.backend=slurm").run.jobs, {"prepare": "7"})
-    (line,) = list_lines(Slurm(fake))
+    (line,) = list_lines(slurm(fake))
     assert line.state == "waiting"
     assert "Unable to contact" in line.note
 

@@ -6,6 +6,7 @@ from distrain.errors import TrainingError
 from distrain.runs.failures import record_failure
 from distrain.runs.lock import hold
 from distrain.runs.records import append_event, append_record, read_state, write_json
+from launcher.backends.slurm.backend import SlurmBackend
 from launcher.backends.slurm.client import Slurm
 from launcher.commands.status import run_status, status_table, with_queue_notes
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
@@ -175,6 +176,7 @@ def test_a_prepare_stage_says_how_many_ranges_it_has_done(tmp_path):
 def test_a_stage_of_several_jobs_is_as_the_first_that_has_not_ended(tmp_path):
     plan = new_run(tmp_path, "launch.backend=slurm", "launch.prepare_tasks=3")
     fake = FakeSlurm()
+    slurm = {"slurm": SlurmBackend(Slurm(fake))}
     for phase in ("plan", "clean", "decide", "encode"):
         fake.states[phase] = "PENDING"
     fake.states["end"] = "PENDING"
@@ -183,7 +185,7 @@ def test_a_stage_of_several_jobs_is_as_the_first_that_has_not_ended(tmp_path):
     write_json(plan.run.jobs, jobs)
 
     def prepare():
-        rows = with_queue_notes(plan.run, run_status(plan.run, plan.recipe), Slurm(fake))
+        rows = with_queue_notes(plan.run, run_status(plan.run, plan.recipe), slurm)
         return rows[0].state, rows[0].note
 
     waits = "waits jobs with a higher priority go first (Priority)"
@@ -206,10 +208,11 @@ def test_a_stage_whose_job_has_ended_without_a_word_was_interrupted(tmp_path):
     mark(plan.run, "pretrain", "running")
     write_json(plan.run.jobs, {"pretrain": "7"})
     fake = FakeSlurm()
+    slurm = {"slurm": SlurmBackend(Slurm(fake))}
     fake.scripts, fake.states = {"7": tmp_path}, {"7": "RUNNING"}
 
     def pretrain():
-        rows = with_queue_notes(plan.run, run_status(plan.run, plan.recipe), Slurm(fake))
+        rows = with_queue_notes(plan.run, run_status(plan.run, plan.recipe), slurm)
         return rows[1].state, rows[1].note
 
     assert pretrain()[0] == "running"

@@ -14,7 +14,8 @@ from random import Random
 from typing import Any
 
 from distrain.runs.folder import RunFolder
-from launcher.backends.slurm.queue import SubmittedJob, submit_run
+from launcher.backends.protocol import SubmittedJob
+from launcher.backends.slurm.queue import submit_run
 from launcher.plan import Plan
 from launcher.planning import load, plan_recipe, site_of
 

@@ -7,13 +7,16 @@ import pytest
 
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.runs.folder import RunFolder
+from launcher.backends.backend import BACKENDS
+from launcher.backends.slurm.backend import SlurmBackend, recorded_jobs
 from launcher.backends.slurm.client import Slurm
-from launcher.backends.slurm.jobs import jobs_of, keys_of_stage
-from launcher.backends.slurm.queue import cancel_phases, recorded_jobs, submit_run
+from launcher.backends.slurm.jobs import jobs_of
+from launcher.backends.slurm.queue import submit_run
 from launcher.commands import actions
 from launcher.commands.plan_text import plan_json, plan_text
 from launcher.commands.show import queued_text
-from launcher.plan import Plan, StagePlan, make_plan
+from launcher.plan import Plan, StagePlan
+from launcher.planning import plan_recipe
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 from tests.launcher.small_run import load_small, new_run
 
@@ -48,7 +51,7 @@ def dependencies(fake: FakeSlurm) -> list[str]:
 def test_only_a_prepare_stage_of_text_under_slurm_has_tasks(tmp_path):
     def tasks(*overrides):
         recipe = load_small(tmp_path, *overrides).recipe
-        return [stage.tasks for stage in make_plan(recipe, RunFolder(tmp_path), 1).stages]
+        return [stage.tasks for stage in plan_recipe(recipe, RunFolder(tmp_path)).stages]
 
     assert tasks(*SLURM) == [3, 1, 1]
     assert tasks("launch.prepare_tasks=3") == [1, 1, 1]
@@ -63,7 +66,7 @@ def test_without_tasks_a_stage_is_one_job():
 def test_with_tasks_it_is_a_chain_of_two_arrays_that_ends_with_the_same_job():
     stage = StagePlan("prepare", "prepare", (), 1, 1, None, None, None, tasks=3)
     jobs = jobs_of([stage])
-    assert [job.name for job in jobs] == CHAIN == keys_of_stage("prepare")
+    assert [job.name for job in jobs] == CHAIN
     assert [job.tasks for job in jobs] == [1, 3, 1, 3, 1]
     assert [job.behind for job in jobs] == [None, *CHAIN[:-1]]
 
@@ -146,7 +149,7 @@ def test_a_dry_run_shows_every_script(plan):
 
 def test_the_plan_names_the_jobs(tmp_path):
     loaded = load_small(tmp_path, *SLURM)
-    plan = make_plan(loaded.recipe, RunFolder(tmp_path / "small"), 1)
+    plan = plan_recipe(loaded.recipe, RunFolder(tmp_path / "small"))
     chain = "plan, clean (3 tasks), decide, encode (3 tasks), the rest."
     assert f"prepare is 5 jobs, one after the other: {chain}" in unwrapped(plan_text(loaded, plan))
     assert plan_json(loaded, plan)["stages"][0]["tasks"] == 3
@@ -160,14 +163,14 @@ def test_the_queue_is_shown_with_its_arrays(plan):
 def test_what_does_one_phase_is_cancelled_and_the_stage_itself_is_not(plan):
     fake = FakeSlurm()
     submit(plan, fake)
-    cancel_phases(plan.run, plan.recipe.stages, Slurm(fake))
+    SlurmBackend(Slurm(fake)).cancel(plan.run, plan.recipe.stages)
     assert fake.of("scancel") == [["scancel", "100", "101", "102", "103"]]
 
 
 def test_a_wish_to_stop_cancels_them(plan, monkeypatch):
     fake = FakeSlurm()
     submit(plan, fake)
-    monkeypatch.setattr("launcher.backends.slurm.queue.Slurm", lambda: Slurm(fake))
+    monkeypatch.setitem(BACKENDS, "slurm", SlurmBackend(Slurm(fake)))
     actions.stop_run(str(plan.run.root), 1.0)
     assert plan.run.stop.exists()
     assert [job for job, state in fake.states.items() if state == "CANCELLED"] == [

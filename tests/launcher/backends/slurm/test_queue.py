@@ -10,8 +10,9 @@ from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
 from distrain.errors import RecipeError, SchedulerError
 from distrain.runs.folder import RunFolder
+from launcher.backends.slurm.backend import recorded_jobs
 from launcher.backends.slurm.client import Slurm
-from launcher.backends.slurm.queue import recorded_jobs, submit_run
+from launcher.backends.slurm.queue import submit_run
 from launcher.plan import Plan, StagePlan
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 
