@@ -62,10 +62,10 @@ def test_undivided_rows_need_no_mask_and_give_the_same_bits(length, dtype):
     plan = plan_attention(documents)
     assert plan.mask is None
     masked = AttentionPlan(document_mask(documents.document_ids()))
-    inputs = heads(3, length, dtype)
+    inputs = q, k, v = heads(3, length, dtype)
     results = []
     for choice in (plan, masked):
-        output = attend(*inputs, plan=choice)
+        output = attend(q, k, v, choice)
         results.append((output, *torch.autograd.grad(output.float().square().sum(), inputs)))
     for without, with_mask in zip(*results, strict=True):
         assert torch.equal(without, with_mask)
