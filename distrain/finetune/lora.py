@@ -25,7 +25,6 @@ from distrain.runs.records import write_json
 PEFT_PREFIX = "base_model.model."
 """Of every name in an adapter file: ``PeftModel``, its tuner, then the model itself."""
 ADAPTER_NAME = "default"
-OUTPUT_LAYER = "lm_head"
 A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
 CACHED_ELEMENTS = 1 << 15
 """Of a weight, merged at a time: 128 KiB in float32, too little to be given to several threads."""
@@ -89,21 +88,15 @@ def is_adapter(name: str) -> bool:
     return name.endswith((A_SUFFIX, B_SUFFIX))
 
 
-def target_modules(model: nn.Module, config: LoraConfig) -> tuple[str, ...]:
+def target_modules(model: CausalLM, config: LoraConfig) -> tuple[str, ...]:
     """List the last parts of the names of the layers to adapt, sorted.
 
     Raises:
         RecipeError: The recipe names a layer that is not there or cannot be adapted.
     """
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    # The head is as large as the vocabulary, and may be the embedding itself.
-    allowed = sorted(linear - {OUTPUT_LAYER})
+    allowed = model.model_config.adaptable_layers
     if config.target_modules == "all-linear":
-        return tuple(allowed)
+        return allowed
     for name in config.target_modules:
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)
@@ -117,21 +110,30 @@ def target_modules(model: nn.Module, config: LoraConfig) -> tuple[str, ...]:
 
 
 def save_adapter(
-    state: Mapping[str, Tensor], config: LoraConfig, base_folder_name: str, folder: Path
+    state: Mapping[str, Tensor],
+    config: LoraConfig,
+    family: type[CausalLM],
+    base_folder_name: str,
+    folder: Path,
 ) -> None:
     """Write a folder that ``PeftModel.from_pretrained(model, folder)`` loads.
 
     Args:
         state: The adapters under the names of ``plain_name``.
         config: With which they were made.
+        family: Says how layers are called in the base model's folder.
         base_folder_name: What the folder gives as its base model: a path, or a folder beside it.
         folder: Appears when it is complete; one that is there is replaced.
 
     Raises:
         ValueError: An adapter has only one of its two matrices, or there is none.
     """
-    layers = adapted_layers(state)
-    stored = {PEFT_PREFIX + name: tensor for name, tensor in state.items()}
+    layers, stored = set(), {}
+    for layer in adapted_layers(state):
+        written = family.huggingface_name(f"{layer}.weight").removesuffix(".weight")
+        layers.add(written.rpartition(".")[2])
+        for suffix in (A_SUFFIX, B_SUFFIX):
+            stored[PEFT_PREFIX + written + suffix] = state[layer + suffix]
     with whole_folder(folder) as partial:
         write_tensors(partial / "adapter_model.safetensors", stored)
         # The file that peft writes also states its defaults; written by hand, because importing
@@ -145,7 +147,7 @@ def save_adapter(
                 "r": config.r,
                 "lora_alpha": config.alpha,
                 "lora_dropout": config.dropout,
-                "target_modules": sorted({layer.rpartition(".")[2] for layer in layers}),
+                "target_modules": sorted(layers),
                 "bias": "none",
                 "fan_in_fan_out": False,
                 "use_rslora": False,

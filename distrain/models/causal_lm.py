@@ -4,7 +4,7 @@ Shape legend: B = sequences in a microbatch, T = tokens in a sequence, V = vocab
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -27,6 +27,10 @@ class CausalLM(nn.Module, ABC):
 
     BLOCKS: ClassVar[tuple[type[nn.Module], ...]]
     """The repeated units: what engines shard, checkpoint and compile by."""
+    OUTPUT_LAYER: ClassVar[str] = "lm_head"
+    """Name of the linear layer that makes logits; its weight may be the embedding's."""
+    NOT_LEARNED: ClassVar[tuple[str, ...]] = ()
+    """Ends of the names of tensors in Hugging Face folders that are no parameters here."""
 
     def __init__(self, model_config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
@@ -88,3 +92,25 @@ class CausalLM(nn.Module, ABC):
             shape: Of the whole parameter, whatever part of it a rank holds.
             generator: Seeded by the recipe's seed and ``name``; the only source of chance.
         """
+
+    @classmethod
+    def huggingface_name(cls, name: str) -> str:
+        """Turn a parameter's name into that in Hugging Face folders; the same unless overridden.
+
+        Names in checkpoints are the module's own, and so are those in memory.
+        """
+        return name
+
+    def to_huggingface(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Turn whole parameters into the tensors of a Hugging Face folder."""
+        return {self.huggingface_name(name): tensor for name, tensor in state.items()}
+
+    def from_huggingface(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Do the opposite of ``to_huggingface``; what has no name here keeps its own."""
+        parameters = self.named_parameters(remove_duplicate=False)
+        names = {self.huggingface_name(name): name for name, _ in parameters}
+        return {names.get(name, name): tensor for name, tensor in stored.items()}
+
+    def is_tied(self, name: str) -> bool:
+        """Return whether a parameter is the embedding under another name, so is stored once."""
+        return self.model_config.tie_word_embeddings and name == f"{self.OUTPUT_LAYER}.weight"

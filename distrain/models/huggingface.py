@@ -1,6 +1,6 @@
-"""Models in Hugging Face's form: ``config.json`` and safetensors, for ``LlamaForCausalLM``.
+"""Models in Hugging Face's form: ``config.json`` and safetensors.
 
-Parameter names are the same on both sides; what is translated is the configuration.
+What a family is called and how its tensors are named there, its two halves say.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ from distrain.config.huggingface import (
 from distrain.config.models import ModelConfig
 from distrain.errors import PreflightError
 from distrain.models import build_model
+from distrain.models.causal_lm import CausalLM
 from distrain.models.origin import (
     GENERATION_FILE,
     Origin,
@@ -32,8 +33,6 @@ from distrain.models.origin import (
 from distrain.runs.durable import whole_folder
 from distrain.runs.records import write_json
 
-TIED_NAME = "lm_head.weight"
-"""Not stored when it is the embedding."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -50,7 +49,7 @@ def save_huggingface(
     folder: Path,
     special: SpecialTokens,
 ) -> None:
-    """Write a folder that ``LlamaForCausalLM.from_pretrained`` loads.
+    """Write a folder that ``from_pretrained`` of transformers loads.
 
     It appears when it is complete, and replaces what is there under that name. The arguments are
     those of ``write_huggingface``.
@@ -81,10 +80,12 @@ def write_huggingface(
     Raises:
         ValueError: The state is not that of such a model.
     """
-    stored = {name: tensor for name, tensor in state.items() if not _is_tied(name, config)}
-    problem = _mismatch(stored, config, vocab_size)
+    model = _on_meta(config, vocab_size)
+    whole = {name: tensor for name, tensor in state.items() if not model.is_tied(name)}
+    problem = _mismatch(whole, model)
     if problem is not None:
         raise ValueError(f"the state is not that of the model: {problem}")
+    stored = model.to_huggingface(whole)
     if origin is not None:
         stored = origin.cast(stored)
         files = origin.files(special)
@@ -111,23 +112,25 @@ def read_origin(folder: Path) -> Origin:
 
 
 def load_huggingface(folder: Path) -> tuple[ModelConfig, int, dict[str, Tensor]]:
-    """Read a folder of the Llama architecture: sizes, rows of the vocabulary, parameters.
+    """Read a folder of one of ``FAMILIES``: sizes, rows of the vocabulary, parameters.
 
     The parameters are float32 (float64 if stored so), under the names of ``build_model``'s model;
-    a tied ``lm_head.weight`` is left out. What the folder does not say, such as dropout, has the
-    default of ``ModelConfig``.
+    a tied output layer is left out. What the folder does not say, such as dropout, has the
+    default of the section.
 
     Raises:
         PreflightError: Something is missing, damaged, or of another architecture.
     """
     config, vocab_size = load_config(folder)
-    state = {}
+    model = _on_meta(config, vocab_size)
+    stored = {}
     for path in weight_files(folder):
         for name, tensor in _read_safetensors(path).items():
-            # Old conversions stored the rotary frequencies too.
-            if not _is_tied(name, config) and not name.endswith("rotary_emb.inv_freq"):
-                state[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-    problem = _mismatch(state, config, vocab_size)
+            if not name.endswith(model.NOT_LEARNED):
+                stored[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    whole = model.from_huggingface(stored)
+    state = {name: tensor for name, tensor in whole.items() if not model.is_tied(name)}
+    problem = _mismatch(state, model)
     if problem is not None:
         raise PreflightError(
             str(folder),
@@ -159,10 +162,13 @@ def _single_dtype(state: Mapping[str, Tensor]) -> torch.dtype:
     return dtypes.pop()
 
 
-def _mismatch(state: Mapping[str, Tensor], config: ModelConfig, vocab_size: int) -> str | None:
-    """Describe how names and shapes differ from those of the model; ``None`` if they do not."""
+def _on_meta(config: ModelConfig, vocab_size: int) -> CausalLM:
     with torch.device("meta"):
-        model = build_model(config, vocab_size)
+        return build_model(config, vocab_size)
+
+
+def _mismatch(state: Mapping[str, Tensor], model: CausalLM) -> str | None:
+    """Describe how names and shapes differ from those of the model; ``None`` if they do not."""
     expected = {name: tuple(value.shape) for name, value in model.named_parameters()}
     missing = sorted(expected.keys() - state.keys())
     surplus = sorted(state.keys() - expected.keys())
@@ -175,10 +181,6 @@ def _mismatch(state: Mapping[str, Tensor], config: ModelConfig, vocab_size: int)
         if tuple(state[name].shape) != shape:
             return f"{name} of shape {tuple(state[name].shape)} where the sizes say {shape}"
     return None
-
-
-def _is_tied(name: str, config: ModelConfig) -> bool:
-    return config.tie_word_embeddings and name == TIED_NAME
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -119,6 +119,8 @@ class Llama(CausalLM):
     """The decoder with its output layer; see ``CausalLM`` for what each method promises."""
 
     BLOCKS: ClassVar[tuple[type[nn.Module], ...]] = (LlamaBlock,)
+    # Old conversions stored the rotary frequencies too.
+    NOT_LEARNED: ClassVar[tuple[str, ...]] = ("rotary_emb.inv_freq",)
 
     def __init__(self, model_config: ModelConfig, vocab_size: int) -> None:
         assert isinstance(model_config, LlamaConfig), f"{model_config.name} is another family"

@@ -11,6 +11,7 @@ from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import merge, save_adapter
+from distrain.models import MODELS
 from distrain.models.huggingface import write_huggingface
 from distrain.models.origin import Origin, SpecialTokens
 from distrain.parallel.collectives import HostGroup
@@ -101,7 +102,13 @@ def export_huggingface(trained: TrainedModel, tokenizer_json: Path, folder: Path
         if trained.adapter_state is not None:
             assert trained.lora is not None, "adapters come with the settings that made them"
             _write(trained, trained.base_state, tokenizer_json, partial / BASE_FOLDER)
-            save_adapter(trained.adapter_state, trained.lora, BASE_FOLDER, partial / ADAPTER_FOLDER)
+            save_adapter(
+                trained.adapter_state,
+                trained.lora,
+                MODELS[trained.model.name],
+                BASE_FOLDER,
+                partial / ADAPTER_FOLDER,
+            )
             state = merge(trained.base_state, trained.adapter_state, trained.lora)
         _write(trained, state, tokenizer_json, partial)
         for place in (partial, *(path for path in partial.iterdir() if path.is_dir())):

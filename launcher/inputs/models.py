@@ -1,4 +1,4 @@
-"""The Hugging Face folder that fine-tuning starts from: can it be read, does it fit the stage."""
+"""The Hugging Face folder that training starts from: can it be read, does it fit the stage."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +13,9 @@ from distrain.config.huggingface import (
     weights_problem,
 )
 from distrain.config.models import ModelConfig
+from distrain.config.reading.check_adapters import adapter_findings
 from distrain.config.reading.stage_parts import Finding
-from distrain.config.recipe import Recipe, SftStage
+from distrain.config.recipe import Recipe, SftStage, TrainStage
 from distrain.errors import PreflightError
 from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
 
@@ -33,17 +34,17 @@ class ModelFolder:
     """Rows of the embedding."""
 
 
-ModelCheck = Callable[[str, SftStage, ModelFolder], Iterator[Finding]]
+ModelCheck = Callable[[str, TrainStage, ModelFolder], Iterator[Finding]]
 
 
 def check_models(recipe: Recipe) -> Iterator[Finding]:
-    """Check the model of each sft stage that starts from a folder."""
+    """Check the model of each stage that starts from a folder."""
     for name, stage in recipe.stages.items():
-        if isinstance(stage, SftStage) and stage.model.from_pretrained is not None:
+        if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
             yield from _check_model(name, stage, stage.model.from_pretrained)
 
 
-def _check_model(name: str, stage: SftStage, written: str) -> Iterator[Finding]:
+def _check_model(name: str, stage: TrainStage, written: str) -> Iterator[Finding]:
     folder = Path(written).expanduser()
     if not folder.exists():
         if HUB_NAME.fullmatch(written):
@@ -86,7 +87,7 @@ def _not_downloaded(name: str) -> str:
     )
 
 
-def _check_tokenizer(name: str, stage: SftStage, folder: ModelFolder) -> Iterator[Finding]:
+def _check_tokenizer(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
     file = folder.path / TOKENIZER_FILE
     problem = tokenizer_problem(file)
     if not file.is_file():
@@ -108,7 +109,7 @@ def _check_tokenizer(name: str, stage: SftStage, folder: ModelFolder) -> Iterato
         )
 
 
-def _check_positions(name: str, stage: SftStage, folder: ModelFolder) -> Iterator[Finding]:
+def _check_positions(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
     length, positions = stage.training.sequence_length, folder.model.max_position_embeddings
     if length > positions:
         yield Finding(
@@ -119,6 +120,13 @@ def _check_positions(name: str, stage: SftStage, folder: ModelFolder) -> Iterato
         )
 
 
-MODEL_CHECKS: tuple[ModelCheck, ...] = (_check_tokenizer, _check_positions)
+def _check_adapters(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
+    """Check the layers that are adapted against those of the folder's own family."""
+    if isinstance(stage, SftStage):
+        model = folder.model
+        yield from adapter_findings(name, stage.lora, model.adaptable_layers, model.name)
+
+
+MODEL_CHECKS: tuple[ModelCheck, ...] = (_check_tokenizer, _check_positions, _check_adapters)
 """What a folder that can be read has to fit; further families are lines of ``FAMILIES`` in
 ``distrain.config.models``."""

@@ -1,16 +1,16 @@
 """The layers of a recipe as written: the head, the defaults, each stage's own values."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from distrain.config.forms import form_of
+from distrain.config.forms import form_of, forms_of
 from distrain.config.lineage import MODEL_KINDS
 from distrain.config.models import ModelConfig
 from distrain.config.reading.hints import section_hint, unknown_key_in
 from distrain.config.reading.merge import merge
 from distrain.config.reading.messages import validate
-from distrain.config.reading.problems import ProblemList
+from distrain.config.reading.problems import Place, ProblemList
 from distrain.config.reading.sections import (
     RESERVED,
     SECTIONS,
@@ -63,13 +63,28 @@ class Layers:
                 default = self.defaults.get(section)
                 if default is None:
                     continue
-                # Defaults may hold keys of several kinds: each stage takes those that its form has.
-                form = form_of(model, _name(own.mapping.get(section), default))
-                fitting = _fitting(default, form)
+                # Defaults may hold keys of several kinds: each stage takes those that it knows.
+                fitting = _fitting(default, forms_of(model))
                 if fitting is not None:
                     below[section] = fitting
             stages[name] = merge(Tree(below, own.place, own.key), own)
         return stages
+
+    def with_own_forms(self, stages: Mapping[str, Tree]) -> dict[str, Tree]:
+        """Leave out what was written for another form than the one that was chosen elsewhere.
+
+        A recipe may be extended, or overridden, by the name of another form: it need not take back
+        each key of the first one. Keys typed beside the name must fit it.
+        """
+        result = {}
+        for name, tree in stages.items():
+            sections = {
+                section: _of_one_form(tree.mapping[section], model, self.defaults.get(section))
+                for section, model in sections_of(self.models[name]).items()
+                if section in tree.mapping and len(forms_of(model)) > 1
+            }
+            result[name] = replace(tree, value={**tree.mapping, **sections})
+        return result
 
     def with_inherited_sizes(self, stages: Mapping[str, Tree]) -> dict[str, Tree]:
         """Give a stage the sizes of the model that it starts from, where it states none."""
@@ -92,10 +107,28 @@ class Layers:
         return [parent for parent in _needed(tree) if self.kinds.get(parent) in MODEL_KINDS]
 
 
-def _name(*layers: Tree | None) -> object:
-    """Return the ``name`` that the uppermost of some layers of a section gives."""
-    names = (layer.mapping.get("name") for layer in layers if layer is not None)
-    return next((name.value for name in names if name is not None), None)
+def _name(section: Tree) -> object:
+    name = section.mapping.get("name")
+    return None if name is None else name.value
+
+
+def _of_one_form(section: Tree, model: type[Section], default: Tree | None) -> Tree:
+    chosen = section.mapping.get("name")
+    if chosen is None:
+        return section
+    own = form_of(model, chosen.value).model_fields.keys()
+    others = {key for form in forms_of(model) for key in form.model_fields} - own
+    below = {} if default is None else {key: item.key for key, item in default.mapping.items()}
+
+    def is_beside(key: str, place: Place) -> bool:
+        return place.is_override or (place.file == chosen.key.file and place != below.get(key))
+
+    kept = {
+        key: item
+        for key, item in section.mapping.items()
+        if key not in others or is_beside(key, item.key)
+    }
+    return replace(section, value=kept)
 
 
 def _model(stage: Tree) -> Tree:
@@ -124,11 +157,12 @@ def _with_sizes(stage: Tree, parent_model: Tree) -> Tree:
     return replace(stage, value={**stage.mapping, "model": model})
 
 
-def _fitting(section: Tree, model: type[Section]) -> Tree | None:
-    """Return what this form of a section knows of the defaults; ``None`` when that is nothing."""
+def _fitting(section: Tree, models: Sequence[type[Section]]) -> Tree | None:
+    """Return what these forms of a section know of the defaults; ``None`` when that is nothing."""
     if not isinstance(section.value, dict):
         return None
-    kept = {key: item for key, item in section.value.items() if key in model.model_fields}
+    known = {key for model in models for key in model.model_fields}
+    kept = {key: item for key, item in section.value.items() if key in known}
     return replace(section, value=kept) if kept else None
 
 
@@ -182,7 +216,7 @@ def check_section(name: str, section: Tree, problems: ProblemList) -> None:
             message = unknown_key_in(section, key, name, keys_of(name), places_of(key))
             problems.add(item.key, message)
     for model in SECTIONS[name]:
-        fitting = _fitting(section, form_of(model, _name(section)))
+        fitting = _fitting(section, [form_of(model, _name(section))])
         if fitting is not None:
             validate(model, fitting, name, problems, partial=True)
 

@@ -106,6 +106,7 @@ def load_recipe(
     )
     layers = layers.without(changes.skip)
     stages = apply_to_stages(changes, layers.merged(), layers.models)
+    stages = layers.with_own_forms(stages)
     stages, shortened = fit_schedules(layers.with_inherited_sizes(stages))
     head_tree = apply_to_recipe(changes, layers.head)
     head, _ = validate(RecipeHead, head_tree, "", problems, whole="the recipe")

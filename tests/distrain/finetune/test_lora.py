@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -18,13 +19,13 @@ from distrain.finetune.lora import (
     merge,
     plain_name,
     save_adapter,
-    target_modules,
 )
 from distrain.models.huggingface import save_huggingface
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
 from distrain.models.origin import SpecialTokens
 from tests.distrain.models.layouts import layout_of
+from tests.distrain.models.toy_family import Toy, ToyConfig
 from tests.ranks import run_ranks
 
 VOCAB_SIZE = 61
@@ -145,7 +146,7 @@ def test_peft_alone_computes_what_the_merged_model_does(tmp_path):
         folder = tmp_path / name
         base = {n: p.detach() for n, p in base_model(config).named_parameters()}
         save_huggingface(base, config, VOCAB_SIZE, folder / "base", SpecialTokens())
-        save_adapter(adapter, lora, "base", folder / "adapter")
+        save_adapter(adapter, lora, Llama, "base", folder / "adapter")
         torch.save(IDS, folder / "ids.pt")
         merged = base_model(config)
         merged.load_state_dict(merge(base, adapter, lora), strict=False)
@@ -226,6 +227,26 @@ def _compare_sharded():
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
 
 
-def test_the_recipe_knows_the_layers_that_a_model_has():
-    """``validate`` reads the table, for it has no torch; the model itself is the truth."""
-    assert target_modules(base_model(), LORA) == LlamaConfig().adaptable_layers
+def test_adapters_of_a_family_with_other_names_are_written_under_those_of_its_folder(tmp_path):
+    config = ToyConfig()
+    model = Toy(config, VOCAB_SIZE)
+    initialize(model, seed=0)
+    inject_lora(model, LORA, seed=7)
+    state = {
+        plain_name(name): torch.randn(parameter.shape)
+        for name, parameter in model.named_parameters()
+        if is_adapter(plain_name(name))
+    }
+    assert {layer.rpartition(".")[2] for layer in adapted_layers(state)} == set(
+        config.adaptable_layers
+    )
+    base = {plain_name(name): value for name, value in model.named_parameters()}
+    base = {name: value for name, value in base.items() if not is_adapter(name)}
+    assert base.keys() == dict(Toy(config, VOCAB_SIZE).named_parameters()).keys()
+    merged = merge(base, state, LORA)
+    assert not torch.equal(merged["blocks.0.qkv.weight"], base["blocks.0.qkv.weight"])
+    assert torch.equal(merged["blocks.0.qkv.bias"], base["blocks.0.qkv.bias"])
+    save_adapter(state, LORA, Toy, "base", tmp_path / "adapter")
+    stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert "base_model.model.transformer.h.1.attn.qkv.lora_A.weight" in stored
+    assert len(stored) == len(state)

@@ -45,10 +45,12 @@ def test_each_document_attends_as_if_it_were_alone(num_kv_heads):
     found = attend(q, k, v, plan_attention(packed()))
     alone = AttentionPlan(None)
     for row, lengths in enumerate(LENGTHS):
-        pieces = zip(
-            *(part[row : row + 1].split(lengths, dim=2) for part in (q, k, v)), strict=True
-        )
-        expected = torch.cat([attend(*piece, alone) for piece in pieces], dim=2)
+        queries, keys, values = (part[row : row + 1].split(lengths, dim=2) for part in (q, k, v))
+        pieces = [
+            attend(query, key, value, alone)
+            for query, key, value in zip(queries, keys, values, strict=True)
+        ]
+        expected = torch.cat(pieces, dim=2)
         torch.testing.assert_close(found[row : row + 1], expected, rtol=0, atol=1e-12)
     whole = attend(q, k, v, alone)
     assert (whole - found).abs().max() > 1e-2  # without a mask the neighbours are seen
