@@ -1,5 +1,6 @@
 """Sizes that follow from a recipe alone: parameters, tokens, bytes of checkpoints. Pure."""
 
+from distrain.config.lineage import lineage_of
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
 from launcher.watch.progress import total_steps
 
@@ -12,14 +13,16 @@ def stage_parameters(recipe: Recipe, name: str) -> int | None:
     stage = recipe.stages[name]
     if not isinstance(stage, TrainStage):
         return None
-    if isinstance(stage, SftStage):  # its base model is that of the stage it needs
-        # Through any number of fine-tuning stages down to the one that made the model.
-        needed = [stage_parameters(recipe, need) for need in stage.needs]
-        return next((count for count in needed if count is not None), None)
-    vocab_size = _vocab_size(recipe, name)
-    if stage.model.from_pretrained is not None or vocab_size is None:
+    # Through any number of stages down to the one that made the model.
+    lineage = lineage_of(recipe.stages, name)
+    first = recipe.stages[str(lineage.root)]
+    assert isinstance(first, TrainStage), "what a model comes from has trained it"
+    prepare = recipe.stages.get(str(lineage.up_to(str(lineage.root)).data))
+    if first.model.from_pretrained is not None or not isinstance(prepare, PrepareStage):
         return None
-    return stage.model.num_parameters(vocab_size)
+    if prepare.tokenizer.path is not None:
+        return None
+    return first.model.num_parameters(prepare.tokenizer.vocab_size)
 
 
 def stage_tokens(recipe: Recipe, name: str) -> int | None:
@@ -52,11 +55,3 @@ def kept_checkpoint_bytes(recipe: Recipe) -> dict[str, int]:
         if isinstance(stage, TrainStage) and size is not None:
             sizes[name] = size * (stage.checkpoint.keep_last + 1)
     return sizes
-
-
-def _vocab_size(recipe: Recipe, name: str) -> int | None:
-    stage = recipe.stages[name]
-    if isinstance(stage, PrepareStage):
-        return None if stage.tokenizer.path is not None else stage.tokenizer.vocab_size
-    sizes = [_vocab_size(recipe, need) for need in stage.needs]
-    return next((size for size in sizes if size is not None), None)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 CORPUS_PACKAGES = ("json", "email", "logging", "http", "html", "urllib")
@@ -51,6 +52,30 @@ stages:
 launch: {{processes_per_node: {processes}}}
 """
 
+LINE = """\
+  anneal:
+    kind: pretrain
+    needs: [prepare, pretrain]
+    training: {{max_steps: {steps}}}
+    lr_scheduler: {{name: constant}}
+  sft:
+    kind: sft
+    needs: anneal
+    model: {{dropout: 0.1}}
+    training: {{max_steps: {steps}}}
+    lora: {{r: 4, alpha: 8}}
+    data: {{truncation: cut}}
+  sft2:
+    kind: sft
+    needs: sft
+    training: {{max_steps: {steps}}}
+    lora: {{r: 2, alpha: 8, target_modules: [q_proj, up_proj]}}
+    data: {{truncation: cut}}
+  evaluate: {{kind: evaluate, needs: sft2}}
+  export: {{kind: export, needs: sft2}}
+"""
+"""Several stages of a kind, each from the one before: in the place of ``sft`` and what follows."""
+
 EXACT_FIELDS = (
     "train/global_step",
     "train/loss",
@@ -63,11 +88,11 @@ EXACT_FIELDS = (
 """What a run that was killed must repeat bit for bit."""
 
 
-def write_corpus(folder: Path) -> Path:
-    """Copy some fifty modules of the standard library."""
+def write_corpus(folder: Path, packages: Sequence[str] = CORPUS_PACKAGES) -> Path:
+    """Copy modules of the standard library, some fifty of all packages."""
     folder.mkdir(parents=True, exist_ok=True)
     library = Path(sysconfig.get_path("stdlib"))
-    for package in CORPUS_PACKAGES:
+    for package in packages:
         for module in sorted((library / package).glob("*.py")):
             (folder / f"{package}_{module.name}").write_bytes(module.read_bytes())
     return folder
@@ -81,6 +106,16 @@ def write_recipe(
     path = folder / "tiny.yaml"
     text = RECIPE.format(corpus=corpus, processes=processes, steps=steps, sft_steps=sft_steps)
     path.write_text(text + extra)
+    return path
+
+
+def write_line(folder: Path, *, processes: int = 1, steps: int = 10) -> Path:
+    """Write a recipe in which two stages of each kind of training follow each other."""
+    corpus = write_corpus(folder / "corpus", ("json", "logging", "http", "html"))
+    text = RECIPE.format(corpus=corpus, processes=processes, steps=steps, sft_steps=steps)
+    head, _, rest = text.partition("  sft:\n")
+    path = folder / "tiny.yaml"
+    path.write_text(head + LINE.format(steps=steps) + rest[rest.index("launch:") :])
     return path
 
 

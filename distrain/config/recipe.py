@@ -59,14 +59,20 @@ class TrainStage(Section):
 
 
 class PretrainStage(TrainStage):
-    """Next-token training on the shards of a ``prepare`` stage."""
+    """Next-token training of every parameter on a ``prepare`` stage's shards.
+
+    From random weights, an earlier training stage's whole model, or a Hugging Face folder.
+    """
 
     kind: Literal["pretrain"]
     data: PretrainDataConfig = PretrainDataConfig()
 
 
 class SftStage(TrainStage):
-    """Fine-tuning on pairs with LoRA, from a pretraining stage or a Hugging Face folder."""
+    """Fine-tuning on pairs with LoRA.
+
+    From an earlier training stage's whole model, its adapters merged, or a Hugging Face folder.
+    """
 
     kind: Literal["sft"]
     data: SftDataConfig = SftDataConfig()

@@ -13,10 +13,11 @@ from distrain.config.recipe import Recipe
 from launcher.inputs.models import check_models
 from launcher.inputs.pairs import check_pairs
 from launcher.inputs.sources import check_sources
-from launcher.inputs.tokenizers import check_tokenizers
+from launcher.inputs.tokenizers import check_same_tokenizers, check_tokenizers
 
 CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     check_tokenizers,
+    check_same_tokenizers,
     check_sources,
     check_models,
     check_pairs,

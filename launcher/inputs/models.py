@@ -1,4 +1,4 @@
-"""The Hugging Face folder that training starts from: can it be read, does it fit the stage."""
+"""The Hugging Face folder that training starts from: can it be read, does it fit the stages."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +12,7 @@ from distrain.config.huggingface import (
     weight_files,
     weights_problem,
 )
+from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
 from distrain.config.reading.check_adapters import adapter_findings
 from distrain.config.reading.stage_parts import Finding
@@ -38,13 +39,13 @@ ModelCheck = Callable[[str, TrainStage, ModelFolder], Iterator[Finding]]
 
 
 def check_models(recipe: Recipe) -> Iterator[Finding]:
-    """Check the model of each stage that starts from a folder."""
+    """Check the folder of each stage that starts from one, and what goes on from that model."""
     for name, stage in recipe.stages.items():
         if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
-            yield from _check_model(name, stage, stage.model.from_pretrained)
+            yield from _check_model(recipe, name, stage.model.from_pretrained)
 
 
-def _check_model(name: str, stage: TrainStage, written: str) -> Iterator[Finding]:
+def _check_model(recipe: Recipe, name: str, written: str) -> Iterator[Finding]:
     folder = Path(written).expanduser()
     if not folder.exists():
         if HUB_NAME.fullmatch(written):
@@ -59,8 +60,10 @@ def _check_model(name: str, stage: TrainStage, written: str) -> Iterator[Finding
     problem = _problem_of(files)
     if problem is not None:
         yield Finding(name, SETTING, f"model.from_pretrained: found {problem}")
-    for check in MODEL_CHECKS:
-        yield from check(name, stage, ModelFolder(folder, model, vocab_size))
+    for other, stage in recipe.stages.items():
+        if isinstance(stage, TrainStage) and lineage_of(recipe.stages, other).root == name:
+            for check in MODEL_CHECKS:
+                yield from check(other, stage, ModelFolder(folder, model, vocab_size))
 
 
 def _problem_of(files: Sequence[Path]) -> str | None:
@@ -88,6 +91,8 @@ def _not_downloaded(name: str) -> str:
 
 
 def _check_tokenizer(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
+    if stage.model.from_pretrained is None:
+        return  # said once, of the stage that names the folder
     file = folder.path / TOKENIZER_FILE
     problem = tokenizer_problem(file)
     if not file.is_file():
@@ -109,6 +114,24 @@ def _check_tokenizer(name: str, stage: TrainStage, folder: ModelFolder) -> Itera
         )
 
 
+def _check_sizes(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
+    """Compare sizes that a stage states beside those of the folder, which are the model's."""
+    own = stage.model
+    for size in sorted(type(folder.model).size_fields() & type(own).size_fields()):
+        found, theirs = getattr(own, size), getattr(folder.model, size)
+        if found in (theirs, type(own).model_fields[size].default):
+            continue
+        # Beside from_pretrained it may come from the defaults of all stages, and does no harm.
+        is_note = own.from_pretrained is not None
+        message = (
+            f"model.{size} has no effect: the model is that of {folder.path}"
+            if is_note
+            else f"model.{size}: found {found}, but {folder.path / CONFIG_FILE} says {theirs}; "
+            "remove this one"
+        )
+        yield Finding(name, ("model", size), message, is_note=is_note)
+
+
 def _check_positions(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
     length, positions = stage.training.sequence_length, folder.model.max_position_embeddings
     if length > positions:
@@ -127,6 +150,11 @@ def _check_adapters(name: str, stage: TrainStage, folder: ModelFolder) -> Iterat
         yield from adapter_findings(name, stage.lora, model.adaptable_layers, model.name)
 
 
-MODEL_CHECKS: tuple[ModelCheck, ...] = (_check_tokenizer, _check_positions, _check_adapters)
+MODEL_CHECKS: tuple[ModelCheck, ...] = (
+    _check_tokenizer,
+    _check_sizes,
+    _check_positions,
+    _check_adapters,
+)
 """What a folder that can be read has to fit; further families are lines of ``FAMILIES`` in
 ``distrain.config.models``."""

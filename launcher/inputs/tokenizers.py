@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from distrain.config.lineage import Lineage, lineage_of
 from distrain.config.reading.sections import Path as SettingPath
 from distrain.config.reading.stage_parts import Finding
-from distrain.config.recipe import PrepareStage, Recipe
+from distrain.config.recipe import PrepareStage, PretrainStage, Recipe, TrainStage
 
 
 def check_tokenizers(recipe: Recipe) -> Iterator[Finding]:
@@ -22,6 +23,48 @@ def check_tokenizers(recipe: Recipe) -> Iterator[Finding]:
             problem = tokenizer_problem(Path(file).expanduser()) if file is not None else None
             if problem is not None:
                 yield Finding(name, path, f"{'.'.join(map(str, path))}: {problem}")
+
+
+def check_same_tokenizers(recipe: Recipe) -> Iterator[Finding]:
+    """Check that what goes on from a model reads the tokens of that model's tokenizer.
+
+    Only of files that are there: what a stage of the run makes is compared when it has made it.
+    """
+    said: set[str | None] = set()
+    for name, stage in recipe.stages.items():
+        lineage = lineage_of(recipe.stages, name)
+        if not isinstance(stage, PretrainStage) or lineage.data in said:
+            continue
+        known, own = _file_of_model(recipe, lineage), recipe.stages.get(str(lineage.data))
+        if known is None or not isinstance(own, PrepareStage) or own.tokenizer.path is None:
+            continue
+        found = Path(own.tokenizer.path).expanduser()
+        if not _are_alike(found, known):
+            message = (
+                f"tokenizer.path: found {found}, another tokenizer than that of the model that "
+                f"'{name}' starts from; set it to {known}"
+            )
+            said.add(lineage.data)
+            yield Finding(str(lineage.data), ("tokenizer", "path"), message)
+
+
+def _file_of_model(recipe: Recipe, lineage: Lineage) -> Path | None:
+    """Return the tokenizer of the model that a stage starts from, if a setting says where it is."""
+    first = recipe.stages[str(lineage.root)]
+    assert isinstance(first, TrainStage), "what a model comes from has trained it"
+    if first.model.from_pretrained is not None:
+        return Path(first.model.from_pretrained).expanduser() / "tokenizer.json"
+    made = recipe.stages.get(str(lineage.up_to(str(lineage.root)).data))
+    path = made.tokenizer.path if isinstance(made, PrepareStage) else None
+    return None if path is None else Path(path).expanduser()
+
+
+def _are_alike(first: Path, second: Path) -> bool:
+    """Compare the content of two tokenizers, if both are there and can be read."""
+    try:
+        return bool(json.loads(first.read_bytes()) == json.loads(second.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return True  # said of each of them by itself
 
 
 def tokenizer_problem(file: Path) -> str | None:

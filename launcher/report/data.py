@@ -63,6 +63,8 @@ class StageRecords:
     """Of prepare: examples, the first few of each source and reason."""
     data: Fields = field(default_factory=dict)
     """Of pretrain and sft: which samples each step reads."""
+    built_on: Fields = field(default_factory=dict)
+    """What its model was made from: by stage, the checkpoint that stood for it."""
 
     @property
     def task(self) -> TaskForm:
@@ -133,6 +135,7 @@ def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> S
         corpus=_guarded(folder.corpus, data, read_json) or {},
         rejections=_first_of_each(_lines(folder.rejections, data)),
         data=_guarded(folder.data, data, read_json) or {},
+        built_on=fields(_guarded(folder.built_on, data, read_json)),
     )
     for record in _lines(folder.metrics, data):
         if number(record.get(STEP)) is None:

@@ -160,7 +160,7 @@ def _train_tokens(stage: StageRecords, run: RunData) -> dict[str, float]:
     # What was visited is kept, for ``needs`` of a damaged record may go in a circle.
     names, visited = [stage.name], set[str]()
     while names:
-        name = names.pop()
+        name = names.pop(0)  # its own data before those of the model that it starts from
         found = stages.get(name)
         if found is None or name in visited:
             continue

@@ -30,7 +30,7 @@ from launcher.report.metrics import values
 from launcher.report.mixture import mixture_tables
 from launcher.report.parts import Figure, Table
 from launcher.report.rejections import CountsChart, ReasonExamples, counts_charts, examples_shown
-from launcher.report.results import TABLES, summary, training_figures
+from launcher.report.results import TABLES, origin_tables, summary, training_figures
 from launcher.report.text import UNKNOWN, date_text, significant, visible
 from launcher.report.timeline import build_timeline, event_rows
 
@@ -180,6 +180,7 @@ def _banner(stage: str, failure: Failure) -> dict[str, str]:
 
 def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSection:
     tables = TABLES[stage.kind](stage) if stage.kind in TABLES else []
+    tables += origin_tables(stage)
     if stage.kind == "prepare":
         bars, note = counts_charts(stage)
         part = CorpusPart(bars, source_tables(stage), *examples_shown(stage))

@@ -5,7 +5,7 @@ from statistics import median
 
 from distrain.config.tasks import perplexity
 from distrain.runs.failures import count_restarts
-from launcher.report.corpus import prepare_tables
+from launcher.report.corpus import NAME_CHARACTERS, prepare_tables
 from launcher.report.data import Fields, RunData, StageRecords, fields, number
 from launcher.report.metrics import metric_figures, source_tables, trained_scores, values
 from launcher.report.parts import Figure, Table
@@ -18,6 +18,7 @@ from launcher.report.text import (
     short_bytes,
     short_count,
     short_duration,
+    visible,
 )
 from launcher.report.text import significant as digits
 
@@ -139,6 +140,17 @@ TEST_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
 names."""
 
 
+def origin_tables(stage: StageRecords) -> list[Table]:
+    """The checkpoints that a model was made from, in the order in which they were made."""
+    rows = []
+    for name, found in stage.built_on.items():
+        content = visible(str(fields(found).get("product") or UNKNOWN), NAME_CHARACTERS)
+        step = integer(number(fields(found).get("step")))
+        rows.append((visible(name, NAME_CHARACTERS), step, content))
+    header = ("stage", "step", "content")
+    return [Table("Made from", header, tuple(rows))] if rows else []
+
+
 def evaluate_tables(stage: StageRecords) -> list[Table]:
     """The test split."""
     tables = []
@@ -147,16 +159,23 @@ def evaluate_tables(stage: StageRecords) -> list[Table]:
         known = {name: TEST_COLUMNS.get(name, (name, digits)) for name in documents}
         row = tuple(write(number(documents[name])) for name, (_, write) in known.items())
         header = ("", *(title for title, _ in known.values()))
-        tables.append(Table("Test split, documents", header, (("documents", *row),)))
+        by = _measured_by(stage, "documents", "Measured with the model of stage")
+        tables.append(Table("Test split, documents", header, (("documents", *row),), by))
     answers = stage.result.get("answers")
     if isinstance(answers, dict):
         as_sft = {f"eval_{name}": value for name, value in answers.items()}
         for table in _answer_tables(StageRecords(stage.name, result=as_sft)):
             pairs = number(answers.get("pairs"))
             note = table.note if pairs is None else f"{integer(pairs)} pairs. {table.note}"
+            note += _measured_by(stage, "answers", " With and without the adapters of stage")
             title = "Test split, answers, nats per answer token"
             tables.append(Table(title, table.header, table.rows, note))
     return tables
+
+
+def _measured_by(stage: StageRecords, what: str, words: str) -> str:
+    name = fields(stage.result.get("measured")).get(what)
+    return "" if name is None else f"{words} {visible(str(name), NAME_CHARACTERS)}."
 
 
 def export_tables(stage: StageRecords) -> list[Table]:
@@ -185,10 +204,12 @@ TABLES: dict[str, Callable[[StageRecords], list[Table]]] = {
 def summary(run: RunData) -> str:
     """Say in a few words how the run stands and what came out."""
     parts = [_standing(run)]
+    is_one_of_several = sum(stage.kind == "pretrain" for stage in run.stages) > 1
     for stage in run.stages:
         scores = trained_scores(stage)
         if stage.kind == "pretrain" and scores:
-            parts.append(_pretrain_sentence(stage, scores))
+            of = f" of {stage.name}" if is_one_of_several else ""
+            parts.append(_pretrain_sentence(stage, scores, of))
         base, tuned = (number(stage.result.get(k)) for k in ("eval_loss_base", "eval_loss"))
         if stage.kind == "sft" and base is not None and tuned is not None:
             shuffled = number(stage.result.get("eval_loss_shuffled_prompts"))
@@ -200,10 +221,10 @@ def summary(run: RunData) -> str:
     return " ".join(parts)
 
 
-def _pretrain_sentence(stage: StageRecords, scores: list[float]) -> str:
+def _pretrain_sentence(stage: StageRecords, scores: list[float], of: str) -> str:
     metric = stage.task.trained
     text = f"Validation {metric.name} {format(scores[-1], metric.form)}"
-    text += f" after {count(stage.last_step, 'step')}"
+    text += f" after {count(stage.last_step, 'step')}{of}"
     unigrams = values([stage.result], "unigram_entropy")
     unigrams += values([stage.result], "unigram_cross_entropy")
     if unigrams:

@@ -1,20 +1,22 @@
 """Whether the layers that fine-tuning adapts are there. Pure."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
+from distrain.config.lineage import lineage_of
 from distrain.config.models import FAMILIES, ModelConfig
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.reading.suggest import nearest
 from distrain.config.training import LoraConfig
 
 
-def check_adapters(stage: StageParts) -> Iterator[Finding]:
+def check_adapters(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterator[Finding]:
     """Check each name of ``lora.target_modules``.
 
     Which family a folder's model is of is read later (``launcher.inputs.models``): here its layers
     may be those of any.
     """
-    lora, model = stage.get("lora", LoraConfig), stage.get("model", ModelConfig)
+    lora, root = stage.get("lora", LoraConfig), lineage_of(stages, stage.name).root
+    model = None if root is None else stages[root].get("model", ModelConfig)
     if lora is None or model is None:
         return
     if model.from_pretrained is None:

@@ -40,7 +40,7 @@ def check_recipe(
     for stage in parts:
         findings += _check_stage(stage, stages, launch)
         findings += check_task(stage)
-        findings += check_adapters(stage)
+        findings += check_adapters(stage, stages)
         findings += check_start(stage, stages)
         findings += check_token_sources(stage)
         findings += check_mixture(stage, stages)

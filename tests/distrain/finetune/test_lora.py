@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from distrain.finetune.lora import (
     inject_lora,
     is_adapter,
     merge,
+    merge_into,
     plain_name,
     save_adapter,
 )
@@ -24,6 +26,7 @@ from distrain.models.huggingface import save_huggingface
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
 from distrain.models.origin import SpecialTokens
+from distrain.parallel.global_tensor import from_flat_range
 from tests.distrain.models.layouts import layout_of
 from tests.distrain.models.toy_family import Toy, ToyConfig
 from tests.ranks import run_ranks
@@ -128,6 +131,55 @@ def test_merged_model_computes_what_the_adapted_one_does(config):
         merged, adapted, unchanged = plain(IDS), model(IDS), base_model(config)(IDS)
     torch.testing.assert_close(merged, adapted, rtol=0, atol=1e-4)
     assert float((adapted - unchanged).abs().max()) > 0.1
+
+
+WIDE = "model.layers.0.mlp.up_proj"
+
+
+def wide_pair():
+    """A weight that is merged in several pieces, and its adapter of 19 terms."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"": (700, 520), "A": (19, 520), "B": (700, 19)}
+    weight, *matrices = (torch.randn(shape, generator=generator) for shape in shapes.values())
+    adapter = {f"{WIDE}.lora_{name}.weight": m for name, m in zip("AB", matrices, strict=True)}
+    return weight, adapter
+
+
+def merged_in_parts(weight, adapter, lora, bounds):
+    """Merge row-major ranges of a weight, each alone; returns the whole again."""
+    parts = [weight.flatten()[start:stop].clone() for start, stop in pairwise(bounds)]
+    for start, part in zip(bounds, parts, strict=False):
+        merge_into({f"model/{WIDE}.weight": from_flat_range(weight.shape, start, part)}, adapter,
+                   lora)  # fmt: skip
+    return torch.cat(parts).view(weight.shape)
+
+
+def test_merged_weights_have_the_same_bits_in_whatever_parts_and_with_any_threads():
+    weight, adapter = wide_pair()
+    lora = LORA.model_copy(update={"r": 19})
+    expected = merge({f"{WIDE}.weight": weight}, adapter, lora)[f"{WIDE}.weight"]
+    size = weight.numel()
+    for bounds in ((0, size), (0, 7, 521, 100_003, size), range(0, size + 1, size // 4)):
+        assert torch.equal(merged_in_parts(weight, adapter, lora, bounds), expected)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(merged_in_parts(weight, adapter, lora, (0, size)), expected)
+    finally:
+        torch.set_num_threads(threads)
+    matrix_a, matrix_b = adapter.values()
+    torch.testing.assert_close(expected, weight + 12 / 19 * matrix_b @ matrix_a)
+    other = LORA.model_copy(update={"r": 18})
+    assert not torch.equal(merged_in_parts(weight, adapter, other, (0, size)), expected)
+
+
+def test_parts_of_another_model_are_refused():
+    weight, adapter = wide_pair()
+    state = {f"model/{WIDE}.weight": from_flat_range((520, 700), 0, weight.flatten())}
+    with pytest.raises(ValueError, match=r"is of shape \(520, 700\) in the base model"):
+        merge_into(state, adapter, LORA)
+    with pytest.raises(ValueError, match="is missing in the base model"):
+        merge_into({}, adapter, LORA)
 
 
 def test_peft_alone_computes_what_the_merged_model_does(tmp_path):

@@ -19,7 +19,7 @@ from distrain.stages.context import StageContext
 from distrain.stages.products import build_on, find_product
 from tests.distrain.checkpoint.states import cut, full_tensors, manager
 from tests.ranks import run_ranks
-from tests.tiny import write_recipe
+from tests.tiny import write_line, write_recipe
 
 DONE = {"state": "done", "attempt": 1, "step": 20, "requeue": False, "time": ""}
 
@@ -125,6 +125,49 @@ def test_a_stage_records_what_it_is_built_on_as_it_begins(run, recipe):
     tuned = train(run, "sft", (10,))
     assert set(build_on(StageContext(recipe, run, "export", 1), HostGroup())) == {"pretrain", "sft"}
     assert read_sources(run.stage("export"))["sft"] == tuned
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    return load_recipe(write_line(tmp_path_factory.mktemp("line"))).recipe
+
+
+def begin_line(run, line):
+    """Train stages of a kind one after the other, each built on the one before."""
+    made = {"pretrain": Product(20, content_of(20))}
+    for seed, stage in enumerate(("anneal", "sft", "sft2"), 1):
+        build_on(StageContext(line, run, stage, 1), HostGroup())
+        made[stage] = train(run, stage, (10,), seed)
+    return made
+
+
+def test_a_stage_records_all_that_its_model_was_made_of(run, line):
+    made = begin_line(run, line)
+    names = list(made)
+    for number, stage in enumerate(names):
+        assert list(read_sources(run.stage(stage)).items()) == list(made.items())[:number]
+    sources = build_on(StageContext(line, run, "export", 1), HostGroup())
+    assert list(sources) == ["anneal", "sft", "sft2"]  # what is read: weights hold what was before
+    assert read_sources(run.stage("export")) == made
+
+
+def test_what_is_below_the_weights_may_be_gone_but_not_another_one(run, line):
+    begin_line(run, line)
+    shutil.rmtree(run.stage("pretrain").checkpoints)
+    build_on(StageContext(line, run, "export", 1), HostGroup())
+    train(run, "pretrain", (20,), seed=9)
+    with pytest.raises(PreflightError, match=r"stage anneal: found that it was built on step 20"):
+        build_on(StageContext(line, run, "evaluate", 1), HostGroup())
+
+
+@pytest.mark.parametrize("stage", ["anneal", "sft", "sft2"])
+def test_each_part_of_a_model_is_refused_by_the_name_of_its_stage(stage, run, line):
+    begin_line(run, line)
+    flip(run.stage(stage).checkpoints / "step_000010" / "__0_0.distcp")
+    with pytest.raises(PreflightError, match=r"__0_0\.distcp does not match its digest") as caught:
+        build_on(StageContext(line, run, "export", 1), HostGroup())
+    assert caught.value.exit_code == 4
+    assert f"`distrain resume tiny --from {stage}`" in caught.value.remedy
 
 
 def test_a_stage_that_has_trained_does_not_change_over(run, recipe):

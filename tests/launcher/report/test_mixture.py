@@ -115,3 +115,19 @@ def test_page_of_a_run_in_the_middle_shows_schedule_and_epochs(tmp_path):
     text = text_of(write_report(curated_run(tmp_path / "run")).read_text())
     assert "101 to 300 800 8 0.2 (20.0%) 0.8 (80.0%)" in text
     assert "code 320,001 0.296 0.168" in text
+
+
+def test_the_data_of_a_stage_are_its_own_and_not_those_of_the_model_it_starts_from():
+    from launcher.report.mixture import _train_tokens
+
+    def prepared(name, tokens):
+        sources = {"main": {"tokens": {"train": tokens}}}
+        return StageRecords(name, "prepare", result={"sources": sources})
+
+    needs = {"anneal": ["pretrain", "clean"], "longer": "pretrain", "pretrain": ["prepare"]}
+    stages = [prepared("prepare", 5), prepared("clean", 7)]
+    stages += [StageRecords(name, "pretrain", settings={"needs": n}) for name, n in needs.items()]
+    run = RunData("run", stages)
+    by_name = {stage.name: stage for stage in stages}
+    found = {name: _train_tokens(by_name[name], run) for name in needs}
+    assert found == {"anneal": {"main": 7}, "longer": {"main": 5}, "pretrain": {"main": 5}}

@@ -1,0 +1,268 @@
+"""A model that several stages make, one after the other, is whole, exact and the same after kills.
+
+``pretrain -> anneal (kind: pretrain) -> sft -> sft2``: each begins with the whole model of the one
+before. Here each stage is a process of its own, forked from one that has imported all it needs.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from distrain.__main__ import run_stage
+from distrain.checkpoint.dcp import read_full
+from distrain.config.reading.load import load_recipe
+from distrain.finetune.lora import is_adapter, merge
+from distrain.runs.folder import RunFolder
+from tests.runs import processes
+from tests.runs.processes import attempts
+from tests.tiny import distrain, events, exact_records, tensor_digests, write_line
+
+TRAINED = ("pretrain", "anneal", "sft", "sft2")
+FOLDERS = ("huggingface", "huggingface/base", "huggingface/adapter")
+WEIGHTS = {"huggingface/adapter": "adapter_model.safetensors"}
+FIRST_SAVE = "step_000005"
+
+
+def rank_main(recipe, run, name, rank, world_size):
+    if world_size > 1:
+        os.environ.update(
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(world_size),
+            LOCAL_WORLD_SIZE=str(world_size),
+        )
+        meeting = f"file://{run.parent}/meeting-{os.getppid()}-{attempts(run, name)}-{name}"
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+    run_stage(recipe, RunFolder(run), name, rank)
+
+
+def start(recipe, run, name):
+    """Begin a stage, each rank in a process of its own; a lonely one for what is not trained."""
+    ranks = recipe.launch.processes_per_node if name in TRAINED else 1
+    fork = multiprocessing.get_context("fork")
+    children = [
+        fork.Process(target=rank_main, args=(recipe, run, name, rank, ranks))
+        for rank in range(ranks)
+    ]
+    for child in children:
+        child.start()
+    return children
+
+
+def finish(recipe, run, *names):
+    for name in names:
+        children = start(recipe, run, name)
+        for child in children:
+            child.join(180)
+        assert {child.exitcode for child in children} == {0}, name
+
+
+def kill_after_first_save(recipe, run, name):
+    children = start(recipe, run, name)
+    saved = run / name / "checkpoints" / FIRST_SAVE
+    while not saved.exists() and all(child.is_alive() for child in children):
+        time.sleep(0.002)
+    for child in reversed(children):
+        child.kill()
+    for child in children:
+        child.join()
+    assert {child.exitcode for child in children} == {-signal.SIGKILL}, "killed before its end"
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    """The recipe, and the whole run of it that nothing disturbed."""
+    import peft  # noqa: F401  (it takes seconds: once, and not in each process)
+
+    folder = tmp_path_factory.mktemp("line")
+    recipe = load_recipe(write_line(folder)).recipe
+    run = folder / "tiny"
+    finish(recipe, run, *recipe.stages)
+    return recipe, run
+
+
+def read(path: Path) -> dict:
+    record: dict = json.loads(path.read_text())
+    return record
+
+
+def trained(run, stage):
+    step = read(run / stage / "result.json")["checkpoint"]["step"]
+    return read_full(run / stage / "checkpoints" / f"step_{step:06}")
+
+
+def adapters(run, stage):
+    return {name: tensor for name, tensor in trained(run, stage).items() if is_adapter(name)}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+def test_each_stage_begins_with_the_whole_model_of_the_one_before(line):
+    _, run = line
+    first: dict[str, Any] = {stage: exact_records(run, stage)[0]["eval/loss"] for stage in TRAINED}
+    last: dict[str, Any] = {stage: exact_records(run, stage)[-1]["eval/loss"] for stage in TRAINED}
+    assert first["anneal"] == last["pretrain"] < first["pretrain"]
+    # Not of the same bits: adapters are merged, no longer beside the weights.
+    assert first["sft2"] == pytest.approx(last["sft"], abs=1e-6)
+    assert last["sft"] < first["sft"]
+    # Schedule and data begin anew.
+    opening = {stage: exact_records(run, stage)[1] for stage in TRAINED}
+    assert {opening[stage]["data/first_sample"] for stage in TRAINED} == {0}
+    assert {opening[stage]["train/learning_rate"] for stage in TRAINED} == {3e-3 / 5}
+
+
+def test_the_frozen_weights_of_a_stage_are_the_model_before_it_bit_for_bit(line):
+    recipe, run = line
+    frozen = {name: t for name, t in trained(run, "sft2").items() if not is_adapter(name)}
+    tuned = merge(trained(run, "anneal"), adapters(run, "sft"), recipe.stages["sft"].lora)
+    assert_same(frozen, tuned)
+    unlike = [name for name, tensor in trained(run, "anneal").items()
+              if not torch.equal(tensor, tuned[name])]  # fmt: skip
+    assert len(unlike) == 2 * 7
+
+
+def test_an_export_holds_the_last_start_the_last_adapters_and_both_in_one(line):
+    recipe, run = line
+    whole, base, adapter = (
+        load_file(run / "export" / folder / WEIGHTS.get(folder, "model.safetensors"))
+        for folder in FOLDERS
+    )
+    start_of_sft2 = merge(trained(run, "anneal"), adapters(run, "sft"), recipe.stages["sft"].lora)
+    assert_same(base, start_of_sft2)
+    last = adapters(run, "sft2")
+    assert_same(adapter, {f"base_model.model.{name}": tensor for name, tensor in last.items()})
+    assert_same(whole, merge(start_of_sft2, last, recipe.stages["sft2"].lora))
+
+
+def test_the_records_name_every_product_from_the_first_stage_on(line):
+    _, run = line
+    named: dict[str, dict] = {}
+    for stage in (*TRAINED, "evaluate", "export"):
+        path = run / stage / "built_on.json"
+        built_on = read(path) if path.exists() else {}
+        assert list(built_on.items()) == list(named.items()), stage
+        if stage in TRAINED:
+            checkpoint = read(run / stage / "result.json")["checkpoint"]
+            named[stage] = {key: checkpoint[key] for key in ("step", "product")}
+
+
+def test_the_test_split_is_measured_with_the_last_model_of_each_kind(line):
+    _, run = line
+    result = read(run / "evaluate/result.json")
+    assert result["measured"] == {"documents": "anneal", "answers": "sft2"}
+    answers = result["answers"]
+    assert answers["loss"] < answers["loss_base"]
+
+
+def assert_equal_runs(run, twin, stages=TRAINED):
+    for stage in stages:
+        assert exact_records(run, stage) == exact_records(twin, stage), stage
+        assert tensor_digests(run, stage) == tensor_digests(twin, stage), stage
+    for name in (
+        "evaluate/result.json",
+        *(f"export/{folder}/{WEIGHTS.get(folder, 'model.safetensors')}" for folder in FOLDERS),
+    ):
+        assert (run / name).read_bytes() == (twin / name).read_bytes(), name
+
+
+def begin(twin, run):
+    run.mkdir()
+    shutil.copytree(twin / "prepare", run / "prepare")
+
+
+def test_a_killed_stage_of_a_line_ends_as_its_twin(line, tmp_path):
+    recipe, twin = line
+    run = tmp_path / "tiny"
+    shutil.copytree(twin, run)
+    for stage in ("anneal", "sft2"):
+        shutil.rmtree(run / stage)
+        kill_after_first_save(recipe, run, stage)
+        finish(recipe, run, stage)
+    assert [event["step"] for event in events(run, "resumed")] == [5, 5]
+    assert_equal_runs(run, twin)
+
+
+STRATEGIES: dict[str, dict[str, object]] = {
+    "single": {},
+    "ddp": {"strategy": "ddp"},
+    "fsdp": {"strategy": "fsdp"},
+    "zero1": {"strategy": "deepspeed", "zero_stage": 1},
+    "zero2": {"strategy": "deepspeed", "zero_stage": 2},
+    "zero3": {"strategy": "deepspeed", "zero_stage": 3},
+}
+
+
+@pytest.mark.seams
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_line_that_is_killed_in_each_stage_ends_as_its_twin(strategy, line, tmp_path):
+    _, prepared = line
+    path = write_line(tmp_path, processes=1 if strategy == "single" else 2)
+    overrides = [f"parallelism.{key}={value}" for key, value in STRATEGIES[strategy].items()]
+    recipe = load_recipe(path, overrides).recipe
+    twin, run = tmp_path / "twin" / "tiny", tmp_path / "killed" / "tiny"
+    for root in (twin, run):
+        root.parent.mkdir()
+        begin(prepared, root)
+    finish(recipe, twin, *TRAINED, "evaluate", "export")
+    for stage in TRAINED:
+        kill_after_first_save(recipe, run, stage)
+        finish(recipe, run, stage)
+    finish(recipe, run, "evaluate", "export")
+    assert [event["step"] for event in events(run, "resumed")] == [5, 5, 5, 5]
+    assert_equal_runs(run, twin)
+
+
+@pytest.mark.seams
+def test_a_launcher_that_is_killed_in_each_stage_goes_on_to_the_same_end(tmp_path):
+    """As a user has it: two ranks under FSDP2, the whole job killed once in each stage."""
+    recipe = write_line(tmp_path, processes=2)
+    twin, run = tmp_path / "twin" / "tiny", tmp_path / "killed" / "tiny"
+    made = distrain(twin.parent, "run", str(recipe))
+    assert made.returncode == 0, made.stdout + made.stderr
+    for stage in TRAINED:
+        launcher = processes.start(run.parent, recipe)
+        assert processes.wait_for_stage(run, stage, launcher), stage
+        while not (run / stage / "checkpoints" / FIRST_SAVE).exists():
+            time.sleep(0.01)
+        family = processes.family(launcher)
+        processes.kill(family[:1])
+        launcher.wait()
+        processes.assert_no_orphans(family)
+    ended = distrain(run.parent, "run", str(recipe))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert_equal_runs(run, twin)
+
+
+def test_control_another_start_gives_another_model(line, tmp_path):
+    """As if ``anneal`` had begun with the checkpoint before the last one."""
+    recipe, twin = line
+    run = tmp_path / "tiny"
+    begin(twin, run)
+    shutil.copytree(twin / "pretrain", run / "pretrain")
+    path = run / "pretrain/result.json"
+    content = read(run / f"pretrain/checkpoints/{FIRST_SAVE}/commit.json")["commit"]["content"]
+    path.write_text(json.dumps(read(path) | {"checkpoint": {"step": 5, **content}}))
+    finish(recipe, run, "anneal")
+    found, expected = exact_records(run, "anneal"), exact_records(twin, "anneal")
+    assert [r["data/batch_hash"] for r in found] == [r["data/batch_hash"] for r in expected]
+    losses, others = (
+        [record["train/loss"] for record in records if record["train/loss"] is not None]
+        for records in (found, expected)
+    )
+    assert len(losses) == len(others) == 10
+    assert not set(losses) & set(others)
+    assert found[0]["eval/loss"] != expected[0]["eval/loss"]
+    assert read(run / "anneal/built_on.json")["pretrain"]["step"] == 5
