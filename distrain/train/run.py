@@ -67,14 +67,11 @@ class Run:
             CheckpointError: It is that of another model or task, or cannot be read here.
             DataError: The data are not those that it was made with, or will not last.
         """
-        restored = self.checkpoints.restore(
-            self.engine.state(), find_fault, self._refuse_another_optimizer
-        )
+        restored = self.checkpoints.restore(self.engine.state(), find_fault, self._refuse_others)
         if restored is None:
             progress = Progress()
         else:
             step, extra = restored
-            check_task(self.training.task, extra.get("task", CAUSAL_LM))
             progress = Progress.from_json(extra["progress"])
             self.engine.loaded(ScalarState.from_extra(extra))
             self.loader.feed.restore(extra["data"], step)
@@ -105,6 +102,10 @@ class Run:
         return self.checkpoints.save_and_wait(
             progress.step, self.engine.state(), self._extra(progress)
         )
+
+    def _refuse_others(self, extra: Mapping[str, Any]) -> None:
+        check_task(self.training.task, extra.get("task", CAUSAL_LM))
+        self._refuse_another_optimizer(extra)
 
     def _refuse_another_optimizer(self, extra: Mapping[str, Any]) -> None:
         saved, own = ScalarState.from_extra(extra).optimizer, self.engine.optimizer_scalars()
@@ -192,6 +193,8 @@ def find_fault(step: int, extra: Mapping[str, Any]) -> str | None:
         counts = list(extra["progress"].values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"what was saved besides tensors cannot be understood: {error!r}"
+    if not isinstance(extra.get("task", CAUSAL_LM), str):  # not in those of older versions
+        return f"it was trained for {extra['task']!r}, which is no name of a task"
     if not all(count is None or isinstance(count, int | float) for count in counts):
         return "what was saved besides tensors counts with something else than numbers"
     if progress.step != step:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from distrain.config.tasks import IGNORE_INDEX
-from distrain.loss import summed_cross_entropy
+from distrain.loss import summed_cross_entropy, target_losses
 
 
 def random_batch(dtype=torch.float32):
@@ -62,3 +62,29 @@ def test_shapes_that_disagree_are_refused():
     logits, targets = random_batch()
     with pytest.raises(ValueError, match=r"logits \(2, 5, 11\) and targets \(2, 4\)"):
         summed_cross_entropy(logits, targets[:, :4])
+
+
+def test_groups_of_rows_are_summed_as_batches_of_their_own_bit_by_bit():
+    logits, targets = random_batch(torch.bfloat16)
+    logits, targets = logits.repeat(3, 1, 1), targets.repeat(3, 1)
+    sums = target_losses(logits, targets, (1, 3, 2))
+    bounds = ((0, 1), (1, 4), (4, 6))
+    alone = [summed_cross_entropy(logits[a:b], targets[a:b]) for a, b in bounds]
+    assert torch.equal(sums, torch.stack(alone))
+    assert torch.equal(
+        target_losses(logits, targets, (6,))[0], summed_cross_entropy(logits, targets)
+    )
+
+
+def test_losses_of_targets_add_up_and_are_zero_where_there_is_no_target():
+    logits, targets = random_batch(torch.float64)
+    losses = target_losses(logits, targets)
+    assert losses.shape == targets.shape
+    assert not losses[targets == IGNORE_INDEX].any()
+    torch.testing.assert_close(losses.sum(), summed_cross_entropy(logits, targets))
+
+
+def test_groups_that_are_not_the_batch_are_refused():
+    logits, targets = random_batch()
+    with pytest.raises(ValueError, match="rows in a batch of 2"):
+        target_losses(logits, targets, (1, 2))

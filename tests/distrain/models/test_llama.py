@@ -207,3 +207,17 @@ def test_every_family_has_both_halves():
     assert list(FAMILIES) == list(MODELS)
     for name, family in FAMILIES.items():
         assert get_args(family.model_fields["name"].annotation) == (name,)
+
+
+@pytest.mark.parametrize("is_autocast", [False, True])
+def test_the_loss_within_the_forward_pass_is_that_of_its_logits_bit_by_bit(is_autocast):
+    model, ids = small_model(), random_ids(3, 16)
+    if is_autocast:  # as the engines do it
+        model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
+    logits = model(ids)
+    assert logits.dtype == (torch.bfloat16 if is_autocast else torch.float32)
+    sums = model(ids, target_ids=ids, rows=(2, 1))
+    assert sums.dtype == torch.float32
+    expected = [summed_cross_entropy(logits[a:b], ids[a:b]) for a, b in ((0, 2), (2, 3))]
+    assert torch.equal(sums, torch.stack(expected))
+    assert model(ids, target_ids=ids).shape == ids.shape

@@ -7,6 +7,7 @@ from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.step_line import Pace, step_line, validation_line
 from tests.distrain.monitor.test_monitor import WORKLOAD, measured
+from tests.distrain.tasks import pairwise
 from tests.launcher.fake_runtime import step_record
 from tests.launcher.watch.test_progress import at
 
@@ -83,3 +84,14 @@ def test_the_runtime_and_the_launcher_say_the_same_of_a_run(tmp_path, caplog):
         lines.append(step_line("pretrain", record, pace, TASK))
     assert lines == [record.getMessage() for record in caplog.records]
     assert len({re.sub(r"[\d.,]+", "0", line) for line in lines}) > 1
+
+
+def test_lines_show_the_metrics_of_the_stages_task_by_name():
+    pace, record = Pace(None), at(1, step_record(3, attempt=1))
+    record |= {"train/preference": 0.6931, "train/agreement": None}
+    pace.add(record)
+    line = step_line("pretrain", record, pace, pairwise.FORM)
+    assert " | preference 0.693 | agreement not finite | lr " in line
+    validation = at(1, {"train/global_step": 3, "eval/preference": 0.5, "eval/agreement": 0.25})
+    line = validation_line("pretrain", validation, 9, pairwise.FORM)
+    assert line.endswith("step 3/9 | validation preference 0.500 | agreement 0.25")

@@ -13,6 +13,7 @@ from distrain.errors import CheckpointError
 from distrain.train.loop import train
 from distrain.train.run import find_fault
 from tests.distrain.optim.toys import register
+from tests.distrain.tasks import pairwise
 from tests.distrain.train.synthetic import make_run, make_stage
 from tests.distrain.train.test_resume import close
 from tests.ranks import run_ranks
@@ -26,6 +27,11 @@ def without_validation(extra: Extra) -> None:
     extra.pop("validation", None)
 
 
+def without_task(extra: Extra) -> None:
+    """As older versions saved it, which knew no other task."""
+    extra.pop("task")
+
+
 def as_of_adamw_alone(extra: Extra) -> None:
     """As older versions saved it, which knew no other optimizer."""
     steps = extra.pop("optimizer")["scalars"]["step"]
@@ -33,6 +39,7 @@ def as_of_adamw_alone(extra: Extra) -> None:
 
 
 CHANGES: dict[str, Callable[[Extra], object]] = {
+    "a number for the task": lambda extra: extra.update(task=3),
     "nothing of it": lambda extra: extra.clear(),
     "another step": lambda extra: extra["progress"].update(step=3),
     "a word for a count": lambda extra: extra["progress"].update(tokens_seen="many"),
@@ -69,7 +76,19 @@ def go_on_from_another_record(folder: Path) -> None:
         run.restore()
     (folder / "refusal.txt").write_text(str(caught.value))
     close(run)
-    for change, step in ((without_validation, 4), (as_of_adamw_alone, 4), (dict.clear, 2)):
+    pairwise.register()
+    other = make_stage("single", precision="fp32", training={"task": pairwise.NAME})
+    run = make_run(folder, other)
+    with pytest.raises(CheckpointError) as caught:
+        run.restore()
+    (folder / "other-task.txt").write_text(str(caught.value))
+    close(run)
+    for change, step in (
+        (without_validation, 4),
+        (without_task, 4),
+        (as_of_adamw_alone, 4),
+        (dict.clear, 2),
+    ):
         commit_again(last, change)
         run = make_run(folder, stage)
         assert run.restore().step == step
@@ -96,6 +115,13 @@ def test_the_state_of_another_optimizer_is_refused_with_both_names_and_what_to_d
     assert "found the state of optimizer adamw; expected that of counted" in refusal
     assert "Set optimizer.name to adamw" in refusal
     assert "training.max_steps to 4" in refusal
+
+
+def test_the_checkpoint_of_another_task_is_refused_with_both_names_and_what_to_do(folder):
+    refusal = (folder / "other-task.txt").read_text()
+    assert "found pairwise, with a checkpoint that was trained for causal_lm" in refusal
+    assert "Set training.task to causal_lm to go on." in refusal
+    assert "from its weights alone" in refusal
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

@@ -9,6 +9,7 @@ from distrain.runs.records import append_event, append_record, read_state, write
 from launcher.backends.slurm.backend import SlurmBackend
 from launcher.backends.slurm.client import Slurm
 from launcher.commands.status import run_status, status_table, with_queue_notes
+from tests.distrain.tasks import pairwise
 from tests.launcher.backends.slurm.fake_slurm import FakeSlurm
 from tests.launcher.fake_runtime import step_record
 from tests.launcher.small_run import new_run
@@ -235,3 +236,14 @@ def test_the_status_is_json(tmp_path):
     plan = new_run(tmp_path)
     rows = [row.to_json() for row in run_status(plan.run, plan.recipe)]
     assert json.loads(json.dumps(rows))[1]["stage"] == "pretrain"
+
+
+def test_the_metrics_of_another_task_stand_by_their_names(tmp_path):
+    with pairwise.registered():
+        plan = new_run(tmp_path, "pretrain.training.task=pairwise")
+        record = step_record(6, attempt=1) | {"train/preference": 0.6931, "train/agreement": 0.25}
+        append_record(plan.run.stage("pretrain").metrics, record)
+        row = by_stage(plan)["pretrain"]
+    assert row.loss == 0.6931
+    assert row.metrics == {"preference": 0.6931, "agreement": 0.25}
+    assert "preference 0.693, agreement 0.250" in status_table([row])

@@ -9,6 +9,7 @@ from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import write_json
 from launcher.report.page import MAX_BYTES, write_report
+from tests.distrain.tasks import pairwise
 from tests.launcher.report.runs import (
     RunWriter,
     curated_run,
@@ -292,3 +293,26 @@ def test_report_needs_no_torch_and_no_numpy(tmp_path, make_run):
         "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_the_metrics_of_another_task_are_shown_and_drawn_by_their_names(tmp_path):
+    writer = RunWriter(tmp_path / "other")
+    text = writer.run.resolved.read_text()
+    writer.run.resolved.write_text(text.replace("max_steps: 430", "task: pairwise, max_steps: 430"))
+    for step in range(1, 21):
+        record = writer._step(1, step, 3.0, 0.1, 20) | {"train/preference": 1 / step}
+        writer._append(writer.run.stage("pretrain").metrics, record | {"train/agreement": 0.5})
+    score = {"train/global_step": 20, "attempt": 1, "time": writer.time()}
+    for name, value in (("preference", 0.125), ("agreement", 0.75)):
+        score |= {f"eval/{name}": value, f"eval/{name}/code": value, f"eval/{name}/web": value}
+    writer._append(writer.run.stage("pretrain").metrics, score)
+    with pairwise.registered():
+        page = page_of(writer.run)
+    shown = text_of(page)
+    assert "train preference 0.050 last step, nats" in shown
+    assert "validation preference 0.125 last; best 0.125" in shown
+    assert "validation agreement 0.75 last" in shown
+    assert "nats per weighted pair" in shown
+    assert "source preference agreement samples measured code 0.125 0.75" in shown
+    assert "Validation preference 0.125 after 20 steps." in shown
+    assert "erplexity" not in shown

@@ -179,3 +179,11 @@ def test_the_number_of_steps_is_that_of_the_runtime(tmp_path):
         path = tmp_path / "other.yaml"
         path.write_text(text.replace("max_steps: 25", written))
         assert total_steps(load_recipe(path).recipe, "pretrain") == steps
+
+
+def test_a_validation_is_one_whatever_is_measured(tmp_path):
+    run, display = RunFolder(tmp_path), Recorder()
+    score = {"attempt": 1, "train/global_step": 2, "eval/preference": 3.0}
+    append_record(run.stage("pretrain").metrics, at(5, score))
+    StageFollower(run, "pretrain", 1, display).poll()
+    assert display.shown == ["validation 2"]

@@ -5,6 +5,7 @@ import pytest
 from distrain.config.reading.load import load_recipe
 from distrain.config.reading.problems import RecipeErrors
 from tests.distrain.config.conftest import TINY, stages_of
+from tests.distrain.tasks import pairwise
 
 
 def messages_of(recipe, *pairs):
@@ -131,3 +132,16 @@ def test_tokens_are_counted_in_steps_for_the_warm_up(recipe):
         ("training: {max_steps: 10}", f"training: {{max_tokens: {tokens}}}"),
         ("    needs: prepare\n", "    needs: prepare\n    lr_scheduler: {warmup_steps: 4}\n"),
     ) == ["lr_scheduler.warmup_steps: found 4; expected at most the 3 steps of the run"]
+
+
+def test_a_task_that_is_not_there_or_cannot_read_the_stages_batches_is_refused(recipe):
+    (message,) = messages_of(recipe, ("max_steps: 10}", "max_steps: 10, task: casual_lm}"))
+    assert message == (
+        "unknown training.task 'casual_lm'; expected one of: causal_lm; did you mean 'causal_lm'?"
+    )
+    with pairwise.registered():
+        (message,) = messages_of(recipe, ("max_steps: 5}", "max_steps: 5, task: pairwise}"))
+    assert message == (
+        "training.task: found pairwise in a stage of kind sft, whose batches it cannot read; "
+        "expected causal_lm here; set it to that, or move the task to a stage of kind pretrain"
+    )
