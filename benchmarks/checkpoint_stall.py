@@ -121,7 +121,7 @@ def measure(size: Size, host: HostGroup, folder: Path) -> list[str]:
 
     def save() -> None:
         checkpoints.save(step, state, {})
-        checkpoints.poll()
+        checkpoints.poll(host.any(checkpoints.is_saving))
 
     copied, blocked = Spent([], []), Spent([], [])
     memcpy()

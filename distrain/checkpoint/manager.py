@@ -155,16 +155,24 @@ class CheckpointManager:
         assert self._content is not None, "a save that did not fail has committed it"
         return self._content
 
-    def poll(self) -> None:
-        """Report a background save that has ended on all ranks. Collective; call it at each step.
+    @property
+    def is_saving(self) -> bool:
+        """Whether this rank still writes a checkpoint in the background. Not collective."""
+        save = self._in_flight
+        return bool(save and save.thread and save.thread.is_alive())
+
+    def poll(self, is_saving: bool) -> None:
+        """Report a background save that has ended on all ranks; call it at each step.
+
+        Args:
+            is_saving: Whether it still goes on on any rank: the same on all, so that they take
+                note of its end, or end by it, before the same step.
 
         Raises:
             DistrainError: As of ``save``.
         """
-        save = self._in_flight
-        # Together, so that all ranks take note of it, or end by it, after the same step.
-        if save and save.thread and not self._host.any(save.thread.is_alive()):
-            self._settle(save)
+        if self._in_flight is not None and not is_saving:
+            self._settle(self._in_flight)
 
     def wait(self) -> None:
         """Wait for the save in flight and report how it ended. Collective.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from math import prod
 from typing import Literal
 
 from distrain.config.recipe import Recipe
@@ -13,8 +14,21 @@ Strategy = Literal["single", "ddp", "fsdp", "deepspeed"]
 
 
 @dataclass(frozen=True, slots=True)
+class Axis:
+    """One direction in which the ranks of a stage are arranged."""
+
+    name: str
+    size: int
+    """Ranks along it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """How the ranks of a stage are arranged; nothing is ``auto`` any more."""
+    """How the ranks of a stage are arranged; nothing is ``auto`` any more.
+
+    The batch is cut over the data axes, replicate and shard. Ranks that differ only along
+    another axis read the same part of it: they are copies as far as data and sums go.
+    """
 
     strategy: Strategy
     zero_stage: Literal[1, 2, 3]
@@ -23,11 +37,30 @@ class Layout:
     """Copies of the group of ranks that holds one model."""
     dp_shard: int
     """Ranks over which each parameter is cut."""
+    outer: tuple[Axis, ...] = ()
+    """Further axes around the data axes (as of pipeline stages): their ranks lie far apart."""
+    inner: tuple[Axis, ...] = ()
+    """Further axes within the data axes (as of tensors, context): their ranks are neighbours."""
+
+    @property
+    def data_axes(self) -> tuple[Axis, Axis]:
+        """The axes over which the batch is cut and sums are taken."""
+        return Axis("replicate", self.dp_replicate), Axis("shard", self.dp_shard)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """All axes from the outermost in; the last one's place changes from rank to rank."""
+        return (*self.outer, *self.data_axes, *self.inner)
+
+    @property
+    def dp_size(self) -> int:
+        """Parts into which a global batch is cut."""
+        return self.dp_replicate * self.dp_shard
 
     @property
     def world_size(self) -> int:
         """The product of the degrees: the number of processes."""
-        return self.dp_replicate * self.dp_shard
+        return prod(axis.size for axis in self.axes)
 
 
 def resolve_layout(parallelism: ParallelismConfig, world_size: int) -> Layout:
@@ -105,35 +138,39 @@ def _raise_product(replicate: int, shard: int, world_size: int) -> None:
     )
 
 
-def microbatches_per_rank(training: TrainingConfig, world_size: int) -> int:
+def microbatches_per_rank(training: TrainingConfig, dp_size: int) -> int:
     """Return the microbatches that each rank accumulates in one step.
 
     A rank whose share is smaller than ``micro_batch_size`` takes it as one microbatch.
+
+    Args:
+        training: The stage's section.
+        dp_size: Ranks over which the batch is cut; see ``Layout``.
 
     Raises:
         RecipeError: The ranks' shares, or the microbatches of a share, would be unequal.
     """
     batch, limit = training.global_batch_size, training.micro_batch_size
-    if batch % world_size:
-        below, above = batch - batch % world_size, batch + world_size - batch % world_size
+    if batch % dp_size:
+        below, above = batch - batch % dp_size, batch + dp_size - batch % dp_size
         values = f"{below} or {above}" if below else str(above)
         raise RecipeError(
             "training.global_batch_size",
-            f"{batch} sequences for {world_size} ranks",
-            f"a multiple of {world_size}",
+            f"{batch} sequences for {dp_size} ranks",
+            f"a multiple of {dp_size}",
             f"Set training.global_batch_size to {values}, or use "
-            f"{_nearest(world_size, _divisors(batch))} processes.",
+            f"{_nearest(dp_size, _divisors(batch))} processes.",
         )
-    share = batch // world_size
+    share = batch // dp_size
     if share <= limit:
         return 1
     if share % limit:
         fitting = _nearest(limit, [size for size in _divisors(share) if size <= limit])
-        step = world_size * limit
+        step = dp_size * limit
         raise RecipeError(
             "training.micro_batch_size",
             f"{limit} for a share of {share} sequences a rank "
-            f"({batch} sequences / {world_size} ranks)",
+            f"({batch} sequences / {dp_size} ranks)",
             f"a divisor of {share}",
             f"Set training.micro_batch_size to {fitting}, or training.global_batch_size to "
             f"{batch - batch % step + step}.",

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from distrain.data.samples.held_out import HeldOut, MeasuredPart
-from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
 from distrain.tasks.task import Task, means
 
@@ -32,7 +31,6 @@ class Validation:
 
     Args:
         engine: What runs the forward pass.
-        host: Agreement between ranks.
         task: Layer 6.
         held_out: The samples.
         micro_batch_size: Samples of one forward pass.
@@ -41,7 +39,6 @@ class Validation:
     """
 
     engine: Engine
-    host: HostGroup
     task: Task
     held_out: HeldOut
     micro_batch_size: int
@@ -56,8 +53,8 @@ class Validation:
         """Yield this rank's share: as many parts as on every rank, for a pass may be collective."""
         return self.held_out.parts(
             micro_batch_size=self.micro_batch_size,
-            dp_rank=self.engine.dp_rank,
-            dp_size=self.engine.dp_size,
+            dp_rank=self.engine.ranks.dp_rank,
+            dp_size=self.engine.ranks.dp_size,
         )
 
     @torch.no_grad()
@@ -83,7 +80,7 @@ class Validation:
                 denominators[places[source]] += denominator
         model.train()
         # The one wait for the device.
-        totals = self.host.sum(*denominators, *sums.flatten().tolist())
+        totals = self.engine.ranks.sum(*denominators, *sums.flatten().tolist())
         return self._scores(totals[: len(places)], totals[len(places) :])
 
     def _scores(self, denominators: list[float], sums: list[float]) -> Scores:

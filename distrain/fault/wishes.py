@@ -1,14 +1,14 @@
 """What somebody wants of a running job: save, yield the machine, or stop.
 
 A wish is a file in the run's ``control`` folder (written by ``distrain stop``, a batch script or a
-colleague) or a signal to any process of the job. All ranks act on it after the same step.
+colleague) or a signal to any process of the job. The ranks agree on the heaviest, and act on it
+after the same step.
 """
 
 import signal
 from enum import IntEnum
 from types import FrameType
 
-from distrain.parallel.collectives import HostGroup
 from distrain.runs.folder import RunFolder
 
 
@@ -30,14 +30,14 @@ class Wish(IntEnum):
 
 
 class Wishes:
-    """Collects the wishes of one job.
+    """Collects the wishes that this rank of a job knows of.
 
     Signals set a flag only: what they ask for happens between two steps, on all ranks.
     """
 
-    def __init__(self, run: RunFolder, host: HostGroup) -> None:
+    def __init__(self, run: RunFolder, rank: int) -> None:
         self._run = run
-        self._host = host
+        self._rank = rank
         self._signalled = False
 
     def listen(self) -> None:
@@ -45,18 +45,20 @@ class Wishes:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
 
-    def agreed(self) -> Wish:
-        """Return the heaviest wish of any rank. Collective; one small host all-reduce.
+    def own(self) -> Wish:
+        """Return the heaviest wish that this rank knows of. Not collective.
 
         Only rank 0 looks at the files, so that a thousand ranks do not ask the file system.
         """
         wish = Wish.YIELD if self._signalled else Wish.NONE
-        if self._host.rank == 0:
-            wish = max(wish, self._filed())
-        agreed = Wish(int(self._host.max(wish)[0]))
-        if agreed is Wish.SAVE and self._host.rank == 0:
+        return max(wish, self._filed()) if self._rank == 0 else wish
+
+    def granted(self, heaviest: float) -> Wish:
+        """Return the wish that all ranks act on, which is the heaviest of them. Not collective."""
+        wish = Wish(int(heaviest))
+        if wish is Wish.SAVE and self._rank == 0:
             self._run.save.unlink(missing_ok=True)
-        return agreed
+        return wish
 
     def _filed(self) -> Wish:
         if self._run.stop.exists():

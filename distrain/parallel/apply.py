@@ -9,34 +9,24 @@
 
 import torch.distributed as dist
 
-from distrain.config.layout import Layout
-from distrain.errors import RecipeError
 from distrain.parallel.engine import Engine
 from distrain.parallel.engines import ENGINES
 from distrain.parallel.model_spec import ModelSpec
+from distrain.parallel.ranks import Ranks
 
 __all__ = ["ModelSpec", "build_engine"]
 
 
-def build_engine(layout: Layout, spec: ModelSpec) -> Engine:
-    """Make the engine that ``layout`` names, over all ranks of the run. Collective.
+def build_engine(ranks: Ranks, spec: ModelSpec) -> Engine:
+    """Make the engine that the layout of ``ranks`` names. Collective.
 
     Raises:
-        RecipeError: The layout is for another number of ranks, or the engine cannot do what
-            the model needs.
+        RecipeError: The engine cannot do what the model or the layout needs.
     """
-    world_size = dist.get_world_size() if dist.is_initialized() else 1
-    if layout.world_size != world_size:
-        raise RecipeError(
-            "parallelism",
-            f"data_parallel_replicate {layout.dp_replicate} * data_parallel_shard "
-            f"{layout.dp_shard} = {layout.world_size} ranks",
-            f"{world_size}, the number of processes started",
-            f"Set parallelism.data_parallel_shard to auto, or start {layout.world_size} processes.",
-        )
-    if layout.strategy != "single" and not dist.is_initialized():
+    strategy = ranks.layout.strategy
+    if strategy != "single" and not dist.is_initialized():
         # One process, started without torchrun, under an engine that speaks to a group.
         backend = "nccl" if spec.device.type == "cuda" else "gloo"
         store = dist.HashStore()  # type: ignore[attr-defined]  # it is there, unannounced
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
-    return ENGINES[layout.strategy](layout, spec)
+    return ENGINES[strategy](ranks, spec)

@@ -1,13 +1,16 @@
-"""The few collectives that the loop itself uses, over host numbers.
+"""Agreement between all ranks, over host numbers; sums over data are ``Ranks``' to take.
 
 They run on a gloo group of their own, beside NCCL on a GPU, so that asking never makes the host
 wait for the device. With one process they are the identity and need no process group.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 
 class HostGroup:
@@ -29,21 +32,21 @@ class HostGroup:
         """The gloo group itself, for libraries; ``None`` with one process."""
         return self._group
 
-    def sum(self, *values: float) -> list[float]:
-        """Sum each value over ranks, in float64: exact for integers below 2**53."""
+    def gather_numbers(self, values: Sequence[float]) -> NDArray[np.float64]:
+        """Collect as many numbers of each rank; shape (world size, numbers), in rank order."""
+        mine = np.array([values], dtype=np.float64)
         if self._group is None:
-            return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, group=self._group)
-        return [float(value) for value in tensor]
+            return mine
+        rows = np.empty((self.world_size, len(values)))
+        dist.all_gather_into_tensor(
+            torch.from_numpy(rows), torch.from_numpy(mine), group=self._group
+        )
+        return rows
 
     def max(self, *values: float) -> list[float]:
         """Take the largest of each value over ranks."""
-        if self._group is None:
-            return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._group)
-        return [float(value) for value in tensor]
+        largest: list[float] = self.gather_numbers(values).max(axis=0).tolist()
+        return largest
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is up on at least one rank."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distrain.optim.state import ScalarState
 from distrain.parallel.global_tensor import State
+from distrain.parallel.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,8 @@ class Engine(Protocol):
     Every method is collective unless it says otherwise: all ranks call it, in the same order.
     """
 
-    dp_rank: int
-    """Which slice of the global batch this rank reads."""
-    dp_size: int
+    ranks: Ranks
+    """Which part of the global batch this rank reads, and over which ranks data are summed."""
 
     @property
     def model(self) -> nn.Module:
@@ -53,11 +53,21 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Layer 7. The engine averages gradients over ranks and divides by nothing else."""
 
+    def fetch(self, sums: Tensor) -> list[float]:
+        """Read numbers from the device, after the last backward pass and before the update.
+
+        What the engine must know of the gradients comes along, so that the host waits for the
+        device once a step. (DeepSpeed waits by itself, in its update.)
+
+        Args:
+            sums: Of this rank, one axis, float64.
+        """
+
     def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
         """Layer 8: clip, step with learning rate ``lr``, clear the gradients.
 
-        Where ``may_apply`` says no, no rank changes anything but its gradients, which are cleared
-        all the same.
+        ``fetch`` comes before it. Where ``may_apply`` says no, no rank changes anything but its
+        gradients, which are cleared all the same.
 
         Args:
             lr: Learning rate of the update.

@@ -77,15 +77,20 @@ def whole(tensor: Tensor, *, writes: bool) -> GlobalTensor:
     return GlobalTensor(tuple(view.shape), view.dtype, (box,), writes)
 
 
-def from_dtensor(tensor: DTensor) -> GlobalTensor:
-    """Show this rank's shard of a DTensor; of replicas, the first one writes."""
+def from_dtensor(tensor: DTensor, *, is_copy: bool) -> GlobalTensor:
+    """Show this rank's shard of a DTensor; of replicas, the first one writes.
+
+    Args:
+        tensor: Laid over the data axes.
+        is_copy: Whether another rank, outside of the tensor's mesh, holds the same and writes it.
+    """
     mesh, placements = tensor.device_mesh, tensor.placements
     if any(placement.is_partial() for placement in placements):
         raise ValueError(f"a tensor placed as {placements} has a sum over ranks still to come")
     _, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
     coordinate = mesh.get_coordinate()
     assert coordinate is not None, "a rank outside of the mesh holds no state"
-    is_first = all(
+    is_first = not is_copy and all(
         place == 0
         for place, placement in zip(coordinate, placements, strict=True)
         if placement.is_replicate()

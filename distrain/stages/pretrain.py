@@ -136,7 +136,7 @@ def unigram_figures(run: Run, train_counts: NDArray[np.int64]) -> dict[str, floa
         targets = part.microbatch.target_ids
         targets = targets[targets != IGNORE_INDEX]
         counts += np.bincount(targets.numpy(), minlength=len(counts)).astype(counts.dtype)
-    counts = np.array(run.host.sum(*counts.tolist()))
+    counts = np.array(run.engine.ranks.sum(*counts.tolist()))
     return {
         "unigram_entropy": unigram_entropy(counts),
         "unigram_cross_entropy": unigram_cross_entropy(counts, train_counts),

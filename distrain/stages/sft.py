@@ -99,7 +99,7 @@ def compare_with_base(task: TrainTask, run: Run, pairs: PairSamples) -> dict[str
     The loss after shuffled prompts shows how much of the gain comes from knowing what answers look
     like, and how much from reading the prompt. Nats per answer token. Collective.
     """
-    shuffled = build_validation(task, {PAIRS: pairs.shuffled()}, run.engine, run.host, run.device)
+    shuffled = build_validation(task, {PAIRS: pairs.shuffled()}, run.engine, run.device)
     figures = {
         "eval_loss": run.validation.measure().loss,
         "eval_loss_shuffled_prompts": shuffled.measure().loss,

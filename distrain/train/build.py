@@ -29,6 +29,7 @@ from distrain.parallel.collectives import HostGroup
 from distrain.parallel.device import resolve_device, resolve_precision
 from distrain.parallel.engine import Engine
 from distrain.parallel.process_group import start_process_group
+from distrain.parallel.ranks import Ranks
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import read_json, utc_now, write_json
 from distrain.tasks import TASKS
@@ -73,7 +74,7 @@ def build_run(task: TrainTask, host: HostGroup) -> Run:
     max_steps = steps_of(training, streams_read(task.data, task.train))
     loader = build_loader(task, engine)  # 1-3
     monitor = build_monitor(task, host, device, max_steps)
-    wishes = Wishes(task.run, host)
+    wishes = Wishes(task.run, host.rank)
     wishes.listen()
     return Run(
         seed=task.seed,
@@ -89,7 +90,7 @@ def build_run(task: TrainTask, host: HostGroup) -> Run:
         task=TASKS[training.task],  # 6
         lr_at=build_lr(stage, max_steps),  # 8
         checkpoints=build_checkpoints(task, host, monitor),  # 9
-        validation=build_validation(task, task.validation, engine, host, device),  # 10
+        validation=build_validation(task, task.validation, engine, device),  # 10
         monitor=monitor,
         wishes=wishes,
     )
@@ -109,8 +110,8 @@ def build_loader(task: TrainTask, engine: Engine) -> Loader:
     return Loader(
         Feed(task.train, schedule, task.seed),
         micro_batch_size=training.micro_batch_size,
-        dp_rank=engine.dp_rank,
-        dp_size=engine.dp_size,
+        dp_rank=engine.ranks.dp_rank,
+        dp_size=engine.ranks.dp_size,
         prefetch=task.data.prefetch,
         num_threads=task.data.num_threads,
     )
@@ -120,7 +121,7 @@ def build_engine_of(task: TrainTask, host: HostGroup, device: torch.device) -> E
     """Layers 4, 5 and 7: the model, wrapped for the ranks there are, with its optimizer."""
     layout = resolve_layout(task.stage.parallelism, host.world_size)
     precision = resolve_precision(task.stage.training.precision, device)
-    return build_engine(layout, task.spec(device, precision))
+    return build_engine(Ranks(layout, host), task.spec(device, precision))
 
 
 def build_monitor(
@@ -179,7 +180,6 @@ def build_validation(
     task: TrainTask,
     sources: Mapping[str, Dataset],
     engine: Engine,
-    host: HostGroup,
     device: torch.device,
 ) -> Validation:
     """Layer 10: all of ``sources``, or as much as ``eval.max_batches`` global batches of them."""
@@ -187,7 +187,6 @@ def build_validation(
     limit = config.max_batches and config.max_batches * training.global_batch_size
     return Validation(
         engine=engine,
-        host=host,
         task=TASKS[training.task],
         held_out=HeldOut(sources, limit),
         micro_batch_size=training.micro_batch_size,

@@ -7,9 +7,9 @@ import torch
 
 from distrain.data.samples.loader import Batch
 from distrain.fault.wishes import Wish
-from distrain.monitor.memory import peak_memory_gib
 from distrain.monitor.monitor import StepMeasurement
 from distrain.tasks.task import means
+from distrain.train.agreed import Agreed, agree
 from distrain.train.progress import Progress, StepResult
 from distrain.train.run import Run
 
@@ -46,58 +46,58 @@ def train(run: Run) -> tuple[Progress, Wish]:
     batches = run.loader.batches(progress.step, run.max_steps)  # 1-3 collection to loader
     wish = Wish.NONE
     while progress.step < run.max_steps and not progress.is_stale(run.training.early_stopping):
-        # All ranks must leave together, or the first collective after the loop never returns.
-        wish = run.wishes.agreed()
-        if wish.ends:
-            break
         clock = Clock()
-        batch = next(batches)
+        own = run.wishes.own()
+        # Who wishes to end waits for no batch: that wish will be granted, or a heavier one.
+        batch = None if own.ends else next(batches)
         clock.data_arrived()
-        result = train_step(run, batch, progress.step)
+        # All ranks leave together, or the first collective after the loop would never return.
+        agreed = agree(run, batch, own)
+        wish = agreed.wish
+        if wish.ends or batch is None:
+            break
+        run.checkpoints.poll(agreed.is_saving)
+        result = train_step(run, batch, agreed, progress.step)
         progress = progress.after(result)
-        record(run, progress, result, batch, clock)
+        record(run, progress, result, batch, agreed, clock)
         progress.check_applied(result, run.training.max_skipped_steps, run.max_steps)
         if run.validation.is_due(progress.step, run.max_steps):  # 10 evaluation
             progress = validate(run, progress)
         if run.checkpoints.is_due(progress.step) or wish is Wish.SAVE:
             run.save(progress)
-        run.checkpoints.poll()
     run.save_and_wait(progress)  # first: a thread may still wait for samples nobody will read
     run.loader.feed.close()
     batches.close()
     return progress, wish
 
 
-def train_step(run: Run, batch: Batch, step: int) -> StepResult:
+def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
     """Make one update from one global batch; its metrics are exact over all ranks."""
-    form, parts = run.task.form, batch.microbatches
-    # All that follows from the batch alone: the backward pass is scaled by it.
-    denominator, num_targets = run.host.sum(
-        sum(sum(run.task.denominators(part)) for part in parts),
-        sum(part.num_targets for part in parts),
-    )
+    form, engine, parts = run.task.form, run.engine, batch.microbatches
     # Every engine averages gradients over ranks. This factor undoes that, so the update
     # does not depend on how the batch was cut into ranks and microbatches.
-    scale = run.engine.dp_size / denominator
+    scale = engine.ranks.dp_size / agreed.denominator
     sums = torch.zeros(1, form.num_sums, device=run.device, dtype=torch.float64)
     for number, microbatch in enumerate(parts, start=1):
         seed_dropout(run, step, number)
-        with run.engine.accumulate(last=number == len(parts)):
+        with engine.accumulate(last=number == len(parts)):
             # 4 architecture, 5 forward pass, 6 loss
-            measured = run.task.measure(run.engine.model, microbatch.to(run.device))
-            run.engine.backward(measured.trained * scale)  # 7 backward pass
+            measured = run.task.measure(engine.model, microbatch.to(run.device))
+            engine.backward(measured.trained * scale)  # 7 backward pass
         sums += measured.stacked(form)
-    # Summed before the update: all ranks make it or none, and the loss has a say in that.
-    metrics = means(form, denominator, run.host.sum(*sums[0].tolist()))
+    mine = engine.fetch(sums[0])  # the one wait for the device
+    # The second host collective. Before the update: all ranks make it or none, and the loss has a
+    # say in that.
+    metrics = means(form, agreed.denominator, engine.ranks.sum(*mine))
     loss, lr = metrics.pop(form.trained.name), run.lr_at(step)
-    update = run.engine.update(lr, run.max_grad_norm, loss)  # 8 optimizer
+    update = engine.update(lr, run.max_grad_norm, loss)  # 8 optimizer
     num_tokens = batch.num_samples * run.training.sequence_length
-    return StepResult(loss, update, lr, num_tokens, int(num_targets), metrics)
+    return StepResult(loss, update, lr, num_tokens, agreed.num_targets, metrics)
 
 
 def seed_dropout(run: Run, step: int, microbatch: int) -> None:
     """Make dropout a pure function of where it happens, so that no random state is ever saved."""
-    place = f"dropout {run.seed} {step} {run.engine.dp_rank} {microbatch}".encode()
+    place = f"dropout {run.seed} {step} {run.engine.ranks.dp_rank} {microbatch}".encode()
     torch.manual_seed(int.from_bytes(hashlib.blake2b(place, digest_size=7).digest()))
 
 
@@ -113,11 +113,15 @@ def validate(run: Run, progress: Progress) -> Progress:
     return progress
 
 
-def record(run: Run, progress: Progress, result: StepResult, batch: Batch, clock: Clock) -> None:
-    """Write the step's record, on rank 0. Collective."""
-    # The sum of the ranks' digests is that of the whole batch, however many ranks cut it.
-    (batch_hash,) = run.host.sum(float(batch.digest))
-    (memory_gib,) = run.host.max(peak_memory_gib(run.device))
+def record(
+    run: Run,
+    progress: Progress,
+    result: StepResult,
+    batch: Batch,
+    agreed: Agreed,
+    clock: Clock,
+) -> None:
+    """Write the step's record, on rank 0. Not collective."""
     if run.monitor is None:
         return
     measurement = StepMeasurement(
@@ -130,10 +134,10 @@ def record(run: Run, progress: Progress, result: StepResult, batch: Batch, clock
         first_sample=batch.first_sample,
         num_samples=batch.num_samples,
         num_targets=result.num_targets,
-        batch_hash=int(batch_hash) % 2**32,
+        batch_hash=agreed.batch_hash,
         step_time_s=clock.step_s,
         data_time_s=clock.data_s,
-        memory_gib=memory_gib,
+        memory_gib=agreed.memory_gib,
     )
     run.monitor.record_step(measurement)
     if not result.update.applied:

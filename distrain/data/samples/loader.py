@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -55,10 +56,10 @@ class Microbatch:
             torch.from_numpy(rows.cu_seqlens[first : last + 1] - start * length),
         )
 
-    @property
+    @cached_property
     def num_targets(self) -> int:
         """Positions that are trained on. Waits for the device if the tensors are on one."""
-        return int((self.target_ids != IGNORE_INDEX).sum())
+        return _count_targets(self.target_ids)
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -69,7 +70,7 @@ class Microbatch:
         """Count the positions that are trained on, of each group of rows; waits like the count."""
         if len(self.groups) == 1:
             return [self.num_targets]
-        return [int((part != IGNORE_INDEX).sum()) for part in self.target_ids.split(self.groups)]
+        return [_count_targets(part) for part in self.target_ids.split(self.groups)]
 
     def to(self, device: torch.device) -> "Microbatch":
         """Copy to a device; returns itself if it is there already."""
@@ -80,6 +81,11 @@ class Microbatch:
             self.cu_seqlens.to(device, non_blocking=True),
             self.row_groups,
         )
+
+
+def _count_targets(target_ids: Tensor) -> int:
+    # Not by torch, which would count as a wait for the device even where the batch is on the host.
+    return int(np.count_nonzero(target_ids.numpy(force=True) != IGNORE_INDEX))
 
 
 @dataclass(frozen=True)

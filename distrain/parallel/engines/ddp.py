@@ -2,38 +2,35 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distrain.config.layout import Layout
 from distrain.parallel.engines.single import SingleEngine
 from distrain.parallel.model_spec import ModelSpec, build_whole, cast_forward
+from distrain.parallel.ranks import Ranks
 
 
-def build_ddp(layout: Layout, spec: ModelSpec) -> "DdpEngine":
+def build_ddp(ranks: Ranks, spec: ModelSpec) -> "DdpEngine":
     """Make the engine that replicates. Collective."""
-    del layout
     module = build_whole(spec)
     cast_forward(module, spec)
     replica = DistributedDataParallel(
         module,
+        process_group=ranks.data_group,
         forward_sync_buffers=False,  # as under FSDP2 and ZeRO, which leave buffers alone
         gradient_as_bucket_view=True,
         # Otherwise the buckets are cut anew after the first step of every process, which changes
         # the order of summation over three or more ranks: a resumed run would differ in bits.
         find_unused_parameters=True,
     )
-    return DdpEngine(spec, replica)
+    return DdpEngine(ranks, spec, replica)
 
 
 class DdpEngine(SingleEngine):
     """Parameters are the model's own, the same on every rank; rank 0 writes them."""
 
-    def __init__(self, spec: ModelSpec, replica: DistributedDataParallel) -> None:
-        super().__init__(spec, replica.module)
-        self.dp_rank = dist.get_rank()
-        self.dp_size = dist.get_world_size()
+    def __init__(self, ranks: Ranks, spec: ModelSpec, replica: DistributedDataParallel) -> None:
+        super().__init__(ranks, spec, replica.module)
         self._replica = replica
 
     @property

@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from distrain.config.layout import Layout
@@ -23,6 +22,7 @@ from distrain.parallel.engine import Update, may_apply
 from distrain.parallel.engines.zero_partition import FlatPartition, Partition, ShardedPartition
 from distrain.parallel.global_tensor import State, whole
 from distrain.parallel.model_spec import ModelSpec, build_whole, named_persistent_buffers
+from distrain.parallel.ranks import Ranks
 
 PERSISTENT_NUMEL = 4096
 """Stage 3 keeps parameters of at most this size gathered: norms and biases."""
@@ -30,13 +30,23 @@ BUCKET_NUMEL = 2**25
 """Gradients reduced at a time, at most; DeepSpeed takes this memory at once, as fp32."""
 
 
-def build_deepspeed(layout: Layout, spec: ModelSpec) -> "DeepSpeedEngine":
-    """Make the engine of ZeRO stage ``layout.zero_stage``. Collective.
+def build_deepspeed(ranks: Ranks, spec: ModelSpec) -> "DeepSpeedEngine":
+    """Make the engine of the layout's ZeRO stage. Collective.
 
     Raises:
-        RecipeError: fp64, which ZeRO's gradient norm does not keep; or an optimizer that needs
-            more than flat pieces of parameters.
+        RecipeError: fp64, which ZeRO's gradient norm does not keep; an optimizer that needs more
+            than flat pieces of parameters; or a layout with other axes than those of the data, as
+            ZeRO cuts its state over all ranks.
     """
+    layout = ranks.layout
+    if layout.dp_size != layout.world_size:
+        others = ", ".join(axis.name for axis in (*layout.outer, *layout.inner))
+        raise RecipeError(
+            "parallelism",
+            f"an axis besides those of the data ({others}) with strategy deepspeed",
+            "data axes only",
+            "Set parallelism.strategy to fsdp.",
+        )
     if spec.precision == "fp64":
         raise RecipeError(
             "training.precision",
@@ -63,13 +73,14 @@ def build_deepspeed(layout: Layout, spec: ModelSpec) -> "DeepSpeedEngine":
         dist_init_required=False,
     )
     partition = FlatPartition(zero) if layout.zero_stage < 3 else ShardedPartition(zero)
-    return DeepSpeedEngine(wrapped, partition, parameters, optimizer, spec)
+    return DeepSpeedEngine(ranks, wrapped, partition, parameters, optimizer, spec)
 
 
 class DeepSpeedEngine:
     """See ``distrain.parallel.engine.Engine``.
 
     Args:
+        ranks: Of the stage.
         wrapped: DeepSpeed's engine.
         partition: Where its optimizer keeps the parameters.
         parameters: The model's own, by the model's own names; ZeRO changes what they hold, not
@@ -80,14 +91,14 @@ class DeepSpeedEngine:
 
     def __init__(
         self,
+        ranks: Ranks,
         wrapped: "_Wrapped",
         partition: Partition,
         parameters: dict[str, nn.Parameter],
         optimizer: OptimizerState,
         spec: ModelSpec,
     ) -> None:
-        self.dp_rank = dist.get_rank()
-        self.dp_size = dist.get_world_size()
+        self.ranks = ranks
         self._engine = wrapped
         self._partition = partition
         self._optimizer = optimizer
@@ -111,6 +122,11 @@ class DeepSpeedEngine:
         """Layer 7."""
         # DeepSpeed would divide by its own idea of the number of microbatches.
         self._engine.backward(loss, scale_wrt_gas=False)
+
+    def fetch(self, sums: Tensor) -> list[float]:
+        """Read numbers; the norm is DeepSpeed's to compute, in its step."""
+        values: list[float] = sums.tolist()
+        return values
 
     def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
         """Layer 8. DeepSpeed takes no step by itself when the norm, a global one, is not finite."""
@@ -136,7 +152,7 @@ class DeepSpeedEngine:
                 else fragment.of(self._partition.masters[fragment.group])
             )
         for name, buffer in named_persistent_buffers(self._engine.module):
-            state[f"buffer/{self._plain_name(name)}"] = whole(buffer, writes=self.dp_rank == 0)
+            state[f"buffer/{self._plain_name(name)}"] = whole(buffer, writes=self.ranks.is_first)
         if optimizer:
             for name, fragment in self._fragments.items():
                 master = self._partition.masters[fragment.group]

@@ -9,20 +9,20 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from distrain.config.layout import Layout
 from distrain.optim.state import ScalarState
 from distrain.parallel.engines.single import SingleEngine
 from distrain.parallel.global_tensor import GlobalTensor, from_dtensor
 from distrain.parallel.model_spec import ModelSpec, build_on_meta, materialize
+from distrain.parallel.ranks import Ranks
 
 
-def build_fsdp(layout: Layout, spec: ModelSpec) -> "FsdpEngine":
+def build_fsdp(ranks: Ranks, spec: ModelSpec) -> "FsdpEngine":
     """Make the engine that shards. Collective."""
-    mesh = build_mesh(layout, spec.device)
+    mesh = ranks.data_mesh(spec.device.type)
     policy = MixedPrecisionPolicy()
     if spec.precision == "bf16":
         # Sums over ranks in fp32: in bf16, small gradients would be lost among many ranks.
@@ -39,27 +39,14 @@ def build_fsdp(layout: Layout, spec: ModelSpec) -> "FsdpEngine":
     fully_shard(module, mesh=mesh, mp_policy=policy)
     # Only now memory: the parameters of a rank are its shards from the first moment on.
     materialize(module, spec)
-    return FsdpEngine(spec, module, mesh)
-
-
-def build_mesh(layout: Layout, device: torch.device) -> DeviceMesh:
-    """Arrange the ranks: (shard,) or (replicate, shard)."""
-    if layout.dp_replicate == 1:
-        return init_device_mesh(device.type, (layout.dp_shard,), mesh_dim_names=("shard",))
-    return init_device_mesh(
-        device.type,
-        (layout.dp_replicate, layout.dp_shard),
-        mesh_dim_names=("replicate", "shard"),
-    )
+    return FsdpEngine(ranks, spec, module, mesh)
 
 
 class FsdpEngine(SingleEngine):
     """Parameters are DTensors, cut along their first axis."""
 
-    def __init__(self, spec: ModelSpec, module: nn.Module, mesh: DeviceMesh) -> None:
-        super().__init__(spec, module)
-        self.dp_rank = dist.get_rank()
-        self.dp_size = dist.get_world_size()
+    def __init__(self, ranks: Ranks, spec: ModelSpec, module: nn.Module, mesh: DeviceMesh) -> None:
+        super().__init__(ranks, spec, module)
         self._wrapped = [child for child in module.modules() if isinstance(child, FSDPModule)]
         self._shard_group = mesh.get_group("shard")
 
@@ -77,19 +64,19 @@ class FsdpEngine(SingleEngine):
 
     def _show(self, tensor: Tensor) -> GlobalTensor:
         assert isinstance(tensor, DTensor)
-        return from_dtensor(tensor)
+        return from_dtensor(tensor, is_copy=self.ranks.is_copy)
 
-    def _clip(self, max_grad_norm: float) -> float:
-        # Over the local shards: the same figures as through DTensor, which dispatches every
-        # operation on every parameter in Python.
-        gradients = [_local(p.grad) for p in self._parameters.values() if p.grad is not None]
-        square = torch.nn.utils.get_total_norm(gradients).square()
+    def _gradients(self) -> list[Tensor]:
+        # The local shards: the same figures as through DTensor, which dispatches every operation
+        # on every parameter in Python.
+        return [_local(gradient) for gradient in super()._gradients()]
+
+    def _grad_norm(self, gradients: list[Tensor]) -> Tensor:
+        square = super()._grad_norm(gradients).square()
         # Within one replica: its shards are the whole gradient, and the other replicas hold the
         # same.
         dist.all_reduce(square, group=self._shard_group)
-        norm = square.sqrt()
-        torch._foreach_mul_(gradients, torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0))
-        return norm.item()
+        return square.sqrt()
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from distrain.config.layout import Layout
 from distrain.optim.state import ScalarState
 from distrain.parallel.engine import Update, may_apply
 from distrain.parallel.global_tensor import GlobalTensor, State, from_dtensor, whole
@@ -17,32 +16,33 @@ from distrain.parallel.model_spec import (
     cast_forward,
     named_persistent_buffers,
 )
+from distrain.parallel.ranks import Ranks
 
 
-def build_single(layout: Layout, spec: ModelSpec) -> "SingleEngine":
+def build_single(ranks: Ranks, spec: ModelSpec) -> "SingleEngine":
     """Make the engine of one process."""
-    del layout
     module = build_whole(spec)
     cast_forward(module, spec)
-    return SingleEngine(spec, module)
+    return SingleEngine(ranks, spec, module)
 
 
 class SingleEngine:
     """An engine whose parameters are the model's own: see ``distrain.parallel.engine.Engine``.
 
     Args:
+        ranks: Of the stage.
         spec: Makes the optimizer, over the parameters as they are now.
         module: The initialised model, already cut into shards if it is to be.
     """
 
-    dp_rank = 0
-    dp_size = 1
-
-    def __init__(self, spec: ModelSpec, module: nn.Module) -> None:
+    def __init__(self, ranks: Ranks, spec: ModelSpec, module: nn.Module) -> None:
+        self.ranks = ranks
         self._module = module
         # Taken once: FSDP2 shows other parameters under these names while it has them gathered.
         self._parameters = dict(module.named_parameters())
         self._plain_name = spec.plain_name
+        self._norm: tuple[Tensor, float] | None = None
+        """Of the gradients that are there: on the device, and as it was read."""
         self._optimizer = spec.build_optimizer(self._parameters.items())
 
     @property
@@ -59,15 +59,26 @@ class SingleEngine:
         """Layer 7."""
         loss.backward()
 
+    def fetch(self, sums: Tensor) -> list[float]:
+        """Read numbers and the gradients' norm; the one wait for the device."""
+        norm = self._grad_norm(self._gradients())
+        *values, read = torch.cat([sums, norm.double().reshape(1)]).tolist()
+        self._norm = norm, read
+        return values
+
     def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
-        """Layer 8. The host waits for the device once, to learn the norm."""
-        self._optimizer.set_learning_rate(lr)
-        norm = self._clip(max_grad_norm)
-        applied = may_apply(loss, norm)
+        """Layer 8; waits for nothing."""
+        assert self._norm is not None, "fetch comes before"
+        (norm, read), self._norm = self._norm, None
+        applied = may_apply(loss, read)
         if applied:
+            self._optimizer.set_learning_rate(lr)
+            # As torch.nn.utils.clip_grads_with_norm_ does, to the bit.
+            factor = torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0)
+            torch._foreach_mul_(self._gradients(), factor)
             self._optimizer.torch.step()
         self._optimizer.torch.zero_grad()
-        return Update(norm, applied)
+        return Update(read, applied)
 
     def state(self, *, optimizer: bool = True) -> State:
         """Show parameters, persistent buffers and the optimizer's tensors."""
@@ -75,7 +86,7 @@ class SingleEngine:
         for name, parameter in self._parameters.items():
             state[f"model/{self._plain_name(name)}"] = self._show(parameter)
         for name, buffer in named_persistent_buffers(self._module):
-            state[f"buffer/{self._plain_name(name)}"] = whole(buffer, writes=self.dp_rank == 0)
+            state[f"buffer/{self._plain_name(name)}"] = whole(buffer, writes=self.ranks.is_first)
         if optimizer:
             for name, parameter in self._trained().items():
                 alike, other = self._optimizer.tensors(parameter)
@@ -109,16 +120,17 @@ class SingleEngine:
         }
 
     def _show(self, tensor: Tensor) -> GlobalTensor:
-        return whole(tensor, writes=self.dp_rank == 0)
+        return whole(tensor, writes=self.ranks.is_first)
 
     def _show_other(self, tensor: Tensor) -> GlobalTensor:
         """Show a tensor of the optimizer's that is not shaped like its parameter."""
         if isinstance(tensor, DTensor):
-            return from_dtensor(tensor)
-        return replace(whole(tensor, writes=self.dp_rank == 0), is_claimed_equal=True)
+            return from_dtensor(tensor, is_copy=self.ranks.is_copy)
+        return replace(whole(tensor, writes=self.ranks.is_first), is_claimed_equal=True)
 
-    def _clip(self, max_grad_norm: float) -> float:
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), max_grad_norm, norm)
-        return norm.item()
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self._parameters.values() if p.grad is not None]
+
+    def _grad_norm(self, gradients: list[Tensor]) -> Tensor:
+        """Compute the L2 norm of the global gradient, on the device."""
+        return torch.nn.utils.get_total_norm(gradients)

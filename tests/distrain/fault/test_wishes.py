@@ -17,23 +17,23 @@ def run(tmp_path):
 
 
 def test_nobody_wishes_anything(run):
-    assert Wishes(run, HostGroup()).agreed() is Wish.NONE
+    assert Wishes(run, 0).own() is Wish.NONE
 
 
 def test_the_heaviest_file_is_granted(run):
-    wishes = Wishes(run, HostGroup())
+    wishes = Wishes(run, 0)
     run.save.touch()
     run.yield_.touch()
-    assert wishes.agreed() is Wish.YIELD
+    assert wishes.granted(wishes.own()) is Wish.YIELD
     run.stop.touch()
-    assert wishes.agreed() is Wish.STOP
+    assert wishes.granted(wishes.own()) is Wish.STOP
 
 
 def test_a_save_is_granted_once(run):
-    wishes = Wishes(run, HostGroup())
+    wishes = Wishes(run, 0)
     run.save.touch()
-    assert wishes.agreed() is Wish.SAVE
-    assert wishes.agreed() is Wish.NONE
+    assert wishes.granted(wishes.own()) is Wish.SAVE
+    assert wishes.granted(wishes.own()) is Wish.NONE
 
 
 def test_only_yield_and_stop_end_the_job():
@@ -41,11 +41,13 @@ def test_only_yield_and_stop_end_the_job():
 
 
 def signal_rank_1(folder):
-    wishes = Wishes(RunFolder(folder), HostGroup())
+    host = HostGroup()
+    wishes = Wishes(RunFolder(folder), host.rank)
     wishes.listen()
-    if os.environ["RANK"] == "1":
+    if host.rank == 1:
         os.kill(os.getpid(), signal.SIGUSR1)
-    assert wishes.agreed() is Wish.YIELD
+    assert (wishes.own() is Wish.YIELD) == (host.rank == 1)
+    assert wishes.granted(*host.max(wishes.own())) is Wish.YIELD
 
 
 def test_a_signal_to_one_rank_is_the_wish_of_all(tmp_path):

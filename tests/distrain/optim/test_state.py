@@ -26,7 +26,7 @@ from tests.distrain.parallel.probe import same_bits
 from tests.distrain.parallel.tiny_model import (
     Case,
     largest_difference,
-    layout_of,
+    ranks_of,
     spec_of,
     train,
 )
@@ -43,7 +43,7 @@ def engine_of(case: Case, config: OptimizerConfig, seed: int = 0) -> Engine:
         spec_of(replace(case, seed=seed)),
         build_optimizer=lambda named: build_optimizer(named, config),
     )
-    return build_engine(layout_of(case), spec)
+    return build_engine(ranks_of(case), spec)
 
 
 def forget_scalars(engine: Engine, saved: ScalarState) -> ScalarState:

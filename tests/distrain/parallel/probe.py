@@ -61,7 +61,7 @@ def examine(case: Case) -> Outcome:
     final, scalars = gather_full(engine.state()), engine.optimizer_scalars()
     evaluation = evaluate(engine)
     before = copy_of(engine.state())
-    is_last = engine.dp_rank == engine.dp_size - 1
+    is_last = engine.ranks.dp_rank == engine.ranks.dp_size - 1
     spoil, told = (float("nan"), float("inf")) if is_last else (1.0, 0.0)
     loss, bad_norm = train_step(engine, count, case.microbatch, spoil=spoil)
     assert math.isfinite(loss)

@@ -7,9 +7,10 @@ import torch.distributed as dist
 
 from distrain.config.layout import Layout
 from distrain.errors import RecipeError
-from distrain.parallel.apply import build_engine
+from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engines.deepspeed import build_deepspeed
 from distrain.parallel.model_spec import build_on_meta, materialize
+from distrain.parallel.ranks import Ranks
 from tests.distrain.parallel.tiny_model import (
     Case,
     engine_of,
@@ -27,7 +28,7 @@ def layout(strategy, replicate=1, shard=1):
 
 def test_a_layout_for_other_processes_is_refused_with_both_numbers():
     with pytest.raises(RecipeError) as caught:
-        build_engine(layout("fsdp", 2, 4), spec_of(Case()))
+        Ranks(layout("fsdp", 2, 4), HostGroup())
 
     assert "2 * data_parallel_shard 4 = 8 ranks" in str(caught.value)
     assert "expected 1, the number of processes" in str(caught.value)
@@ -35,13 +36,13 @@ def test_a_layout_for_other_processes_is_refused_with_both_numbers():
 
 def test_deepspeed_refuses_float64():
     with pytest.raises(RecipeError, match=r"fp64 with .* deepspeed"):
-        build_deepspeed(layout("deepspeed"), spec_of(Case(precision="fp64")))
+        build_deepspeed(Ranks(layout("deepspeed"), HostGroup()), spec_of(Case(precision="fp64")))
 
 
 def test_deepspeed_that_is_not_installed_is_named_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(RecipeError, match=r"Install distrain\[deepspeed\]"):
-        build_deepspeed(layout("deepspeed"), spec_of(Case()))
+        build_deepspeed(Ranks(layout("deepspeed"), HostGroup()), spec_of(Case()))
 
 
 def train_without_a_group() -> None:

@@ -16,7 +16,9 @@ from distrain.config.optimizers import AdamWConfig
 from distrain.optim.adamw import adamw_state
 from distrain.optim.state import OptimizerState
 from distrain.parallel.apply import ModelSpec, build_engine
+from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
+from distrain.parallel.ranks import Ranks
 
 VOCAB, WIDTH, LENGTH, BATCH = 13, 6, 5, 8
 IGNORE = -100
@@ -124,19 +126,20 @@ def spec_of(case: Case) -> ModelSpec:
     )
 
 
-def layout_of(case: Case) -> Layout:
+def ranks_of(case: Case) -> Ranks:
     world_size = dist.get_world_size() if dist.is_initialized() else 1
     replicate = world_size if case.strategy == "ddp" else case.replicate
-    return Layout(
+    layout = Layout(
         strategy=case.strategy,  # type: ignore[arg-type]
         zero_stage=case.stage,  # type: ignore[arg-type]
         dp_replicate=replicate,
         dp_shard=world_size // replicate,
     )
+    return Ranks(layout, HostGroup())
 
 
 def engine_of(case: Case) -> Engine:
-    return build_engine(layout_of(case), spec_of(case))
+    return build_engine(ranks_of(case), spec_of(case))
 
 
 def global_batch(step: int) -> tuple[Tensor, Tensor]:
@@ -162,19 +165,18 @@ def train_step(
     """
     ids, targets = global_batch(step)
     num_targets = int((targets != IGNORE).sum())
-    share = BATCH // engine.dp_size
-    mine = slice(engine.dp_rank * share, (engine.dp_rank + 1) * share)
+    ranks = engine.ranks
+    share = BATCH // ranks.dp_size
+    mine = slice(ranks.dp_rank * share, (ranks.dp_rank + 1) * share)
     parts = list(zip(ids[mine].split(microbatch), targets[mine].split(microbatch), strict=True))
     loss_sum = torch.zeros((), dtype=torch.float64)
     for number, (part_ids, part_targets) in enumerate(parts, start=1):
         with engine.accumulate(last=number == len(parts)):
             loss = summed_loss(engine, part_ids, part_targets)
-            engine.backward(loss * spoil * (engine.dp_size / num_targets))
+            engine.backward(loss * spoil * (ranks.dp_size / num_targets))
         loss_sum += loss.detach()
-    loss_sum += told
-    if engine.dp_size > 1:
-        dist.all_reduce(loss_sum)
-    mean_loss = loss_sum.item() / num_targets
+    (total_loss,) = ranks.sum(*engine.fetch((loss_sum + told).reshape(1)))
+    mean_loss = total_loss / num_targets
     update = engine.update(lr_at(step), 0.5, mean_loss)
     assert update.applied == (math.isfinite(mean_loss) and math.isfinite(update.grad_norm))
     return mean_loss, update.grad_norm

@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from distrain.errors import TrainingError
 from distrain.runs.json_lines import read_records
+from distrain.train.agreed import agree
 from distrain.train.loop import Clock, record, train, train_step
 from tests.distrain.parallel.probe import copy_of, everywhere, same_boxes
 from tests.distrain.train.synthetic import SpoiledTask, make_run, make_stage
@@ -43,15 +44,16 @@ def make_steps(folder, cases):
         progress, changed, told = run.restore(), [], []
         batches = run.loader.batches(0, STEPS)
         for step, batch in enumerate(batches):
+            agreed = agree(run, batch)
             before = copy_of(run.engine.state()), run.engine.optimizer_scalars()
-            result = train_step(bad if step == BAD_STEP else run, batch, step)
+            result = train_step(bad if step == BAD_STEP else run, batch, agreed, step)
             same_state = same_boxes(before[0], run.engine.state())
             same_steps = before[1] == run.engine.optimizer_scalars()
             assert same_state == same_steps
             changed.append(not everywhere(same_state))
             told.append(result.update.applied)
             progress = progress.after(result)
-            record(run, progress, result, batch, Clock())
+            record(run, progress, result, batch, agreed, Clock())
         if run.monitor is not None:
             run.monitor.close()
             (folder / f"{name}.json").write_text(json.dumps({"changed": changed, "told": told}))

@@ -52,7 +52,7 @@ def whole_then_cut(folder, engine, optimizer="adamw"):
 
 def yield_at(run, folder, step):
     """Let a yield be wished while step ``step`` runs."""
-    agreed = run.wishes.agreed
+    own = run.wishes.own
     calls: list[None] = []
 
     def counted():
@@ -60,9 +60,9 @@ def yield_at(run, folder, step):
         if len(calls) == step + 1 and run.host.rank == 0:
             (folder / "control").mkdir(exist_ok=True)
             (folder / "control" / "yield").touch()
-        return agreed()
+        return own()
 
-    run.wishes.agreed = counted
+    run.wishes.own = counted
     progress, wish = train(run)
     assert wish is Wish.YIELD
     assert progress.step == step
