@@ -10,6 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 from distrain.config.sources import RetriesConfig
@@ -94,31 +95,86 @@ def retry(
         Exception: An error that would come again, as ``request`` raised it.
     """
     began = clock()
-    attempt = 0
-    while True:
-        attempt += 1
+
+    def attempt(number: int) -> T:
+        del number
         left = config.deadline - (clock() - began)
+        # No attempt may outlast the deadline of all; 0 would mean no limit to some clients.
+        return request(max(0.001, min(config.timeout, left)))
+
+    def judge(failure: FailedAttempt) -> None:
+        error, number, spent = failure.error, failure.number, clock() - began
+        if not is_temporary(error):
+            raise error
+        # Given up at once where the delay alone would pass the deadline: to sleep first helps
+        # nobody.
+        if number >= config.attempts or spent + failure.delay_s >= config.deadline:
+            raise _given_up(where, error, number, spent, config) from error
+        log.warning(
+            "%s: %s; attempt %d of %d in %.1f s",
+            where,
+            describe(error),
+            number + 1,
+            config.attempts,
+            failure.delay_s,
+        )
+
+    jitter = Jitter(config.first_delay_s, uniform=uniform)
+    return repeat(attempt, remote_errors, judge, jitter, sleep=sleep)
+
+
+@dataclass(frozen=True)
+class FailedAttempt:
+    """An attempt that failed.
+
+    Args:
+        number: Of attempts so far, this one included.
+        delay_s: That would lie before the next one.
+    """
+
+    number: int
+    error: Exception
+    delay_s: float
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Delays between attempts; see ``full_jitter_s``."""
+
+    first_delay_s: float
+    max_delay_s: float = MAX_DELAY_S
+    uniform: Callable[[float, float], float] = _jitter.uniform
+
+
+def repeat(
+    attempt: Callable[[int], T],
+    errors: Callable[[], tuple[type[Exception], ...]],
+    judge: Callable[[FailedAttempt], None],
+    jitter: Jitter,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Return what ``attempt`` returns, made again after errors, for as long as ``judge`` lets it.
+
+    Args:
+        attempt: Is given its number, from 1.
+        errors: What it may raise that another attempt may not; asked after each one, because a
+            client's library may have been imported by it.
+        judge: Looks at each failure, and raises to give up.
+        jitter: Delays.
+        sleep: Replaced in tests only.
+    """
+    number = 0
+    while True:
+        number += 1
         try:
-            # No attempt may outlast the deadline of all; 0 would mean no limit to some clients.
-            return request(max(0.001, min(config.timeout, left)))
-        except remote_errors() as error:
-            if not is_temporary(error):
-                raise
-            delay = full_jitter_s(attempt, config.first_delay_s, uniform=uniform)
-            spent = clock() - began
-            # Given up at once where the delay alone would pass the deadline: to sleep first helps
-            # nobody.
-            if attempt >= config.attempts or spent + delay >= config.deadline:
-                raise _given_up(where, error, attempt, spent, config) from error
-            log.warning(
-                "%s: %s; attempt %d of %d in %.1f s",
-                where,
-                describe(error),
-                attempt + 1,
-                config.attempts,
-                delay,
+            return attempt(number)
+        except errors() as error:
+            delay_s = full_jitter_s(
+                number, jitter.first_delay_s, jitter.max_delay_s, uniform=jitter.uniform
             )
-        sleep(delay)
+            judge(FailedAttempt(number, error, delay_s))
+        sleep(delay_s)
 
 
 def full_jitter_s(

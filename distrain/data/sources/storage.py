@@ -10,11 +10,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from distrain.config.sources import REMOTE_MODULES, RetriesConfig, StoreSection, protocol_of
+from distrain.config.sources import RetriesConfig, StoreSection, protocol_of
+from distrain.data.sources.connecting import file_system_of
 from distrain.data.sources.ranges import InputFile
 from distrain.data.sources.retries import ShortBodyError, describe, remote_errors, retry
 from distrain.errors import DataError
@@ -105,7 +105,7 @@ class Storage:
             FileNotFoundError: As the store says.
             DataError: Any other refusal, or no answer in time.
         """
-        filesystem, path = _filesystem(url, self.options)
+        filesystem, path = file_system_of(url, self.options)
         return self._request(
             url, lambda timeout: _call(filesystem, method, path, timeout, arguments)
         )
@@ -116,7 +116,7 @@ class Storage:
         Raises:
             DataError: It changed, or cannot be had.
         """
-        filesystem, path = _filesystem(file.url, self.options)
+        filesystem, path = file_system_of(file.url, self.options)
 
         def request(timeout: float) -> bytes:
             part = {"start": start, "end": stop}
@@ -218,7 +218,7 @@ def version_of(info: Mapping[str, Any]) -> str:
 
 def url_of(parent: str, path: str, options: str) -> str:
     """Return the URL of a ``path`` that the file system of the URL ``parent`` listed."""
-    filesystem, _ = _filesystem(parent, options)
+    filesystem, _ = file_system_of(parent, options)
     return str(filesystem.unstrip_protocol(path))
 
 
@@ -237,44 +237,6 @@ def _call(
 
     coroutine = getattr(filesystem, f"_{method}")
     return fsspec.asyn.sync(filesystem.loop, coroutine, path, timeout=timeout, **arguments)
-
-
-def _filesystem(url: str, options: str) -> tuple[Any, str]:
-    """Return the file system of a URL and the path in it; ``options`` are the recipe's, as JSON."""
-    filesystem = _connect(protocol_of(url) or "file", options, os.getpid())
-    return filesystem, filesystem._strip_protocol(url)
-
-
-@lru_cache(maxsize=16)
-def _connect(protocol: str, options: str, process: int) -> Any:  # noqa: ANN401
-    del process  # part of the key: a client's threads do not outlive a fork
-    import fsspec  # a quarter of a second, and files of this machine do without
-
-    arguments = json.loads(options)
-    is_s3 = REMOTE_MODULES.get(protocol) == "s3fs"
-    if is_s3:
-        # Its own retries and botocore's would multiply ours and know no deadline.
-        config = arguments.get("config_kwargs", {})
-        arguments["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **config}
-    try:
-        filesystem = fsspec.filesystem(protocol, skip_instance_cache=True, **arguments)
-    except ImportError as error:
-        raise DataError(
-            f"{protocol}://",
-            str(error),
-            f"the module {REMOTE_MODULES.get(protocol, protocol)}, with which fsspec reads it",
-            "Install it: pip install 'distrain[remote]'.",
-        ) from error
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{protocol}://",
-            str(error),
-            "a protocol that fsspec knows, and options that it takes",
-            "Correct the URL or storage_options of the source.",
-        ) from error
-    if is_s3:
-        filesystem.retries = 1
-    return filesystem
 
 
 @contextmanager

@@ -3,11 +3,18 @@
 import time
 from typing import Protocol, TypeVar
 
-from distrain.data.sources.retries import describe, full_jitter_s, is_temporary, remote_errors
+from distrain.data.sources.retries import (
+    FailedAttempt,
+    Jitter,
+    describe,
+    is_temporary,
+    remote_errors,
+    repeat,
+)
 from distrain.errors import DataError
 
 FIRST_DELAY_S = 0.4
-MAX_DELAY_S = 20.0
+LONGEST_DELAY_S = 20.0
 MAX_DAMAGED = 3
 """Times that something may arrive damaged before its source is taken to be so."""
 
@@ -50,6 +57,10 @@ class TransferProgress:
         self.activity = "starting"
 
 
+class _NotWholeError(Exception):
+    """What came is not what was asked for."""
+
+
 def complete(transfer: Transfer[Result], progress: TransferProgress) -> Result:
     """Return what ``attempt`` gives, once it is whole.
 
@@ -59,37 +70,41 @@ def complete(transfer: Transfer[Result], progress: TransferProgress) -> Result:
     Raises:
         DataError: It is not there, arrives damaged, or has not come at the deadline.
     """
-    number, damaged = 0, 0
-    while True:
-        number += 1
+    damaged = 0
+
+    def attempt(number: int) -> Result:
         progress.activity = f"request {number} to {transfer.url}"
-        try:
-            content = transfer.attempt()
-            problem = "content that is not whole"
-        except transfer_errors() as error:
-            # A store that is busy may be reported as a file that is not there.
-            if isinstance(error, FileNotFoundError | PermissionError) and not is_temporary(error):
-                raise _unreachable(transfer, error) from error
-            problem = describe(error)
-        else:
-            if content is not None:
-                return content
+        content = transfer.attempt()
+        if content is None:
+            raise _NotWholeError
+        return content
+
+    def judge(failure: FailedAttempt) -> None:
+        nonlocal damaged
+        error = failure.error
+        if isinstance(error, _NotWholeError):
             # Apart from errors, which may last until the deadline: what arrives damaged again and
             # again is damaged at its source, and waiting changes nothing.
             damaged += 1
             if damaged == MAX_DAMAGED:
-                raise _damaged(transfer)
-        delay = full_jitter_s(number, FIRST_DELAY_S, MAX_DELAY_S)
-        # At once instead of after a sleep whose end is too late.
-        if time.monotonic() + delay > progress.deadline:
-            raise late(transfer, f"request {number} gave: {problem}")
-        progress.activity = f"waiting after request {number} gave: {problem}"
-        time.sleep(delay)
+                raise _damaged(transfer) from None
+            problem = "content that is not whole"
+        # A store that is busy may be reported as a file that is not there.
+        elif isinstance(error, FileNotFoundError | PermissionError) and not is_temporary(error):
+            raise _unreachable(transfer, error) from error
+        else:
+            problem = describe(error)
+        # At once instead of after a sleep whose end is too late; others may move the deadline.
+        if time.monotonic() + failure.delay_s > progress.deadline:
+            raise late(transfer, f"request {failure.number} gave: {problem}") from None
+        progress.activity = f"waiting after request {failure.number} gave: {problem}"
+
+    return repeat(attempt, transfer_errors, judge, Jitter(FIRST_DELAY_S, LONGEST_DELAY_S))
 
 
 def transfer_errors() -> tuple[type[Exception], ...]:
     """Return what an attempt may raise: as a request may, or an object that ends too early."""
-    return (EOFError, *remote_errors())
+    return (EOFError, _NotWholeError, *remote_errors())
 
 
 def late(transfer: Transfer[object], activity: str) -> DataError:

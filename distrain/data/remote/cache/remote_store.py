@@ -1,12 +1,14 @@
 """Objects below a URL, read whole or in ranges; one attempt a call."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
+
+from distrain.data.sources.connecting import file_system_of
 
 REQUEST_TIMEOUT_S = 60.0
 """Of one request: 4 MiB at 70 kB/s."""
@@ -31,7 +33,8 @@ class RemoteStore:
         self.url = url.rstrip("/")
         self.storage_options = dict(storage_options or {})
         self.request_timeout_s = request_timeout_s
-        self.file_system, self.root = fsspec.core.url_to_fs(self.url, **self.storage_options)
+        options = json.dumps(self.storage_options, sort_keys=True)
+        self.file_system, self.root = file_system_of(self.url, options)
         # Only asynchronous file systems can give up a request; others are local or blocking.
         self._limits = (
             {"timeout": request_timeout_s}
