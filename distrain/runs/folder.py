@@ -88,6 +88,13 @@ class RunFolder:
         self.events = root / "events.jsonl"
         self.jobs = root / "jobs.json"
         """Slurm job ids by stage; of a job for one phase of a stage, by ``<stage>.<phase>``."""
+        self.orders = root / "nodes.json"
+        """What each of several nodes starts, where there is no scheduler."""
+        self.start = root / "start.json"
+        """Written by the first of several nodes: number and id of the start in which all take part,
+        or that there is no other."""
+        self.nodes = root / "nodes"
+        """What each of the others says of its part in that start."""
         self.control = root / "control"
         self.stop = self.control / "stop"
         """Save, end, stay ended."""
@@ -100,6 +107,10 @@ class RunFolder:
         self.wandb = root / "wandb"
         self.test_opened = root / "test_opened.json"
         """Who used the test split, and when: it may be used once."""
+
+    def node(self, number: int) -> Path:
+        """Word of one node, not the first."""
+        return self.nodes / f"{number}.json"
 
     def stage(self, name: str) -> StageFolder:
         """Folder of the stage ``name``."""

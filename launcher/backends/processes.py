@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from distrain.runs.parent import dying_with
@@ -15,18 +16,20 @@ class Child:
 
     It gets a session of its own, so that Ctrl-C in the terminal reaches the launcher only, and a
     parent-death signal, so that a killed launcher leaves no orphan. Start it from the main
-    thread: the kernel counts the death of the starting *thread*.
+    thread: the kernel counts the death of the starting *thread*. Without a ``log`` it writes where
+    its parent does.
     """
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path | None) -> None:
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        with nullcontext() if log is None else log.open("ab") as output:
             self._process = subprocess.Popen(
                 argv,
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=None if output is None else subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=dying_with(os.getpid()),
             )
@@ -59,6 +62,11 @@ class Child:
         self.kill()
         self._process.wait()
         os.close(self._descriptor)
+
+    @property
+    def code(self) -> int | None:
+        """Exit code, negative for a signal; ``None`` while it runs."""
+        return self._process.returncode
 
     @property
     def end(self) -> str:

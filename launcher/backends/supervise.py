@@ -110,7 +110,8 @@ class Supervisor:
             number, ended = self._attempt()
             if ended.ending == "done":
                 return ExitCode.DONE
-            history = replace(history.then(ended), asked_to_end=self._interruptions.count > 0)
+            asked = self._interruptions.count > 0 or self._stage.run.stop.exists()
+            history = replace(history.then(ended), asked_to_end=asked)
             verdict = self._rule(history)
             if verdict == "refuse":
                 raise StageFailedError(cast("StageError", read_json(self._folder.error)))

@@ -1,9 +1,12 @@
-"""What each node of a cluster without a scheduler runs."""
+"""What each node of a cluster without a scheduler runs, with a runtime that only counts."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -12,12 +15,16 @@ from distrain.config.launch import LaunchConfig
 from distrain.config.layout import Layout
 from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
-from distrain.errors import ExitCode, RecipeError, TrainingError
+from distrain.errors import ExitCode, RecipeError
 from distrain.runs.failures import failure_of
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import read_state
-from launcher.backends.torchrun import commands_per_node, node_here, run_node
+from distrain.runs.json_lines import read_records
+from distrain.runs.records import read_json, read_state, write_json
+from launcher.backends.nodes import OtherNode
+from launcher.backends.torchrun import TorchrunBackend, commands_per_node, is_first_node, orders_of
 from launcher.plan import Plan, StagePlan
+from tests.launcher.small_run import ROOT
+from tests.runtime_command import runtime_command
 
 STAGES = (
     StagePlan("prepare", "prepare", (), 1, 1, None, None, None),
@@ -25,25 +32,43 @@ STAGES = (
     StagePlan("export", "export", ("pretrain",), 1, 1, None, None, None),
 )
 
-# Writes down who it is; the first process of a stage records that the stage is done.
+# Each process says who it is. The ranks of `pretrain` wait for a file; the first one keeps the
+# records. Both end as soon as one of them is gone, as ranks in a collective would.
 RUNTIME = """
-import os, sys
+import json, os, sys, time
 from pathlib import Path
-stage = Path(sys.argv[2]) / sys.argv[3]
+run, name = Path(sys.argv[2]), sys.argv[3]
+stage, rank = run / name, os.environ.get("RANK", "0")
 stage.mkdir(exist_ok=True)
-rank = os.environ.get("RANK", "0")
-(stage / f"rank{rank}of{os.environ.get('WORLD_SIZE', '1')}").touch()
-if rank == "0":
-    record = '{"state": "%s", "attempt": 1, "step": 0, "requeue": true}' % os.environ["END"]
-    (stage / "state.json").write_text(record)
+(stage / f"rank{rank}of{os.environ.get('WORLD_SIZE', '1')}").write_text(str(os.getpid()))
+state = stage / "state.json"
+attempt = json.loads(state.read_text())["attempt"] + 1 if state.exists() else 1
+def record(word):
+    if rank == "0":
+        line = {"state": word, "attempt": attempt, "step": 0, "requeue": True}
+        state.with_suffix(".new").write_text(json.dumps(line))
+        state.with_suffix(".new").replace(state)
+record("running")
+while name == "pretrain" and not (run / "go").exists():
+    time.sleep(0.02)
+    other = stage / f"rank{1 - int(rank)}of2"
+    try:
+        os.kill(int(other.read_text()), 0) if other.exists() and other.read_text() else None
+    except ProcessLookupError:
+        sys.exit("the other rank is gone")
+if os.environ.get("CRASH") == name:
+    sys.exit("the reason is here")
+record("done")
 """
 
 
 @pytest.fixture
 def make_plan(tmp_path):
-    def make(nodes: int = 2, rendezvous: str | None = "node1:29400") -> Plan:
+    def make(nodes: int = 2, rendezvous: str | None = "node1:29400", restarts: int = 1) -> Plan:
         data = DataConfig(source=FilesSource(kind="files", paths=("corpus",)))
-        launch = LaunchConfig(backend="torchrun", nodes=nodes, rendezvous=rendezvous)
+        launch = LaunchConfig(
+            backend="torchrun", nodes=nodes, rendezvous=rendezvous, max_restarts=restarts
+        )
         stage = PrepareStage(kind="prepare", data=data)
         recipe = Recipe(name="mine", stages={s.name: stage for s in STAGES}, launch=launch)
         root = tmp_path / "it's mine"
@@ -53,16 +78,58 @@ def make_plan(tmp_path):
     return make
 
 
-@pytest.fixture
-def runtime(tmp_path, monkeypatch):
-    package = tmp_path / "stand_in" / "distrain"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "agent.py").write_text("from torch.distributed.run import main\n\nmain()\n")
-    (package / "__main__.py").write_text(RUNTIME)
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
-    monkeypatch.setenv("END", "done")
-    monkeypatch.chdir(tmp_path)
+class Nodes:
+    """Two supervisors on the loopback."""
+
+    def __init__(self, plan: Plan, folder, **env: str) -> None:
+        self.run = plan.run
+        (folder / "runtime.py").write_text(RUNTIME)
+        python = runtime_command(folder / "bin", folder / "runtime.py")
+        orders_of(plan, python).write(plan.run)
+        self.env = os.environ | {"PYTHONPATH": str(ROOT)} | env
+        self.commands = commands_per_node(plan)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> "Nodes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def start(self, node: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {self.commands[node]}"],
+            env=self.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def pid_of_rank(self, rank: int) -> int:
+        """Wait for a rank of the stage over two nodes."""
+        path = self.run.stage("pretrain").path / f"rank{rank}of2"
+        wait_until(lambda: path.exists() and path.read_text() != "")
+        return int(path.read_text())
+
+    def node_of(self, pid: int) -> int:
+        """Return which supervisor a process descends from."""
+        supervisors = [process.pid for process in self.processes]
+        while pid not in supervisors:
+            stat = open(f"/proc/{pid}/stat").read()  # noqa: PTH123, SIM115
+            pid = int(stat.rpartition(")")[2].split()[1])
+            assert pid > 1
+        return supervisors.index(pid)
+
+
+def wait_until(condition, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -72,80 +139,113 @@ def free_port() -> int:
         return port
 
 
-def test_all_nodes_meet_at_the_rendezvous_and_only_the_first_runs_single_processes(make_plan):
-    first, second = commands_per_node(make_plan(), "python")
-    for text in (first, second):
+def test_every_node_runs_one_command_and_what_it_starts_is_shown(make_plan):
+    first, second = TorchrunBackend().render(make_plan()).split("\n\n")
+    for node, text in enumerate((first, second)):
+        assert "-m launcher.backends.node '" in text.splitlines()[1]
+        assert text.splitlines()[1].endswith(f" {node}")
         assert "--nnodes=2" in text
         assert "--rdzv-endpoint=node1:29400" in text
+        assert "--rdzv-id=<fresh for every start>" in text
         assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in text
-    assert "python -m distrain stage" in first
-    assert "python -m distrain stage" not in second
+    assert "-m distrain stage" in first
+    assert "-m distrain stage" not in second
 
 
 def test_several_nodes_without_a_rendezvous_are_refused(make_plan):
     with pytest.raises(RecipeError, match=r"expected host:port of the first of 2 nodes"):
-        commands_per_node(make_plan(rendezvous=None))
-
-
-def test_one_node_needs_no_rendezvous(make_plan):
-    assert len(commands_per_node(make_plan(nodes=1, rendezvous=None))) == 1
+        orders_of(make_plan(rendezvous=None))
 
 
 def test_a_machine_knows_whether_it_is_the_first_node(make_plan):
-    assert node_here(make_plan(rendezvous="localhost:29400")) == 0
-    assert node_here(make_plan(rendezvous="192.0.2.1:29400")) is None  # an address of no machine
-    assert node_here(make_plan(rendezvous="no-such-host.invalid:1")) is None
+    assert is_first_node(make_plan(rendezvous="localhost:29400"))
+    assert not is_first_node(make_plan(rendezvous="192.0.2.1:29400"))  # of no machine
+    assert not is_first_node(make_plan(rendezvous="no-such-host.invalid:1"))
 
 
-def test_two_nodes_run_all_stages_together(make_plan, runtime):
+def test_a_supervisor_needs_neither_torch_nor_the_schema():
+    code = (
+        "import sys, launcher.backends.node\n"
+        "sys.exit(bool({'torch', 'numpy', 'pydantic', 'ruamel.yaml', 'jinja2'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_rank_killed_on_the_second_node_is_replaced_without_a_word(make_plan, tmp_path):
     plan = make_plan(rendezvous=f"localhost:{free_port()}")
-    texts = commands_per_node(plan, sys.executable)
-    nodes = [subprocess.Popen(["bash", "-c", text], env=os.environ.copy()) for text in texts]
-    assert [node.wait(timeout=120) for node in nodes] == [0, 0]
+    with Nodes(plan, tmp_path) as nodes:
+        second, first = nodes.start(1), nodes.start(0)
+        pids = {rank: nodes.pid_of_rank(rank) for rank in (0, 1)}
+        start = read_json(plan.run.start)
+        victim = next(pid for pid in pids.values() if nodes.node_of(pid) == 0)
+        # Supervisors are in the order of their start: number 0 is that of the second node.
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: all(nodes.pid_of_rank(r) not in pids.values() for r in (0, 1)))
+        again = read_json(plan.run.start)
+        (plan.run.root / "go").touch()
+        assert (first.wait(60), second.wait(60)) == (0, 0)
+    assert start is not None
+    assert again is not None
+    assert again["number"] == start["number"] + 1
+    assert again["id"] != start["id"]
+    events = [e["event"] for e in read_records(plan.run.events) if e["stage"] == "pretrain"]
+    assert events == ["restarted"]
     found = {
         stage.name: sorted(p.name for p in plan.run.stage(stage.name).path.glob("rank*"))
         for stage in STAGES
     }
-    assert found == {
-        "prepare": ["rank0of1"],
-        "pretrain": ["rank0of2", "rank1of2"],
-        "export": ["rank0of1"],
-    }
+    assert found["prepare"] == found["export"] == ["rank0of1"]
+    assert found["pretrain"] == ["rank0of2", "rank1of2"]
 
 
-def test_a_stage_that_is_done_is_passed_over(make_plan, runtime):
-    plan = make_plan(rendezvous="localhost:29400")
-    for stage in STAGES:
-        plan.run.stage(stage.name).path.mkdir(exist_ok=True)
-        plan.run.stage(stage.name).state.write_text('{\n "state": "done"\n}')
-    assert run_node(plan, 0) is ExitCode.DONE
-    assert not list(plan.run.stage("export").path.glob("rank*"))
-
-
-def test_a_stage_that_fails_ends_the_run_and_says_so(make_plan, runtime, monkeypatch):
-    plan = make_plan(rendezvous="localhost:29400")
-    monkeypatch.setenv("END", "running")
-    folder = plan.run.stage("prepare")
-    folder.path.mkdir()
-    folder.error.write_text('{"exit_code": 4, "message": "of an earlier start"}')
-
-    with pytest.raises(TrainingError, match=r"stage prepare: found that its processes ended"):
-        run_node(plan, 0)
-
-    assert not plan.run.stage("pretrain").path.exists()
-    state, failure = read_state(folder), failure_of(folder)
+def test_a_stage_that_keeps_failing_is_given_up_on_every_node(make_plan, tmp_path):
+    plan = make_plan(restarts=1)
+    write_json(plan.run.start, {"number": 7, "stage": "export", "id": "old", "end": 0})
+    with Nodes(plan, tmp_path, CRASH="prepare") as nodes:
+        second, first = nodes.start(1), nodes.start(0)
+        assert (first.wait(60), second.wait(60)) == (ExitCode.TRAINING, ExitCode.TRAINING)
+        assert first.stderr is not None
+        err = first.stderr.read()
+    assert "the reason is here" in err
+    assert "2 attempts in a row without a new committed step (launch.max_restarts=1)" in err
+    state, failure = read_state(plan.run.stage("prepare")), failure_of(plan.run.stage("prepare"))
     assert state is not None
     assert failure is not None
-    assert (state["state"], state["attempt"]) == ("failed", 1)
+    assert (state["state"], state["attempt"]) == ("failed", 2)
     assert "distrain logs" in failure.remedy
-    assert "earlier start" not in failure.error
 
 
-def test_a_stage_that_was_stopped_or_interrupted_has_not_failed(make_plan, runtime, monkeypatch):
-    plan = make_plan(rendezvous="localhost:29400")
-    monkeypatch.setenv("END", "stopped")
-    assert run_node(plan, 0) is ExitCode.STOPPED
-    plan.run.stage("prepare").state.unlink()
-    monkeypatch.setenv("END", "running")
-    assert run_node(plan, 0, was_interrupted=lambda: True) is ExitCode.STOPPED
-    assert failure_of(plan.run.stage("prepare")) is None
+def test_a_run_that_is_stopped_while_it_waits_for_a_node_has_not_failed(make_plan, tmp_path):
+    plan = make_plan()
+    write_json(plan.run.stage("prepare").state, {"state": "done", "attempt": 1})
+    with Nodes(plan, tmp_path) as nodes:
+        first = nodes.start(0)
+        wait_until(lambda: plan.run.start.exists())
+        time.sleep(0.5)
+        plan.run.stop.parent.mkdir(exist_ok=True)
+        plan.run.stop.touch()
+        assert first.wait(60) == ExitCode.STOPPED
+        assert first.stderr is not None
+        assert "pretrain: waits for node 1" in first.stderr.read()
+    assert failure_of(plan.run.stage("pretrain")) is None
+    assert json.loads(plan.run.start.read_text())["end"] == ExitCode.STOPPED
+
+
+def test_a_node_that_hears_nothing_after_its_part_failed_says_so(make_plan, tmp_path):
+    plan = make_plan(rendezvous="no-such-host.invalid:1")
+    python = str(tmp_path / "fails")
+    (tmp_path / "fails").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "fails").chmod(0o755)
+    orders_of(plan, python).write(plan.run)
+    write_json(plan.run.start, {"number": 4, "stage": "pretrain", "id": "a"})
+    with pytest.raises(Exception, match="no word of the first node for 0 s, after start 4"):
+        OtherNode(plan.run, 1, patience_s=0).run()
+    assert read_json(plan.run.node(1)) == {"id": "a", "end": "exit code 3"}
+
+
+def test_a_run_that_is_done_lets_every_node_go(make_plan, tmp_path):
+    plan = make_plan()
+    for stage in STAGES:
+        write_json(plan.run.stage(stage.name).state, {"state": "done", "attempt": 1})
+    orders_of(plan).write(plan.run)
+    assert OtherNode(plan.run, 1).run() is ExitCode.DONE
