@@ -1,7 +1,14 @@
-"""Sizes that follow from a recipe alone: parameters, tokens, bytes of checkpoints. Pure."""
+"""Sizes before a run: parameters, tokens, bytes of checkpoints.
 
+They follow from the recipe, and from the ``config.json`` of a folder that it starts from.
+"""
+
+from pathlib import Path
+
+from distrain.config.huggingface import load_config
 from distrain.config.lineage import lineage_of
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
+from distrain.errors import PreflightError
 from launcher.watch.progress import total_steps
 
 WEIGHT_BYTES = 4
@@ -9,7 +16,7 @@ WEIGHT_BYTES = 4
 
 
 def stage_parameters(recipe: Recipe, name: str) -> int | None:
-    """Return the parameters of the model that a stage trains; ``None`` where a file decides."""
+    """Return the parameters of the model that a stage trains; ``None`` if nothing here says it."""
     stage = recipe.stages[name]
     if not isinstance(stage, TrainStage):
         return None
@@ -17,10 +24,10 @@ def stage_parameters(recipe: Recipe, name: str) -> int | None:
     lineage = lineage_of(recipe.stages, name)
     first = recipe.stages[str(lineage.root)]
     assert isinstance(first, TrainStage), "what a model comes from has trained it"
+    if first.model.from_pretrained is not None:
+        return _folder_parameters(Path(first.model.from_pretrained).expanduser())
     prepare = recipe.stages.get(str(lineage.up_to(str(lineage.root)).data))
-    if first.model.from_pretrained is not None or not isinstance(prepare, PrepareStage):
-        return None
-    if prepare.tokenizer.path is not None:
+    if not isinstance(prepare, PrepareStage) or prepare.tokenizer.path is not None:
         return None
     return first.model.num_parameters(prepare.tokenizer.vocab_size)
 
@@ -55,3 +62,11 @@ def kept_checkpoint_bytes(recipe: Recipe) -> dict[str, int]:
         if isinstance(stage, TrainStage) and size is not None:
             sizes[name] = size * (stage.checkpoint.keep_last + 1)
     return sizes
+
+
+def _folder_parameters(folder: Path) -> int | None:
+    try:
+        model, vocab_size = load_config(folder)
+    except PreflightError:  # told where the folder is checked
+        return None
+    return model.num_parameters(vocab_size)

@@ -78,7 +78,7 @@ def generate(
     """Return what the model writes after ``prompt``, up to its end-of-text token.
 
     Args:
-        folder: An exported model, or any Hugging Face folder of the Llama architecture.
+        folder: An exported model, or any Hugging Face folder of one of ``FAMILIES``.
         prompt: Control tokens in it are ordinary text.
         sampling: How the next token is chosen.
         max_new_tokens: Length at most.
