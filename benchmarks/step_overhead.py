@@ -166,7 +166,7 @@ def measure(name: str) -> None:
             run.checkpoints.poll(agreed.is_saving)
             step = next(steps)
             result = train_step(run, batch, agreed, step)
-            record(run, Progress(step + 1), result, batch, agreed, clock)
+            record(run, Progress(step + 1), result, clock)
 
     model, optimizer = build_bare(stage, host.world_size)
     fixed = run.loader.batch_at(0).microbatches

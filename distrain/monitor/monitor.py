@@ -6,7 +6,7 @@ It watches and never changes a step. ``metrics.jsonl`` is the truth; the rest is
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from distrain.config.training import LoggingConfig
 from distrain.monitor.metrics_file import MetricsFile
 from distrain.monitor.sinks import SINKS
 from distrain.monitor.sinks.background import BackgroundSink, SinkRun, Writer
+from distrain.monitor.step_result import StepResult
 from distrain.monitor.throughput import mfu, tokens_per_second
 from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder, StageFolder
@@ -45,30 +46,6 @@ class Workload:
     """Forward and backward, as the model declares it."""
     peak_flops: float
     """Of one device, in FLOP/s."""
-
-
-@dataclass(frozen=True)
-class StepMeasurement:
-    """One optimizer step as the loop saw it; figures of the global batch, not of rank 0."""
-
-    step: int
-    """1 for the first update."""
-    loss: float
-    """The trained metric."""
-    learning_rate: float
-    grad_norm: float
-    applied: bool
-    first_sample: int
-    num_samples: int
-    num_targets: int
-    batch_hash: int
-    step_time_s: float
-    """The whole step, ``data_time_s`` included."""
-    data_time_s: float
-    memory_gib: float
-    """Of the largest rank."""
-    others: Mapping[str, float] = field(default_factory=dict)
-    """The task's other metrics, by name."""
 
 
 class Monitor:
@@ -120,13 +97,25 @@ class Monitor:
         """
         return self._file.truncate_after(step)
 
-    def record_step(self, measured: StepMeasurement) -> None:
-        """Write the record of a step; show a line every ``logging_steps`` and at the last step."""
-        tokens_per_sec = tokens_per_second(self.workload.tokens_per_step, 1, measured.step_time_s)
-        record = self._write(self._step_record(measured, tokens_per_sec))
+    def record_step(
+        self, step: int, result: StepResult, *, step_time_s: float, data_time_s: float
+    ) -> None:
+        """Write the record of a step; show a line every ``logging_steps`` and at the last step.
+
+        Args:
+            step: 1 for the first update.
+            result: What it showed.
+            step_time_s: The whole step, ``data_time_s`` included.
+            data_time_s: Waiting for the loader.
+        """
+        tokens_per_sec = tokens_per_second(self.workload.tokens_per_step, 1, step_time_s)
+        times = {"perf/step_time_s": step_time_s, "perf/data_time_s": data_time_s}
+        record = self._write(
+            {STEP: step} | self._figures(result) | times | self._speed(tokens_per_sec)
+        )
         self._pace.add(record)
-        is_due = measured.step % self._config.logging_steps == 0
-        if is_due or measured.step == self.workload.max_steps or not self._has_shown:
+        is_due = step % self._config.logging_steps == 0
+        if is_due or step == self.workload.max_steps or not self._has_shown:
             self._has_shown = True
             logger.info("%s", step_line(self.stage, record, self._pace, self._task))
 
@@ -165,27 +154,29 @@ class Monitor:
             sink.close()
         self._sinks = []
 
-    def _step_record(self, measured: StepMeasurement, tokens_per_sec: float) -> dict[str, Any]:
-        load = self.workload
-        # Not from the step: it may have begun with another batch size. Samples never lie.
-        sequence_length = load.tokens_per_step // measured.num_samples
-        samples_seen = measured.first_sample + measured.num_samples
+    def _figures(self, result: StepResult) -> dict[str, Any]:
+        metrics = {self._task.trained.name: result.loss, **result.others}
+        # Not from the number of steps: earlier ones may have had another batch size. Samples never
+        # lie.
+        samples_seen = result.first_sample + result.num_samples
         return {
-            STEP: measured.step,
-            **{f"{TRAIN}{name}": value for name, value in self._metrics(measured).items()},
-            "train/learning_rate": measured.learning_rate,
-            "train/grad_norm": measured.grad_norm,
-            "train/tokens_seen": samples_seen * sequence_length,
-            "train/applied": measured.applied,
-            "data/first_sample": measured.first_sample,
-            "data/num_samples": measured.num_samples,
-            "data/num_targets": measured.num_targets,
-            "data/batch_hash": measured.batch_hash,
-            "perf/step_time_s": measured.step_time_s,
-            "perf/data_time_s": measured.data_time_s,
+            **{f"{TRAIN}{name}": value for name, value in metrics.items()},
+            "train/learning_rate": result.learning_rate,
+            "train/grad_norm": result.grad_norm,
+            "train/tokens_seen": samples_seen * result.num_tokens // result.num_samples,
+            "train/applied": result.applied,
+            "data/first_sample": result.first_sample,
+            "data/num_samples": result.num_samples,
+            "data/num_targets": result.num_targets,
+            "data/batch_hash": result.batch_hash,
+            "memory/max_gib": result.memory_gib,
+        }
+
+    def _speed(self, tokens_per_sec: float) -> dict[str, float]:
+        load = self.workload
+        return {
             "perf/tokens_per_sec": tokens_per_sec,
             "perf/mfu": mfu(tokens_per_sec, load.flops_per_token, load.num_ranks, load.peak_flops),
-            "memory/max_gib": measured.memory_gib,
         }
 
     def _write(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -194,9 +185,6 @@ class Monitor:
         for sink in self._sinks:
             sink.write(record)
         return record
-
-    def _metrics(self, measured: StepMeasurement) -> dict[str, float]:
-        return {self._task.trained.name: measured.loss, **measured.others}
 
     def _open_sinks(self) -> list[BackgroundSink]:
         run = SinkRun(

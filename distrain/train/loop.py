@@ -7,10 +7,10 @@ import torch
 
 from distrain.data.samples.loader import Batch
 from distrain.fault.wishes import Wish
-from distrain.monitor.monitor import StepMeasurement
+from distrain.monitor.step_result import StepResult
 from distrain.tasks.task import means
 from distrain.train.agreed import Agreed, agree
-from distrain.train.progress import Progress, StepResult
+from distrain.train.progress import Progress
 from distrain.train.run import Run
 
 
@@ -59,7 +59,7 @@ def train(run: Run) -> tuple[Progress, Wish]:
         run.checkpoints.poll(agreed.is_saving)
         result = train_step(run, batch, agreed, progress.step)
         progress = progress.after(result)
-        record(run, progress, result, batch, agreed, clock)
+        record(run, progress, result, clock)
         progress.check_applied(result, run.training.max_skipped_steps, run.max_steps)
         if run.validation.is_due(progress.step, run.max_steps):  # 10 evaluation
             progress = validate(run, progress)
@@ -91,8 +91,19 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
     metrics = means(form, agreed.denominator, engine.ranks.sum(*mine))
     loss, lr = metrics.pop(form.trained.name), run.lr_at(step)
     update = engine.update(lr, run.max_grad_norm, loss)  # 8 optimizer
-    num_tokens = batch.num_samples * run.training.sequence_length
-    return StepResult(loss, update, lr, num_tokens, agreed.num_targets, metrics)
+    return StepResult(
+        loss,
+        lr,
+        update.grad_norm,
+        update.applied,
+        first_sample=batch.first_sample,
+        num_samples=batch.num_samples,
+        num_tokens=batch.num_samples * run.training.sequence_length,
+        num_targets=agreed.num_targets,
+        batch_hash=agreed.batch_hash,
+        memory_gib=agreed.memory_gib,
+        others=metrics,
+    )
 
 
 def seed_dropout(run: Run, step: int, microbatch: int) -> None:
@@ -113,33 +124,13 @@ def validate(run: Run, progress: Progress) -> Progress:
     return progress
 
 
-def record(
-    run: Run,
-    progress: Progress,
-    result: StepResult,
-    batch: Batch,
-    agreed: Agreed,
-    clock: Clock,
-) -> None:
+def record(run: Run, progress: Progress, result: StepResult, clock: Clock) -> None:
     """Write the step's record, on rank 0. Not collective."""
     if run.monitor is None:
         return
-    measurement = StepMeasurement(
-        step=progress.step,
-        loss=result.loss,
-        others=result.others,
-        learning_rate=result.lr,
-        grad_norm=result.update.grad_norm,
-        applied=result.update.applied,
-        first_sample=batch.first_sample,
-        num_samples=batch.num_samples,
-        num_targets=result.num_targets,
-        batch_hash=agreed.batch_hash,
-        step_time_s=clock.step_s,
-        data_time_s=clock.data_s,
-        memory_gib=agreed.memory_gib,
+    run.monitor.record_step(
+        progress.step, result, step_time_s=clock.step_s, data_time_s=clock.data_s
     )
-    run.monitor.record_step(measurement)
-    if not result.update.applied:
-        loss, norm = str(result.loss), str(result.update.grad_norm)
+    if not result.applied:
+        loss, norm = str(result.loss), str(result.grad_norm)
         run.monitor.event("nonfinite", step=progress.step, loss=loss, grad_norm=norm)

@@ -2,34 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from distrain.config.training import EarlyStopping
 from distrain.errors import TrainingError
-from distrain.parallel.engine import Update
+from distrain.monitor.step_result import StepResult
 from distrain.runs.records import finite
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one optimizer step showed; the same on every rank.
-
-    Args:
-        loss: The trained metric over the global batch.
-        update: What the engine made of it.
-        lr: Learning rate of the update.
-        num_tokens: Input tokens of the global batch.
-        num_targets: Target tokens of the global batch.
-        others: The task's other metrics over the global batch, by name.
-    """
-
-    loss: float
-    update: Update
-    lr: float
-    num_tokens: int
-    num_targets: int
-    others: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +40,7 @@ class Progress:
             step=self.step + 1,
             tokens_seen=self.tokens_seen + result.num_tokens,
             train_loss=result.loss,
-            skipped_in_a_row=0 if result.update.applied else self.skipped_in_a_row + 1,
+            skipped_in_a_row=0 if result.applied else self.skipped_in_a_row + 1,
         )
 
     def check_applied(self, last: StepResult, allowed: int, max_steps: int) -> None:
@@ -81,7 +60,7 @@ class Progress:
         raise TrainingError(
             f"steps {self.step - skipped + 1} to {self.step}",
             f"that none was applied: loss or gradient norm was not finite (of the last one, "
-            f"{last.loss:g} and {last.update.grad_norm:g})",
+            f"{last.loss:g} and {last.grad_norm:g})",
             f"fewer than {limit} such steps in a row (training.max_skipped_steps)",
             "Start a new run with a lower optimizer.learning_rate or a longer "
             "lr_scheduler.warmup_steps; `distrain data seen` shows what these steps read.",

@@ -4,7 +4,8 @@ import re
 import pytest
 
 from distrain.config.training import LoggingConfig
-from distrain.monitor.monitor import Monitor, StepMeasurement, Workload
+from distrain.monitor.monitor import Monitor, Workload
+from distrain.monitor.step_result import StepResult
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.records import EVAL_FIELDS, STEP_FIELDS
@@ -20,20 +21,23 @@ LINE = re.compile(
 
 def measured(step, **changes):
     values = {
-        "step": step,
         "loss": 8.3 - 0.0001 * step,
         "learning_rate": 5.9e-4,
         "grad_norm": 0.42,
         "applied": True,
         "first_sample": 8 * (step - 1),
         "num_samples": 8,
+        "num_tokens": 2048,
         "num_targets": 2040,
         "batch_hash": 1234,
-        "step_time_s": 0.25,
-        "data_time_s": 0.01,
         "memory_gib": 0.7,
     }
-    return StepMeasurement(**(values | changes))
+    return StepResult(**(values | changes))
+
+
+def record_step(monitor, step, step_time_s=0.25, **changes):
+    result = measured(step, **changes)
+    monitor.record_step(step, result, step_time_s=step_time_s, data_time_s=0.01)
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def open_monitor(run, attempt=1, **config):
 
 def test_step_record_has_exactly_the_agreed_fields(run):
     with open_monitor(run) as monitor:
-        monitor.record_step(measured(1))
+        record_step(monitor, 1)
     (record,) = read_records(run.stage("pretrain").metrics)
     assert set(record) == {"time", "attempt", *STEP_FIELDS}
     assert record["perf/tokens_per_sec"] == 2048 / 0.25
@@ -67,14 +71,14 @@ def test_validation_record_has_exactly_the_agreed_fields(run):
 def test_loss_is_recorded_bitwise(run):
     loss = 5.0000000000000009
     with open_monitor(run) as monitor:
-        monitor.record_step(measured(1, loss=loss))
+        record_step(monitor, 1, loss=loss)
     (record,) = read_records(run.stage("pretrain").metrics)
     assert record["train/loss"] == loss
 
 
 def test_non_finite_step_is_recorded_as_null_and_not_applied(run):
     with open_monitor(run) as monitor:
-        monitor.record_step(measured(1, loss=float("nan"), grad_norm=float("inf"), applied=False))
+        record_step(monitor, 1, loss=float("nan"), grad_norm=float("inf"), applied=False)
         monitor.record_scores(1, {"loss": float("nan")}, {})
     step, scores = read_records(run.stage("pretrain").metrics)
     assert (step["train/loss"], step["train/grad_norm"]) == (None, None)
@@ -86,7 +90,7 @@ def test_line_has_the_fixed_columns(run, caplog):
     caplog.set_level(logging.INFO, "distrain")
     with open_monitor(run, logging_steps=1) as monitor:
         for step in (1, 2, 999, 1000, 9537):
-            monitor.record_step(measured(step))
+            record_step(monitor, step)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 5
     assert all(LINE.match(line) for line in lines), lines
@@ -98,7 +102,7 @@ def test_lines_come_at_the_first_step_then_every_logging_steps_then_at_the_last(
     caplog.set_level(logging.INFO, "distrain")
     with open_monitor(run, logging_steps=10) as monitor:
         for step in [*range(41, 65), 9537]:
-            monitor.record_step(measured(step))
+            record_step(monitor, step)
     lines = [LINE.match(record.getMessage()) for record in caplog.records]
     shown = [int(line[1].replace(",", "")) for line in lines if line is not None]
     assert shown == [41, 50, 60, 9537]
@@ -108,12 +112,12 @@ def test_lines_come_at_the_first_step_then_every_logging_steps_then_at_the_last(
 def test_killed_and_resumed_run_holds_each_step_once(run):
     first = open_monitor(run)
     for step in range(1, 8):
-        first.record_step(measured(step))
+        record_step(first, step)
     # No close: the process was killed. The checkpoint it left is that of step 5.
     with open_monitor(run, attempt=2) as second:
         assert second.truncate_after(5) == 2
         for step in range(6, 11):
-            second.record_step(measured(step))
+            record_step(second, step)
     records = list(read_records(run.stage("pretrain").metrics))
     assert [record["train/global_step"] for record in records] == list(range(1, 11))
     assert [record["attempt"] for record in records] == [1] * 5 + [2] * 5

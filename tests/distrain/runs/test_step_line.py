@@ -6,7 +6,7 @@ from distrain.monitor.monitor import Monitor
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.step_line import Pace, step_line, validation_line
-from tests.distrain.monitor.test_monitor import WORKLOAD, measured
+from tests.distrain.monitor.test_monitor import WORKLOAD, record_step
 from tests.distrain.tasks import pairwise
 from tests.launcher.fake_runtime import step_record
 from tests.launcher.watch.test_progress import at
@@ -73,7 +73,7 @@ def test_the_runtime_and_the_launcher_say_the_same_of_a_run(tmp_path, caplog):
     run = RunFolder(tmp_path / "run")
     with Monitor(run, "pretrain", 1, WORKLOAD, LoggingConfig(logging_steps=1)) as monitor:
         for step in range(1, 31):
-            monitor.record_step(measured(step, step_time_s=0.2 + step / 100))
+            record_step(monitor, step, step_time_s=0.2 + step / 100)
         monitor.record_scores(30, {"loss": 2.5}, {"main": {"loss": 2.5}})
     pace, lines = Pace(WORKLOAD.max_steps), []
     for record in read_records(run.stage("pretrain").metrics):

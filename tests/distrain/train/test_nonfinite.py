@@ -51,9 +51,9 @@ def make_steps(folder, cases):
             same_steps = before[1] == run.engine.optimizer_scalars()
             assert same_state == same_steps
             changed.append(not everywhere(same_state))
-            told.append(result.update.applied)
+            told.append(result.applied)
             progress = progress.after(result)
-            record(run, progress, result, batch, agreed, Clock())
+            record(run, progress, result, Clock())
         if run.monitor is not None:
             run.monitor.close()
             (folder / f"{name}.json").write_text(json.dumps({"changed": changed, "told": told}))

@@ -5,19 +5,30 @@ import pytest
 
 from distrain.config.training import EarlyStopping
 from distrain.errors import TrainingError
-from distrain.parallel.engine import Update, may_apply
+from distrain.monitor.step_result import StepResult
+from distrain.parallel.engine import may_apply
 from distrain.runs.records import json_text
-from distrain.train.progress import Progress, StepResult
+from distrain.train.progress import Progress
 
 
 def step(loss=2.0, norm=1.0):
-    update = Update(norm, may_apply(loss, norm))
-    return StepResult(loss, update, lr=1e-3, num_tokens=512, num_targets=500)
+    return StepResult(
+        loss,
+        learning_rate=1e-3,
+        grad_norm=norm,
+        applied=may_apply(loss, norm),
+        first_sample=0,
+        num_samples=8,
+        num_tokens=512,
+        num_targets=500,
+        batch_hash=1,
+        memory_gib=0.5,
+    )
 
 
 def test_a_step_that_was_not_applied_still_uses_up_its_samples():
     result = step(loss=math.nan)
-    assert not result.update.applied
+    assert not result.applied
     assert Progress(step=3).after(result).step == 4
 
 

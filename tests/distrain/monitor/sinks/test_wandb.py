@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from distrain.runs.folder import RunFolder
 from distrain.config.training import LoggingConfig, WandbConfig
-from distrain.monitor.monitor import Monitor, StepMeasurement, Workload
+from distrain.monitor.monitor import Monitor, Workload
+from distrain.monitor.step_result import StepResult
 
 attempt, first, last = map(int, sys.argv[2:])
 workload = Workload(30, 64, 1, 1e6, 1e11)
@@ -24,9 +25,8 @@ config = LoggingConfig(wandb=WandbConfig(project="test"))
 with Monitor(RunFolder(Path(sys.argv[1])), "pretrain", attempt, workload, config) as monitor:
     for step in range(first, last + 1):
         loss = float("nan") if step == 7 else 8.3 / step
-        monitor.record_step(
-            StepMeasurement(step, loss, 1e-3, 0.4, step != 7, 8 * step, 8, 60, 1, 0.25, 0.01, 0.5)
-        )
+        result = StepResult(loss, 1e-3, 0.4, step != 7, 8 * step, 8, 64, 60, 1, 0.5)
+        monitor.record_step(step, result, step_time_s=0.25, data_time_s=0.01)
         if step % 5 == 0:
             by_source = {"web": {"loss": 9 / step}, "code": {"loss": 1.0}}
             monitor.record_scores(step, {"loss": 9 / step}, by_source)

@@ -1,0 +1,35 @@
+"""What one optimizer step showed: made by the loop, counted by progress, written by the monitor."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Figures of the global batch; the same on every rank.
+
+    Args:
+        loss: The trained metric.
+        learning_rate: Of the update.
+        grad_norm: L2 norm of the global gradient before clipping; infinite where there is none.
+        applied: Whether the update was made; see ``engine.may_apply``.
+        first_sample: Number of the batch's first sample, counted over the run.
+        num_samples: Of the batch.
+        num_tokens: Its input tokens.
+        num_targets: Its target tokens.
+        batch_hash: Sum of the ranks' ``Batch.digest``, modulo 2**32.
+        memory_gib: Of the largest rank.
+        others: The task's other metrics, by name.
+    """
+
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    applied: bool
+    first_sample: int
+    num_samples: int
+    num_tokens: int
+    num_targets: int
+    batch_hash: int
+    memory_gib: float
+    others: Mapping[str, float] = field(default_factory=dict)
