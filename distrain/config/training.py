@@ -20,7 +20,7 @@ class EarlyStopping(Section):
     patience: Positive = 3
     """Measurements in a row that may fail to improve."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
-    """Nats by which a measurement must beat the best one."""
+    """By how much a measurement must beat the best one; of ``causal_lm`` in nats."""
 
 
 class TrainingConfig(Section):

@@ -80,6 +80,11 @@ def sft_tables(stage: StageRecords) -> list[Table]:
     return [*_answer_tables(stage), *_length_tables(stage)]
 
 
+def _answer_unit(stage: StageRecords) -> str:
+    trained = stage.task.trained
+    return "nats per answer token" if trained.is_cross_entropy else trained.name
+
+
 def _length_tables(stage: StageRecords) -> list[Table]:
     """Pairs that do not fit into a sample; from the start of the stage on."""
     found = stage.result if "long_answers" in stage.result else stage.data
@@ -122,7 +127,7 @@ def _answer_tables(stage: StageRecords) -> list[Table]:
         rows.append(("change", *(_signed(change) for change in changes), ""))
     return [
         Table(
-            "Held-out answers, nats per answer token",
+            f"Held-out answers, {_answer_unit(stage)}",
             ("", "own prompt", "shuffled prompts", f"shuffled {MINUS} own"),
             tuple(rows),
             "Shuffled prompts give each answer the prompt of another pair.",
