@@ -73,6 +73,7 @@ def write_commit(folder: Path, commit: Commit) -> None:
 
 def _encode(commit: Commit) -> bytes:
     body = asdict(commit)
+    # Beside the body, as it cannot cover itself.
     digest = hashlib.sha256(_canonical(body)).hexdigest()
     return _canonical({"commit": body, "sha256": digest})
 
@@ -125,6 +126,7 @@ def _read_body(path: Path) -> dict[str, Any]:
     try:
         body = record["commit"]
         is_own = record["sha256"] == hashlib.sha256(_canonical(body)).hexdigest()
+        # The spelling too: a flipped byte may leave JSON that means the same.
         is_own = is_own and path.read_bytes() == _canonical(record)
     except (ValueError, KeyError, RecursionError) as error:
         raise DamagedError(f"{path.name} cannot be read: {error!r}") from error
@@ -166,6 +168,7 @@ def _decode(body: Mapping[str, Any]) -> Commit:
 
 
 def _is_count(value: object) -> bool:
+    # To Python, true is an integer; in a record it is none.
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -191,6 +194,7 @@ def verify(folder: Path, *, part: int = 0, num_parts: int = 1) -> str | None:
         for name, record in ordered[part::num_parts]:
             if digest_file(folder / name) != record:
                 raise DamagedError(f"{name} does not match its digest")  # noqa: TRY301
+        # By one share: these files are small, and their digests were compared like the others'.
         if part == 0:
             _read_again(folder, commit)
     except DamagedError as damage:

@@ -45,6 +45,7 @@ def sum_hashes(state: State) -> Sums:
     sums = [0, 0]
     for name, entry in state.items():
         if entry.writes:
+            # ``Sums`` holds the product first: False is 0.
             sums[not name.startswith(PRODUCT_PREFIXES)] += hasher.entry(name, entry)
     return sums[0] % MODULUS, sums[1] % MODULUS
 
@@ -129,6 +130,7 @@ def _blocks(
 
 
 def _bits(tensor: Tensor) -> NDArray[Any]:
+    # Bits and not values: a NaN is a value like any other here, and -0.0 is not 0.0.
     host = tensor.detach().cpu().contiguous()
     size = host.element_size()
     return host.view(INT[size]).numpy().view(UINT[size])

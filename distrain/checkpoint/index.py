@@ -62,6 +62,7 @@ class IndexReader(FileSystemReader):
                 raise
             except Exception as error:  # a damaged pickle raises nearly anything
                 raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
+        # As the method does that this one replaces.
         metadata.storage_meta = dcp.StorageMeta(load_id=self.load_id)
         return metadata
 

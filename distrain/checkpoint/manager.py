@@ -93,6 +93,7 @@ class CheckpointManager:
         self._config = config
         self._host = host
         self._on_event = on_event
+        # A group of its own: the thread that saves and the loop would take each other's messages.
         self._background = HostGroup(timeout_s=config.save_deadline + MARGIN_S)
         self._staging = Staging()
         self._in_flight: _Save | None = None
@@ -121,6 +122,7 @@ class CheckpointManager:
             DistrainError: On every rank: ``checkpoint.max_failed_saves`` in a row have failed.
         """
         begun = time.monotonic()
+        # Before the state is copied: the save in flight still reads the same buffers.
         self.wait()
         save = self._begin(step, state, extra)
         if self._config.async_save:
@@ -142,6 +144,8 @@ class CheckpointManager:
         """
         begun = time.monotonic()
         self.wait()
+        # The last step is often one that was due anyway, and a stage that is stopped at once has
+        # made none. ``extra`` too: after a resume with other settings its schedule is another.
         if self._latest == (step, extra):
             if self._content is None:  # committed by a version that took no digest
                 self._content = join(agree(self._host, lambda: sum_hashes(state)))
@@ -228,6 +232,7 @@ class CheckpointManager:
                 "a folder that can be read and written",
                 "Repair or free the file system, then run the same command again.",
             ) from failure
+        # Before the tensors: those of another optimizer or task would only be said not to fit.
         refuse(extra)
         load_entries(path, state, self._host.process_group)
         self._good = {name}
@@ -274,6 +279,7 @@ class CheckpointManager:
             if not is_full or not on_first(host, lambda: make_room(self._folder, self._good)):
                 raise
             written = write_checkpoint(self._folder, save.step, state, save.extra, host)
+        # First: only those known to be good count when ``retire`` chooses.
         self._good.add(written.name)
         on_first(host, lambda: retire(self._folder, self._good, self._config.keep_last))
         return written

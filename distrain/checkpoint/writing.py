@@ -98,7 +98,7 @@ def _begin(folder: Path, step: int, extra: Mapping[str, object]) -> tuple[Name, 
     name = free_name(folder, step)
     saving = folder / name.hidden_for_saving()
     content = (json_text(extra, indent=1) + "\n").encode()
-    saving.mkdir()
+    saving.mkdir()  # fails if it is there: two writers would mix their files
     try:
         durable.write_file(saving / EXTRA, content)
     except OSError:
@@ -118,5 +118,6 @@ def _digest_part(saving: Path, state: State, rank: int) -> _Part:
 
 def _commit(saving: Path, target: Path, commit: Commit) -> None:
     write_commit(saving, commit)
+    # The entries of the folder before its name: what can be found by name must be whole.
     durable.sync(saving)
     durable.move_folder(saving, target)

@@ -62,7 +62,8 @@ class Counts:
     @property
     def dropped(self) -> dict[str, int]:
         """Every reason but none that did not occur, in alphabetical order."""
-        return dict(sorted((+(self.rejected + self.broken)).items()))
+        # A sum of counters leaves out what is zero, as ``drop_kept`` may have written.
+        return dict(sorted((self.rejected + self.broken).items()))
 
     def to_record(self) -> dict[str, Any]:
         """Return what JSON can hold; ``from_record`` reads it."""

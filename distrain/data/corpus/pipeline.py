@@ -68,6 +68,8 @@ class Pipeline:
         for place, record in self.pool.run(self._clean_jobs(missing)):
             done[missing[place]] = record
             total.add(record.counts)
+            # After each range and not at the end: a corpus of the wrong form is refused within
+            # minutes. Examples by number, for the order in which ranges finish is chance.
             examples = [example for number in sorted(done) for example in done[number].broken]
             check_budget(total, examples[:3], self.stage.data.skip_budget)
             log.debug("%d of %d ranges are clean", len(done), len(numbers))
@@ -118,6 +120,7 @@ class Pipeline:
         if masks is not None and record is not None:
             return Corpus.from_record(record), masks
         decision = decide(self.plan, self.stage.data, cleaned, self.work, self.pool)
+        # The decision last: whatever a crash leaves before it is decided again, to the same end.
         _write_rejections(self.folder.rejections, decision.rejections)
         self._replace_corpus(decision)
         save_decision(decision, self.plan, self.work)
@@ -127,6 +130,7 @@ class Pipeline:
         """Write down what is there; forget a tokenizer that was trained on something else."""
         record = decision.corpus.to_record(self.plan.settings)
         known = read_json(self.folder.corpus)
+        # Of an earlier attempt over other documents, whose ids would mean other texts.
         if known is not None and known["sha256"] != record["sha256"]:
             self.folder.tokenizer.unlink(missing_ok=True)
         write_json(self.folder.corpus, record)
@@ -164,6 +168,7 @@ class Pipeline:
     ) -> EncodeSettings:
         """Choose the engine, once for all ranges, and gather what they are encoded with."""
         record = read_json(self.work.engine)
+        # Kept, so that tasks of an array on unlike machines encode with the same one.
         engine = None if record is None else EngineReport.from_json(record)
         if engine is None:
             samples = train_texts(self._documents(), masks, SAMPLE_BYTES)
@@ -179,6 +184,7 @@ class Pipeline:
             tuple(split for split in SPLITS if split in splits),
             self.stage.data.shard_tokens,
             None if pairs.kind == "none" else pairs,
+            # Threads of an engine: all workers together get the processors that there are.
             max(1, available_cpus() // min(self.pool.count, len(self.plan.ranges))),
         )
 
@@ -210,6 +216,7 @@ class Pipeline:
         is_trained = self.stage.tokenizer.path is None
         sample_bytes = self.stage.tokenizer.train_bytes if is_trained else SAMPLE_BYTES
         total = sum(planned.size_bytes for planned in self.plan.ranges)
+        # Each range gives its share, so that the sample does not depend on who cleans first.
         return max(1, sample_bytes * self.plan.ranges[number].size_bytes // total)
 
     def _documents(self) -> list[Path]:

@@ -204,6 +204,7 @@ class PackedDataset:
     def fill(self, buffer: RowBuffer, rows: Ints, indices: Ints) -> None:
         """Write the samples ``indices`` into ``rows`` of the buffer."""
         buffer.clear(rows, self.tokens.eos_id or 0)
+        # Pieces come bin by bin: how full a row is says where its next piece goes.
         used = dict.fromkeys(rows.tolist(), 0)
         begins = []
         pieces = self.index.pieces_of(indices)

@@ -70,6 +70,7 @@ def share_out(sizes: Mapping[str, int], limit: int | None) -> dict[str, int]:
     total = sum(sizes.values())
     if limit is None or limit >= total:
         return dict(sizes)
+    # In integers throughout: the rounding of a float must not decide what is measured.
     counts = {name: limit * size // total for name, size in sizes.items()}
     by_remainder = sorted(sizes, key=lambda name: -(limit * sizes[name] % total))
     for name in by_remainder[: limit - sum(counts.values())]:

@@ -102,6 +102,7 @@ def read_file(
         DataError: The file changed since it was listed, or its store does not hand it over.
     """
     read = FORMATS[form.format]
+    # By its size alone, before a byte of it is asked for; longer lines are met while reading.
     if form == FileForm("text") and file.size > source.max_document_bytes:
         yield Broken(file.url, "too_long")
         return

@@ -30,6 +30,7 @@ def list_files(patterns: Iterable[str], storage: Storage) -> list[InputFile]:
         else:
             files = _expand_url(pattern, storage)
         found.update((file.url, file) for file in files)
+    # A file system lists in any order; ranges are numbered in this one.
     return [found[url] for url in sorted(found)]
 
 
