@@ -19,6 +19,7 @@ from launcher.preflight import (
     missing_space,
 )
 from tests.launcher.small_run import load_small, new_run, write_recipe
+from tests.tiny import write_line
 
 SFT = """\
 name: own
@@ -226,3 +227,21 @@ def test_parameters_are_those_of_the_model(tmp_path):
     layer = attention + 3 * 8 * 16 + 2 * 8
     assert stage_parameters(recipe, "pretrain") == 2 * 300 * 8 + 3 * layer + 8
     assert checkpoint_bytes(recipe, "pretrain") == 12 * (2 * 300 * 8 + 3 * layer + 8)
+
+
+def test_the_model_of_every_stage_of_a_line_is_as_large_as_the_first_one_makes_it(tmp_path):
+    recipe = tmp_path / "line.yaml"
+    recipe.write_text(write_line(tmp_path).read_text().replace("[prepare, pretrain]", "pretrain"))
+    line = load_recipe(recipe).recipe
+    (size,) = {stage_parameters(line, name) for name in ("pretrain", "anneal", "sft", "sft2")}
+    assert size is not None
+    bytes_of = {name: checkpoint_bytes(line, name) for name in ("anneal", "sft2")}
+    assert bytes_of == {"anneal": 12 * size, "sft2": 4 * size}
+    own = load_recipe(
+        recipe, ["pretrain.model.from_pretrained=mine", "prepare.tokenizer.path=mine/t.json"]
+    ).recipe
+    assert stage_parameters(own, "sft2") is None  # the folder says how large it is
+    assert [error.where for error in missing_paths(own)] == [
+        "prepare.tokenizer.path",
+        "pretrain.model.from_pretrained",
+    ]

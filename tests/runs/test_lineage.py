@@ -266,3 +266,74 @@ def test_control_another_start_gives_another_model(line, tmp_path):
     assert not set(losses) & set(others)
     assert found[0]["eval/loss"] != expected[0]["eval/loss"]
     assert read(run / "anneal/built_on.json")["pretrain"]["step"] == 5
+
+
+FROM_FOLDER = """\
+name: tiny
+defaults:
+  training: {{sequence_length: 64, global_batch_size: 8, micro_batch_size: 2, max_steps: 1}}
+  optimizer: {{learning_rate: 1e-30, weight_decay: 0.0}}
+  eval: {{max_batches: 2}}
+  checkpoint: {{save_steps: 5}}
+stages:
+  prepare:
+    kind: prepare
+    data: {{source: {{kind: files, paths: [corpus]}}}}
+    tokenizer: {{path: "{tokenizer}"}}
+    pairs: {{kind: docstrings}}
+  longer:
+    kind: pretrain
+    needs: prepare
+    model: {{from_pretrained: "{model}"}}
+  own:
+    kind: sft
+    needs: prepare
+    model: {{from_pretrained: "{model}"}}
+    data: {{truncation: cut}}
+    lora: {{r: 2}}
+  own2:
+    kind: sft
+    needs: own
+    data: {{truncation: cut}}
+    lora: {{r: 2}}
+    training: {{max_steps: 10}}
+    optimizer: {{learning_rate: 1e-2}}
+  deeper: {{kind: pretrain, needs: own2}}
+  export: {{kind: export, needs: longer}}
+  tuned: {{kind: export, needs: own2}}
+"""
+
+
+def from_folder(twin, folder):
+    """Make the recipe whose stages start from what ``twin`` has exported, and its run folder."""
+    model = twin / "export/huggingface"
+    path = folder / "tiny.yaml"
+    path.write_text(FROM_FOLDER.format(model=model, tokenizer=model / "tokenizer.json"))
+    run = folder / "tiny"
+    begin(twin, run)
+    return load_recipe(path).recipe, run, load_file(model / "model.safetensors")
+
+
+def test_pretraining_goes_on_from_a_folder(line, tmp_path):
+    recipe, run, expected = from_folder(line[1], tmp_path)
+    finish(recipe, run, "longer", "export")
+    # A step of 1e-30 changes no bit, so what is there at the end was there at the start.
+    assert_same(load_file(run / "export/huggingface/model.safetensors"), expected)
+    assert not (run / "longer/built_on.json").exists()
+
+
+@pytest.mark.seams
+def test_a_folder_is_tuned_twice_and_then_pretrained(line, tmp_path):
+    recipe, run, expected = from_folder(line[1], tmp_path)
+    finish(recipe, run, "own")
+    kill_after_first_save(recipe, run, "own2")
+    finish(recipe, run, "own2", "tuned")
+    base, whole = (
+        load_file(run / f"tuned/huggingface{sub}/model.safetensors") for sub in ("/base", "")
+    )
+    assert_same(base, expected)  # after a step of 1e-30, B is too small to change a bit
+    assert_same(whole, merge(base, adapters(run, "own2"), recipe.stages["own2"].lora))
+    assert list(read(run / "tuned/built_on.json")) == ["own", "own2"]
+    finish(recipe, run, "deeper")
+    assert_same(trained(run, "deeper"), whole)
+    assert list(read(run / "deeper/built_on.json")) == ["own", "own2"]
