@@ -20,6 +20,7 @@ from launcher.run_files import (
     run_of,
 )
 from tests.distrain.optim.toys import registered
+from tests.distrain.tasks import pairwise
 from tests.launcher.small_run import RECIPE, load_small, new_run, write_recipe
 
 
@@ -189,6 +190,7 @@ def mark(run, stage, state, step=3):
         ("pretrain.training.max_steps=99", True),
         ("pretrain.optimizer.learning_rate=1e-5", True),
         ("pretrain.optimizer.name=counted", False),
+        ("pretrain.training.task=pairwise", False),
         ("launch.max_restarts=7", True),
         ("pretrain.model.hidden_size=64", False),
         ("pretrain.training.global_batch_size=4", True),
@@ -211,7 +213,7 @@ def test_resume_changes_only_what_nothing_was_built_on(tmp_path, override, is_al
     mark(run, "prepare", "done")
     mark(run, "pretrain", "stopped")
     before = read_resolved(run.resolved)
-    with registered():
+    with registered(), pairwise.registered():
         changed = load_recipe(run.resolved, [override]).recipe
 
     if is_allowed:
