@@ -114,9 +114,10 @@ class Run:
                 "checkpoints of this stage",
                 f"the state of optimizer {saved}",
                 f"that of {own.optimizer}, which optimizer.name says",
-                f"Set optimizer.name to {saved} to go on. To start from the weights alone, set "
-                f"training.max_steps to {extra['progress']['step']} besides, and put a stage of "
-                f"this kind with optimizer.name {own.optimizer} behind this one, which it needs.",
+                f"Set optimizer.name to {saved} to go on. To start from the weights alone, also "
+                f"set training.max_steps to {extra['progress']['step']}, which ends this stage, "
+                "and add a stage of the same kind that needs it, with optimizer.name "
+                f"{own.optimizer}.",
             )
 
     def _report_change(self, monitor: Monitor, before: Schedule) -> None:
