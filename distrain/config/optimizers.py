@@ -82,3 +82,8 @@ class AdamWConfig(OptimizerConfig):
 
 OPTIMIZER_SECTIONS: dict[str, type[OptimizerConfig]] = {"adamw": AdamWConfig}
 """Name -> section; the first is taken where a recipe names none."""
+
+
+def elementwise_optimizers() -> list[str]:
+    """Return the names of the optimizers that ZeRO takes."""
+    return [name for name, section in OPTIMIZER_SECTIONS.items() if section.kept.elementwise]

@@ -64,7 +64,7 @@ class GlobalTensor:
 
 
 State = dict[str, GlobalTensor]
-"""Entry name -> this rank's part: ``model/<fqn>``, ``buffer/<fqn>``, ``exp_avg/<fqn>``, ...
+"""Entry name -> this rank's part: ``model/<fqn>``, ``buffer/<fqn>``, ``<the optimizer's>/<fqn>``.
 
 The names, their order and the shapes are the same on every rank.
 """

@@ -7,7 +7,7 @@ from distrain.config.launch import LaunchConfig
 from distrain.config.layout import count_steps, microbatches_per_rank, resolve_layout
 from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
-from distrain.config.optimizers import OPTIMIZER_SECTIONS, OptimizerConfig
+from distrain.config.optimizers import OptimizerConfig, elementwise_optimizers
 from distrain.config.reading.check_adapters import check_adapters
 from distrain.config.reading.check_mixture import check_mixture
 from distrain.config.reading.check_needs import check_needs
@@ -144,13 +144,13 @@ def _check_parallelism(
         )
     optimizer = stage.get("optimizer", OptimizerConfig)
     if parallelism.strategy == "deepspeed" and optimizer and not optimizer.kept.elementwise:
-        fitting = [name for name, form in OPTIMIZER_SECTIONS.items() if form.kept.elementwise]
+        fitting = " or ".join(elementwise_optimizers())
         yield Finding(
             stage.name,
             ("optimizer", "name"),
             f"optimizer.name: found {optimizer.name} with parallelism.strategy deepspeed, which "
             "steps flat pieces of several parameters, and needs an optimizer that works element by "
-            f"element; set strategy to fsdp, or optimizer.name to {' or '.join(fitting)}",
+            f"element; set strategy to fsdp, or optimizer.name to {fitting}",
         )
     if launch is None or launch.processes_per_node == "auto":
         return  # known only where the run starts; checked there

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distrain.config.layout import Layout
+from distrain.config.optimizers import elementwise_optimizers
 from distrain.errors import RecipeError
 from distrain.optim.state import OptimizerState, ScalarState
 from distrain.parallel.engine import Update, may_apply
@@ -64,7 +65,8 @@ def build_deepspeed(ranks: Ranks, spec: ModelSpec) -> "DeepSpeedEngine":
             f"{optimizer.name} with parallelism.strategy deepspeed, which steps flat pieces of "
             "several parameters",
             "an optimizer that works element by element",
-            "Set parallelism.strategy to fsdp, or optimizer.name to adamw.",
+            "Set parallelism.strategy to fsdp, or optimizer.name to "
+            f"{' or '.join(elementwise_optimizers())}.",
         )
     wrapped, zero, _, _ = deepspeed.initialize(
         model=module,

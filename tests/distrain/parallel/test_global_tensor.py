@@ -1,13 +1,25 @@
 import math
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import (
+    DTensor,
+    Partial,
+    Placement,
+    Replicate,
+    Shard,
+    distribute_tensor,
+)
 
 from distrain.parallel.global_tensor import (
     GlobalTensor,
+    from_dtensor,
     from_flat_range,
     gather_full,
     range_boxes,
@@ -110,3 +122,28 @@ def gather_odd_bits() -> None:
 
 def test_gathering_moves_bits_unchanged_and_reads_one_replica(tmp_path: Path):
     run_ranks(tmp_path, 2, gather_odd_bits)
+
+
+def show_dtensors() -> None:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    replica, shard = mesh.get_coordinate() or ()
+    full = torch.arange(15.0).view(5, 3)
+
+    def shown(*placements: Placement, tensor: Tensor = full) -> GlobalTensor:
+        return from_dtensor(distribute_tensor(tensor, mesh, placements, src_data_rank=None))
+
+    rows, columns = shown(Replicate(), Shard(0)), shown(Shard(1), Replicate())
+    assert (rows.writes, columns.writes) == (replica == 0, shard == 0)
+    assert [box.offsets for box in rows.boxes] == [(3 * shard, 0)]
+    assert [box.offsets for box in columns.boxes] == [(0, 2 * replica)]
+    assert not shown(Replicate(), Shard(0), tensor=full[:1]).boxes or shard == 0
+    for entry in (rows, columns, shown(Replicate(), Replicate())):
+        assert gather_full({"w": entry})["w"].equal(full)
+    scalar = shown(Replicate(), Replicate(), tensor=torch.tensor(3.0))
+    assert (scalar.shape, scalar.writes) == ((1,), replica == shard == 0)
+    with pytest.raises(ValueError, match="sum over ranks still to come"):
+        from_dtensor(DTensor.from_local(full, mesh, (Replicate(), Partial())))
+
+
+def test_a_dtensor_is_its_boxes_and_its_first_replica_writes(tmp_path: Path):
+    run_ranks(tmp_path, 4, show_dtensors)
