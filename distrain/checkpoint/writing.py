@@ -43,9 +43,9 @@ def write_checkpoint(
     Raises:
         FailedError: On every rank; nothing is left behind.
     """
-    _check_equal(state, extra, host)
     name, saving = on_first(host, lambda: _begin(folder, step, extra))
     try:
+        _check_equal(state, extra, host)
         save_entries(saving, state, host)
         parts = agree(host, lambda: _digest_part(saving, state, host.rank))
         files = {file: record for part in parts for file, record in part.files.items()}

@@ -174,10 +174,10 @@ def save_what_is_not_the_same(folder: Path) -> None:
     for value, extra, name in ((host.rank, {}, "row/w"), (0.0, {"rank": host.rank}, "extra.json")):
         with pytest.raises(CheckpointError, match=f"{name}: not the same on rank 1 as on rank 0"):
             checkpoints.save_and_wait(1, claimed(value), extra)
-    assert not list((folder / "checkpoints").glob("*"))
+    assert host.rank or not list((folder / "checkpoints").glob("*"))  # the first one tidies up
     checkpoints.save(1, claimed(host.rank), {})  # in the background, from a copy
     checkpoints.wait()
-    assert not list((folder / "checkpoints").glob("*"))
+    assert host.rank or not list((folder / "checkpoints").glob("*"))  # the first one tidies up
     checkpoints.save(1, claimed(0.0), {})
     checkpoints.wait()
     assert list((folder / "checkpoints").glob("*"))
