@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -64,11 +65,18 @@ def forget(entry: str) -> Callable[[Engine, ScalarState], ScalarState]:
     return forgetting
 
 
-def whole_and_cut(folder: Path, case: Case, config: OptimizerConfig) -> None:
+@lru_cache
+def alone(config: OptimizerConfig) -> list[tuple[float, float]]:
+    """Losses and norms of one process."""
+    with registered():
+        return train(engine_of(Case(), config), range(6), 4)
+
+
+def whole_and_cut(
+    folder: Path, case: Case, config: OptimizerConfig, expected: list[tuple[float, float]]
+) -> None:
     """Train six steps; again from the checkpoint of the third; and with a part of it forgotten."""
     checkpoints = manager(folder / f"{case}-{config.name}")
-    alone = engine_of(Case(), config)
-    expected = train(alone, range(6), 4)
     engine = engine_of(case, config)
     first = train(engine, range(3), case.microbatch)
     extra = {"optimizer": engine.optimizer_scalars().to_json()}
@@ -110,13 +118,16 @@ def gone_on(
     return result
 
 
-def examine(folder: Path, cases: list[tuple[Case, OptimizerConfig]]) -> None:
+Cases = list[tuple[Case, OptimizerConfig, list[tuple[float, float]]]]
+
+
+def examine(folder: Path, cases: Cases) -> None:
     register()
     import distrain.parallel.engines.deepspeed as zero
 
     zero.PERSISTENT_NUMEL = 10  # the tiny model's parameters are all too small to be cut
-    for case, config in cases:
-        whole_and_cut(folder, case, config)
+    for case, config, expected in cases:
+        whole_and_cut(folder, case, config, expected)
         if case.strategy == "deepspeed":
             with pytest.raises(RecipeError, match="factored with parallelism"):
                 engine_of(case, OF_ANOTHER_SHAPE)
@@ -124,12 +135,16 @@ def examine(folder: Path, cases: list[tuple[Case, OptimizerConfig]]) -> None:
 
 @pytest.mark.parametrize("config", [ELEMENTWISE, OF_ANOTHER_SHAPE], ids=lambda c: str(c.name))
 def test_one_process_goes_on_bit_by_bit(config, tmp_path):
+    expected = alone(config)
     with registered():
-        whole_and_cut(tmp_path, Case(), config)
+        whole_and_cut(tmp_path, Case(), config, expected)
 
 
 def test_shards_of_any_shape_go_on_bit_by_bit(tmp_path):
-    cases = [(Case("fsdp"), OF_ANOTHER_SHAPE), (Case("deepspeed", stage=1), ELEMENTWISE)]
+    cases: Cases = [
+        (Case("fsdp"), OF_ANOTHER_SHAPE, alone(OF_ANOTHER_SHAPE)),
+        (Case("deepspeed", stage=1), ELEMENTWISE, alone(ELEMENTWISE)),
+    ]
     run_ranks(tmp_path / "ranks", 2, examine, tmp_path, cases)
 
 
@@ -144,13 +159,13 @@ def test_shards_of_any_shape_go_on_bit_by_bit(tmp_path):
     ids=lambda value: str(getattr(value, "name", value)),
 )
 def test_every_engine_goes_on_bit_by_bit(case, config, tmp_path):
-    run_ranks(tmp_path / "ranks", 2, examine, tmp_path, [(case, config)])
+    run_ranks(tmp_path / "ranks", 2, examine, tmp_path, [(case, config, alone(config))])
 
 
 @pytest.mark.seams
 def test_replicated_shards_go_on_bit_by_bit(tmp_path):
     case = Case("fsdp", microbatch=2, replicate=2)
-    cases = [(case, config) for config in (ELEMENTWISE, OF_ANOTHER_SHAPE)]
+    cases = [(case, config, alone(config)) for config in (ELEMENTWISE, OF_ANOTHER_SHAPE)]
     run_ranks(tmp_path / "ranks", 4, examine, tmp_path, cases)
 
 
