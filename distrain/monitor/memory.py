@@ -24,8 +24,12 @@ def peak_memory_gib(device: torch.device) -> float:
 def _peak_resident_bytes() -> int:
     # VmHWM belongs to this program; ru_maxrss is handed down through fork and exec, so a small
     # process would report the peak of the large one that started it.
-    if _STATUS.exists():
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * KIB
+    try:
+        # Read in each step: one line is looked for, and not all of them taken apart.
+        status = _STATUS.read_bytes()
+    except OSError:
+        status = b""
+    _, found, rest = status.partition(b"VmHWM:")
+    if found:
+        return int(rest.split(maxsplit=1)[0]) * KIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB

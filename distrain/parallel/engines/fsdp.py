@@ -69,7 +69,8 @@ class FsdpEngine(SingleEngine):
     def _gradients(self) -> list[Tensor]:
         # The local shards: the same figures as through DTensor, which dispatches every operation
         # on every parameter in Python.
-        return [_local(gradient) for gradient in super()._gradients()]
+        with torch.no_grad():  # so that a shard is taken as it is, and not as a view for autograd
+            return [_local(gradient) for gradient in super()._gradients()]
 
     def _grad_norm(self, gradients: list[Tensor]) -> Tensor:
         square = super()._grad_norm(gradients).square()
@@ -82,4 +83,4 @@ class FsdpEngine(SingleEngine):
 def _local(tensor: Tensor) -> Tensor:
     """Return this rank's shard, without a copy."""
     assert isinstance(tensor, DTensor)
-    return tensor.to_local().detach()
+    return tensor.to_local()

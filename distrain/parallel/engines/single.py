@@ -41,8 +41,8 @@ class SingleEngine:
         # Taken once: FSDP2 shows other parameters under these names while it has them gathered.
         self._parameters = dict(module.named_parameters())
         self._plain_name = spec.plain_name
-        self._norm: tuple[Tensor, float] | None = None
-        """Of the gradients that are there: on the device, and as it was read."""
+        self._measured: tuple[list[Tensor], Tensor, float] | None = None
+        """Gradients that are there, and their norm: on the device, and as it was read."""
         self._optimizer = spec.build_optimizer(self._parameters.items())
 
     @property
@@ -61,21 +61,22 @@ class SingleEngine:
 
     def fetch(self, sums: Tensor) -> list[float]:
         """Read numbers and the gradients' norm; the one wait for the device."""
-        norm = self._grad_norm(self._gradients())
+        gradients = self._gradients()
+        norm = self._grad_norm(gradients)
         *values, read = torch.cat([sums, norm.double().reshape(1)]).tolist()
-        self._norm = norm, read
+        self._measured = gradients, norm, read
         return values
 
     def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
         """Layer 8; waits for nothing."""
-        assert self._norm is not None, "fetch comes before"
-        (norm, read), self._norm = self._norm, None
+        assert self._measured is not None, "fetch comes before"
+        (gradients, norm, read), self._measured = self._measured, None
         applied = may_apply(loss, read)
         if applied:
             self._optimizer.set_learning_rate(lr)
             # As torch.nn.utils.clip_grads_with_norm_ does, to the bit.
             factor = torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0)
-            torch._foreach_mul_(self._gradients(), factor)
+            torch._foreach_mul_(gradients, factor)
             self._optimizer.torch.step()
         self._optimizer.torch.zero_grad()
         return Update(read, applied)
