@@ -87,16 +87,15 @@ def train_until(stop, folder, stage):
 
 
 def stop_after(run, steps):
-    """Let a yield be wished when ``steps`` steps were made."""
+    """Let rank 0 wish to yield when ``steps`` steps were made."""
     calls: list[None] = []
-    agreed = run.wishes.agreed
+    own = run.wishes.own
 
-    def counted(*arguments, **keywords):
+    def counted():
         calls.append(None)
-        wish = agreed(*arguments, **keywords)
-        return Wish.YIELD if len(calls) > steps else wish
+        return Wish.YIELD if run.host.rank == 0 and len(calls) > steps else own()
 
-    run.wishes.agreed = counted
+    run.wishes.own = counted
 
 
 def records(folder):
