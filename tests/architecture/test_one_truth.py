@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ OTHER_LINES = {
     "launcher/commands/data_commands.py": "what a process of the runtime prints",
 }
 """Files that read JSON line by line, but none of a run's records; and what they read."""
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def name_of(path: Path) -> str:
@@ -76,14 +82,14 @@ def opens_records(tree: ast.AST) -> list[int]:
 def test_only_one_file_reads_the_records_of_a_run(path):
     if name_of(path) == READER:
         return
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     assert opens_records(tree) == []
     if name_of(path) not in OTHER_LINES:
         assert parses_lines(tree) == []
 
 
 def test_every_exception_is_still_one():
-    trees = {name: ast.parse((ROOT / name).read_text()) for name in OTHER_LINES}
+    trees = {name: tree_of(ROOT / name) for name in OTHER_LINES}
     assert [name for name, tree in trees.items() if not parses_lines(tree)] == []
 
 
@@ -132,7 +138,7 @@ def names_files(tree: ast.AST) -> list[int]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_only_one_file_makes_writes_durable(path):
-    found = names_files(ast.parse(path.read_text()))
+    found = names_files(tree_of(path))
     if name_of(path) in OTHER_NAMERS:
         assert found
     elif name_of(path) != WRITER:
@@ -187,7 +193,7 @@ def told_twice(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
 
 
 def test_a_constant_has_one_home():
-    trees = {name_of(path): ast.parse(path.read_text()) for path in SOURCES}
+    trees = {name_of(path): tree_of(path) for path in SOURCES}
     found = told_twice(trees)
     assert {name: files for name, files in found.items() if name not in TWICE} == {}
     assert TWICE.keys() <= found.keys(), "an exception that is none any more"

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ FORMS = {
 """Classes of opened sources, of their shards and of the datasets over them."""
 TELLS_APART = {"isinstance", "issubclass"}
 FORMATS = {"distrain", "megatron", "datatrove", "npy"}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def name_of(path: Path) -> str:
@@ -72,7 +78,7 @@ def questions_of_form(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_no_one_asks_what_a_source_is_made_of(path):
     if not name_of(path).startswith(OPENING):
-        assert list(questions_of_form(ast.parse(path.read_text()))) == []
+        assert list(questions_of_form(tree_of(path))) == []
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,7 @@ def test_the_classes_named_here_are_those_that_exist():
     defined = {
         node.name
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ClassDef)
     }
     assert defined >= FORMS
