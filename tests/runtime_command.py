@@ -29,7 +29,7 @@ def runtime_command(folder: Path, runtime: Path) -> str:
         runtime: Script that is given what ``python -m distrain`` would be: ``stage RUN STAGE``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = folder / "python"
+    command = folder / "python-of-the-test"
     python, script = shlex.quote(sys.executable), shlex.quote(str(runtime))
     text = SCRIPT.format(command=shlex.quote(str(command)), python=python, runtime=script)
     command.write_text(text)

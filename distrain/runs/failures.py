@@ -18,7 +18,7 @@ from distrain.runs.records import (
 
 YIELDED = "yielded"
 """Reason of the event ``restarted`` after an attempt that saved, ended as asked and lost nothing;
-the batch script writes it."""
+the supervisor of a Slurm job writes it."""
 
 
 @dataclass(frozen=True)

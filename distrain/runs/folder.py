@@ -70,7 +70,7 @@ class StageFolder:
         return self.logs / f"slurm-{job}.log"
 
     def slurm_attempts(self, job: str) -> Path:
-        """What the script of a job remembers from one start to the next."""
+        """How each start of a job ended; one without a line was killed with its supervisor."""
         return self.logs / f"slurm-{job}.attempts"
 
 

@@ -30,9 +30,9 @@ class StageError(TypedDict):
 
 
 class StageState(TypedDict):
-    """``<stage>/state.json``: written by the runtime, read by launcher and batch script.
+    """``<stage>/state.json``: written by the runtime, read by the launcher and a job's supervisor.
 
-    ``failed`` is also written by the launcher or the batch script, when they give a stage up.
+    ``failed`` is also written by whoever starts the stage, when it is given up.
     """
 
     state: StageStatus
@@ -183,15 +183,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def read_state(folder: StageFolder) -> StageState | None:
     """Return what the runtime last wrote about the stage; ``None`` before its first start."""
     return cast("StageState | None", read_json(folder.state))
-
-
-def state_pattern(*states: StageStatus) -> str:
-    """Return the ``grep -E`` pattern that a ``state.json`` in one of these states matches."""
-    return f'"state": *"({"|".join(states)})"'
-
-
-REQUEUE_PATTERN = '"requeue": *true'
-"""As ``state_pattern``, of one that asks to be started again."""
 
 
 def is_done(run: RunFolder, stage: str) -> bool:

@@ -23,7 +23,7 @@ from launcher.backends.processes import Child
 
 START_ID = "@start@"
 """Stands in the command of a stage where the id of its start belongs."""
-POLL_S = 0.2
+LOOK_S = 0.2
 """Between two looks at what the others wrote."""
 PATIENCE_S = 600.0
 """How long nodes wait for each other between two starts; as torchrun waits at a rendezvous."""
@@ -136,7 +136,7 @@ class FirstNodesProcesses:
         """Wait for the others first, then for the end."""
         until = time.monotonic() + timeout_s
         while True:
-            left_s = min(max(until - time.monotonic(), 0), POLL_S)
+            left_s = min(max(until - time.monotonic(), 0), LOOK_S)
             if self._child is None:
                 if self._may_not_begin():
                     return True
@@ -233,7 +233,7 @@ class OtherNode:
                 elif time.monotonic() > self._deadline:
                     raise self._left_alone(start)
                 else:
-                    time.sleep(POLL_S)
+                    time.sleep(LOOK_S)
 
     def _take_part(self, start: dict[str, Any], interruptions: Interruptions) -> None:
         orders = Orders.read(self._run)
@@ -245,7 +245,7 @@ class OtherNode:
         self._tell(start, "")
         child = Child(stage.command(start["id"]), os.environ | stage.env, None)
         try:
-            while not child.wait(POLL_S):
+            while not child.wait(LOOK_S):
                 # A start that is over for the first node can only hang here.
                 if interruptions.kill or read_json(self._run.start) != start:
                     child.kill()

@@ -1,7 +1,7 @@
 """A real four-node Slurm for the tests of this folder, in a folder of its own."""
 
 import os
-import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,14 +32,15 @@ def cluster(running_cluster):
 @pytest.fixture
 def stand_in_run(tmp_path, monkeypatch):
     """A run folder whose path needs quoting, and a runtime that only counts."""
-    runtime = install_runtime(tmp_path / "stand in", "stand_in.py")
-    monkeypatch.chdir(tmp_path)  # jobs start here: `python -m distrain` looks here first
+    python = Path(install_runtime(tmp_path / "stand in", "stand_in.py"))
+    monkeypatch.chdir(tmp_path)  # jobs start here, without the packages of this checkout
     root = tmp_path / 'it\'s 100% "mine" $HOME' / "counting"
     root.mkdir(parents=True)
     site = SiteConfig(
-        env={"PYTHONPATH": str(runtime), "SETTING": "a \"b\" $c 'd'"},
-        setup=("export FROM_SETUP='module load'",),
-        python=sys.executable,
+        env={"SETTING": "a \"b\" $c 'd'"},
+        # There is no such command but by the setup.
+        setup=("export FROM_SETUP='module load'", f"export PATH='{python.parent}':$PATH"),
+        python=python.name,
     )
     launch = LaunchConfig.model_validate(
         {"backend": "slurm", "grace_period": "12s", "max_restarts": 1}

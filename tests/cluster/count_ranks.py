@@ -1,6 +1,6 @@
 """Stands in for the runtime: each process says where it is and which GPUs it sees, and ends.
 
-Installed as a package called ``distrain`` for the jobs of ``test_gpus.py``.
+It takes the place of ``python -m distrain`` for the jobs of ``test_gpus.py``.
 """
 
 import json
@@ -23,7 +23,7 @@ def main() -> None:
     ranks.mkdir(parents=True, exist_ok=True)
     (ranks / f"{task}.{rank}.json").write_text(json.dumps(record))
     if rank == "0" and not flags:
-        (Path(run) / stage / "state.json").write_text('{"state": "done"}')
+        (Path(run) / stage / "state.json").write_text('{"state": "done", "attempt": 1}')
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.runs.folder import RunFolder
 from launcher.backends.slurm.client import JobInfo, Slurm
+from tests.runtime_command import runtime_command
 
 SCRIPT = Path(__file__).with_name("slurm-cluster.sh")
 PATIENCE_S = 120.0
@@ -101,14 +102,9 @@ class StandInRun:
         wait_until(lambda: any(line["step"] >= step for line in self.trace(stage)))
 
 
-def install_runtime(folder: Path, source: str) -> Path:
-    """Make a package ``distrain`` of a file of this folder; return what to set PYTHONPATH to."""
-    package = folder / "distrain"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "agent.py").write_text("from torch.distributed.run import main\n\nmain()\n")
-    (package / "__main__.py").write_bytes(Path(__file__).with_name(source).read_bytes())
-    return folder
+def install_runtime(folder: Path, source: str) -> str:
+    """Make an interpreter whose runtime is a file of this folder."""
+    return runtime_command(folder, Path(__file__).with_name(source))
 
 
 def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:

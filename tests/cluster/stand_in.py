@@ -1,7 +1,8 @@
 """Stands in for the runtime: counts steps instead of training, and keeps the same records.
 
-Installed as a package called ``distrain`` for the jobs of these tests. What a stage shall do comes
-from ``<stage>.behaviour.json`` in the run folder; each step leaves a line in ``<stage>.trace``.
+It takes the place of ``python -m distrain`` for the jobs of these tests, see
+``tests.runtime_command``. What a stage shall do comes from ``<stage>.behaviour.json`` in the run
+folder; each step leaves a line in ``<stage>.trace``.
 """
 
 import json

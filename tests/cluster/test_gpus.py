@@ -45,7 +45,7 @@ class Started:
         return [json.loads(path.read_text()) for path in (self.run / "ranks").glob("*.json")]
 
 
-def fitting(runtime: Path) -> Iterator[tuple[Case, str]]:
+def fitting(python: str) -> Iterator[tuple[Case, str]]:
     """Yield recipes that this cluster can run, and the job to start of each."""
     number = 0
     for case in drawn(seed=3, site_gpus=(0, NODE_GPUS, NODE_GPUS), nodes=4):
@@ -58,7 +58,7 @@ def fitting(runtime: Path) -> Iterator[tuple[Case, str]]:
             continue
         number += 1
         site = {k: v for k, v in case.site.items() if k not in ("account", "partition", "qos")}
-        site["env"] = site.get("env", {}) | {"PYTHONPATH": str(runtime)}
+        site["python"] = python
         yield replace(case, site=site), kind
 
 
@@ -75,9 +75,9 @@ def start(case: Case, kind: str, folder: Path) -> Started:
 def test_twenty_drawn_jobs_start_a_rank_for_each_gpu_that_they_hold(
     cluster: Cluster, tmp_path, monkeypatch
 ):
-    runtime = install_runtime(tmp_path / "runtime", "count_ranks.py")
+    python = install_runtime(tmp_path / "runtime", "count_ranks.py")
     monkeypatch.chdir(tmp_path)  # jobs start here, without the package of this checkout
-    cases = islice(fitting(runtime), JOBS)
+    cases = islice(fitting(python), JOBS)
     jobs = [start(case, kind, tmp_path / str(n)) for n, (case, kind) in enumerate(cases)]
     wait_until(lambda: not any(cluster.job(job.id).is_live for job in jobs), patience_s=400)
     held = 0

@@ -1,36 +1,31 @@
 """One job -> the text of its sbatch script, through the templates in ``slurm``.
 
-Pure but for reading the template. What the script does when Slurm signals it, when a node is lost
-and when the stage ends is written, and explained, in the template.
+Pure but for reading the template. What the job does when Slurm signals it, when a node is lost and
+when the stage ends is the supervisor's (``job.py``), which the script becomes.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Collection, Sequence
 from functools import cache
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from distrain.config.launch import LaunchConfig, SiteConfig
-from distrain.errors import RecipeError, TrainingError
+from distrain.errors import RecipeError
 from distrain.runs.command import as_typed
-from distrain.runs.failures import YIELDED, after_the_logs, error_record
-from distrain.runs.folder import STEP_PREFIX, RunFolder
-from distrain.runs.records import REQUEUE_PATTERN, state_pattern
+from distrain.runs.folder import RunFolder
 from launcher.backends.slurm.jobs import StageJob
 from launcher.plan import Rendezvous, StagePlan, phase_argv, stage_argv, stage_env
 from launcher.resources import resource_folder
 
-STAGE_TEMPLATE = "stage.sbatch.j2"
-PHASE_TEMPLATE = "phase.sbatch.j2"
+TEMPLATE = "job.sbatch.j2"
 ENDPOINT = "${MASTER_ADDR}:${MASTER_PORT}"
 START_ID = "${DISTRAIN_START}"
 TASK_ID = "${SLURM_ARRAY_TASK_ID}"
-"""Variables of the script: the nodes are known when the job starts, not before."""
+"""Variables of the job: the nodes are known when it starts, not before."""
 PATIENCE_MARGIN_S = 10
-"""Left of the grace period when the script stops waiting for a stage that does not yield."""
+"""Left of the grace period when the job stops waiting for a stage that does not yield."""
 
 
 def render_job(
@@ -51,27 +46,30 @@ def render_job(
     """
     if not run.root.is_absolute():
         raise ValueError(f"run folder {run.root} must be absolute: a job starts elsewhere")
-    values = _values(job, run, launch, site)
-    stage = job.stage
-    if job.phase is not None:
-        template = PHASE_TEMPLATE
-        values |= {"phase": job.phase, "command": _phase_command(job, run, python)}
-    else:
-        template = STAGE_TEMPLATE
-        values |= {
-            "patience": max(launch.grace_period - PATIENCE_MARGIN_S, 1),
-            "attempts": run.stage(stage.name).slurm_attempts("$SLURM_JOB_ID").name,
-            "done_pattern": state_pattern("done"),
-            "stopped_pattern": state_pattern("stopped"),
-            "ended_pattern": state_pattern("done", "stopped"),
-            "requeue_pattern": REQUEUE_PATTERN,
-            "step_prefix": STEP_PREFIX,
-            "resume_command": as_typed(f"distrain resume {shlex.quote(run.root.name)}"),
-            "yielded": YIELDED,
-            "failure_forms": _failure_forms(stage.name, run.root.name),
-            "command": _command(stage, run, python),
-        }
-    return _environment().get_template(template).render(values)
+    time_limit = launch.time_limit or site.time_limit
+    _check_grace(launch.grace_period, time_limit)
+    stage, folder = job.stage, run.stage(job.stage.name)
+    log = folder.slurm_log("%A_%a" if job.tasks > 1 else "%j").name
+    command = (
+        _command(stage, run, python) if job.phase is None else _phase_command(job, run, python)
+    )
+    values = {
+        "stage": stage.name,
+        "phase": job.phase,
+        "run_name": run.root.name,
+        "job_name": job_name(run, job.name),
+        "log": f"{folder.logs}".replace("%", "%%") + f"/{log}",
+        "tasks": job.tasks,
+        "nodes": stage.nodes,
+        "gpus_per_node": stage.gpus_per_node,
+        "site": site,
+        "time_limit": slurm_time(time_limit),
+        "grace_period": launch.grace_period,
+        "env": stage_env(stage) | site.env,
+        "supervisor": shlex.join(_supervisor(job, run, launch, python)),
+        "command": command,
+    }
+    return _environment().get_template(TEMPLATE).render(values)
 
 
 def job_name(run: RunFolder, job: str) -> str:
@@ -94,56 +92,20 @@ def directive(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _values(
-    job: StageJob, run: RunFolder, launch: LaunchConfig, site: SiteConfig
-) -> dict[str, Any]:
-    """Return what both templates are filled with."""
-    time_limit = launch.time_limit or site.time_limit
-    _check_grace(launch.grace_period, time_limit)
-    stage, folder = job.stage, run.stage(job.stage.name)
-    log = folder.slurm_log("%A_%a" if job.tasks > 1 else "%j").name
-    return {
-        "stage": stage.name,
-        "run_name": run.root.name,
-        "job_name": job_name(run, job.name),
-        "log": f"{folder.logs}".replace("%", "%%") + f"/{log}",
-        "tasks": job.tasks,
-        "nodes": stage.nodes,
-        "gpus_per_node": stage.gpus_per_node,
-        "site": site,
-        "time_limit": slurm_time(time_limit),
-        "grace_period": launch.grace_period,
-        "max_restarts": launch.max_restarts,
-        "run": run,
-        "folder": folder,
-        "env": stage_env(stage) | site.env,
-    }
+def _supervisor(job: StageJob, run: RunFolder, launch: LaunchConfig, python: str) -> list[str]:
+    """Return the command that watches over the job, without what it starts."""
+    words = [python, "-m", "launcher.backends.slurm.job", str(run.root), job.stage.name]
+    words.append(f"--max-restarts={launch.max_restarts}")
+    if job.phase is not None:
+        return [*words, f"--phase={job.phase}"]
+    again = as_typed(f"distrain resume {shlex.quote(run.root.name)}")
+    patience = max(launch.grace_period - PATIENCE_MARGIN_S, 1)
+    return [*words, f"--patience={patience}", f"--resume={again}"]
 
 
 def _quote(value: object) -> str:
     """Quote a text or a path for the shell."""
     return shlex.quote(str(value))
-
-
-def _failure_forms(stage: str, run: str) -> dict[str, str]:
-    """Write the error of a stage that the script gives up as formats for the shell's printf.
-
-    Their arguments: what was found, and the time.
-    """
-    name = shlex.quote(run)
-    remedies = {
-        "failed": after_the_logs(name),
-        "yielded": "Leave an attempt the time to begin and to make a step before its grace period: "
-        f"`distrain resume {name} launch.time_limit=...`.",
-    }
-    return {how: _failure_form(stage, remedy) for how, remedy in remedies.items()}
-
-
-def _failure_form(stage: str, remedy: str) -> str:
-    error = TrainingError(f"stage {stage}", "\0", "a finished stage", remedy)
-    text = json.dumps(error_record(error, time="\0")).replace("\\u0000", "\0")
-    # No name holds a NUL, so it can stand for the arguments until all else is escaped.
-    return text.replace("\\", "\\\\").replace("%", "%%").replace("\0", "%s")
 
 
 @cache  # reading and compiling a template takes longer than filling it
@@ -156,7 +118,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # shell, not HTML: every value passes `sh` or `directive`
     )
-    environment.filters |= {"sh": _quote, "directive": directive, "json": json.dumps}
+    environment.filters |= {"sh": _quote, "directive": directive}
     return environment
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.records import read_json, read_state
+from launcher.backends.slurm import batch
 from launcher.backends.slurm.jobs import StageJob, jobs_of
 from launcher.backends.slurm.script import directive, render_job, slurm_time
 from launcher.plan import StagePlan
+from tests.launcher.small_run import ROOT
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 LAUNCH = LaunchConfig.model_validate(
@@ -49,8 +52,13 @@ def render(stage: StagePlan, run: RunFolder = RUN, site: SiteConfig | None = Non
     return render_part(StageJob(stage, None, 1, None), run, site)
 
 
-def render_part(job: StageJob, run: RunFolder = RUN, site: SiteConfig | None = None) -> str:
-    return render_job(job, run, LAUNCH, site or SiteConfig(), "/opt/venv/bin/python")
+def render_part(
+    job: StageJob,
+    run: RunFolder = RUN,
+    site: SiteConfig | None = None,
+    python: str = "/opt/venv/bin/python",
+) -> str:
+    return render_job(job, run, LAUNCH, site or SiteConfig(), python)
 
 
 def part(name: str) -> StageJob:
@@ -157,18 +165,24 @@ ANSWERS = {
 class Job:
     """One start of a rendered script, with chosen answers of Slurm and of the stage."""
 
-    def __init__(self, folder: Path, job: StageJob | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        job: StageJob | None = None,
+        site: SiteConfig | None = None,
+        python: str = sys.executable,
+    ) -> None:
         self.run = RunFolder(folder / 'my 100% "run"\'s')
         self.stage = self.run.stage("prepare")
         self.calls = folder / "calls"
         self.bin = folder / "bin"
-        self.bin.mkdir()
+        self.bin.mkdir(parents=True)
         for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
             (self.bin / name).write_text(text)
             (self.bin / name).chmod(0o755)
         self.script = folder / "job.sbatch"
-        text = render_part(job or StageJob(PREPARE, None, 1, None), run=self.run)
-        self.script.write_text(text.replace("  sleep 1 &", "  sleep 0.05 &"))
+        text = render_part(job or StageJob(PREPARE, None, 1, None), self.run, site, python)
+        self.script.write_text(text)
         self.stage.path.mkdir(parents=True)
 
     def start(self, **answers: str) -> tuple[int, list[str]]:
@@ -219,7 +233,11 @@ def test_a_job_that_was_cancelled_is_not_requeued(job):
 
 
 def test_a_forbidden_requeue_says_how_to_go_on(job):
-    job.script.write_text(job.script.read_text().replace("for try in 1 2 3 4 5", "for try in 0"))
+    impatient = "import sys, launcher.backends.slurm.batch as b, launcher.backends.slurm.job as j"
+    impatient += "; b.PAUSES_S = (0,); sys.exit(j.main(sys.argv[1:]))"
+    supervisor = f"{sys.executable} -m launcher.backends.slurm.job"
+    text = job.script.read_text()
+    job.script.write_text(text.replace(supervisor, f"{sys.executable} -c '{impatient}'"))
     code, _ = job.start(RECORD=state("stopped", requeue=True), REQUEUE_CODE="1")
     assert code == 75
     assert """To go on from step 0: distrain resume 'my 100% "run"'"'"'s'""" in job.output
@@ -227,15 +245,50 @@ def test_a_forbidden_requeue_says_how_to_go_on(job):
 
 def test_the_command_to_go_on_with_is_the_one_that_was_typed(monkeypatch):
     monkeypatch.setenv("DISTRAIN_COMMAND", "env/bin/distrain")
-    assert "resume='env/bin/distrain resume " in render(PRETRAIN)
+    assert "--resume=env/bin/distrain resume " in render(PRETRAIN)
     monkeypatch.delenv("DISTRAIN_COMMAND")
-    assert "resume='distrain resume " in render(PRETRAIN)
+    assert "--resume=distrain resume " in render(PRETRAIN)
 
 
 def test_an_error_that_would_repeat_is_not_tried_again(job):
     error = json.dumps({"exit_code": 4, "message": "the corpus is empty"})
     assert job.start(ERROR=error, SRUN_CODE="1") == (6, ["srun"])
     assert "the corpus is empty" in job.output
+
+
+def test_a_start_that_left_no_word_was_lost_and_is_not_held_against_the_stage(job):
+    for restart in range(3):
+        job.start(SRUN_CODE="1", SLURM_RESTART_COUNT=str(restart))
+    # Starts 3 to 5 died with their node.
+    assert job.start(SRUN_CODE="1", SLURM_RESTART_COUNT="6") == (6, ["srun"])
+    reasons = [e["reason"] for e in read_records(job.run.events) if e["event"] == "restarted"]
+    assert reasons == [*["attempt failed (exit code 1)"] * 2, batch.BY_SLURM]
+
+
+def test_a_signal_asks_the_stage_to_yield_and_a_deaf_one_is_requeued(job):
+    text = job.script.read_text()
+    job.script.write_text(text.replace("--patience=290", "--patience=0"))
+    assert job.start(SIGNAL="USR1", SAVES="000001") == (75, ["srun", "requeue"])
+    assert "asked to yield" in job.output
+    assert "did not end within 0 s" in job.output
+    assert job.run.yield_.exists()
+
+
+def test_a_setup_may_put_python_on_the_path(tmp_path):
+    """It runs in the batch script, for the supervisor, and on every node."""
+    (tmp_path / "module").mkdir()
+    (tmp_path / "module" / "site-python").symlink_to(sys.executable)
+    site = SiteConfig(setup=(f"export PATH={tmp_path}/module:$PATH",), python="site-python")
+    job = Job(tmp_path, site=site, python="site-python")
+    srun = job.bin / "srun"
+    srun.write_text(SRUN.replace('exit "$SRUN_CODE"', '"${@: -3}"'))  # runs what a node would
+    code, calls = job.start(PYTHONPATH=str(ROOT))
+    assert "No module named distrain" not in job.output
+    assert "site-python: command not found" not in job.output
+    assert (code, calls) == (75, ["srun", "requeue"])
+    assert "resolved.yaml" in job.output, "the runtime began, and found no recipe"
+    without = Job(tmp_path / "without", site=SiteConfig(python="site-python"), python="site-python")
+    assert without.start()[0] == 127
 
 
 def test_an_old_record_does_not_count_for_an_attempt_that_never_began(job):
@@ -349,8 +402,11 @@ def test_a_task_ends_with_its_process_and_is_not_started_again(task):
 
 
 def test_a_task_that_fails_is_started_again_by_its_own_id_a_few_times(task):
-    assert task.start(SRUN_CODE="1") == (75, ["srun", "requeue:4_3"])
+    for restart in range(3):
+        answer = task.start(SRUN_CODE="1", SLURM_RESTART_COUNT=str(restart))
+        assert answer == (75, ["srun", "requeue:4_3"])
     assert task.start(SRUN_CODE="1", SLURM_RESTART_COUNT="3") == (75, ["srun"])
+    assert "attempt failed (exit code 1); a later job does the rest" in task.output
 
 
 def test_at_the_time_limit_a_task_goes_on_later_unless_it_finished_nothing(task):

@@ -1,0 +1,166 @@
+"""The job that ends a stage: its supervisor's side of one start."""
+
+import argparse
+import os
+import re
+import shlex
+import socket
+import subprocess
+import time
+from types import FrameType
+from typing import cast
+
+from distrain.errors import ExitCode, TrainingError
+from distrain.runs.failures import YIELDED, after_the_logs, record_failure
+from distrain.runs.folder import STEP_PREFIX
+from distrain.runs.records import (
+    StageError,
+    append_event,
+    is_done,
+    read_json,
+    read_state,
+    utc_now,
+)
+from launcher.backends.restart import AttemptEnd, Ending, Verdict, judge
+from launcher.backends.slurm.batch import POLL_S, BatchJob
+from launcher.backends.slurm.client import run_command
+
+LATE_S = 10.0
+"""How late a shared file system may show what another node wrote."""
+
+
+class StageBatch(BatchJob):
+    """A job that ends a stage."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        super().__init__(arguments)
+        self.patience_s: int = arguments.patience
+        self.again: str = arguments.resume
+        self.deadline = float("inf")
+        self.step = 0
+
+    def supervise(self) -> ExitCode:
+        """Run the stage once and say what becomes of the job."""
+        self.begin()
+        for old in (self.run.yield_, self.folder.error):
+            old.unlink(missing_ok=True)
+        self.step = self._committed()
+        if self.restart > 0:
+            self._record_restart(self.history.attempts[self.restart - 1].how)
+        self.say(f"stage {self.stage}, job {self.id}, restart {self.restart}, nodes {self.nodes}")
+        if is_done(self.run, self.stage):
+            self.say("done before")
+            return ExitCode.DONE
+        if self.history.asked_to_end:
+            self.say(f"not started: {self.run.stop} is there")
+            return ExitCode.STOPPED
+        ended = self._attempt()
+        if ended.ending == "done":
+            return ExitCode.DONE
+        return self._end(ended, self.decide(ended))
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        super()._on_signal(number, frame)
+        self.run.control.mkdir(parents=True, exist_ok=True)
+        self.run.yield_.touch()
+        self.deadline = min(self.deadline, time.monotonic() + self.patience_s)
+        os.write(1, f"{utc_now()} distrain: asked to yield\n".encode())
+
+    def _attempt(self) -> AttemptEnd:
+        before = read_state(self.folder)
+        number = (before["attempt"] if before else 0) + 1
+        # Fresh for every start: stragglers of the last one cannot join.
+        os.environ["DISTRAIN_START"] = f"{self.id}.{self.restart}"
+        if any("MASTER_ADDR" in word for word in self.command):
+            os.environ |= _where_to_meet(self.nodes)
+        code = self._wait(self.start())
+        late = time.monotonic() + LATE_S
+        while code == 0 and time.monotonic() < late and self._judge(number) == "crashed":
+            time.sleep(POLL_S)
+        last, self.step = self.step, self._committed()
+        ending = self._judge(number)
+        how = "none" if code is None else code
+        words = YIELDED if ending == "yielded" else f"attempt failed (exit code {how})"
+        return AttemptEnd(ending, self.step > last, words)
+
+    def _wait(self, process: "subprocess.Popen[bytes]") -> int | None:
+        """Return the exit code; ``None`` if the stage did not yield in time."""
+        while time.monotonic() < self.deadline:
+            try:
+                return process.wait(POLL_S)
+            except subprocess.TimeoutExpired:
+                continue
+        self.say(f"did not end within {self.patience_s} s after it was asked to yield")
+        return None
+
+    def _judge(self, number: int) -> Ending:
+        if is_done(self.run, self.stage):
+            return "done"
+        error = cast("StageError | None", read_json(self.folder.error))
+        return judge(number, read_state(self.folder), error)
+
+    def _end(self, ended: AttemptEnd, verdict: Verdict) -> ExitCode:
+        if verdict == "refuse":
+            self.show_error()
+            self.say(f"failed for good. When the cause is removed: {self.again}")
+            return ExitCode.TRAINING
+        if verdict == "give up":
+            return self._give_up(ended)
+        if verdict == "again":
+            if not self.requeue(ended.how, f" from step {self.step}"):
+                self.say(
+                    "Slurm does not let this job be requeued. To go on from step "
+                    f"{self.step}: {self.again}"
+                )
+        elif self.history.asked_to_end:
+            self.say("stopped as asked")
+        elif ended.ending == "stopped":
+            self.say("stopped, and nobody asked to go on")
+        else:
+            self.say(f"{ended.how}; ended by Slurm")
+        return ExitCode.STOPPED
+
+    def _give_up(self, ended: AttemptEnd) -> ExitCode:
+        """Put down, as the runtime does, that the stage failed for good."""
+        found = (
+            f"{self.history.in_vain} attempts in a row without a new checkpoint, the last: "
+            f"{ended.how}"
+        )
+        name = shlex.quote(self.run.root.name)
+        remedy = after_the_logs(name)
+        if ended.ending == "yielded":
+            remedy = (
+                "Leave an attempt the time to begin and to make a step before its grace period: "
+                f"`distrain resume {name} launch.time_limit=...`."
+            )
+        error = TrainingError(f"stage {self.stage}", found, "a finished stage", remedy)
+        state = read_state(self.folder)
+        record_failure(self.run, self.stage, error, state["attempt"] if state else 0)
+        self.say(f"{found}; gives up. When the cause is removed: {self.again}")
+        return ExitCode.TRAINING
+
+    def _record_restart(self, how: str) -> None:
+        where = {"job": self.id, "restart": self.restart, "nodes": self.nodes}
+        append_event(self.run.events, "restarted", self.stage, reason=how, **where)
+
+    def _committed(self) -> int:
+        """Return the step of the newest checkpoint."""
+        names = (path.name for path in self.folder.checkpoints.glob(f"{STEP_PREFIX}*"))
+        steps = (name.removeprefix(STEP_PREFIX).partition(".")[0] for name in names)
+        return max((int(step) for step in steps if step.isdigit()), default=0)
+
+
+def _where_to_meet(nodes: str) -> dict[str, str]:
+    """Return the variables of the node's command: where the processes of a stage meet."""
+    names = run_command(["scontrol", "show", "hostnames", nodes]).out.split()
+    host = names[0] if names else "localhost"
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:  # not every site's node names are host names
+        line = run_command(["scontrol", "show", "node", "--oneliner", host]).out
+        address = re.search(r" NodeAddr=(\S+)", line)
+        host = address[1] if address else host
+    return {
+        "MASTER_ADDR": host,
+        "MASTER_PORT": str(20000 + int(os.environ["SLURM_JOB_ID"]) % 10000),
+    }
