@@ -111,7 +111,7 @@ def seed_dropout(run: Run, step: int, microbatch: int) -> None:
     place = f"dropout {run.seed} {step} {run.engine.ranks.dp_rank} {microbatch}".encode()
     seed = int.from_bytes(hashlib.blake2b(place, digest_size=7).digest())
     # As torch.manual_seed does, without the kinds of devices that are not here: for each of those
-    # it notes the call stack, which takes longer than all else that surrounds a small model's step.
+    # it would note the call stack.
     torch.default_generator.manual_seed(seed)
     if run.device.type == "cuda":
         torch.cuda.manual_seed(seed)
