@@ -197,10 +197,7 @@ def test_a_killed_stage_of_a_line_ends_as_its_twin(line, tmp_path):
 
 STRATEGIES: dict[str, dict[str, object]] = {
     "single": {},
-    "ddp": {"strategy": "ddp"},
     "fsdp": {"strategy": "fsdp"},
-    "zero1": {"strategy": "deepspeed", "zero_stage": 1},
-    "zero2": {"strategy": "deepspeed", "zero_stage": 2},
     "zero3": {"strategy": "deepspeed", "zero_stage": 3},
 }
 
@@ -208,6 +205,8 @@ STRATEGIES: dict[str, dict[str, object]] = {
 @pytest.mark.seams
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_line_that_is_killed_in_each_stage_ends_as_its_twin(strategy, line, tmp_path):
+    if strategy.startswith("zero"):
+        import deepspeed  # noqa: F401  (as of peft)
     _, prepared = line
     path = write_line(tmp_path, processes=1 if strategy == "single" else 2)
     overrides = [f"parallelism.{key}={value}" for key, value in STRATEGIES[strategy].items()]
