@@ -72,7 +72,8 @@ def test_every_command_that_shows_something_has_the_same_form(finished, capsys, 
 
 
 def test_the_list_of_recipes_has_it_too(capsys):
-    assert [recipe["name"] for recipe in shown(capsys, "recipes")["result"]] == ["quickstart"]
+    names = [recipe["name"] for recipe in shown(capsys, "recipes")["result"]]
+    assert names == ["quickstart", "several_stages"]
 
 
 @pytest.mark.parametrize(
