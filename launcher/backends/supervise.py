@@ -110,8 +110,7 @@ class Supervisor:
             number, ended = self._attempt()
             if ended.ending == "done":
                 return ExitCode.DONE
-            asked = self._interruptions.count > 0 or self._stage.run.stop.exists()
-            history = replace(history.then(ended), asked_to_end=asked)
+            history = replace(history.then(ended), asked_to_end=self._is_asked_to_end())
             verdict = self._rule(history)
             if verdict == "refuse":
                 raise StageFailedError(cast("StageError", read_json(self._folder.error)))
@@ -122,6 +121,11 @@ class Supervisor:
             if verdict == "give up":
                 self._give_up(number, ended.how, history.in_vain)
             self._announce_restart(number + 1, ended.how)
+
+    def _is_asked_to_end(self) -> bool:
+        """Whether a signal came in, here or at another node, or the user left a wish."""
+        wishes = (self._stage.run.stop, self._stage.run.yield_)
+        return self._interruptions.count > 0 or any(wish.exists() for wish in wishes)
 
     def _attempt(self) -> tuple[int, AttemptEnd]:
         stage, folder = self._stage, self._folder

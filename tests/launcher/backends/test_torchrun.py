@@ -215,15 +215,16 @@ def test_a_stage_that_keeps_failing_is_given_up_on_every_node(make_plan, tmp_pat
     assert "distrain logs" in failure.remedy
 
 
-def test_a_run_that_is_stopped_while_it_waits_for_a_node_has_not_failed(make_plan, tmp_path):
+@pytest.mark.parametrize("wish", ["stop", "yield"])  # the second by a signal to another node
+def test_a_run_that_is_to_end_while_it_waits_for_a_node_has_not_failed(make_plan, tmp_path, wish):
     plan = make_plan()
     write_json(plan.run.stage("prepare").state, {"state": "done", "attempt": 1})
     with Nodes(plan, tmp_path) as nodes:
         first = nodes.start(0)
         wait_until(lambda: plan.run.start.exists())
         time.sleep(0.5)
-        plan.run.stop.parent.mkdir(exist_ok=True)
-        plan.run.stop.touch()
+        plan.run.control.mkdir(exist_ok=True)
+        (plan.run.control / wish).touch()
         assert first.wait(60) == ExitCode.STOPPED
         assert first.stderr is not None
         assert "pretrain: waits for node 1" in first.stderr.read()
@@ -241,6 +242,19 @@ def test_a_node_that_hears_nothing_after_its_part_failed_says_so(make_plan, tmp_
     with pytest.raises(Exception, match="no word of the first node for 0 s, after start 4"):
         OtherNode(plan.run, 1, patience_s=0).run()
     assert read_json(plan.run.node(1)) == {"id": "a", "end": "exit code 3"}
+
+
+def test_a_start_that_a_killed_run_left_for_a_stage_of_other_orders_is_passed_over(
+    make_plan, tmp_path
+):
+    plan = make_plan()
+    write_json(plan.run.start, {"number": 4, "stage": "sft", "id": "a"})
+    with Nodes(plan, tmp_path, CRASH="prepare") as nodes:
+        second = nodes.start(1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(2)
+        first = nodes.start(0)
+        assert (first.wait(60), second.wait(60)) == (ExitCode.TRAINING, ExitCode.TRAINING)
 
 
 def test_a_run_that_is_done_lets_every_node_go(make_plan, tmp_path):
