@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from types import FrameType
 
+from distrain.errors import SchedulerError
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.records import (
@@ -16,7 +18,7 @@ from distrain.runs.records import (
     utc_now,
 )
 from launcher.backends.restart import AttemptEnd, History, Verdict, decide
-from launcher.backends.slurm.client import run_command
+from launcher.backends.slurm.client import Answer, run_command
 
 BY_SLURM = "requeued by Slurm: lost node, preemption or by hand"
 """Of a start whose supervisor left no word: it was killed."""
@@ -63,6 +65,8 @@ class BatchJob:
         self.folder.logs.mkdir(parents=True, exist_ok=True)
         self.run.control.mkdir(parents=True, exist_ok=True)
         past = self.folder.slurm_attempts(self.id)
+        if self.restart == 0:  # of another job: Slurm gives a number again after years, or a reset
+            past.unlink(missing_ok=True)
         ends = [AttemptEnd(**line) for line in read_records(past)]
         for _ in range(self.restart - len(ends)):
             ends.append(AttemptEnd("lost", how=BY_SLURM))
@@ -85,7 +89,7 @@ class BatchJob:
 
     def is_running(self) -> bool:
         """Return whether Slurm has not cancelled, timed out or requeued this job meanwhile."""
-        answer = run_command(["scontrol", "show", "job", "--oneliner", self.id])
+        answer = ask_slurm(["scontrol", "show", "job", "--oneliner", self.id])
         # No answer says nothing.
         return " JobState=RUNNING " in answer.out or " JobState=" not in answer.out
 
@@ -101,8 +105,10 @@ class BatchJob:
                 ended = self.history.attempts[-1]
                 append_record(self.folder.slurm_attempts(self.id), asdict(ended))
             self.say(f"{how}; asks Slurm to start it again{where}")
-            if run_command(["scontrol", "requeue", self.id]).code == 0:
+            answer = ask_slurm(["scontrol", "requeue", self.id])
+            if answer.code == 0:
                 return True
+            self.say(f"scontrol requeue: {answer.err.strip()}")
             time.sleep(pause_s)
         return False
 
@@ -114,3 +120,11 @@ class BatchJob:
     def show_error(self) -> None:
         """Write to the log what the stage itself has put down."""
         sys.stdout.write(self.folder.error.read_text())
+
+
+def ask_slurm(argv: Sequence[str]) -> Answer:
+    """Run a Slurm command; one that does not answer in time has failed, and the job goes on."""
+    try:
+        return run_command(argv)
+    except SchedulerError as error:
+        return Answer(1, "", str(error))

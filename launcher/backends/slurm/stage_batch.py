@@ -22,8 +22,7 @@ from distrain.runs.records import (
     utc_now,
 )
 from launcher.backends.restart import AttemptEnd, Ending, Verdict, judge
-from launcher.backends.slurm.batch import POLL_S, BatchJob
-from launcher.backends.slurm.client import run_command
+from launcher.backends.slurm.batch import POLL_S, BatchJob, ask_slurm
 
 LATE_S = 10.0
 """How late a shared file system may show what another node wrote."""
@@ -44,6 +43,8 @@ class StageBatch(BatchJob):
         self.begin()
         for old in (self.run.yield_, self.folder.error):
             old.unlink(missing_ok=True)
+        if self.told:  # meanwhile: that wish is not an old one
+            self.run.yield_.touch()
         self.step = self._committed()
         if self.restart > 0:
             self._record_restart(self.history.attempts[self.restart - 1].how)
@@ -152,12 +153,12 @@ class StageBatch(BatchJob):
 
 def _where_to_meet(nodes: str) -> dict[str, str]:
     """Return the variables of the node's command: where the processes of a stage meet."""
-    names = run_command(["scontrol", "show", "hostnames", nodes]).out.split()
+    names = ask_slurm(["scontrol", "show", "hostnames", nodes]).out.split()
     host = names[0] if names else "localhost"
     try:
         socket.getaddrinfo(host, None)
     except OSError:  # not every site's node names are host names
-        line = run_command(["scontrol", "show", "node", "--oneliner", host]).out
+        line = ask_slurm(["scontrol", "show", "node", "--oneliner", host]).out
         address = re.search(r" NodeAddr=(\S+)", line)
         host = address[1] if address else host
     return {

@@ -138,7 +138,10 @@ SCONTROL = """#!/bin/bash
 case "$1 $2" in
   "show job") echo "JobId=5 JobState=$JOB_STATE Reason=None" ;;
   "show hostnames") echo localhost ;;
-  requeue*) echo "requeue${ARRAY:+:$2}" >>"$CALLS"; exit "$REQUEUE_CODE" ;;
+  requeue*)
+    echo "requeue${ARRAY:+:$2}" >>"$CALLS"
+    [ "$REQUEUE_CODE" = 0 ] || echo "is disabled" >&2
+    exit "$REQUEUE_CODE" ;;
 esac
 """
 SRUN = """#!/bin/bash
@@ -240,6 +243,7 @@ def test_a_forbidden_requeue_says_how_to_go_on(job):
     job.script.write_text(text.replace(supervisor, f"{sys.executable} -c '{impatient}'"))
     code, _ = job.start(RECORD=state("stopped", requeue=True), REQUEUE_CODE="1")
     assert code == 75
+    assert "scontrol requeue: is disabled" in job.output
     assert """To go on from step 0: distrain resume 'my 100% "run"'"'"'s'""" in job.output
 
 
@@ -265,6 +269,13 @@ def test_a_start_that_left_no_word_was_lost_and_is_not_held_against_the_stage(jo
     assert reasons == [*["attempt failed (exit code 1)"] * 2, batch.BY_SLURM]
 
 
+def test_a_job_of_a_number_that_was_used_before_begins_with_a_history_of_its_own(job):
+    for restart in range(3):
+        assert job.start(SRUN_CODE="1", SLURM_RESTART_COUNT=str(restart))[0] == 75
+    assert job.start(SRUN_CODE="1") == (75, ["srun", "requeue"])
+    assert job.start(SRUN_CODE="1", SLURM_RESTART_COUNT="1") == (75, ["srun", "requeue"])
+
+
 def test_a_signal_asks_the_stage_to_yield_and_a_deaf_one_is_requeued(job):
     text = job.script.read_text()
     job.script.write_text(text.replace("--patience=290", "--patience=0"))
@@ -272,6 +283,41 @@ def test_a_signal_asks_the_stage_to_yield_and_a_deaf_one_is_requeued(job):
     assert "asked to yield" in job.output
     assert "did not end within 0 s" in job.output
     assert job.run.yield_.exists()
+
+
+def test_a_signal_that_comes_before_the_supervisor_has_looked_back_is_not_lost(job):
+    job.run.control.mkdir()
+    job.run.yield_.touch()  # of the last start
+    text = job.script.read_text()
+    early = "import os, signal, sys, launcher.backends.slurm.job as j; b = j.StageBatch.begin"
+    early += "; j.StageBatch.begin = lambda s: (b(s), os.kill(os.getpid(), signal.SIGUSR1))"
+    early += "; sys.exit(j.main(sys.argv[1:]))"
+    supervisor = f"{sys.executable} -m launcher.backends.slurm.job"
+    job.script.write_text(text.replace(supervisor, f"{sys.executable} -c '{early}'"))
+    assert job.start(RECORD=state("stopped", requeue=True)) == (75, ["srun", "requeue"])
+    assert "asked to yield" in job.output
+    assert job.run.yield_.exists()
+
+
+def test_a_slurm_that_does_not_answer_costs_no_restart(job):
+    """A controller that fails over may take longer than a command may."""
+    text = job.script.read_text()
+    impatient = "import sys, launcher.backends.slurm.client as c, launcher.backends.slurm.job as j"
+    impatient += "; c.COMMAND_TIMEOUT_S = 0.5; sys.exit(j.main(sys.argv[1:]))"
+    supervisor = f"{sys.executable} -m launcher.backends.slurm.job"
+    job.script.write_text(text.replace(supervisor, f"{sys.executable} -c '{impatient}'"))
+    scontrol = job.bin / "scontrol"
+    hangs = '[ -e "$CALLS.hung" ] || { touch "$CALLS.hung"; exec sleep 60; }\n'
+    for call in ("show job", "requeue 5"):
+        scontrol.write_text(SCONTROL.replace("case", f'[ "$1 $2" != "{call}" ] || {hangs}case', 1))
+        job.calls.with_name("calls.hung").unlink(missing_ok=True)
+        assert job.start(SRUN_CODE="1") == (75, ["srun", "requeue"])
+        assert job.calls.with_name("calls.hung").exists()
+
+
+def test_a_setup_that_ends_at_the_first_error_does_not_end_at_the_script_itself(tmp_path):
+    job = Job(tmp_path, site=SiteConfig(setup=("set -euo pipefail",)))
+    assert job.start(RECORD=state("done")) == (0, ["srun"])
 
 
 def test_a_setup_may_put_python_on_the_path(tmp_path):
