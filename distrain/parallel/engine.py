@@ -53,17 +53,20 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Layer 7. The engine averages gradients over ranks and divides by nothing else."""
 
-    def fetch(self, sums: Tensor) -> list[float]:
+    def fetch(self, sums: Tensor) -> tuple[list[float], float]:
         """Read numbers from the device, after the last backward pass and before the update.
 
-        What the engine must know of the gradients comes along, so that the host waits for the
-        device once a step. (DeepSpeed waits by itself, in its update.)
+        The gradients' norm comes along, so that the host waits for the device once a step.
 
         Args:
             sums: Of this rank, one axis, float64.
+
+        Returns:
+            The numbers, and the L2 norm of the global gradient as this rank has it; 0 under
+            DeepSpeed, which computes it, and waits for it, in its update.
         """
 
-    def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
+    def update(self, lr: float, max_grad_norm: float, loss: float, grad_norm: float) -> Update:
         """Layer 8: clip, step with learning rate ``lr``, clear the gradients.
 
         ``fetch`` comes before it. Where ``may_apply`` says no, no rank changes anything but its
@@ -73,6 +76,7 @@ class Engine(Protocol):
             lr: Learning rate of the update.
             max_grad_norm: Global L2 norm to which gradients are clipped.
             loss: Mean over the global batch, the same on every rank.
+            grad_norm: The largest that ``fetch`` returned on any rank: the same on every rank.
         """
 
     def state(self, *, optimizer: bool = True) -> State:

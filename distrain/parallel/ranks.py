@@ -61,7 +61,7 @@ class Ranks:
 
         Sums are in float64 and in rank order, of each part of the batch once: the same bits on
         every rank, and exact for integers below 2**53. Where any rank, a copy too, has no finite
-        value, the sum is none.
+        value, the sum is none; where any has NaN, so is the maximum.
         """
         if self.host.world_size == 1:
             return [float(value) for value in sums], [float(value) for value in maxima]

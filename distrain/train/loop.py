@@ -85,12 +85,13 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
             measured = run.task.measure(engine.model, microbatch.to(run.device))
             engine.backward(measured.trained * scale)  # 7 backward pass
         sums += measured.stacked(form)
-    mine = engine.fetch(sums[0])  # the one wait for the device
-    # The second host collective. Before the update: all ranks make it or none, and the loss has a
-    # say in that.
-    metrics = means(form, agreed.denominator, engine.ranks.sum(*mine))
+    mine, norm = engine.fetch(sums[0])  # the one wait for the device
+    # The second host collective. Before the update: all ranks make it or none, and the losses and
+    # norms of all have a say in that.
+    totals, (norm,) = engine.ranks.exchange(sums=mine, maxima=[norm])
+    metrics = means(form, agreed.denominator, totals)
     loss, lr = metrics.pop(form.trained.name), run.lr_at(step)
-    update = engine.update(lr, run.max_grad_norm, loss)  # 8 optimizer
+    update = engine.update(lr, run.max_grad_norm, loss, norm)  # 8 optimizer
     return StepResult(
         loss,
         lr,

@@ -125,13 +125,13 @@ class DeepSpeedEngine:
         # DeepSpeed would divide by its own idea of the number of microbatches.
         self._engine.backward(loss, scale_wrt_gas=False)
 
-    def fetch(self, sums: Tensor) -> list[float]:
+    def fetch(self, sums: Tensor) -> tuple[list[float], float]:
         """Read numbers; the norm is DeepSpeed's to compute, in its step."""
-        values: list[float] = sums.tolist()
-        return values
+        return sums.tolist(), 0.0
 
-    def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
+    def update(self, lr: float, max_grad_norm: float, loss: float, grad_norm: float) -> Update:
         """Layer 8. DeepSpeed takes no step by itself when the norm, a global one, is not finite."""
+        del grad_norm
         zero = self._engine.optimizer
         self._optimizer.set_learning_rate(lr)
         zero.clip_grad = max_grad_norm

@@ -41,8 +41,8 @@ class SingleEngine:
         # Taken once: FSDP2 shows other parameters under these names while it has them gathered.
         self._parameters = dict(module.named_parameters())
         self._plain_name = spec.plain_name
-        self._measured: tuple[list[Tensor], Tensor, float] | None = None
-        """Gradients that are there, and their norm: on the device, and as it was read."""
+        self._measured: tuple[list[Tensor], Tensor] | None = None
+        """Gradients that are there, and their norm, on the device."""
         self._optimizer = spec.build_optimizer(self._parameters.items())
 
     @property
@@ -59,19 +59,19 @@ class SingleEngine:
         """Layer 7."""
         loss.backward()
 
-    def fetch(self, sums: Tensor) -> list[float]:
+    def fetch(self, sums: Tensor) -> tuple[list[float], float]:
         """Read numbers and the gradients' norm; the one wait for the device."""
         gradients = self._gradients()
         norm = self._grad_norm(gradients)
         *values, read = torch.cat([sums, norm.double().reshape(1)]).tolist()
-        self._measured = gradients, norm, read
-        return values
+        self._measured = gradients, norm
+        return values, read
 
-    def update(self, lr: float, max_grad_norm: float, loss: float) -> Update:
+    def update(self, lr: float, max_grad_norm: float, loss: float, grad_norm: float) -> Update:
         """Layer 8; waits for nothing."""
         assert self._measured is not None, "fetch comes before"
-        (gradients, norm, read), self._measured = self._measured, None
-        applied = may_apply(loss, read)
+        (gradients, norm), self._measured = self._measured, None
+        applied = may_apply(loss, grad_norm)
         if applied:
             self._optimizer.set_learning_rate(lr)
             # As torch.nn.utils.clip_grads_with_norm_ does, to the bit.
@@ -79,7 +79,7 @@ class SingleEngine:
             torch._foreach_mul_(gradients, factor)
             self._optimizer.torch.step()
         self._optimizer.torch.zero_grad()
-        return Update(read, applied)
+        return Update(grad_norm, applied)
 
     def state(self, *, optimizer: bool = True) -> State:
         """Show parameters, persistent buffers and the optimizer's tensors."""

@@ -175,9 +175,10 @@ def train_step(
             loss = summed_loss(engine, part_ids, part_targets)
             engine.backward(loss * spoil * (ranks.dp_size / num_targets))
         loss_sum += loss.detach()
-    (total_loss,) = ranks.sum(*engine.fetch((loss_sum + told).reshape(1)))
+    read, norm = engine.fetch((loss_sum + told).reshape(1))
+    (total_loss,), (norm,) = ranks.exchange(sums=read, maxima=[norm])
     mean_loss = total_loss / num_targets
-    update = engine.update(lr_at(step), 0.5, mean_loss)
+    update = engine.update(lr_at(step), 0.5, mean_loss, norm)
     assert update.applied == (math.isfinite(mean_loss) and math.isfinite(update.grad_norm))
     return mean_loss, update.grad_norm
 

@@ -1,6 +1,7 @@
 """Ranks that read the same batch change nothing: 2 parts x 2 copies train as 2 ranks do."""
 
 import json
+import math
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -11,8 +12,9 @@ from distrain.checkpoint.dcp import read_full
 from distrain.config.layout import Axis, Layout, resolve_layout
 from distrain.config.training import ParallelismConfig
 from distrain.train import build
-from distrain.train.loop import train
-from tests.distrain.train.synthetic import make_run, make_stage
+from distrain.train.agreed import agree
+from distrain.train.loop import train, train_step
+from tests.distrain.train.synthetic import SpoiledTask, make_run, make_stage
 from tests.ranks import run_ranks
 
 STEPS = 6
@@ -27,8 +29,8 @@ PARALLELISM: dict[str, dict[str, object]] = {
 }
 
 
-def train_once(folder, engine, side=None, over_world=False):
-    """Train with two parts of the batch; with a side, two copies of each."""
+def make(folder, engine, side=None):
+    """Make a run with two parts of the batch; with a side, two copies of each."""
 
     def two_copies(config: ParallelismConfig, world_size: int) -> Layout:
         layout = resolve_layout(config, world_size // 2)
@@ -43,7 +45,11 @@ def train_once(folder, engine, side=None, over_world=False):
         eval={"eval_steps": 3},
     )
     with patch.object(build, "resolve_layout", arrange):
-        run = make_run(folder, stage)
+        return make_run(folder, stage)
+
+
+def train_once(folder, engine, side=None, over_world=False):
+    run = make(folder, engine, side)
     if over_world:
         run.engine.ranks._first = list(range(run.host.world_size))
     train(run)
@@ -99,3 +105,30 @@ def test_sums_over_the_world_would_count_copies_twice(tmp_path):
     )
     with pytest.raises(AssertionError):
         assert_same_run(tmp_path / "four", tmp_path / "two")
+
+
+def spoil_one_copy(folder):
+    """Make a step with a gradient that is NaN on the last rank alone, whose loss is not."""
+    run = make(folder, "ddp", "inner")
+
+    def spoil(loss):
+        loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    before = {name: [b.tensor.clone() for b in e.boxes] for name, e in run.engine.state().items()}
+    batch = run.loader.batch_at(0)
+    bad = replace(run, task=SpoiledTask(run.task, spoil)) if run.host.rank == 3 else run
+    result = train_step(bad, batch, agree(run, batch), 0)
+    # Told and done by those whose own gradients are sound, too.
+    assert run.host.gather((result.applied, math.isnan(result.grad_norm))) == [(False, True)] * 4
+    assert math.isfinite(result.loss)
+    for name, entry in run.engine.state().items():
+        for box, tensor in zip(entry.boxes, before[name], strict=True):
+            assert box.tensor.equal(tensor), name
+    (folder / f"seen-{run.host.rank}").touch()
+
+
+def test_a_gradient_that_is_nan_on_one_copy_alone_is_applied_on_no_rank(tmp_path):
+    (tmp_path / "run").mkdir()
+    run_ranks(tmp_path / "ranks", 4, spoil_one_copy, tmp_path / "run")
+    assert len(list((tmp_path / "run").glob("seen-*"))) == 4
