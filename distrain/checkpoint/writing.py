@@ -84,7 +84,9 @@ def _check_equal(state: State, extra: Mapping[str, object], host: HostGroup) -> 
 
     first, *others = agree(host, digests)
     for rank, other in enumerate(others, start=1):
-        unlike = [name for name, digest in first.items() if other[name] != digest]
+        # One may lack what another has: state that its optimizer has not made.
+        names = dict.fromkeys([*first, *other])
+        unlike = [name for name in names if first.get(name) != other.get(name)]
         if unlike:
             raise FailedError(
                 f"{', '.join(unlike[:3])}: not the same on rank {rank} as on rank 0, and only one "

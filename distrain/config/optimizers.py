@@ -22,7 +22,7 @@ class Kept:
             element; 0 where only few parameters have it, as vectors beside matrices.
         other_tensors: Names of the tensors of another shape. Under FSDP2 each is a DTensor or the
             same on every rank.
-        scalars: Names of single numbers.
+        scalars: Names of single numbers, always finite.
         elementwise: Whether an element's update needs nothing but that element's own gradient and
             state, settings of its group, and scalars that are equal for all parameters of a group.
             ZeRO steps flat pieces of several parameters, so it takes no other optimizer.

@@ -5,6 +5,7 @@ parameter, tensors of another shape, and scalars. Tensors are shown to checkpoin
 scalars are JSON values beside them.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,9 +136,19 @@ class OptimizerState:
         return alike, other
 
     def scalars(self, parameters: Iterable[Tensor]) -> dict[str, list[Scalar]]:
-        """Read the scalars: entry -> value of each parameter."""
+        """Read the scalars: entry -> value of each parameter.
+
+        Raises:
+            ValueError: One is not finite: JSON has no word for it, so a checkpoint would not keep
+                it, and be no checkpoint.
+        """
         states = [self.of(parameter) for parameter in parameters]
-        return {entry: _read([state[entry] for state in states]) for entry in self.kept.scalars}
+        read = {entry: _read([state[entry] for state in states]) for entry in self.kept.scalars}
+        for entry, values in read.items():
+            endless = [value for value in values if not math.isfinite(value)]
+            if endless:
+                raise ValueError(f"optimizer {self.name} keeps {entry} {endless[0]}, not finite")
+        return read
 
     def write_scalar(self, parameter: Tensor, entry: str, value: Scalar) -> None:
         """Write a scalar of one parameter, in the form that the optimizer keeps it in."""

@@ -178,6 +178,11 @@ def save_what_is_not_the_same(folder: Path) -> None:
     checkpoints.save(1, claimed(host.rank), {})  # in the background, from a copy
     checkpoints.wait()
     assert host.rank or not list((folder / "checkpoints").glob("*"))  # the first one tidies up
+    of_one = claimed(0.0)
+    if host.rank == 1:
+        of_one["row/w"] = replace(of_one["row/w"], is_claimed_equal=False)
+    with pytest.raises(CheckpointError, match="row/w: not the same on rank 1 as on rank 0"):
+        checkpoints.save_and_wait(1, of_one, {})
     checkpoints.save(1, claimed(0.0), {})
     checkpoints.wait()
     assert list((folder / "checkpoints").glob("*"))

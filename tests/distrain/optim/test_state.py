@@ -215,6 +215,16 @@ def test_a_scalar_is_read_and_written_in_the_form_that_it_is_kept_in():
     assert optimizer.scalars(parameters) == read
 
 
+@pytest.mark.parametrize("value", [float("inf"), torch.tensor(float("nan"))])
+def test_a_scalar_that_json_cannot_hold_is_found_before_a_save_without_it(value):
+    parameter = torch.nn.Parameter(torch.ones(1))
+    torch_optimizer = torch.optim.SGD([parameter])
+    kept = Kept({}, scalars=("best",))
+    optimizer = OptimizerState("endless", torch_optimizer, kept, lambda *_: {"best": value})
+    with pytest.raises(ValueError, match=r"optimizer endless keeps best (inf|nan)"):
+        optimizer.scalars([parameter])
+
+
 def test_a_checkpoint_without_a_scalar_is_refused():
     engine = engine_of(Case(), AdamWConfig())
     saved = engine.optimizer_scalars()
