@@ -1,16 +1,18 @@
 """A run over several nodes that share its folder: how they agree on each start of a stage.
 
 The first node decides. It writes ``start.json`` with the start's number and a rendezvous id that no
-start had before; every other node ends what it still runs, says in ``nodes/<n>.json`` that it is
-ready, and starts its part; once all are, the first node starts its own. A node whose part fails
-says so there, and the first one ends the others' by deciding: a new start, or the end of the run,
-which ``start.json`` tells, too. Nothing but the shared folder is needed, and no clock.
+start had before; every other node says in ``nodes/<n>.json`` that it is ready, and starts its part;
+once all are, the first node starts its own. A node whose part fails says so there. Once a start is
+over for the first node, ``start.json`` tells that, and the others end what they still run of it;
+then comes a new start, or the end of the run. Nothing but the shared folder is needed, and no
+clock.
 """
 
 import os
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -103,6 +105,7 @@ class FirstNode:
     def end(self, code: ExitCode) -> None:
         """Tell the others that no further start comes."""
         record = read_json(self._run.start) or {"number": 0, "stage": "", "id": ""}
+        record.pop("over", None)
         write_json(self._run.start, record | {"end": int(code), "time": utc_now()})
 
 
@@ -156,9 +159,15 @@ class FirstNodesProcesses:
         self._ended = self._ended or "killed"
 
     def close(self) -> None:
-        """Leave no process on this node."""
+        """Leave no process on any node."""
         if self._child is not None:
             self._child.close()
+        record = read_json(self._run.start)
+        if self._others and record is not None:
+            # At once: a rank that hangs there may hold the stage's lock, without which there is no
+            # next start. A full disk is told of by whoever needs it for more.
+            with suppress(OSError):
+                write_json(self._run.start, record | {"over": True})
 
     def _may_not_begin(self) -> bool:
         """Begin if all others are ready; tell whether the attempt is over without having begun."""
@@ -221,7 +230,7 @@ class OtherNode:
         with Interruptions(self._run) as interruptions:
             while True:
                 start = read_json(self._run.start)
-                if start is not None and start != past and self._knows(start):
+                if start is not None and start != past and self._is_to_join(start):
                     if "end" in start:
                         return ExitCode(start["end"])
                     self._take_part(start, interruptions)
@@ -235,11 +244,13 @@ class OtherNode:
                 else:
                     time.sleep(LOOK_S)
 
-    def _knows(self, start: dict[str, Any]) -> bool:
-        """Whether a start is of these orders: a run that was killed left one without an end."""
+    def _is_to_join(self, start: dict[str, Any]) -> bool:
+        """Whether there is something to do: take part in a start, or end with the run."""
+        if "end" in start or "over" in start:
+            return "end" in start
         orders = Orders.read(self._run)
-        names = [] if orders is None else [stage.name for stage in orders.stages]
-        return "end" in start or start["stage"] in names
+        # A run that was killed leaves a start without an end, maybe of a stage that is not due now.
+        return orders is not None and any(s.name == start["stage"] for s in orders.stages)
 
     def _take_part(self, start: dict[str, Any], interruptions: Interruptions) -> None:
         orders = Orders.read(self._run)

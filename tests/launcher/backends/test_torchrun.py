@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,8 +20,9 @@ from distrain.errors import ExitCode, RecipeError
 from distrain.runs.failures import failure_of
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
+from distrain.runs.lock import is_held, wait_until_free
 from distrain.runs.records import read_json, read_state, write_json
-from launcher.backends.nodes import OtherNode
+from launcher.backends.nodes import FirstNode, OtherNode
 from launcher.backends.torchrun import TorchrunBackend, commands_per_node, is_first_node, orders_of
 from launcher.plan import Plan, StagePlan
 from tests.launcher.small_run import ROOT
@@ -196,6 +198,30 @@ def test_a_rank_killed_on_the_second_node_is_replaced_without_a_word(make_plan, 
     }
     assert found["prepare"] == found["export"] == ["rank0of1"]
     assert found["pretrain"] == ["rank0of2", "rank1of2"]
+
+
+def test_a_start_that_is_over_for_the_first_node_leaves_nothing_on_the_others(make_plan, tmp_path):
+    """Else a rank that hangs there keeps the stage's lock, and no other start could be made."""
+    plan = make_plan()
+    with Nodes(plan, tmp_path, DEAF="1") as nodes:
+        lock = plan.run.stage("pretrain").lock
+        lock.parent.mkdir()
+        script = tmp_path / "rank"
+        deaf = f"exec flock {shlex.quote(str(lock))} sleep 60"
+        script.write_text(f'#!/bin/sh\n[ "$DEAF" = 1 ] || exit 3\n{deaf}\n')
+        script.chmod(0o755)
+        first = FirstNode(plan.run, orders_of(plan, str(script)), print)
+        second = nodes.start(1)
+        part = first.start("pretrain", tmp_path / "log")
+        wait_until(lambda: is_held(lock))
+        wait_until(lambda: part.wait(1))
+        assert part.end == "exit code 3"
+        assert is_held(lock)
+        part.close()
+        wait_until_free(lock, "mine")
+        assert second.poll() is None, "it waits for the next start"
+        first.end(ExitCode.STOPPED)
+        assert second.wait(60) == ExitCode.STOPPED
 
 
 def test_a_stage_that_keeps_failing_is_given_up_on_every_node(make_plan, tmp_path):
