@@ -137,10 +137,8 @@ class BarDisplay:
 
     def validation(self, record: dict[str, Any]) -> None:
         """Show a validation above the bar."""
-        self._progress.console.print(
-            validation_line(self._stage, record, self._pace.total_steps, self._metrics),
-            markup=False,
-        )
+        line = validation_line(self._stage, record, self._pace.total_steps, self._metrics)
+        self._progress.console.print(f"{clock(record)} {line}", markup=False)
 
     def event(self, record: dict[str, Any]) -> None:
         """Show an event above the bar; one that resumes sets it back to its checkpoint."""

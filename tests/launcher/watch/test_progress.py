@@ -97,9 +97,11 @@ def test_the_bar_ends_at_the_last_step_and_events_scroll_above(capsys):
     for number in (1, 2, 3, 4):
         display.step(step_record(number, attempt=1))
     display.event(at(1, {"event": "checkpoint", "step": 4}))
+    display.validation(at(2, {"train/global_step": 4, "eval/loss": 7.5, "eval/perplexity": 1808}))
     display.close()
     shown = capsys.readouterr().err
     assert "checkpoint of step 4" in shown
+    assert re.search(r"\d\d:\d\d:\d\d pretrain step 4/4 \| validation loss 7.500", shown)
     assert "4/4" in shown
     assert "loss 7.600" in shown
 
