@@ -19,9 +19,10 @@ from typing import Any, Self
 
 from distrain.errors import ExitCode, TrainingError
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import is_done, read_json, utc_now, write_json
+from distrain.runs.records import is_done, read_json, read_state, utc_now, write_json
 from launcher.backends.interrupt import Interruptions
 from launcher.backends.processes import Child
+from launcher.backends.restart import LATE_S
 
 START_ID = "@start@"
 """Stands in the command of a stage where the id of its start belongs."""
@@ -129,6 +130,7 @@ class FirstNodesProcesses:
         self._ended = ""
         self._deadline = time.monotonic() + PATIENCE_S
         self._asked_for: list[int] = []
+        self._before = read_state(run.stage(orders.name))
 
     @property
     def end(self) -> str:
@@ -146,7 +148,9 @@ class FirstNodesProcesses:
                 time.sleep(left_s)
             elif self._child.wait(left_s):
                 self._ended = self._ended or self._failed()
-                return True
+                if self._child.code != 0 or self._is_recorded():
+                    return True
+                time.sleep(left_s)
             else:
                 self._end_what_is_left()
             if time.monotonic() >= until:
@@ -168,6 +172,16 @@ class FirstNodesProcesses:
             # next start. A full disk is told of by whoever needs it for more.
             with suppress(OSError):
                 write_json(self._run.start, record | {"over": True})
+
+    def _is_recorded(self) -> bool:
+        """Whether an attempt that ended well has its record, or is not going to be seen with one.
+
+        Rank 0 writes it, which may be on another node.
+        """
+        self._deadline = min(self._deadline, time.monotonic() + LATE_S)
+        state = read_state(self._run.stage(self._orders.name))
+        has_ended = state is not None and state["state"] in ("done", "stopped")
+        return (has_ended and state != self._before) or time.monotonic() > self._deadline
 
     def _may_not_begin(self) -> bool:
         """Begin if all others are ready; tell whether the attempt is over without having begun."""

@@ -20,6 +20,9 @@ Verdict = Literal["again", "wait", "refuse", "give up"]
 for the end, or the scheduler, starts it again. ``refuse``: failed, the record says why.
 ``give up``: failed, because attempts only repeat themselves."""
 
+LATE_S = 10.0
+"""How late a shared file system may show what an attempt that ended well left on another node."""
+
 
 @dataclass(frozen=True)
 class AttemptEnd:

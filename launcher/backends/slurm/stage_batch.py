@@ -21,11 +21,8 @@ from distrain.runs.records import (
     read_state,
     utc_now,
 )
-from launcher.backends.restart import AttemptEnd, Ending, Verdict, judge
+from launcher.backends.restart import LATE_S, AttemptEnd, Ending, Verdict, judge
 from launcher.backends.slurm.batch import POLL_S, BatchJob, ask_slurm
-
-LATE_S = 10.0
-"""How late a shared file system may show what another node wrote."""
 
 
 class StageBatch(BatchJob):

@@ -42,7 +42,9 @@ from pathlib import Path
 run, name = Path(sys.argv[2]), sys.argv[3]
 stage, rank = run / name, os.environ.get("RANK", "0")
 stage.mkdir(exist_ok=True)
-(stage / f"rank{rank}of{os.environ.get('WORLD_SIZE', '1')}").write_text(str(os.getpid()))
+start = os.environ.get("TORCHELASTIC_RUN_ID", "")
+me = stage / f"rank{rank}of{os.environ.get('WORLD_SIZE', '1')}"
+me.write_text(f"{os.getpid()}\\n{start}")
 state = stage / "state.json"
 attempt = json.loads(state.read_text())["attempt"] + 1 if state.exists() else 1
 def record(word):
@@ -54,8 +56,9 @@ record("running")
 while name == "pretrain" and not (run / "go").exists():
     time.sleep(0.02)
     other = stage / f"rank{1 - int(rank)}of2"
+    pid, _, theirs = (other.read_text() if other.exists() else "").partition("\\n")
     try:
-        os.kill(int(other.read_text()), 0) if other.exists() and other.read_text() else None
+        os.kill(int(pid), 0) if theirs == start else None  # else of the start before
     except ProcessLookupError:
         sys.exit("the other rank is gone")
 if os.environ.get("CRASH") == name:
@@ -115,7 +118,7 @@ class Nodes:
         """Wait for a rank of the stage over two nodes."""
         path = self.run.stage("pretrain").path / f"rank{rank}of2"
         wait_until(lambda: path.exists() and path.read_text() != "")
-        return int(path.read_text())
+        return int(path.read_text().splitlines()[0])
 
     def node_of(self, pid: int) -> int:
         """Return which supervisor a process descends from."""
@@ -222,6 +225,19 @@ def test_a_start_that_is_over_for_the_first_node_leaves_nothing_on_the_others(ma
         assert second.poll() is None, "it waits for the next start"
         first.end(ExitCode.STOPPED)
         assert second.wait(60) == ExitCode.STOPPED
+
+
+def test_a_start_that_ended_well_is_not_over_before_its_record_is_seen(make_plan, tmp_path):
+    """Rank 0 may be on another node, and a shared file system late."""
+    plan = make_plan()
+    state = plan.run.stage("prepare").state
+    write_json(state, {"state": "stopped", "attempt": 1})  # by the start before
+    part = FirstNode(plan.run, orders_of(plan, "true"), print).start("prepare", tmp_path / "log")
+    assert not part.wait(1)
+    write_json(state, {"state": "done", "attempt": 2})
+    assert part.wait(1)
+    assert part.end == "exit code 0"
+    part.close()
 
 
 def test_a_stage_that_keeps_failing_is_given_up_on_every_node(make_plan, tmp_path):
