@@ -18,7 +18,7 @@ class StepResult:
         num_tokens: Its input tokens.
         num_targets: Its target tokens.
         batch_hash: Sum of the ranks' ``Batch.digest``, modulo 2**32.
-        memory_gib: Of the largest rank.
+        memory_gib: Peak of the largest rank, up to the beginning of the step.
         others: The task's other metrics, by name.
     """
 

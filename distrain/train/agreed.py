@@ -15,7 +15,7 @@ class Agreed:
     Args:
         wish: What all ranks act on after the step, or instead of it where it ends the job.
         is_saving: Whether any rank still writes a checkpoint.
-        memory_gib: Peak of the largest rank so far.
+        memory_gib: Peak of the largest rank so far, so without the step to come.
         denominator: Of the trained metric, over the global batch.
         num_targets: Of the global batch.
         batch_hash: Of the global batch, 32 bits, however many ranks cut it.
