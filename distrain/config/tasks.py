@@ -10,6 +10,7 @@ from typing import Annotated
 
 from distrain.config.section import NameIn
 from distrain.runs.figures import number_text
+from distrain.runs.records import STEP_FIELDS, TRAIN
 
 IGNORE_INDEX = -100
 """Target of a position that is not trained on; Hugging Face and torch use the same number."""
@@ -73,6 +74,15 @@ class TaskForm:
     others: tuple[Metric, ...] = ()
     derived: tuple[Derived, ...] = ()
     kinds: frozenset[str] = frozenset({"pretrain", "sft"})
+
+    def __post_init__(self) -> None:
+        taken = set(STEP_FIELDS) - {f"{TRAIN}loss"}  # among them as the metric of causal_lm
+        names = [metric.name for metric in self.metrics] + [d.name for d in self.derived]
+        for name in names:
+            # What follows a slash is a source.
+            if f"{TRAIN}{name}" in taken or "/" in name:
+                raise ValueError(f"a metric named {name} would hide another figure of a record")
+            taken.add(f"{TRAIN}{name}")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
