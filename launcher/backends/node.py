@@ -15,7 +15,8 @@ from distrain.runs.lock import hold
 from distrain.runs.products import check_sources
 from distrain.runs.records import append_event, is_done
 from launcher.backends.interrupt import Interruptions, clear_wishes
-from launcher.backends.nodes import FirstNode, Orders, OtherNode
+from launcher.backends.nodes import FirstNode, OtherNode
+from launcher.backends.orders import Orders
 from launcher.backends.supervise import Processes, Supervised, Supervisor
 
 

@@ -13,19 +13,17 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from distrain.errors import ExitCode, TrainingError
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import is_done, read_json, read_state, utc_now, write_json
 from launcher.backends.interrupt import Interruptions
+from launcher.backends.orders import Orders, StageOrders
 from launcher.backends.processes import Child
 from launcher.backends.restart import LATE_S
 
-START_ID = "@start@"
-"""Stands in the command of a stage where the id of its start belongs."""
 LOOK_S = 0.2
 """Between two looks at what the others wrote."""
 PATIENCE_S = 600.0
@@ -33,49 +31,6 @@ PATIENCE_S = 600.0
 GRACE_S = 10.0
 """How long the first node's processes may take to end by themselves once another's have failed:
 their own last words say more than that they were killed."""
-
-
-@dataclass(frozen=True)
-class StageOrders:
-    """What each node starts for a stage."""
-
-    name: str
-    nodes: int
-    """1: the first node alone."""
-    world_size: int
-    argv: tuple[str, ...]
-    """With ``START_ID`` in it if there is a rendezvous."""
-    env: dict[str, str]
-
-    def command(self, start_id: str) -> list[str]:
-        """Return the command of one start."""
-        return [word.replace(START_ID, start_id) for word in self.argv]
-
-
-@dataclass(frozen=True)
-class Orders:
-    """``nodes.json``: all that a node must know to take part in a run."""
-
-    nodes: int
-    max_restarts: int
-    stages: tuple[StageOrders, ...]
-
-    def write(self, run: RunFolder) -> None:
-        """Put them down for the other nodes."""
-        write_json(run.orders, asdict(self))
-
-    @classmethod
-    def read(cls, run: RunFolder) -> Self | None:
-        """Return them; ``None`` before the run was started."""
-        found: dict[str, Any] | None = read_json(run.orders)
-        if found is None:
-            return None
-        stages = (StageOrders(**s | {"argv": tuple(s["argv"])}) for s in found["stages"])
-        return cls(found["nodes"], found["max_restarts"], tuple(stages))
-
-    def stage(self, name: str) -> StageOrders:
-        """Return those of one stage."""
-        return next(stage for stage in self.stages if stage.name == name)
 
 
 class FirstNode:

@@ -13,7 +13,8 @@ from dataclasses import replace
 from distrain.errors import DistrainError, ExitCode, RecipeError
 from launcher.backends.interrupt import clear_wishes
 from launcher.backends.local import LocalBackend, run_stages
-from launcher.backends.nodes import START_ID, FirstNode, Orders, StageOrders
+from launcher.backends.nodes import FirstNode
+from launcher.backends.orders import START_ID, Orders, StageOrders
 from launcher.backends.protocol import Surroundings
 from launcher.plan import Plan, Rendezvous, StagePlan, local_rendezvous, stage_argv, stage_env
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from distrain.config.huggingface import TOKENIZER_FILE
 from distrain.config.lineage import Lineage, lineage_of
 from distrain.config.reading.sections import Path as SettingPath
 from distrain.config.reading.stage_parts import Finding
@@ -53,7 +54,7 @@ def _file_of_model(recipe: Recipe, lineage: Lineage) -> Path | None:
     first = recipe.stages[str(lineage.root)]
     assert isinstance(first, TrainStage), "what a model comes from has trained it"
     if first.model.from_pretrained is not None:
-        return Path(first.model.from_pretrained).expanduser() / "tokenizer.json"
+        return Path(first.model.from_pretrained).expanduser() / TOKENIZER_FILE
     made = recipe.stages.get(str(lineage.up_to(str(lineage.root)).data))
     path = made.tokenizer.path if isinstance(made, PrepareStage) else None
     return None if path is None else Path(path).expanduser()
