@@ -1,8 +1,8 @@
 """What somebody wants of a running job: save, yield the machine, or stop.
 
-A wish is a file in the run's ``control`` folder (written by ``distrain stop``, a batch script or a
-colleague) or a signal to any process of the job. The ranks agree on the heaviest, and act on it
-after the same step.
+A wish is a file in the run's ``control`` folder (written by ``distrain stop``, a job's supervisor
+or a colleague) or a signal to any process of the job. The ranks agree on the heaviest, and act
+on it after the same step.
 """
 
 import signal
