@@ -59,10 +59,14 @@ class StageBatch(BatchJob):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         super()._on_signal(number, frame)
-        self.run.control.mkdir(parents=True, exist_ok=True)
-        self.run.yield_.touch()
         self.deadline = min(self.deadline, time.monotonic() + self.patience_s)
-        os.write(1, f"{utc_now()} distrain: asked to yield\n".encode())
+        words = "asked to yield"
+        try:
+            self.run.control.mkdir(parents=True, exist_ok=True)
+            self.run.yield_.touch()
+        except OSError as error:  # a full disk must not end the job here, without its requeue
+            words += f", but the stage cannot be told: {error}"
+        os.write(1, f"{utc_now()} distrain: {words}\n".encode())
 
     def _attempt(self) -> AttemptEnd:
         before = read_state(self.folder)

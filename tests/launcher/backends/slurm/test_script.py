@@ -285,6 +285,16 @@ def test_a_signal_asks_the_stage_to_yield_and_a_deaf_one_is_requeued(job):
     assert job.run.yield_.exists()
 
 
+def test_a_wish_that_cannot_be_written_costs_no_restart(job):
+    text = job.script.read_text()
+    job.script.write_text(text.replace("--patience=290", "--patience=0"))
+    srun = job.bin / "srun"
+    no_folder = 'rm -r "$STAGE/../control"; touch "$STAGE/../control"\n'
+    srun.write_text(SRUN.replace('[ -z "$SIGNAL" ]', no_folder + '[ -z "$SIGNAL" ]'))
+    assert job.start(SIGNAL="USR1") == (75, ["srun", "requeue"])
+    assert "asked to yield, but the stage cannot be told: " in job.output
+
+
 def test_a_signal_that_comes_before_the_supervisor_has_looked_back_is_not_lost(job):
     job.run.control.mkdir()
     job.run.yield_.touch()  # of the last start
