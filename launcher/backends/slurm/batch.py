@@ -13,10 +13,7 @@ from types import FrameType
 from distrain.errors import SchedulerError
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
-from distrain.runs.records import (
-    append_record,
-    utc_now,
-)
+from distrain.runs.records import append_record, utc_now
 from launcher.backends.restart import AttemptEnd, History, Verdict, decide
 from launcher.backends.slurm.client import Answer, run_command
 
@@ -70,7 +67,7 @@ class BatchJob:
         ends = [AttemptEnd(**line) for line in read_records(past)]
         for _ in range(self.restart - len(ends)):
             ends.append(AttemptEnd("lost", how=BY_SLURM))
-            append_record(past, asdict(ends[-1]))
+            self.put_down(ends[-1])
         self.history = replace(self.history, attempts=tuple(ends))
         if self.run.stop.exists():
             self.history = replace(self.history, asked_to_end=True)
@@ -102,8 +99,7 @@ class BatchJob:
                 return True
             if not is_put_down:  # before it is asked: Slurm ends this process then
                 is_put_down = True
-                ended = self.history.attempts[-1]
-                append_record(self.folder.slurm_attempts(self.id), asdict(ended))
+                self.put_down(self.history.attempts[-1])
             self.say(f"{how}; asks Slurm to start it again{where}")
             answer = ask_slurm(["scontrol", "requeue", self.id])
             if answer.code == 0:
@@ -111,6 +107,14 @@ class BatchJob:
             self.say(f"scontrol requeue: {answer.err.strip()}")
             time.sleep(pause_s)
         return False
+
+    def put_down(self, ended: AttemptEnd) -> None:
+        """Keep the end of a start for the job's next one, which takes what is missing for lost."""
+        path = self.folder.slurm_attempts(self.id)
+        try:
+            append_record(path, asdict(ended))
+        except OSError as error:  # no reason to lose the requeue as well
+            self.say(f"{path} cannot be written: {error.strerror}")
 
     def say(self, text: str) -> None:
         """Write a line to the job's log."""

@@ -5,6 +5,7 @@ srun, once, observes how that ended, asks the rule of restarts, and lets Slurm r
 not. The exit code never follows srun's, which is 0 even after it lost a node:
 
     0   the stage is done
+    4   its folder has no room for the records of another start
     6   it failed and would fail again, or ended too often in a row without a new checkpoint
     75  it ended with work left: asked to stop, or (before Slurm starts it again) to yield
 
@@ -17,6 +18,7 @@ import signal
 import sys
 from pathlib import Path
 
+from distrain.errors import DistrainError
 from distrain.runs.phases import PHASES
 from launcher.backends.slurm.batch import SIGNALS
 from launcher.backends.slurm.phase_batch import PhaseBatch
@@ -40,7 +42,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     batch = StageBatch(arguments) if arguments.phase is None else PhaseBatch(arguments)
     batch.listen(heard)
-    return batch.supervise()
+    try:
+        return batch.supervise()
+    except DistrainError as error:
+        batch.say(str(error))
+        return error.exit_code
 
 
 if __name__ == "__main__":

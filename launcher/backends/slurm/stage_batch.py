@@ -7,10 +7,11 @@ import shlex
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import cast
 
-from distrain.errors import ExitCode, TrainingError
+from distrain.errors import DistrainError, ExitCode, PreflightError, TrainingError
 from distrain.runs.failures import YIELDED, after_the_logs, record_failure
 from distrain.runs.folder import STEP_PREFIX
 from distrain.runs.records import (
@@ -23,6 +24,7 @@ from distrain.runs.records import (
 )
 from launcher.backends.restart import LATE_S, AttemptEnd, Ending, Verdict, judge
 from launcher.backends.slurm.batch import POLL_S, BatchJob, ask_slurm
+from launcher.backends.supervise import check_room
 
 
 class StageBatch(BatchJob):
@@ -109,6 +111,7 @@ class StageBatch(BatchJob):
         if verdict == "give up":
             return self._give_up(ended)
         if verdict == "again":
+            self._require_room()
             if not self.requeue(ended.how, f" from step {self.step}"):
                 self.say(
                     "Slurm does not let this job be requeued. To go on from step "
@@ -136,14 +139,29 @@ class StageBatch(BatchJob):
                 f"`distrain resume {name} launch.time_limit=...`."
             )
         error = TrainingError(f"stage {self.stage}", found, "a finished stage", remedy)
-        state = read_state(self.folder)
-        record_failure(self.run, self.stage, error, state["attempt"] if state else 0)
+        self._record_failure(error)
         self.say(f"{found}; gives up. When the cause is removed: {self.again}")
         return ExitCode.TRAINING
 
+    def _require_room(self) -> None:
+        """Refuse a requeue, of which no start could write a word."""
+        try:
+            check_room(self.folder.path)
+        except PreflightError as error:
+            self._record_failure(error)
+            raise
+
+    def _record_failure(self, error: DistrainError) -> None:
+        state = read_state(self.folder)
+        with suppress(OSError):  # where there is no room; the log has the message
+            record_failure(self.run, self.stage, error, state["attempt"] if state else 0)
+
     def _record_restart(self, how: str) -> None:
         where = {"job": self.id, "restart": self.restart, "nodes": self.nodes}
-        append_event(self.run.events, "restarted", self.stage, reason=how, **where)
+        try:
+            append_event(self.run.events, "restarted", self.stage, reason=how, **where)
+        except OSError as error:
+            self.say(f"{self.run.events} cannot be written: {error.strerror}")
 
     def _committed(self) -> int:
         """Return the step of the newest checkpoint."""

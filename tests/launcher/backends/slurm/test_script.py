@@ -295,6 +295,24 @@ def test_a_wish_that_cannot_be_written_costs_no_restart(job):
     assert "asked to yield, but the stage cannot be told: " in job.output
 
 
+def test_a_record_that_cannot_be_written_costs_no_restart(job):
+    job.run.events.mkdir(parents=True)
+    crashed = {"SRUN_CODE": "1", "SLURM_RESTART_COUNT": "1"}
+    assert job.start(**crashed) == (75, ["srun", "requeue"])
+    assert f"{job.run.events} cannot be written: Is a directory" in job.output
+
+
+def test_without_room_for_another_start_the_job_does_not_go_back_to_the_queue(job):
+    before, supervisor = job.script.read_text().rsplit("\nexec ", 1)
+    # Larger than what the job writes, smaller than what it makes sure of.
+    job.script.write_text(f"{before}\nulimit -f 32\nexec {supervisor}")
+    assert job.start(SRUN_CODE="1") == (4, ["srun"])
+    assert "no room to write to (File too large)" in job.output
+    failure = failure_of(job.stage)
+    assert failure is not None
+    assert "no room to write to" in failure.error
+
+
 def test_a_signal_that_comes_before_the_supervisor_has_looked_back_is_not_lost(job):
     job.run.control.mkdir()
     job.run.yield_.touch()  # of the last start
