@@ -6,13 +6,15 @@ How such a folder is made is said in ``tests/runs/older/make.py``.
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.runs.older.figures import differences, figures
-from tests.tiny import distrain, events
+from tests.tiny import distrain, environment, events
 
 OLDER = Path(__file__).parent / "older"
 ROOT = OLDER.parents[2]
@@ -69,6 +71,42 @@ def test_a_run_of_an_older_version_goes_on_to_the_end(version, tmp_path, monkeyp
     assert (exported / "adapter" / "adapter_model.safetensors").is_file()
     completed = distrain(run.parent, "generate", "kept", "def ", "--max-new-tokens=4")
     assert completed.returncode == 0, completed.stderr
+
+
+SRUN = """#!/bin/bash
+while [ "$1" != bash ]; do shift; done
+exec "$@"
+"""
+SCONTROL = """#!/bin/bash
+echo "JobId=5 JobState=RUNNING"
+"""
+
+
+@pytest.mark.seams
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_script_that_an_older_version_queued_ends_its_stage(version, tmp_path, monkeypatch):
+    run = copy_of(version, tmp_path)
+    text = (OLDER / version / "pretrain.sbatch").read_text()
+    script = tmp_path / "pretrain.sbatch"
+    script.write_text(
+        text.replace("/opt/venv/bin/python", sys.executable).replace("/runs/kept", str(run))
+    )
+    for name, content in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    slurm = {"SLURM_JOB_ID": "5", "SLURM_JOB_NODELIST": "localhost"}
+    env = environment(run.parent) | slurm | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    ended = subprocess.run(
+        ["bash", script], env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert json.loads((run / "pretrain" / "state.json").read_text())["state"] == "done"
+    expected = {n: loss for n, loss in expected_of(version).items() if n.startswith("pretrain")}
+    assert expected
+    assert differences(figures(run, ["pretrain"]), expected) == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -1,7 +1,7 @@
 """The losses of a run by name, and how those of two runs compare."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ TRAINED = ("pretrain", "sft")
 MEASURED = (*TRAINED, "evaluate")
 
 
-def figures(run: Path) -> dict[str, float]:
-    """Return every loss of every step, validation and result.
+def figures(run: Path, stages: Sequence[str] = MEASURED) -> dict[str, float]:
+    """Return every loss of every step, validation and result of ``stages``.
 
     Raises:
         ValueError: A step is there twice.
     """
     found: dict[str, float] = {}
-    for name, value in _losses(run):
+    for name, value in _losses(run, stages):
         if name in found:
             raise ValueError(f"{name} twice in {run}")
         found[name] = value
@@ -36,14 +36,14 @@ def differences(found: Mapping[str, float], expected: Mapping[str, float]) -> li
     return described
 
 
-def _losses(run: Path) -> Iterator[tuple[str, float]]:
-    for stage in TRAINED:
+def _losses(run: Path, stages: Sequence[str]) -> Iterator[tuple[str, float]]:
+    for stage in (stage for stage in TRAINED if stage in stages):
         for line in (run / stage / "metrics.jsonl").read_text().splitlines():
             record = json.loads(line)
             for key in ("train/loss", "eval/loss"):
                 if key in record:
                     yield f"{stage} step {record['train/global_step']} {key}", record[key]
-    for stage in MEASURED:
+    for stage in stages:
         yield from _leaves(json.loads((run / stage / "result.json").read_text()), f"{stage} result")
 
 

@@ -8,6 +8,9 @@ other one, which nothing disturbs, become ``expected.json`` beside it. A checkpo
 it was written to, so the folder's name should tell nothing about a machine. Both are committed and
 never changed again: when a version cannot go on with an older one, that folder is removed, and the
 changelog says so.
+
+``pretrain.sbatch`` beside them is the job that `distrain submit` of that version wrote for such a
+run in ``/runs/kept``: one node, two processes, ``/opt/venv/bin/python``, no site file.
 """
 
 import json
