@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import ProcessContext, start_processes
 # The fork server imports torch once, and never touches a device: a rank then starts in
 # 0.1 s, where a spawned one takes as long as ``import torch``.
 multiprocessing.set_forkserver_preload(
-    ["torch", "torch.distributed", "torch.distributed.checkpoint", "torch._dynamo"]
+    ["torch", "torch.distributed", "torch.distributed.checkpoint", "torch._dynamo", "peft"]
 )
 
 

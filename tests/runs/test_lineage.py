@@ -1,7 +1,8 @@
 """A model that several stages make, one after the other, is whole, exact and the same after kills.
 
 ``pretrain -> anneal (kind: pretrain) -> sft -> sft2``: each begins with the whole model of the one
-before. Here each stage is a process of its own, forked from one that has imported all it needs.
+before. Here each stage is a process of its own, forked from the server of ``tests.ranks``: that of
+the tests has threads, and a fork of it may inherit a lock that nobody will release.
 """
 
 import json
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
+import tests.ranks  # noqa: F401  (its fork server has torch and peft loaded)
 from distrain.__main__ import run_stage
 from distrain.checkpoint.dcp import read_full
 from distrain.config.reading.load import load_recipe
@@ -49,9 +51,9 @@ def rank_main(recipe, run, name, rank, world_size):
 def start(recipe, run, name):
     """Begin a stage, each rank in a process of its own; a lonely one for what is not trained."""
     ranks = recipe.launch.processes_per_node if name in TRAINED else 1
-    fork = multiprocessing.get_context("fork")
+    server = multiprocessing.get_context("forkserver")
     children = [
-        fork.Process(target=rank_main, args=(recipe, run, name, rank, ranks))
+        server.Process(target=rank_main, args=(recipe, run, name, rank, ranks))
         for rank in range(ranks)
     ]
     for child in children:
@@ -82,8 +84,6 @@ def kill_after_first_save(recipe, run, name):
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
     """The recipe, and the whole run of it that nothing disturbed."""
-    import peft  # noqa: F401  (it takes seconds: once, and not in each process)
-
     folder = tmp_path_factory.mktemp("line")
     recipe = load_recipe(write_line(folder)).recipe
     run = folder / "tiny"

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -29,7 +30,8 @@ def test_rises_to_the_peak_then_never_rises_again_nor_leaves_its_bounds(config, 
     warmup, rest = values[: config.warmup_steps], values[config.warmup_steps :]
     assert all(0 < rate < PEAK for rate in warmup)
     assert warmup == sorted(warmup)
-    assert rest == sorted(rest, reverse=True)
+    # But for rounding, where the minimum is the peak but for a bit.
+    assert all(after <= before * (1 + 1e-12) for before, after in pairwise(rest))
     low = PEAK * config.min_lr_ratio
     assert all(low * (1 - 1e-9) <= rate <= PEAK * (1 + 1e-9) for rate in rest)
 

@@ -246,4 +246,5 @@ def test_a_store_that_answers_no_more_ends_every_rank_at_the_deadline(s3, run, t
         assert code == 4, lines
         assert "/train/main/0000" in lines[-1]
         assert "nothing whole in time" in lines[-1]
-    assert 4 < time.monotonic() - began < 9
+    # At the deadline, which is 5 s here, and not with the last retry, after 300 s.
+    assert 4 < time.monotonic() - began < 30
