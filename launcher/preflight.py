@@ -28,9 +28,9 @@ from launcher.text import plural, short_bytes
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "numpy", "tokenizers", "safetensors", "fsspec"),
     "deepspeed": ("deepspeed",),
-    "wandb": ("wandb",),
 }
-"""Modules that each extra brings; the few heavy ones of ``train`` come with their stage below."""
+"""Modules that extras bring; the few heavy ones of ``train`` come with their stage below, and those
+of sinks with their sections."""
 
 PREPARED = "the folder of a finished prepare stage"
 TOKENS = "token files"
@@ -201,12 +201,10 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(stage, SftStage):
             yield from (("train", module) for module in ("peft", "transformers"))
-        for extra, is_used in (
-            ("deepspeed", stage.parallelism.strategy == "deepspeed"),
-            ("wandb", stage.logging.wandb is not None),
-        ):
-            if is_used:
-                yield from ((extra, module) for module in EXTRAS[extra])
+        if stage.parallelism.strategy == "deepspeed":
+            yield from (("deepspeed", module) for module in EXTRAS["deepspeed"])
+        for sink in stage.logging.sinks.values():
+            yield sink.extra, sink.module
 
 
 def _modules_of_source(source: Source) -> Iterator[tuple[str, str]]:

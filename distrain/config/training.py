@@ -1,6 +1,6 @@
 """Sections of layers 8 to 11: optimizer, loop, checkpoints, evaluation, fine-tuning."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -117,8 +117,18 @@ class EvalConfig(Section):
     spaced; fixed when the stage begins. Default: the whole validation split."""
 
 
-class WandbConfig(Section):
+class SinkSection(Section):
+    """A copy of ``metrics.jsonl`` for another tool; a section that is there switches it on."""
+
+    extra: ClassVar[str]  # that brings its module
+    module: ClassVar[str]  # looked for before anything is started
+
+
+class WandbConfig(SinkSection):
     """Weights & Biases as a copy of ``metrics.jsonl``; it may fail without touching training."""
+
+    extra: ClassVar[str] = "wandb"
+    module: ClassVar[str] = "wandb"
 
     project: str = "distrain"
     """Of Weights & Biases."""
@@ -134,6 +144,11 @@ class LoggingConfig(Section):
     peak_tflops: Annotated[float | None, Field(gt=0)] = None
     """Peak of one device, for MFU; default: known GPUs by name, a measured matmul on a CPU."""
     wandb: WandbConfig | None = None
+
+    @property
+    def sinks(self) -> dict[str, SinkSection]:
+        """The sinks that are switched on, by the name of their section."""
+        return {name: section for name, section in self if isinstance(section, SinkSection)}
 
 
 class LoraConfig(Section):

@@ -193,13 +193,10 @@ class Monitor:
             root=self._run.root,
             run_id=_sink_run_id(self._run.stage(self.stage)),
         )
-        sinks = []
-        for name, open_writer in SINKS.items():
-            section = getattr(self._config, name)
-            if section is None:
-                continue
-            sinks.append(self._open_sink(name, partial(open_writer, run, section)))
-        return sinks
+        return [
+            self._open_sink(name, partial(SINKS[name], run, section))
+            for name, section in self._config.sinks.items()
+        ]
 
     def _open_sink(self, name: str, open_writer: Callable[[], Writer]) -> BackgroundSink:
         def failed(reason: str) -> None:

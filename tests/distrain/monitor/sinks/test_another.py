@@ -1,0 +1,58 @@
+"""Another sink is its writer, a line in SINKS and a section under ``logging``."""
+
+import json
+from typing import ClassVar
+
+from distrain.config.reading.load import load_recipe
+from distrain.config.training import LoggingConfig, SinkSection
+from distrain.monitor.monitor import Monitor, Workload
+from distrain.monitor.sinks import SINKS
+from distrain.runs.folder import RunFolder
+from distrain.runs.json_lines import read_records
+from launcher.preflight import _needed_modules
+from tests.tiny import write_recipe
+
+WORKLOAD = Workload(
+    max_steps=9, tokens_per_step=64, num_ranks=1, flops_per_token=1e6, peak_flops=1e11
+)
+
+
+class LinesConfig(SinkSection):
+    extra: ClassVar[str] = "lines"
+    module: ClassVar[str] = "no_such_module"
+    file: str
+
+
+class Logging(LoggingConfig):
+    lines: LinesConfig | None = None
+
+
+class LinesWriter:
+    def __init__(self, run, section):
+        self.stream = (run.root / section.file).open("a")
+
+    def write(self, record):
+        self.stream.write(json.dumps(record) + "\n")
+
+    def close(self):
+        self.stream.close()
+
+
+def test_it_gets_every_record_and_its_module_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(SINKS, "lines", LinesWriter)
+    run = RunFolder(tmp_path / "run")
+    run.stage("pretrain").path.mkdir(parents=True)
+    logging = Logging(lines=LinesConfig(file="copy.jsonl"))
+    with Monitor(run, "pretrain", 1, WORKLOAD, logging) as monitor:
+        for step in (1, 2):
+            monitor.record_scores(step, {"loss": 2.0 / step}, {})
+    copied = [json.loads(line) for line in (run.root / "copy.jsonl").read_text().splitlines()]
+    assert [record["eval/loss"] for record in copied] == [2.0, 1.0]
+    assert copied == list(read_records(run.stage("pretrain").metrics))
+
+    recipe = load_recipe(write_recipe(tmp_path)).recipe
+    assert ("lines", "no_such_module") not in _needed_modules(recipe)
+    pretrain = recipe.stages["pretrain"].model_copy(update={"logging": logging})
+    stages = dict(recipe.stages) | {"pretrain": pretrain}
+    changed = recipe.model_copy(update={"stages": stages})
+    assert ("lines", "no_such_module") in _needed_modules(changed)
