@@ -33,7 +33,7 @@ test: $(VENV)/.dev lint
 	@echo "left out: every engine for each seam's proof    make test-seams"
 	@echo "left out: tests on a real four-node Slurm       make test-slurm    (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium       make test-browser  (root; installs Debian packages)"
-	@echo "left out: seeded random kills, $(KILLS) a stage make chaos"
+	@echo "left out: seeded random kills, $(KILLS) a stage       make chaos"
 	@echo "left out: tests that need a CUDA device         .venv/bin/python -m pytest -m gpu"
 
 test-data: $(VENV)/.dev
