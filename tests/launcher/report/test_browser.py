@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from distrain.runs.records import write_json
 from launcher.report.page import write_report
 from tests.launcher.report.chromium import Chromium
 from tests.launcher.report.runs import RunWriter, curated_run, failed_run, finished_run
@@ -34,6 +35,11 @@ CLIPPED_LABELS = """
 }).map((label) => label.textContent)
 """
 
+CUT_TABLES = """
+[...document.querySelectorAll("table")].filter((table) =>
+  table.parentElement.scrollWidth > table.parentElement.clientWidth
+).map((table) => table.textContent.trim().slice(0, 40))
+"""
 FAILURE = """
 (() => {
   const banner = document.querySelector("[role=alert]"), box = banner.getBoundingClientRect();
@@ -127,6 +133,19 @@ def test_page_fits_every_screen(browser, run, width):
     browser.open(write_report(run))
     assert browser.run(OVERFLOW) <= 0
     assert browser.run(CLIPPED_LABELS) == []
+    browser.resize(1280, 900)
+
+
+@pytest.mark.parametrize("width", [1100, 1280])
+def test_tables_side_by_side_are_whole(browser, tmp_path, width):
+    made = finished_run(tmp_path / "quickstart")
+    # Of a stage that goes on from another: a second table beside that of token frequencies.
+    source = {"step": 150, "product": "95a2f73017d58904"}
+    write_json(made.stage("pretrain").built_on, {"earlier": source})
+    browser.resize(width, 800)
+    browser.open(write_report(made))
+    assert "Made from" in browser.run("document.body.innerText")
+    assert browser.run(CUT_TABLES) == []
     browser.resize(1280, 900)
 
 
