@@ -35,7 +35,7 @@ from distrain.parallel.process_group import finish
 from distrain.runs.folder import RunFolder
 from distrain.stages.pretrain import model_spec
 from distrain.train.agreed import agree
-from distrain.train.build import TrainTask, build_host, build_run
+from distrain.train.build import TrainSetup, build_host, build_run
 from distrain.train.loop import Clock, record, train_step
 from distrain.train.progress import Progress
 
@@ -140,7 +140,7 @@ def measure(name: str) -> None:
     stage = case.stage(int(os.environ.get("WORLD_SIZE", "1")))
     host = build_host(stage.training)
     length = stage.training.sequence_length
-    task = TrainTask(
+    setup = TrainSetup(
         run=RunFolder(Path(tempfile.mkdtemp(prefix="step-overhead-"))),
         name="pretrain",
         seed=1,
@@ -152,7 +152,7 @@ def measure(name: str) -> None:
         flops_per_token=1.0,
         attempt=1,
     )
-    run = build_run(task, host)
+    run = build_run(setup, host)
     batches = run.loader.batches()
     steps = count()
 

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from distrain.config.huggingface import CONFIG_FILE
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
 from distrain.config.sources import (
     REMOTE_MODULES,
@@ -271,4 +272,4 @@ def _exists(pattern: str, kind: str) -> bool:
     if kind == "glob":
         # A file may have a pattern's characters in its name.
         return path.exists() or any(glob.iglob(str(path), recursive=True))  # noqa: PTH207
-    return path.is_file() if kind == "file" else (path / "config.json").is_file()
+    return path.is_file() if kind == "file" else (path / CONFIG_FILE).is_file()

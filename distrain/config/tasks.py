@@ -1,6 +1,7 @@
 """What a task is called and what it reports, for all that must know without torch.
 
-The other half, which computes, is ``distrain.tasks``. A task has an entry in both.
+The other half, which computes, is ``distrain.tasks``. A task has an entry in both. Here is also the
+mark of a position that no task is trained on.
 """
 
 import math
@@ -128,7 +129,7 @@ TASK_FORMS: dict[str, TaskForm] = {
 }
 
 
-def form_of(name: object) -> TaskForm:
+def task_form(name: object) -> TaskForm:
     """Look up a task; what an older version recorded, which named none, is ``causal_lm``."""
     return TASK_FORMS.get(str(name), TASK_FORMS[CAUSAL_LM])
 

@@ -31,7 +31,7 @@ from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.pretrain_data import open_pretrain_data
 from distrain.stages.products import build_on
 from distrain.stages.training import close, train_to_outcome
-from distrain.train.build import TrainTask, build_host, build_run
+from distrain.train.build import TrainSetup, build_host, build_run
 from distrain.train.run import Run
 
 
@@ -63,7 +63,7 @@ def run_stage(context: StageContext) -> Outcome:
     for source in data.train.values():
         for split in source.splits:
             check_tokenizer(split, tokenizer.fingerprint)
-    task = TrainTask(
+    setup = TrainSetup(
         run=context.run,
         name=context.name,
         seed=context.recipe.seed,
@@ -75,7 +75,7 @@ def run_stage(context: StageContext) -> Outcome:
         flops_per_token=stage.model.flops_per_token(vocab_size, length),
         attempt=context.attempt,
     )
-    run = build_run(task, host)
+    run = build_run(setup, host)
     if start is not None:
         start.load_into(run.engine)
     outcome, _ = train_to_outcome(run)

@@ -22,7 +22,7 @@ from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
 from distrain.stages.sft_data import PairSamples, find_training_pairs, lengths_record
 from distrain.stages.training import close, train_to_outcome
-from distrain.train.build import TrainTask, build_host, build_run, build_validation
+from distrain.train.build import TrainSetup, build_host, build_run, build_validation
 from distrain.train.run import Run
 
 PAIRS = "pairs"
@@ -40,7 +40,7 @@ def run_stage(context: StageContext) -> Outcome:
     tokenizer = fitting_tokenizer(base)
     train, validation = find_training_pairs(context, tokenizer)
     lengths = lengths_record({"train": train, "validation": validation}, stage)
-    task = TrainTask(
+    setup = TrainSetup(
         run=context.run,
         name=context.name,
         seed=context.recipe.seed,
@@ -53,10 +53,10 @@ def run_stage(context: StageContext) -> Outcome:
         attempt=context.attempt,
         reads=lengths,
     )
-    run = build_run(task, host)
+    run = build_run(setup, host)
     base.load_into(run.engine)
     outcome, _ = train_to_outcome(run)
-    answers = compare_with_base(task, run, validation) if outcome.result is not None else {}
+    answers = compare_with_base(setup, run, validation) if outcome.result is not None else {}
     close(run)
     if outcome.result is None:
         return outcome
@@ -93,13 +93,13 @@ def model_spec(
     )
 
 
-def compare_with_base(task: TrainTask, run: Run, pairs: PairSamples) -> dict[str, float]:
+def compare_with_base(setup: TrainSetup, run: Run, pairs: PairSamples) -> dict[str, float]:
     """Measure held-out answers with and without adapters, after their own and others' prompts.
 
     The loss after shuffled prompts shows how much of the gain comes from knowing what answers look
     like, and how much from reading the prompt. Nats per answer token. Collective.
     """
-    shuffled = build_validation(task, {PAIRS: pairs.shuffled()}, run.engine, run.device)
+    shuffled = build_validation(setup, {PAIRS: pairs.shuffled()}, run.engine, run.device)
     figures = {
         "eval_loss": run.validation.measure().loss,
         "eval_loss_shuffled_prompts": shuffled.measure().loss,

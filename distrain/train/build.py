@@ -38,7 +38,7 @@ from distrain.train.run import Run
 
 
 @dataclass(frozen=True)
-class TrainTask:
+class TrainSetup:
     """What a stage kind brings: its data and its model; all else is the same for every kind.
 
     Args:
@@ -66,31 +66,31 @@ class TrainTask:
     reads: Mapping[str, object] = field(default_factory=dict)
 
 
-def build_run(task: TrainTask, host: HostGroup) -> Run:
+def build_run(setup: TrainSetup, host: HostGroup) -> Run:
     """Build everything, in the order of the layers. Collective."""
-    stage, training = task.stage, task.stage.training
+    stage, training = setup.stage, setup.stage.training
     device = resolve_device(training.device)
-    engine = build_engine_of(task, host, device)
-    max_steps = steps_of(training, streams_read(task.data, task.train))
-    loader = build_loader(task, engine)  # 1-3
-    monitor = build_monitor(task, host, device, max_steps)
-    wishes = Wishes(task.run, host.rank)
+    engine = build_engine_of(setup, host, device)
+    max_steps = steps_of(training, streams_read(setup.data, setup.train))
+    loader = build_loader(setup, engine)  # 1-3
+    monitor = build_monitor(setup, host, device, max_steps)
+    wishes = Wishes(setup.run, host.rank)
     wishes.listen()
     return Run(
-        seed=task.seed,
+        seed=setup.seed,
         max_steps=max_steps,
         max_grad_norm=stage.optimizer.max_grad_norm,
         training=training,
-        data=task.data,
-        reads=task.reads,
+        data=setup.data,
+        reads=setup.reads,
         device=device,
         host=host,
         loader=loader,
         engine=engine,  # 4, 5, 7, 8
         task=TASKS[training.task],  # 6
         lr_at=build_lr(stage, max_steps),  # 8
-        checkpoints=build_checkpoints(task, host, monitor),  # 9
-        validation=build_validation(task, task.validation, engine, device),  # 10
+        checkpoints=build_checkpoints(setup, host, monitor),  # 9
+        validation=build_validation(setup, setup.validation, engine, device),  # 10
         monitor=monitor,
         wishes=wishes,
     )
@@ -103,51 +103,51 @@ def build_host(training: TrainingConfig) -> HostGroup:
     return HostGroup()
 
 
-def build_loader(task: TrainTask, engine: Engine) -> Loader:
+def build_loader(setup: TrainSetup, engine: Engine) -> Loader:
     """Layers 1-3: this rank's microbatches of each step's global batch."""
-    training = task.stage.training
-    schedule = plan_schedule(task.data, task.train, training.global_batch_size)
+    training = setup.stage.training
+    schedule = plan_schedule(setup.data, setup.train, training.global_batch_size)
     return Loader(
-        Feed(task.train, schedule, task.seed),
+        Feed(setup.train, schedule, setup.seed),
         micro_batch_size=training.micro_batch_size,
         dp_rank=engine.ranks.dp_rank,
         dp_size=engine.ranks.dp_size,
-        prefetch=task.data.prefetch,
-        num_threads=task.data.num_threads,
+        prefetch=setup.data.prefetch,
+        num_threads=setup.data.num_threads,
     )
 
 
-def build_engine_of(task: TrainTask, host: HostGroup, device: torch.device) -> Engine:
+def build_engine_of(setup: TrainSetup, host: HostGroup, device: torch.device) -> Engine:
     """Layers 4, 5 and 7: the model, wrapped for the ranks there are, with its optimizer."""
-    layout = resolve_layout(task.stage.parallelism, host.world_size)
-    precision = resolve_precision(task.stage.training.precision, device)
-    return build_engine(Ranks(layout, host), task.spec(device, precision))
+    layout = resolve_layout(setup.stage.parallelism, host.world_size)
+    precision = resolve_precision(setup.stage.training.precision, device)
+    return build_engine(Ranks(layout, host), setup.spec(device, precision))
 
 
 def build_monitor(
-    task: TrainTask, host: HostGroup, device: torch.device, max_steps: int
+    setup: TrainSetup, host: HostGroup, device: torch.device, max_steps: int
 ) -> Monitor | None:
     """Layer 11: the records, on rank 0."""
     if host.rank != 0:
         return None
-    assert task.attempt is not None, "rank 0 counts"
-    training = task.stage.training
+    assert setup.attempt is not None, "rank 0 counts"
+    training = setup.stage.training
     workload = Workload(
         max_steps=max_steps,
         tokens_per_step=training.global_batch_size * training.sequence_length,
         num_ranks=host.world_size,
-        flops_per_token=task.flops_per_token,
-        peak_flops=peak_flops(device, task.stage.logging.peak_tflops),
+        flops_per_token=setup.flops_per_token,
+        peak_flops=peak_flops(device, setup.stage.logging.peak_tflops),
     )
     form = TASK_FORMS[training.task]
-    return Monitor(task.run, task.name, task.attempt, workload, task.stage.logging, form)
+    return Monitor(setup.run, setup.name, setup.attempt, workload, setup.stage.logging, form)
 
 
 def build_checkpoints(
-    task: TrainTask, host: HostGroup, monitor: Monitor | None
+    setup: TrainSetup, host: HostGroup, monitor: Monitor | None
 ) -> CheckpointManager:
     """Layer 9."""
-    folder, config = task.run.stage(task.name), task.stage.checkpoint
+    folder, config = setup.run.stage(setup.name), setup.stage.checkpoint
 
     def on_event(kind: str, fields: dict[str, Any]) -> None:
         if monitor is None:
@@ -177,13 +177,13 @@ def build_lr(stage: TrainStage, max_steps: int) -> Callable[[int], float]:
 
 
 def build_validation(
-    task: TrainTask,
+    setup: TrainSetup,
     sources: Mapping[str, Dataset],
     engine: Engine,
     device: torch.device,
 ) -> Validation:
     """Layer 10: all of ``sources``, or as much as ``eval.max_batches`` global batches of them."""
-    training, config = task.stage.training, task.stage.eval
+    training, config = setup.stage.training, setup.stage.eval
     limit = config.max_batches and config.max_batches * training.global_batch_size
     return Validation(
         engine=engine,

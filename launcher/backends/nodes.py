@@ -38,7 +38,7 @@ class FirstNode:
 
     Args:
         run: Folder of the run.
-        orders: What is started; the other nodes read them, too.
+        orders: What is started; the other nodes read them in the run's folder.
         say: Shows a line to the user.
     """
 
@@ -46,7 +46,6 @@ class FirstNode:
         self._run = run
         self._orders = orders
         self._say = say
-        orders.write(run)
 
     def start(self, stage: str, log: Path) -> "FirstNodesProcesses":
         """Announce a start, and begin it here as soon as the others are ready."""

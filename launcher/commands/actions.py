@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distrain.config.huggingface import CONFIG_FILE
 from distrain.config.reading.load import LoadedRecipe, read_resolved
 from distrain.config.recipe import Recipe
 from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError
@@ -138,7 +139,7 @@ def generate(
         wrote, empty unless it was to be captured: it went to this terminal.
     """
     run, folder, whose = None, Path(target), ""
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         run = find_run(target)
         folder, whose = _exported(run, read_resolved(run.resolved))
     say(f"loads {folder}{whose}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import Recipe, TrainStage
-from distrain.config.tasks import TaskForm, form_of
+from distrain.config.tasks import TaskForm, task_form
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.figures import number_text
 from distrain.runs.folder import RunFolder
@@ -153,7 +153,7 @@ def _stage_status(
 
 def _task_of(recipe: Recipe, name: str) -> TaskForm:
     stage = recipe.stages[name]
-    return form_of(stage.training.task if isinstance(stage, TrainStage) else None)
+    return task_form(stage.training.task if isinstance(stage, TrainStage) else None)
 
 
 def _starts_again(run: RunFolder, recipe: Recipe, name: str) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from distrain.config.tasks import TaskForm, form_of
+from distrain.config.tasks import TaskForm, task_form
 from distrain.runs.failures import Failure
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
@@ -21,7 +21,6 @@ Fields = dict[str, Any]
 Value = TypeVar("Value")
 Outcome = Literal["done", "stopped", "failed", "lost", "running"]
 
-TRAINING_KINDS = ("pretrain", "sft")
 ENDS: dict[str, Outcome] = {"finished": "done", "stopped": "stopped", "failed": "failed"}
 EXAMPLES_KEPT = 3
 """Rejected documents of each source and reason that are held; a file may name many."""
@@ -69,7 +68,7 @@ class StageRecords:
     @property
     def task(self) -> TaskForm:
         """What it measures; ``causal_lm`` where the recipe cannot be read."""
-        return form_of(fields(self.settings.get("training")).get("task"))
+        return task_form(fields(self.settings.get("training")).get("task"))
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain import __version__
+from distrain.config.lineage import MODEL_KINDS
 from distrain.config.tasks import Metric
 from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.durable import write_text
@@ -18,7 +19,6 @@ from distrain.runs.records import EVAL, STEP, TRAIN, utc_now
 from launcher.report.charts import GRID, Chart, ChartSpec, Level, Series, build_chart
 from launcher.report.corpus import corpus_figures, source_tables
 from launcher.report.data import (
-    TRAINING_KINDS,
     Fields,
     RunData,
     StageRecords,
@@ -185,7 +185,7 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
         bars, note = counts_charts(stage)
         part = CorpusPart(bars, source_tables(stage), *examples_shown(stage))
         return StageSection(stage, corpus_figures(stage), None, [], tables, note, part)
-    if stage.kind not in TRAINING_KINDS:
+    if stage.kind not in MODEL_KINDS:
         return StageSection(stage, [], None, [], tables, "")
     records = thinned(stage.steps, records_drawn)
     note = ""

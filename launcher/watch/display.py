@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from distrain.config.tasks import TaskForm, form_of
+from distrain.config.tasks import TaskForm, task_form
 from distrain.runs.records import STEP
 from distrain.runs.step_line import Pace, clock, step_columns, step_line, validation_line
 from launcher.watch.progress import Display, Extent
@@ -27,7 +27,7 @@ EVENT_TEXT: dict[str, str] = {
     "sink_failed": "{sink} failed, training goes on: {reason}",
 }
 """Events worth a line; the others are seen from what the launcher itself says."""
-CAUSAL = form_of(None)
+CAUSAL = task_form(None)
 
 
 def event_line(stage: str, record: dict[str, Any]) -> str | None:

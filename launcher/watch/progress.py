@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from distrain.config.layout import count_steps
 from distrain.config.recipe import Recipe, TrainStage
-from distrain.config.tasks import TaskForm, form_of
+from distrain.config.tasks import TaskForm, task_form
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import RecordTail
 from distrain.runs.phases import prepare_progress
@@ -30,7 +30,7 @@ class Extent:
     """``None`` where only the data can tell, or there are none."""
     logging_steps: int = 1
     has_steps: bool = True
-    task: TaskForm = form_of(None)  # noqa: RUF009  (frozen, like a number)
+    task: TaskForm = task_form(None)  # noqa: RUF009  (frozen, like a number)
 
 
 def extent_of(run: RunFolder, recipe: Recipe, stage: str) -> Extent:
@@ -44,7 +44,7 @@ def extent_of(run: RunFolder, recipe: Recipe, stage: str) -> Extent:
         state["step"] if state else 0,
         total,
         section.logging.logging_steps,
-        task=form_of(section.training.task),
+        task=task_form(section.training.task),
     )
 
 

@@ -1,6 +1,6 @@
 import re
 
-from distrain.config.tasks import form_of
+from distrain.config.tasks import task_form
 from distrain.config.training import LoggingConfig
 from distrain.monitor.monitor import Monitor
 from distrain.runs.folder import RunFolder
@@ -11,7 +11,7 @@ from tests.distrain.tasks import pairwise
 from tests.launcher.fake_runtime import step_record
 from tests.launcher.watch.test_progress import at
 
-TASK = form_of(None)
+TASK = task_form(None)
 
 
 def test_a_step_line_has_the_columns_of_the_field():

@@ -11,18 +11,10 @@ from distrain.runs.json_lines import read_records
 from distrain.tasks.task import TaskSums
 from distrain.train.loop import train
 from tests.distrain.tasks import pairwise
-from tests.distrain.train.synthetic import SyntheticDataset, make_run, make_stage
+from tests.distrain.train.synthetic import ENGINES, SyntheticDataset, make_run, make_stage
 from tests.distrain.train.test_resume import close, yield_at
 from tests.ranks import run_ranks
 
-ENGINES: dict[str, dict[str, object]] = {
-    "single": {"strategy": "single"},
-    "ddp": {"strategy": "ddp"},
-    "fsdp": {"strategy": "fsdp"},
-    "zero1": {"strategy": "deepspeed", "zero_stage": 1},
-    "zero2": {"strategy": "deepspeed", "zero_stage": 2},
-    "zero3": {"strategy": "deepspeed", "zero_stage": 3},
-}
 NAMES = ("train/preference", "train/agreement", "eval/preference", "eval/agreement")
 EXACT = ("train/global_step", "train/grad_norm", "data/batch_hash", *NAMES)
 STEPS = 8

@@ -21,12 +21,21 @@ from distrain.parallel.collectives import HostGroup
 from distrain.runs.folder import RunFolder
 from distrain.stages.pretrain import model_spec
 from distrain.tasks.task import Task, TaskSums
-from distrain.train.build import TrainTask, build_run
+from distrain.train.build import TrainSetup, build_run
 from distrain.train.run import Run
 
 VOCAB_SIZE = 61
 SEQUENCE_LENGTH = 24
 GLOBAL_BATCH_SIZE = 8
+ENGINES: dict[str, dict[str, object]] = {
+    "single": {"strategy": "single"},
+    "ddp": {"strategy": "ddp"},
+    "fsdp": {"strategy": "fsdp"},
+    "zero1": {"strategy": "deepspeed", "zero_stage": 1},
+    "zero2": {"strategy": "deepspeed", "zero_stage": 2},
+    "zero3": {"strategy": "deepspeed", "zero_stage": 3},
+}
+"""Each engine as the recipe's ``parallelism``; all but the first on two ranks."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def make_run(
 ) -> Run:
     """Build everything as the pretrain stage does. Collective."""
     torch.set_num_threads(1)
-    task = TrainTask(
+    setup = TrainSetup(
         run=RunFolder(folder),
         name="pretrain",
         seed=seed,
@@ -134,4 +143,4 @@ def make_run(
         flops_per_token=1e6,
         attempt=1,
     )
-    return build_run(task, HostGroup())
+    return build_run(setup, HostGroup())

@@ -16,18 +16,16 @@ from distrain.models.init import initialize
 from distrain.models.origin import SpecialTokens
 from distrain.train.loop import train
 from tests.distrain.models.toy_family import ToyConfig, register, unregister
-from tests.distrain.train.synthetic import SEQUENCE_LENGTH, VOCAB_SIZE, make_run, make_stage
+from tests.distrain.train.synthetic import (
+    ENGINES,
+    SEQUENCE_LENGTH,
+    VOCAB_SIZE,
+    make_run,
+    make_stage,
+)
 from tests.ranks import run_ranks
 
 LAST = 12
-ENGINES: dict[str, dict[str, object]] = {
-    "single": {"strategy": "single"},
-    "ddp": {"strategy": "ddp"},
-    "fsdp": {"strategy": "fsdp"},
-    "zero1": {"strategy": "deepspeed", "zero_stage": 1},
-    "zero2": {"strategy": "deepspeed", "zero_stage": 2},
-    "zero3": {"strategy": "deepspeed", "zero_stage": 3},
-}
 EXACT = ("train/global_step", "train/loss", "train/grad_norm", "data/batch_hash", "eval/loss")
 SEED = 5
 REPRESENTATIVE = "fsdp"

@@ -213,7 +213,9 @@ def test_a_start_that_is_over_for_the_first_node_leaves_nothing_on_the_others(ma
         deaf = f"exec flock {shlex.quote(str(lock))} sleep 60"
         script.write_text(f'#!/bin/sh\n[ "$DEAF" = 1 ] || exit 3\n{deaf}\n')
         script.chmod(0o755)
-        first = FirstNode(plan.run, orders_of(plan, str(script)), print)
+        orders = orders_of(plan, str(script))
+        orders.write(plan.run)
+        first = FirstNode(plan.run, orders, print)
         second = nodes.start(1)
         part = first.start("pretrain", tmp_path / "log")
         wait_until(lambda: is_held(lock))
