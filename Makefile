@@ -71,7 +71,7 @@ $(VENV)/.train: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,remote,fast,html,language,dev]'
+	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,remote,fast,html,language,gguf,bitsandbytes,dev]'
 	touch $@
 
 clean:
