@@ -1,6 +1,7 @@
 """What the rest of distrain may ask of a model, whatever its architecture.
 
-Shape legend: B = sequences in a microbatch, T = tokens in a sequence, V = vocabulary.
+Shape legend: B = sequences in a microbatch, T = tokens in a sequence, D = hidden size, V =
+vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from distrain.config.models import ModelConfig
-from distrain.loss import target_losses
 from distrain.models.attention import DocumentLayout, undivided
+from distrain.models.output_layer import OutputLayer
 
 
 class CausalLM(nn.Module, ABC):
@@ -28,7 +29,7 @@ class CausalLM(nn.Module, ABC):
     BLOCKS: ClassVar[tuple[type[nn.Module], ...]]
     """The repeated units: what engines shard, checkpoint and compile by."""
     OUTPUT_LAYER: ClassVar[str] = "lm_head"
-    """Name of the linear layer that makes logits; its weight may be the embedding's."""
+    """Name of the ``OutputLayer``; its weight may be the embedding's."""
     NOT_LEARNED: ClassVar[tuple[str, ...]] = ()
     """Ends of the names of tensors in Hugging Face folders that are no parameters here."""
 
@@ -60,12 +61,20 @@ class CausalLM(nn.Module, ABC):
             Losses in nats, float32 at least: shape (G,) with ``rows``, else (B, T). Without
             ``target_ids``, logits of shape (B, T, V).
         """
-        logits_BTV = self.logits(input_ids, documents or undivided(input_ids))
-        return logits_BTV if target_ids is None else target_losses(logits_BTV, target_ids, rows)
+        hidden_BTD = self.hidden_states(input_ids, documents or undivided(input_ids))
+        output: Tensor = self.output_layer(hidden_BTD, target_ids, rows)
+        return output
+
+    @property
+    def output_layer(self) -> OutputLayer:
+        """The layer that makes logits, and takes the loss."""
+        layer = self.get_submodule(self.OUTPUT_LAYER)
+        assert isinstance(layer, OutputLayer), f"{self.OUTPUT_LAYER} is a {type(layer).__name__}"
+        return layer
 
     @abstractmethod
-    def logits(self, input_ids: Tensor, documents: DocumentLayout) -> Tensor:
-        """Compute the scores of the token that follows each position.
+    def hidden_states(self, input_ids: Tensor, documents: DocumentLayout) -> Tensor:
+        """Compute what the output layer turns into scores of the token that follows each position.
 
         Args:
             input_ids: Token ids, shape (B, T), int64.
@@ -73,7 +82,7 @@ class CausalLM(nn.Module, ABC):
                 kernel, and the mask if there is one, are the choice of ``plan_attention``.
 
         Returns:
-            Unnormalised scores (logits), shape (B, T, V).
+            Hidden states after the last norm, shape (B, T, D).
         """
 
     @abstractmethod

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.models.attention import AttentionPlan, DocumentLayout, attend, plan_attention
 from distrain.models.causal_lm import CausalLM
+from distrain.models.output_layer import OutputLayer
 from distrain.models.rope import rope_tables, rotate
 
 RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight")
@@ -127,13 +128,13 @@ class Llama(CausalLM):
         super().__init__(model_config, vocab_size)
         self.model_config: LlamaConfig = model_config
         self.model = LlamaDecoder(model_config, vocab_size)
-        self.lm_head = nn.Linear(model_config.hidden_size, vocab_size, bias=False)
+        self.lm_head = OutputLayer(model_config.hidden_size, vocab_size)
         self.tie_weights()
 
-    def logits(self, input_ids: Tensor, documents: DocumentLayout) -> Tensor:
-        """Compute logits, shape (B, T, V); the arguments are described in ``CausalLM``."""
-        logits_BTV: Tensor = self.lm_head(self.model(input_ids, documents))
-        return logits_BTV
+    def hidden_states(self, input_ids: Tensor, documents: DocumentLayout) -> Tensor:
+        """Run the decoder, shape (B, T, D); the arguments are described in ``CausalLM``."""
+        hidden_BTD: Tensor = self.model(input_ids, documents)
+        return hidden_BTD
 
     def tie_weights(self) -> None:
         """Let ``lm_head`` and ``embed_tokens`` be one parameter, if the recipe ties them."""

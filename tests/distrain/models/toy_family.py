@@ -17,6 +17,7 @@ from distrain.config.models import FAMILIES, ModelConfig
 from distrain.models import MODELS
 from distrain.models.attention import AttentionPlan, DocumentLayout, attend, plan_attention
 from distrain.models.causal_lm import CausalLM
+from distrain.models.output_layer import OutputLayer
 
 
 class ToyConfig(ModelConfig):
@@ -123,16 +124,16 @@ class Toy(CausalLM):
         self.wpe = nn.Embedding(model_config.max_position_embeddings, model_config.width)
         self.blocks = nn.ModuleList(ToyBlock(model_config) for _ in range(model_config.depth))
         self.ln_f = nn.LayerNorm(model_config.width)
-        self.head = nn.Linear(model_config.width, vocab_size, bias=False)
+        self.head = OutputLayer(model_config.width, vocab_size)
         self.tie_weights()
 
-    def logits(self, input_ids: Tensor, documents: DocumentLayout) -> Tensor:
+    def hidden_states(self, input_ids: Tensor, documents: DocumentLayout) -> Tensor:
         x = self.wte(input_ids) + self.wpe(documents.position_ids.long())
         plan = plan_attention(documents)
         for block in self.blocks:
             x = block(x, plan)
-        logits: Tensor = self.head(self.ln_f(x))
-        return logits
+        hidden: Tensor = self.ln_f(x)
+        return hidden
 
     def tie_weights(self) -> None:
         if self.model_config.tie_word_embeddings:

@@ -1,0 +1,74 @@
+"""The layer that scores every token of the vocabulary, with the loss of its scores.
+
+Shape legend: B = sequences in a microbatch, T = tokens in a sequence, D = hidden size, V =
+vocabulary, G = groups of rows.
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from distrain.loss import target_losses
+
+
+class OutputLayer(nn.Linear):
+    """A linear layer that computes logits, or losses without handing the logits out.
+
+    The loss is taken within this module's ``forward``, where an engine that cuts parameters has
+    gathered the weight (FSDP2 by its root's hooks, ZeRO-3 by those of each module).
+
+    Args:
+        in_features: Hidden size, D.
+        out_features: Rows of the vocabulary, V.
+        bias: Whether there is one.
+        scale: By which the products are multiplied.
+        softcap: c of ``c * tanh(logits / c)`` (arXiv 2408.00118, section 2), after the scale.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        scale: float = 1.0,
+        softcap: float | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self.scale = scale
+        self.softcap = softcap
+
+    @classmethod
+    def of(cls, linear: nn.Linear, *, scale: float = 1.0, softcap: float | None = None) -> Self:
+        """Make one of the very parameters of a plain linear layer, which may be tied."""
+        with torch.device("meta"):  # what is made here is thrown away at once
+            layer = cls(linear.in_features, linear.out_features, scale=scale, softcap=softcap)
+        layer.weight, layer.bias = linear.weight, linear.bias
+        return layer
+
+    def forward(
+        self, hidden: Tensor, target_ids: Tensor | None = None, rows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Compute losses of targets or, without targets, logits.
+
+        Args:
+            hidden: Last hidden states, shape (B, T, D).
+            target_ids: What follows each position, or ``IGNORE_INDEX``; shape (B, T), int64.
+            rows: How to sum up the losses; see ``distrain.loss.target_losses``.
+
+        Returns:
+            Losses in nats, float32 at least: shape (G,) with ``rows``, else (B, T). Without
+            ``target_ids``, logits of shape (B, T, V).
+        """
+        logits_BTV = self._logits(hidden)
+        return logits_BTV if target_ids is None else target_losses(logits_BTV, target_ids, rows)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits = super().forward(hidden)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
