@@ -24,7 +24,8 @@ def bare_step(
     total = 0.0
     for batch in microbatches:
         logits = model(
-            batch.input_ids, documents=DocumentLayout(batch.cu_seqlens, batch.position_ids)
+            batch.input_ids,
+            documents=DocumentLayout(batch.cu_seqlens, batch.position_ids, batch.document_lengths),
         )
         loss = F.cross_entropy(logits.flatten(0, 1), batch.target_ids.flatten(), ignore_index=-100)
         (loss / len(microbatches)).backward()

@@ -92,6 +92,8 @@ def forward_targets(
         microbatch.input_ids,
         target_ids=microbatch.target_ids,
         rows=rows,
-        documents=DocumentLayout(microbatch.cu_seqlens, microbatch.position_ids),
+        documents=DocumentLayout(
+            microbatch.cu_seqlens, microbatch.position_ids, microbatch.document_lengths
+        ),
     )
     return losses

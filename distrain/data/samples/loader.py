@@ -35,6 +35,7 @@ class Microbatch:
     Args:
         row_groups: Sizes of groups of neighbouring rows that are measured apart from each other;
             ``None``: all rows are one.
+        document_lengths: Tokens of each document, on the host whatever the device.
     """
 
     input_ids: Tensor
@@ -42,6 +43,7 @@ class Microbatch:
     position_ids: Tensor
     cu_seqlens: Tensor
     row_groups: tuple[int, ...] | None = None
+    document_lengths: tuple[int, ...] = ()
 
     @classmethod
     def from_rows(cls, rows: Rows, start: int, stop: int) -> Self:
@@ -49,11 +51,13 @@ class Microbatch:
         length = rows.input_ids.shape[1]
         # Both limits are there, as no document goes beyond its row.
         first, last = np.searchsorted(rows.cu_seqlens, [start * length, stop * length])
+        cu_seqlens = rows.cu_seqlens[first : last + 1] - start * length
         return cls(
             torch.from_numpy(rows.input_ids[start:stop]),
             torch.from_numpy(rows.target_ids[start:stop]),
             torch.from_numpy(rows.position_ids[start:stop]),
-            torch.from_numpy(rows.cu_seqlens[first : last + 1] - start * length),
+            torch.from_numpy(cu_seqlens),
+            document_lengths=tuple(np.diff(cu_seqlens).tolist()),
         )
 
     @cached_property
@@ -80,6 +84,7 @@ class Microbatch:
             self.position_ids.to(device, non_blocking=True),
             self.cu_seqlens.to(device, non_blocking=True),
             self.row_groups,
+            self.document_lengths,
         )
 
 

@@ -86,6 +86,9 @@ def test_the_cut_into_microbatches_changes_neither_rows_nor_digest(dataset, micr
         assert torch.equal(stacked(cut.microbatches, field), stacked(whole.microbatches, field))
     assert cut.digest == whole.digest
     assert max(len(part.input_ids) for part in cut.microbatches) <= micro_batch_size
+    for part in (part.to(torch.device("meta")) for part in cut.microbatches):
+        assert sum(part.document_lengths) == part.input_ids.numel()
+        assert len(part.document_lengths) == len(part.cu_seqlens) - 1
     assert cut.digest != loader(dataset).batch_at(4).digest
 
 

@@ -1,0 +1,15 @@
+"""Layer 5: attention within documents, for every family of models."""
+
+from distrain.models.attention.attend import AttentionPlan, attend, plan_attention
+from distrain.models.attention.layout import DocumentLayout, undivided
+from distrain.models.attention.rule import PLAIN, AttentionRule
+
+__all__ = [
+    "PLAIN",
+    "AttentionPlan",
+    "AttentionRule",
+    "DocumentLayout",
+    "attend",
+    "plan_attention",
+    "undivided",
+]
