@@ -54,7 +54,7 @@ def dense_attention(
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
-    allowed = seen_keys(*scores.shape[-2:], rule.window, scores.device)
+    allowed = seen_keys(scores.shape[-2], scores.shape[-1], rule.window, scores.device)
     scores = scores.masked_fill(~(allowed if mask is None else allowed & mask), -torch.inf)
     if rule.sinks is not None:
         sinks = rule.sinks.to(scores.dtype).view(-1, 1, 1).expand(*scores.shape[:-1], 1)
