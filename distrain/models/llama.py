@@ -32,11 +32,11 @@ class LlamaAttention(nn.Module):
         super().__init__()
         self.num_heads = config.num_attention_heads
         self.num_kv_heads = config.num_kv_heads
-        kv_size = self.num_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        kv_size = self.num_kv_heads * config.head_size
+        self.q_proj = nn.Linear(config.hidden_size, config.query_size, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.o_proj = nn.Linear(config.query_size, config.hidden_size, bias=False)
 
     def forward(
         self, x_BTD: Tensor, cos_BTH: Tensor, sin_BTH: Tensor, plan: AttentionPlan
@@ -95,8 +95,9 @@ class LlamaDecoder(nn.Module):
 
     def __init__(self, config: LlamaConfig, vocab_size: int) -> None:
         super().__init__()
-        self.head_dim = config.head_dim
+        self.head_size = config.head_size
         self.rope_theta = config.rope_theta
+        self.rope_scaling = config.rope_scaling
         self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(LlamaBlock(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -107,7 +108,11 @@ class LlamaDecoder(nn.Module):
         # Computed in each forward pass (once, for all blocks) and never kept: a buffer would hold
         # garbage after ``to_empty``, and be rounded when the model is cast to bf16.
         cos_BTH, sin_BTH = rope_tables(
-            documents.position_ids, self.head_dim, theta=self.rope_theta, dtype=x_BTD.dtype
+            documents.position_ids,
+            self.head_size,
+            theta=self.rope_theta,
+            scaling=self.rope_scaling,
+            dtype=x_BTD.dtype,
         )
         plan = plan_attention(documents)
         for block in self.layers:

@@ -86,7 +86,7 @@ def finished(tmp_path_factory):
 def test_a_recipe_with_a_second_family_runs_from_text_to_a_folder(finished):
     model, vocab_size, state = load_huggingface(finished.stage("export").huggingface)
     assert isinstance(model, ToyConfig)
-    assert (model.width, model.head_dim) == (16, 6)
+    assert (model.width, model.head_size) == (16, 6)
     result = json.loads(finished.stage("pretrain").result.read_text())
     assert result["parameters"] == model.num_parameters(vocab_size)
     assert result["parameters"] == sum(tensor.numel() for tensor in state.values())

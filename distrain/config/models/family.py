@@ -57,11 +57,6 @@ class ModelConfig(NamedSection):
         return frozenset(cls.model_fields) - rates
 
     @property
-    def head_dim(self) -> int:
-        """Dimensions of a head of queries and keys."""
-        raise NotImplementedError
-
-    @property
     def adaptable_layers(self) -> tuple[str, ...]:
         """Return the last parts of the names of the linear layers, sorted, without the head.
 

@@ -200,8 +200,8 @@ EXPLANATIONS: dict[str, str] = {
         "there is no such setting; a Llama's activation is SiLU (SwiGLU)",
     ),
     **dict.fromkeys(
-        ("attention_bias", "mlp_bias", "bias", "attention_dropout", "head_dim"),
-        "there is no such setting; the model is a Llama: no biases, hidden_size / heads a head",
+        ("attention_bias", "mlp_bias", "bias", "attention_dropout"),
+        "there is no such setting; the model is a Llama, which has no biases",
     ),
     **dict.fromkeys(
         ("activation_checkpointing", "selective_activation_checkpoint"),

@@ -111,7 +111,10 @@ def test_names_differ_in_the_folder_of_a_family_that_names_otherwise(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "bert"}, "expected model_type 'llama' or 'toy' or 'toy2'. Choose a model"),
+        (
+            {"model_type": "bert"},
+            "expected model_type 'llama' or 'mistral' or 'toy' or 'toy2'. Choose a model",
+        ),
         ({"act": "relu"}, "act 'relu'; expected act 'gelu'. Choose a toy with GELU"),
         ({"width": None}, "found no width; expected the sizes of a model of type toy"),
         ({"depth": "many"}, "depth: Input should be a valid integer"),

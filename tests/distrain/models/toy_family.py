@@ -45,10 +45,6 @@ class ToyConfig(ModelConfig):
     NUM_REQUIRED: ClassVar[int] = 2
 
     @property
-    def head_dim(self) -> int:
-        return self.head_size
-
-    @property
     def adaptable_layers(self) -> tuple[str, ...]:
         return ("fc", "out", "proj", "qkv")
 
