@@ -1,12 +1,11 @@
 """Sizes before a run: parameters, tokens, bytes of checkpoints.
 
-They follow from the recipe, and from the ``config.json`` of a folder that it starts from.
+They follow from the recipe, and from the ``config.json`` of a model that it starts from.
 """
-
-from pathlib import Path
 
 from distrain.config.huggingface import load_config
 from distrain.config.lineage import lineage_of
+from distrain.config.pretrained.resolve import resolve_pretrained
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
 from distrain.errors import PreflightError
 from launcher.watch.progress import total_steps
@@ -25,7 +24,7 @@ def stage_parameters(recipe: Recipe, name: str) -> int | None:
     first = recipe.stages[str(lineage.root)]
     assert isinstance(first, TrainStage), "what a model comes from has trained it"
     if first.model.from_pretrained is not None:
-        return _folder_parameters(Path(first.model.from_pretrained).expanduser())
+        return _pretrained_parameters(first.model.from_pretrained)
     prepare = recipe.stages.get(str(lineage.up_to(str(lineage.root)).data))
     if not isinstance(prepare, PrepareStage) or prepare.tokenizer.path is not None:
         return None
@@ -64,9 +63,9 @@ def kept_checkpoint_bytes(recipe: Recipe) -> dict[str, int]:
     return sizes
 
 
-def _folder_parameters(folder: Path) -> int | None:
+def _pretrained_parameters(written: str) -> int | None:
     try:
-        model, vocab_size = load_config(folder)
-    except PreflightError:  # told where the folder is checked
+        model, vocab_size = load_config(resolve_pretrained(written))
+    except PreflightError:  # told where the model is checked
         return None
     return model.num_parameters(vocab_size)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from distrain.config.huggingface import CONFIG_FILE
+from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
 from distrain.config.sources import (
     REMOTE_MODULES,
@@ -29,12 +30,14 @@ from launcher.text import plural, short_bytes
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "numpy", "tokenizers", "safetensors", "fsspec"),
     "deepspeed": ("deepspeed",),
+    "gguf": ("gguf",),
 }
 """Modules that extras bring; the few heavy ones of ``train`` come with their stage below, and those
 of sinks with their sections."""
 
 PREPARED = "the folder of a finished prepare stage"
 TOKENS = "token files"
+PRETRAINED = "a Hugging Face folder or a GGUF file"
 EXPECTED = {
     "glob": "an existing file, folder or pattern",
     TOKENS: "an existing file, folder or pattern of token files",
@@ -118,6 +121,12 @@ def missing_modules(
 def missing_paths(recipe: Recipe, done: Collection[str] = ()) -> Iterator[PreflightError]:
     """Yield an error for each file or folder that does not exist, but those of ``done`` stages."""
     for setting, pattern, kind in _paths(recipe, done):
+        if kind == PRETRAINED:
+            try:
+                pattern = str(resolve_pretrained(pattern))
+            except PreflightError as error:
+                yield PreflightError(setting, error.found, error.expected, error.remedy)
+                continue
         if not _exists(pattern, kind):
             where = Path(pattern).expanduser()
             yield PreflightError(
@@ -202,6 +211,9 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(stage, SftStage):
             yield from (("train", module) for module in ("peft", "transformers"))
+        if is_gguf(Path(stage.model.from_pretrained or "")):
+            yield from (("gguf", module) for module in EXTRAS["gguf"])
+            yield "train", "transformers"
         if stage.parallelism.strategy == "deepspeed":
             yield from (("deepspeed", module) for module in EXTRAS["deepspeed"])
         for sink in stage.logging.sinks.values():
@@ -227,11 +239,7 @@ def _paths(recipe: Recipe, done: Collection[str]) -> Iterator[tuple[str, str, st
             if stage.tokenizer.path is not None:
                 yield f"{name}.tokenizer.path", stage.tokenizer.path, "file"
         if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
-            yield (
-                f"{name}.model.from_pretrained",
-                stage.model.from_pretrained,
-                "a Hugging Face folder",
-            )
+            yield f"{name}.model.from_pretrained", stage.model.from_pretrained, PRETRAINED
         if isinstance(stage, SftStage) and stage.data.path is not None:
             yield f"{name}.data.path", stage.data.path, "file"
 
@@ -272,4 +280,5 @@ def _exists(pattern: str, kind: str) -> bool:
     if kind == "glob":
         # A file may have a pattern's characters in its name.
         return path.exists() or any(glob.iglob(str(path), recursive=True))  # noqa: PTH207
-    return path.is_file() if kind == "file" else (path / CONFIG_FILE).is_file()
+    is_file = kind == "file" or (kind == PRETRAINED and is_gguf(path))
+    return path.is_file() if is_file else (path / CONFIG_FILE).is_file()

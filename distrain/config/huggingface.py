@@ -1,4 +1,7 @@
-"""A Hugging Face folder as far as it can be judged without torch: its ``config.json``."""
+"""A Hugging Face folder as far as it can be judged without torch: its ``config.json``.
+
+A GGUF file stands for the folder into which it is converted before anything else reads it.
+"""
 
 import json
 from collections.abc import Mapping
@@ -8,6 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from distrain.config.models import FAMILIES, ModelConfig, family_of
+from distrain.config.pretrained.gguf_file import read_gguf
+from distrain.config.pretrained.gguf_llama import config_fields
+from distrain.config.pretrained.resolve import is_gguf
 from distrain.errors import PreflightError
 
 Fields = Mapping[str, Any]
@@ -20,13 +26,13 @@ INDEX_FILE = "model.safetensors.index.json"
 
 
 def load_config(folder: Path) -> tuple[ModelConfig, int]:
-    """Read the sizes and the rows of the vocabulary only.
+    """Read the sizes and the rows of the vocabulary only, of a folder or a GGUF file.
 
     Raises:
         PreflightError: As of ``load_huggingface``.
     """
-    path = folder / CONFIG_FILE
-    fields = read_json_object(path)
+    path = config_file(folder)
+    fields = config_fields(read_gguf(path)) if is_gguf(path) else read_json_object(path)
     family = _family(fields, path)
     vocab_size = fields.get("vocab_size")
     try:
@@ -47,6 +53,11 @@ def load_config(folder: Path) -> tuple[ModelConfig, int]:
         f"the sizes of a model of type {fields['model_type']}",
         "Check where the folder comes from.",
     )
+
+
+def config_file(folder: Path) -> Path:
+    """Return the file that holds the sizes: of a GGUF file that is itself."""
+    return folder if is_gguf(folder) else folder / CONFIG_FILE
 
 
 def _family(fields: Fields, path: Path) -> type[ModelConfig]:

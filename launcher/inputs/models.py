@@ -1,4 +1,4 @@
-"""The Hugging Face folder that training starts from: can it be read, does it fit the stages."""
+"""The model that training starts from, a folder or a file: can it be read, does it fit."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -8,12 +8,16 @@ from pathlib import Path
 from distrain.config.huggingface import (
     CONFIG_FILE,
     TOKENIZER_FILE,
+    config_file,
     load_config,
     weight_files,
     weights_problem,
 )
 from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
+from distrain.config.pretrained import gguf_llama
+from distrain.config.pretrained.gguf_file import read_gguf
+from distrain.config.pretrained.resolve import MissingPackageError, is_gguf, resolve_pretrained
 from distrain.config.reading.check_adapters import adapter_findings
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe, SftStage, TrainStage
@@ -27,7 +31,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder whose ``config.json`` could be read."""
+    """A folder whose ``config.json`` could be read, or a GGUF file."""
 
     path: Path
     model: ModelConfig
@@ -39,21 +43,27 @@ ModelCheck = Callable[[str, TrainStage, ModelFolder], Iterator[Finding]]
 
 
 def check_models(recipe: Recipe) -> Iterator[Finding]:
-    """Check the folder of each stage that starts from one, and what goes on from that model."""
+    """Check the model of each stage that starts from one, and what goes on from it."""
     for name, stage in recipe.stages.items():
         if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
             yield from _check_model(recipe, name, stage.model.from_pretrained)
 
 
 def _check_model(recipe: Recipe, name: str, written: str) -> Iterator[Finding]:
-    folder = Path(written).expanduser()
+    try:
+        folder = resolve_pretrained(written)
+    except MissingPackageError:
+        return  # as of a folder that is not here
+    except PreflightError as error:
+        yield Finding(name, SETTING, f"model.from_pretrained: {error}")
+        return
     if not folder.exists():
         if HUB_NAME.fullmatch(written):
             yield Finding(name, SETTING, _not_downloaded(written))
         return  # whether the folder is on this machine is asked when the run is to start here
     try:
         model, vocab_size = load_config(folder)
-        files = weight_files(folder)
+        files = [] if is_gguf(folder) else weight_files(folder)
     except PreflightError as error:
         yield Finding(name, SETTING, f"model.from_pretrained: {error}")
         return
@@ -93,6 +103,9 @@ def _not_downloaded(name: str) -> str:
 def _check_tokenizer(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
     if stage.model.from_pretrained is None:
         return  # said once, of the stage that names the folder
+    if is_gguf(folder.path):
+        yield from _check_own_tokenizer(name, folder)
+        return
     file = folder.path / TOKENIZER_FILE
     problem = tokenizer_problem(file)
     if not file.is_file():
@@ -103,14 +116,27 @@ def _check_tokenizer(name: str, stage: TrainStage, folder: ModelFolder) -> Itera
     if problem is not None:
         yield Finding(name, SETTING, f"model.from_pretrained: {problem}")
         return
-    ids = vocabulary_size(file)
-    if ids > folder.vocab_size:
+    yield from _check_ids(name, vocabulary_size(file), file, folder.vocab_size)
+
+
+def _check_own_tokenizer(name: str, folder: ModelFolder) -> Iterator[Finding]:
+    """Check the tokenizer that a GGUF file holds."""
+    try:
+        ids = gguf_llama.vocabulary_size(read_gguf(folder.path))
+    except PreflightError as error:
+        yield Finding(name, SETTING, f"model.from_pretrained: {error}")
+        return
+    yield from _check_ids(name, ids, folder.path, folder.vocab_size)
+
+
+def _check_ids(name: str, ids: int, file: Path, rows: int) -> Iterator[Finding]:
+    if ids > rows:
         yield Finding(
             name,
             SETTING,
             f"model.from_pretrained: found ids up to {ids - 1} in {file}; expected less than "
-            f"{folder.vocab_size}, the rows of the embedding; take the tokenizer that the model "
-            "was trained with",
+            f"{rows}, the rows of the embedding; take the tokenizer that the model was trained "
+            "with",
         )
 
 
@@ -126,7 +152,7 @@ def _check_sizes(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[
         message = (
             f"model.{size} has no effect: the model is that of {folder.path}"
             if is_note
-            else f"model.{size}: found {found}, but {folder.path / CONFIG_FILE} says {theirs}; "
+            else f"model.{size}: found {found}, but {config_file(folder.path)} says {theirs}; "
             "remove this one"
         )
         yield Finding(name, ("model", size), message, is_note=is_note)
@@ -139,7 +165,7 @@ def _check_positions(name: str, stage: TrainStage, folder: ModelFolder) -> Itera
             name,
             ("training", "sequence_length"),
             f"training.sequence_length: found {length}; expected at most {positions}, the "
-            f"max_position_embeddings of {folder.path / CONFIG_FILE}",
+            f"max_position_embeddings of {config_file(folder.path)}",
         )
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from distrain.config.huggingface import TOKENIZER_FILE
 from distrain.config.lineage import Lineage, lineage_of
+from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
 from distrain.config.reading.sections import Path as SettingPath
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import PrepareStage, PretrainStage, Recipe, TrainStage
+from distrain.errors import PreflightError
 
 
 def check_tokenizers(recipe: Recipe) -> Iterator[Finding]:
@@ -54,7 +56,11 @@ def _file_of_model(recipe: Recipe, lineage: Lineage) -> Path | None:
     first = recipe.stages[str(lineage.root)]
     assert isinstance(first, TrainStage), "what a model comes from has trained it"
     if first.model.from_pretrained is not None:
-        return Path(first.model.from_pretrained).expanduser() / TOKENIZER_FILE
+        try:
+            source = resolve_pretrained(first.model.from_pretrained)
+        except PreflightError:  # told where the model is checked
+            return None
+        return source if is_gguf(source) else source / TOKENIZER_FILE
     made = recipe.stages.get(str(lineage.up_to(str(lineage.root)).data))
     path = made.tokenizer.path if isinstance(made, PrepareStage) else None
     return None if path is None else Path(path).expanduser()

@@ -28,7 +28,8 @@ class ModelConfig(NamedSection):
     initializer_range: Annotated[float, Field(gt=0, le=1)] = 0.02
     """Standard deviation of the starting weights."""
     from_pretrained: str | None = None
-    """A local Hugging Face folder (config, safetensors, tokenizer); sizes then come from there."""
+    """A local Hugging Face folder (config, safetensors, tokenizer), a ``FILE.gguf`` of the Llama
+    family, or ``package:MODULE/FILE.gguf`` of an installed package; sizes then come from there."""
 
     MODEL_TYPES: ClassVar[tuple[str, ...]]
     """``model_type`` of each ``config.json`` that the family may be able to read."""
