@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from distrain.config.training import LoraConfig
 from distrain.errors import RecipeError
 from distrain.models.causal_lm import CausalLM
-from distrain.models.init import fill, named_generator
+from distrain.models.init import fill
+from distrain.models.initial_values import keyed_generator
 from distrain.models.origin import write_tensors
 from distrain.parallel.global_tensor import State
 from distrain.runs.durable import whole_folder
@@ -68,7 +69,7 @@ def initialize_lora(model: nn.Module, seed: int) -> None:
         plain = plain_name(name)
         if plain.endswith(A_SUFFIX):
             bound = 1 / math.sqrt(parameter.shape[1])
-            generator = named_generator(seed, plain)
+            generator = keyed_generator(f"{seed}/{plain}")
             full = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
             fill(parameter, full)
         elif plain.endswith(B_SUFFIX):

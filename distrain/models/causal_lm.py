@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distrain.config.models import ModelConfig
 from distrain.models.attention import DocumentLayout, undivided
+from distrain.models.initial_values import ValueRule
 from distrain.models.output_layer import OutputLayer
 
 
@@ -32,6 +33,10 @@ class CausalLM(nn.Module, ABC):
     """Name of the ``OutputLayer``; its weight may be the embedding's."""
     NOT_LEARNED: ClassVar[tuple[str, ...]] = ()
     """Ends of the names of tensors in Hugging Face folders that are no parameters here."""
+    RESIDUAL_PROJECTIONS: ClassVar[tuple[str, ...]] = ()
+    """Ends of the names of matrices whose output is added to the residual stream."""
+    FAMILY_SCALES_DEPTH: ClassVar[bool] = False
+    """Whether ``family_rule`` divides those by ``sqrt(2 * layers)``."""
 
     def __init__(self, model_config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
@@ -93,14 +98,23 @@ class CausalLM(nn.Module, ABC):
         """
 
     @abstractmethod
-    def starting_value(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Make what a parameter starts from, whole, on the CPU, in float32.
+    def family_rule(self, name: str, shape: torch.Size) -> ValueRule:
+        """Return what a parameter starts from where the recipe names no other rule.
 
         Args:
             name: Of the parameter in this model.
             shape: Of the whole parameter, whatever part of it a rank holds.
-            generator: Seeded by the recipe's seed and ``name``; the only source of chance.
         """
+
+    def fans(self, name: str, shape: torch.Size) -> tuple[int, int]:
+        """Return inputs and outputs of a matrix, the two that xavier and He scale by."""
+        del name
+        return shape[-1], shape[-2]
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of the repeated units."""
+        return sum(isinstance(module, self.BLOCKS) for module in self.modules())
 
     @classmethod
     def huggingface_name(cls, name: str) -> str:

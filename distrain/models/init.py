@@ -1,35 +1,89 @@
-"""Starting values: a pure function of (seed, parameter name), whatever the ranks and the engine."""
+"""Initial values of a model: a pure function of (seed, parameter), whatever ranks and engine."""
 
-import hashlib
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from distrain.models.causal_lm import CausalLM
+from distrain.models.initial_values import (
+    VALUES_VERSION,
+    Normal,
+    TruncatedNormal,
+    Uniform,
+    ValueRule,
+    fill_part,
+    scaled,
+)
+
+CUT_AT_STDS = 3.0
+"""Of ``truncated_normal``."""
 
 
 def initialize(model: nn.Module, seed: int) -> None:
-    """Set every parameter to its starting value; ties shared weights first.
+    """Set every parameter to its initial values; ties shared weights first.
 
-    Works on a materialised model, sharded by FSDP2 (DTensor) or not, and needs no communication.
-    Which value that is, the model says (``CausalLM.starting_value``).
+    Works on a materialised model, sharded by FSDP2 (DTensor) or not, costs what this rank holds of
+    it, and needs no communication.
     """
     assert isinstance(model, CausalLM), f"{type(model).__name__} is not one of MODELS"
     model.tie_weights()
-    for name, parameter in model.named_parameters():
-        # All of it on every rank, one parameter at a time: the values of a shard then do not
-        # depend on how it is cut. The generator is keyed by name, so no other parameter moves
-        # them either.
-        generator = named_generator(seed, name)
-        fill(parameter, model.starting_value(name, parameter.shape, generator))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            rule = rule_of(model, name, parameter.shape)
+            part, offsets = _own_part(parameter)
+            # Keyed by name, so no other parameter moves the values.
+            fill_part(part, rule, f"{VALUES_VERSION}/{seed}/{name}", parameter.shape, offsets)
 
 
-def named_generator(seed: int, name: str) -> torch.Generator:
-    """Make the generator of one parameter's values, on the CPU, where any machine repeats it."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    # Shifted, as a seed of torch is a signed 64-bit number.
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+def rule_of(model: CausalLM, name: str, shape: torch.Size) -> ValueRule:
+    """Choose between the family's own rule and the one that the recipe names.
+
+    What starts from constants, such as norms and biases, does so under every rule. With depth
+    scaling, matrices that write to the residual stream are divided by ``sqrt(2 * layers)``, so
+    that its variance does not grow with depth (GPT-2, section 2.3).
+    """
+    config = model.model_config
+    rule = model.family_rule(name, shape)
+    has_depth = model.FAMILY_SCALES_DEPTH
+    if config.initialization != "family" and len(shape) >= 2:
+        rule = _named_rule(config.initialization, config.initializer_range, model.fans(name, shape))
+        has_depth = False
+    wants_depth = (
+        model.FAMILY_SCALES_DEPTH if config.depth_scaling is None else config.depth_scaling
+    )
+    if wants_depth != has_depth and name.endswith(model.RESIDUAL_PROJECTIONS):
+        root = math.sqrt(2 * model.num_blocks)
+        rule = scaled(rule, 1 / root if wants_depth else root)
+    return rule
+
+
+def _named_rule(method: str, std: float, fans: tuple[int, int]) -> ValueRule:
+    """Return a rule of ``torch.nn.init`` for a matrix; gains are 1 (xavier) and sqrt(2) (He)."""
+    fan_in, fan_out = fans
+    xavier, kaiming = math.sqrt(2 / (fan_in + fan_out)), math.sqrt(2 / fan_in)
+    rules: dict[str, ValueRule] = {
+        "normal": Normal(std),
+        "truncated_normal": TruncatedNormal(std, -CUT_AT_STDS * std, CUT_AT_STDS * std),
+        # A uniform distribution of half width a has the standard deviation a / sqrt(3).
+        "xavier_normal": Normal(xavier),
+        "xavier_uniform": Uniform(-math.sqrt(3) * xavier, math.sqrt(3) * xavier),
+        "kaiming_normal": Normal(kaiming),
+        "kaiming_uniform": Uniform(-math.sqrt(3) * kaiming, math.sqrt(3) * kaiming),
+    }
+    return rules[method]
+
+
+def _own_part(parameter: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """Return what this rank holds of a parameter, and where in the whole that begins."""
+    if not isinstance(parameter, DTensor):
+        return parameter, (0,) * parameter.ndim
+    _, offsets = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    return parameter.to_local(), tuple(offsets)
 
 
 def fill(parameter: Tensor, full: Tensor) -> None:

@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.models.attention import AttentionPlan, DocumentLayout, attend, plan_attention
 from distrain.models.causal_lm import CausalLM
+from distrain.models.initial_values import Constant, Normal, ValueRule
 from distrain.models.output_layer import OutputLayer
 from distrain.models.rope import rope_tables, rotate
-
-RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight")
-"""Layers whose output is added to the residual stream."""
 
 
 class LlamaAttention(nn.Module):
@@ -127,6 +125,8 @@ class Llama(CausalLM):
     BLOCKS: ClassVar[tuple[type[nn.Module], ...]] = (LlamaBlock,)
     # Old conversions stored the rotary frequencies too.
     NOT_LEARNED: ClassVar[tuple[str, ...]] = ("rotary_emb.inv_freq",)
+    RESIDUAL_PROJECTIONS: ClassVar[tuple[str, ...]] = ("o_proj.weight", "down_proj.weight")
+    FAMILY_SCALES_DEPTH: ClassVar[bool] = True
 
     def __init__(self, model_config: ModelConfig, vocab_size: int) -> None:
         assert isinstance(model_config, LlamaConfig), f"{model_config.name} is another family"
@@ -146,15 +146,11 @@ class Llama(CausalLM):
         if self.model_config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def starting_value(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Draw matrices from a normal distribution; norm weights are 1.
-
-        Matrices that write to the residual stream are divided by ``sqrt(2 * layers)``, so that
-        its variance does not grow with depth (GPT-2, section 2.3).
-        """
+    def family_rule(self, name: str, shape: torch.Size) -> ValueRule:
+        """Draw matrices from a normal distribution, scaled by depth; norm weights are 1."""
         if len(shape) < 2:
-            return torch.ones(shape)
+            return Constant(1.0)
         std = self.model_config.initializer_range
-        if name.endswith(RESIDUAL_PROJECTIONS):
+        if name.endswith(self.RESIDUAL_PROJECTIONS):
             std /= math.sqrt(2 * self.model_config.num_hidden_layers)
-        return torch.randn(shape, generator=generator).mul_(std)
+        return Normal(std)

@@ -5,13 +5,22 @@ tokenizer decides.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from distrain.config.forms import NamedSection
 
 Positive = Annotated[int, Field(ge=1)]
+Initialization = Literal[
+    "family",
+    "normal",
+    "truncated_normal",
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming_uniform",
+    "kaiming_normal",
+]
 
 
 class ModelConfig(NamedSection):
@@ -27,6 +36,13 @@ class ModelConfig(NamedSection):
     """On the residual branches, in training only."""
     initializer_range: Annotated[float, Field(gt=0, le=1)] = 0.02
     """Standard deviation of the starting weights."""
+    initialization: Initialization = "family"
+    """How matrices start. ``family``: as the architecture says; ``xavier_*``: Glorot's rule;
+    ``kaiming_*``: He's; ``normal`` and ``truncated_normal`` (at 3 deviations): with the standard
+    deviation ``initializer_range``. Norms and biases start from constants under each."""
+    depth_scaling: bool | None = None
+    """Divide matrices that write to the residual stream by sqrt(2 * layers); default: as the
+    architecture does."""
     from_pretrained: str | None = None
     """A local Hugging Face folder (config, safetensors, tokenizer), a ``FILE.gguf`` of the Llama
     family, or ``package:MODULE/FILE.gguf`` of an installed package; sizes then come from there."""
@@ -54,7 +70,13 @@ class ModelConfig(NamedSection):
 
         A stage that goes on from a model takes these from it.
         """
-        rates = {"dropout", "initializer_range", "from_pretrained"}
+        rates = {
+            "dropout",
+            "initializer_range",
+            "initialization",
+            "depth_scaling",
+            "from_pretrained",
+        }
         return frozenset(cls.model_fields) - rates
 
     @property

@@ -17,6 +17,7 @@ from distrain.config.models import FAMILIES, ModelConfig
 from distrain.models import MODELS
 from distrain.models.attention import AttentionPlan, DocumentLayout, attend, plan_attention
 from distrain.models.causal_lm import CausalLM
+from distrain.models.initial_values import Constant, Normal, ValueRule
 from distrain.models.output_layer import OutputLayer
 
 
@@ -135,13 +136,12 @@ class Toy(CausalLM):
         if self.model_config.tie_word_embeddings:
             self.head.weight = self.wte.weight
 
-    def starting_value(self, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    def family_rule(self, name: str, shape: torch.Size) -> ValueRule:
         if name.endswith(".bias"):
-            return torch.zeros(shape)
+            return Constant(0.0)
         if len(shape) < 2:
-            return torch.ones(shape)
-        std = self.std / 2 if name == "wpe.weight" else self.std
-        return torch.randn(shape, generator=generator).mul_(std)
+            return Constant(1.0)
+        return Normal(self.std / 2 if name == "wpe.weight" else self.std)
 
     @classmethod
     def huggingface_name(cls, name: str) -> str:
