@@ -10,6 +10,26 @@ STEP_PREFIX = "step_"
 """Begins the name of each committed checkpoint in ``checkpoints``; its step follows."""
 
 
+class NodeFiles:
+    """File names by which the nodes of a run, or of one start of a job, agree. Touches nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.orders = root / "nodes.json"
+        """What each node starts."""
+        self.start = root / "start.json"
+        """Written by the first node: number and id of the start in which all take part, or that
+        there is no other."""
+        self.nodes = root / "nodes"
+
+    def word(self, node: int) -> Path:
+        """What one node, not the first, says of its part in that start."""
+        return self.nodes / f"{node}.json"
+
+    def beat(self, node: int) -> Path:
+        """Empty; its time changes while the supervisor of one node lives."""
+        return self.nodes / f"{node}.beat"
+
+
 class StageFolder:
     """File names of one stage of a run. Builds paths, touches nothing."""
 
@@ -70,8 +90,12 @@ class StageFolder:
         return self.logs / f"slurm-{job}.log"
 
     def slurm_attempts(self, job: str) -> Path:
-        """How each start of a job ended; one without a line was killed with its supervisor."""
+        """How attempts of a job ended; a start without its last was killed with its supervisor."""
         return self.logs / f"slurm-{job}.attempts"
+
+    def meeting(self, start: str) -> NodeFiles:
+        """Where the nodes of one start of a job meet; gone when it has ended by itself."""
+        return NodeFiles(self.path / "nodes" / start)
 
 
 class RunFolder:
@@ -88,13 +112,8 @@ class RunFolder:
         self.events = root / "events.jsonl"
         self.jobs = root / "jobs.json"
         """Slurm job ids by stage; of a job for one phase of a stage, by ``<stage>.<phase>``."""
-        self.orders = root / "nodes.json"
-        """What each of several nodes starts, where there is no scheduler."""
-        self.start = root / "start.json"
-        """Written by the first of several nodes: number and id of the start in which all take part,
-        or that there is no other."""
-        self.nodes = root / "nodes"
-        """What each of the others says of its part in that start."""
+        self.meeting = NodeFiles(root)
+        """Of several nodes without a scheduler."""
         self.control = root / "control"
         self.stop = self.control / "stop"
         """Save, end, stay ended."""
@@ -107,10 +126,6 @@ class RunFolder:
         self.wandb = root / "wandb"
         self.test_opened = root / "test_opened.json"
         """Who used the test split, and when: it may be used once."""
-
-    def node(self, number: int) -> Path:
-        """Word of one node, not the first."""
-        return self.nodes / f"{number}.json"
 
     def stage(self, name: str) -> StageFolder:
         """Folder of the stage ``name``."""

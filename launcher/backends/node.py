@@ -15,8 +15,9 @@ from distrain.runs.lock import hold
 from distrain.runs.products import check_sources
 from distrain.runs.records import append_event, is_done
 from launcher.backends.interrupt import Interruptions, clear_wishes
-from launcher.backends.nodes import FirstNode, OtherNode
+from launcher.backends.nodes import FirstNode
 from launcher.backends.orders import Orders
+from launcher.backends.other_node import OtherNode
 from launcher.backends.supervise import Processes, Supervised, Supervisor
 
 
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     run = RunFolder(arguments.run)
     try:
         if arguments.node > 0:
-            return OtherNode(run, arguments.node).run()
+            with Interruptions(run) as interruptions:
+                return OtherNode(run, run.meeting, arguments.node).run(interruptions)
         return run_first_node(run)
     except DistrainError as error:
         say(f"error: {error}")
@@ -42,17 +44,17 @@ def run_first_node(run: RunFolder) -> ExitCode:
     Raises:
         DistrainError: A stage failed for good.
     """
-    orders = Orders.read(run)
+    orders = Orders.read(run.meeting)
     if orders is None:
         raise PreflightError(
-            str(run.orders),
+            str(run.meeting.orders),
             "nothing",
             "what `distrain run` writes for the nodes of a run",
             "Start the run with `distrain run`, then type what it prints.",
         )
     with hold(run.lock, run.root.name), Interruptions(run) as interruptions:
         clear_wishes(run)
-        first = FirstNode(run, orders, say)
+        first = FirstNode(run, run.meeting, orders, say)
         code = ExitCode.BUG
         try:
             code = _run_stages(run, orders, first, interruptions)

@@ -1,25 +1,25 @@
-"""A run over several nodes that share its folder: how they agree on each start of a stage.
+"""Several nodes that share a folder: how they agree on each start of a stage.
 
 The first node decides. It writes ``start.json`` with the start's number and a rendezvous id that no
 start had before; every other node says in ``nodes/<n>.json`` that it is ready, and starts its part;
 once all are, the first node starts its own. A node whose part fails says so there. Once a start is
-over for the first node, ``start.json`` tells that, and the others end what they still run of it;
-then comes a new start, or the end of the run. Nothing but the shared folder is needed, and no
+over for the first node, ``start.json`` tells that, and the others end what they still run of it and
+say so; then comes a new start, or the end of the run. Each gives signs of life (``beats.py``), so
+that one which hangs or is gone is not waited for. Nothing but the shared folder is needed, and no
 clock.
 """
 
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from distrain.errors import ExitCode, TrainingError
-from distrain.runs.folder import RunFolder
-from distrain.runs.records import is_done, read_json, read_state, utc_now, write_json
-from launcher.backends.interrupt import Interruptions
+from distrain.errors import ExitCode
+from distrain.runs.folder import NodeFiles, RunFolder
+from distrain.runs.records import read_json, read_state, utc_now, write_json
+from launcher.backends.beats import SILENCE_S, Pulse, Watch
 from launcher.backends.orders import Orders, StageOrders
 from launcher.backends.processes import Child
 from launcher.backends.restart import LATE_S
@@ -38,53 +38,65 @@ class FirstNode:
 
     Args:
         run: Folder of the run.
-        orders: What is started; the other nodes read them in the run's folder.
+        meeting: Where the nodes agree.
+        orders: What is started; the other nodes read them there.
         say: Shows a line to the user.
+        can_return: Whether a node that is gone may be started again, as by a user, and so is
+            waited for.
     """
 
-    def __init__(self, run: RunFolder, orders: Orders, say: Callable[[str], None]) -> None:
-        self._run = run
+    def __init__(
+        self,
+        run: RunFolder,
+        meeting: NodeFiles,
+        orders: Orders,
+        say: Callable[[str], None],
+        *,
+        can_return: bool = True,
+    ) -> None:
+        self.run = run
+        self.meeting = meeting
+        self.say = say
+        self.can_return = can_return
+        self.pulse = Pulse(meeting.beat(0))
+        self.watches = {node: Watch(meeting.beat(node)) for node in range(1, orders.nodes)}
         self._orders = orders
-        self._say = say
 
-    def start(self, stage: str, log: Path) -> "FirstNodesProcesses":
+    def start(self, stage: str, log: Path | None) -> "FirstNodesProcesses":
         """Announce a start, and begin it here as soon as the others are ready."""
         orders = self._orders.stage(stage)
-        number = int((read_json(self._run.start) or {"number": 0})["number"]) + 1
-        start_id = f"{self._run.root.name}-{stage}-{number}-{secrets.token_hex(4)}"
+        number = int((read_json(self.meeting.start) or {"number": 0})["number"]) + 1
+        start_id = f"{self.run.root.name}-{stage}-{number}-{secrets.token_hex(4)}"
         record = {"number": number, "stage": stage, "id": start_id, "time": utc_now()}
-        write_json(self._run.start, record)
-        others = range(1, orders.nodes)
-        return FirstNodesProcesses(self._run, orders, start_id, others, (log, self._say))
+        write_json(self.meeting.start, record)
+        return FirstNodesProcesses(self, orders, start_id, log)
 
-    def end(self, code: ExitCode) -> None:
-        """Tell the others that no further start comes."""
-        record = read_json(self._run.start) or {"number": 0, "stage": "", "id": ""}
+    def end(self, code: ExitCode, **last: object) -> None:
+        """Tell the others that no further start comes, and more to who looks at it later."""
+        record = read_json(self.meeting.start) or {"number": 0, "stage": "", "id": ""}
         record.pop("over", None)
-        write_json(self._run.start, record | {"end": int(code), "time": utc_now()})
+        write_json(self.meeting.start, record | {"end": int(code), "time": utc_now()} | last)
 
 
 class FirstNodesProcesses:
     """One attempt as the first node sees it (``supervise.Processes``)."""
 
     def __init__(
-        self,
-        run: RunFolder,
-        orders: StageOrders,
-        start_id: str,
-        others: range,
-        shown: tuple[Path, Callable[[str], None]],
+        self, first: FirstNode, orders: StageOrders, start_id: str, log: Path | None
     ) -> None:
-        self._run = run
+        self.is_lost = False
+        """Whether another node is gone, with its part."""
+        self._first = first
         self._orders = orders
         self._id = start_id
-        self._others = others
-        self._log, self._say = shown
+        self._log = log
+        self._others = range(1, orders.nodes)
         self._child: Child | None = None
         self._ended = ""
+        self._is_killed = False
         self._deadline = time.monotonic() + PATIENCE_S
         self._asked_for: list[int] = []
-        self._before = read_state(run.stage(orders.name))
+        self._before = read_state(first.run.stage(orders.name))
 
     @property
     def end(self) -> str:
@@ -95,6 +107,7 @@ class FirstNodesProcesses:
         """Wait for the others first, then for the end."""
         until = time.monotonic() + timeout_s
         while True:
+            self._first.pulse.beat()
             left_s = min(max(until - time.monotonic(), 0), LOOK_S)
             if self._child is None:
                 if self._may_not_begin():
@@ -112,6 +125,7 @@ class FirstNodesProcesses:
 
     def kill(self) -> None:
         """End this node's part; the others end theirs with the next word of this one."""
+        self._is_killed = True
         if self._child is not None:
             self._child.kill()
         self._ended = self._ended or "killed"
@@ -120,12 +134,24 @@ class FirstNodesProcesses:
         """Leave no process on any node."""
         if self._child is not None:
             self._child.close()
-        record = read_json(self._run.start)
-        if self._others and record is not None:
-            # At once: a rank that hangs there may hold the stage's lock, without which there is no
-            # next start. A full disk is told of by whoever needs it for more.
-            with suppress(OSError):
-                write_json(self._run.start, record | {"over": True})
+        record = read_json(self._first.meeting.start)
+        if not self._others or record is None:
+            return
+        # At once: a rank that hangs there may hold the stage's lock, without which there is no
+        # next start. A full disk is told of by whoever needs it for more.
+        with suppress(OSError):
+            write_json(self._first.meeting.start, record | {"over": True})
+            if self._child is not None and self._child.code != 0 and not self._is_killed:
+                self._await_others()
+
+    def _await_others(self) -> None:
+        """See whether the others live: ranks here fail, too, when a whole node dies."""
+        deadline = time.monotonic() + PATIENCE_S
+        while left := [node for node in self._others if not self._has_ended(node)]:
+            if self.is_lost or self._silence(left) or time.monotonic() > deadline:
+                return
+            self._first.pulse.beat()
+            time.sleep(LOOK_S)
 
     def _is_recorded(self) -> bool:
         """Whether an attempt that ended well has its record, or is not going to be seen with one.
@@ -133,13 +159,14 @@ class FirstNodesProcesses:
         Rank 0 writes it, which may be on another node.
         """
         self._deadline = min(self._deadline, time.monotonic() + LATE_S)
-        state = read_state(self._run.stage(self._orders.name))
+        state = read_state(self._first.run.stage(self._orders.name))
         has_ended = state is not None and state["state"] in ("done", "stopped")
         return (has_ended and state != self._before) or time.monotonic() > self._deadline
 
     def _may_not_begin(self) -> bool:
         """Begin if all others are ready; tell whether the attempt is over without having begun."""
-        missing = [node for node in self._others if _word_of(self._run, node, self._id) is None]
+        run = self._first.run
+        missing = [node for node in self._others if self._word(node) is None]
         if not missing:
             argv, env = self._orders.command(self._id), os.environ | self._orders.env
             self._child = Child(argv, env, self._log)
@@ -148,9 +175,11 @@ class FirstNodesProcesses:
         who = f"node {', '.join(map(str, missing))}"
         if missing != self._asked_for:
             self._asked_for = missing
-            self._say(f"{self._orders.name}: waits for {who}")
-        if not self._ended and (self._run.stop.exists() or self._run.yield_.exists()):
-            self._ended = "not begun"
+            self._first.say(f"{self._orders.name}: waits for {who}")
+        if run.stop.exists() or run.yield_.exists():
+            self._ended = self._ended or "not begun"
+        elif not self._first.can_return:
+            self._silence(missing)
         if not self._ended and time.monotonic() > self._deadline:
             self._ended = f"no word of {who} within {PATIENCE_S:.0f} s"
         return bool(self._ended)
@@ -158,107 +187,35 @@ class FirstNodesProcesses:
     def _end_what_is_left(self) -> None:
         """Once another node has failed, end this one's part: it can only wait for that node."""
         if not self._ended:
-            self._ended = self._failed()
+            self._ended = self._failed() or self._silence(self._others)
             self._deadline = time.monotonic() + GRACE_S
         elif time.monotonic() > self._deadline and self._child is not None:
             self._child.kill()
 
+    def _silence(self, nodes: Sequence[int]) -> str:
+        """Say which of the nodes are gone, if any; then the attempt is lost."""
+        gone = [node for node in nodes if self._is_gone(self._first.watches[node])]
+        if gone:
+            self.is_lost = True
+            who = ", ".join(map(str, gone))
+            self._ended = f"node {who}: no sign of life for {SILENCE_S:.0f} s"
+        return self._ended if gone else ""
+
+    def _is_gone(self, watch: Watch) -> bool:
+        # Before a start has begun, a node may not have been there yet.
+        return watch.look() > SILENCE_S and (self._child is not None or watch.is_heard)
+
     def _failed(self) -> str:
         """Return which other node failed and how; empty if none did."""
-        words = {node: _word_of(self._run, node, self._id) for node in self._others}
+        words = {node: self._word(node) for node in self._others}
         return next((f"node {node}: {word}" for node, word in words.items() if word), "")
 
+    def _word(self, node: int) -> str | None:
+        """Return how a node's part ended; empty while it runs, ``None`` before it began."""
+        told = read_json(self._first.meeting.word(node))
+        return None if told is None or told["id"] != self._id else str(told["end"])
 
-class OtherNode:
-    """The side of any node but the first.
-
-    Args:
-        run: Folder of the run.
-        node: Its number, from 1.
-        patience_s: How long it waits for a new start once its part of the last one failed.
-    """
-
-    def __init__(self, run: RunFolder, node: int, patience_s: float = PATIENCE_S) -> None:
-        self._run = run
-        self._node = node
-        self._patience_s = patience_s
-        self._deadline = float("inf")
-
-    def run(self) -> ExitCode:
-        """Take part in every start until the first node says that it was the last.
-
-        Returns:
-            The end that the first node told, or ``STOPPED`` or ``INTERRUPTED`` after signals.
-
-        Raises:
-            TrainingError: The first node says nothing any more.
-        """
-        start = read_json(self._run.start)
-        past = start if start is not None and "end" in start else None  # of an earlier run
-        with Interruptions(self._run) as interruptions:
-            while True:
-                start = read_json(self._run.start)
-                if start is not None and start != past and self._is_to_join(start):
-                    if "end" in start:
-                        return ExitCode(start["end"])
-                    self._take_part(start, interruptions)
-                    past = start
-                elif self._all_done():
-                    return ExitCode.DONE
-                elif interruptions.count:
-                    return ExitCode.INTERRUPTED if interruptions.kill else ExitCode.STOPPED
-                elif time.monotonic() > self._deadline:
-                    raise self._left_alone(start)
-                else:
-                    time.sleep(LOOK_S)
-
-    def _is_to_join(self, start: dict[str, Any]) -> bool:
-        """Whether there is something to do: take part in a start, or end with the run."""
-        if "end" in start or "over" in start:
-            return "end" in start
-        orders = Orders.read(self._run)
-        # A run that was killed leaves a start without an end, maybe of a stage that is not due now.
-        return orders is not None and any(s.name == start["stage"] for s in orders.stages)
-
-    def _take_part(self, start: dict[str, Any], interruptions: Interruptions) -> None:
-        orders = Orders.read(self._run)
-        assert orders is not None, "written before any start"
-        stage = orders.stage(start["stage"])
-        self._deadline = float("inf")
-        if stage.nodes == 1:
-            return
-        self._tell(start, "")
-        child = Child(stage.command(start["id"]), os.environ | stage.env, None)
-        try:
-            while not child.wait(LOOK_S):
-                # A start that is over for the first node can only hang here.
-                if interruptions.kill or read_json(self._run.start) != start:
-                    child.kill()
-        finally:
-            child.close()
-        if child.code != 0:
-            self._tell(start, child.end)
-            self._deadline = time.monotonic() + self._patience_s
-
-    def _tell(self, start: dict[str, Any], end: str) -> None:
-        write_json(self._run.node(self._node), {"id": start["id"], "end": end})
-
-    def _all_done(self) -> bool:
-        orders = Orders.read(self._run)
-        return orders is not None and all(is_done(self._run, s.name) for s in orders.stages)
-
-    def _left_alone(self, start: dict[str, Any] | None) -> TrainingError:
-        return TrainingError(
-            f"node {self._node}",
-            f"no word of the first node for {self._patience_s:.0f} s, after start "
-            f"{start['number'] if start else 0} failed here",
-            "a new start, or the end of the run",
-            f"Look at the first node; when it runs again, type this node's command again. "
-            f"`distrain status {self._run.root.name}` tells how far the run is.",
-        )
-
-
-def _word_of(run: RunFolder, node: int, start_id: str) -> str | None:
-    """Return how a node's part of a start ended; empty while it runs, ``None`` before it began."""
-    told = read_json(run.node(node))
-    return None if told is None or told["id"] != start_id else str(told["end"])
+    def _has_ended(self, node: int) -> bool:
+        """Whether a node says that nothing of its part is left."""
+        told = read_json(self._first.meeting.word(node))
+        return told is not None and told["id"] == self._id and bool(told["ended"])

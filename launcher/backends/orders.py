@@ -1,9 +1,9 @@
-"""What the nodes of a run start, where there is no scheduler: ``nodes.json``."""
+"""What each of several nodes starts: ``nodes.json``."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from distrain.runs.folder import RunFolder
+from distrain.runs.folder import NodeFiles
 from distrain.runs.records import read_json, write_json
 
 START_ID = "@start@"
@@ -35,14 +35,14 @@ class Orders:
     max_restarts: int
     stages: tuple[StageOrders, ...]
 
-    def write(self, run: RunFolder) -> None:
+    def write(self, meeting: NodeFiles) -> None:
         """Put them down for the other nodes."""
-        write_json(run.orders, asdict(self))
+        write_json(meeting.orders, asdict(self))
 
     @classmethod
-    def read(cls, run: RunFolder) -> Self | None:
+    def read(cls, meeting: NodeFiles) -> Self | None:
         """Return them; ``None`` before the run was started."""
-        found: dict[str, Any] | None = read_json(run.orders)
+        found: dict[str, Any] | None = read_json(meeting.orders)
         if found is None:
             return None
         stages = (StageOrders(**s | {"argv": tuple(s["argv"])}) for s in found["stages"])

@@ -20,6 +20,8 @@ class Child:
     its parent does.
     """
 
+    is_lost = False
+
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path | None) -> None:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,8 @@ from distrain.runs.records import StageError, StageState
 
 Ending = Literal["done", "yielded", "stopped", "refused", "crashed", "lost"]
 """``yielded``: saved, ended as asked, work is left. ``stopped``: the same, and it shall stay ended.
-``refused``: it met an error that another attempt would meet again. ``lost``: ended together with
-whatever watched it, by a dead node or a scheduler, so that nothing is to be said against it."""
+``refused``: it met an error that another attempt would meet again. ``lost``: ended by a dead
+node or a scheduler, maybe with whatever watched it, so that nothing is to be said against it."""
 
 Verdict = Literal["again", "wait", "refuse", "give up"]
 """``again``: start another attempt. ``wait``: start nothing now; nothing has failed, and who asked

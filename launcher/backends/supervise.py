@@ -45,6 +45,11 @@ class Processes(Protocol):
         """How they ended, in words."""
         ...
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether a node of theirs is gone: nothing is to be said against the stage then."""
+        ...
+
     def wait(self, timeout_s: float) -> bool:
         """Sleep until they end or ``timeout_s`` passes; tell whether they ended."""
         ...
@@ -144,6 +149,8 @@ class Supervisor:
             processes.close()
         after = read_state(folder)
         ending = judge(number, after, cast("StageError | None", read_json(folder.error)))
+        if ending == "crashed" and processes.is_lost:
+            ending = "lost"
         if ending == "done":
             stage.say(f"{stage.name}: done in {short_duration(time.monotonic() - started)}")
         return number, AttemptEnd(ending, _step(after) > _step(before), processes.end)

@@ -40,7 +40,7 @@ class TorchrunBackend(LocalBackend):
         plan = replace(plan, stages=tuple(stages))
         is_first = is_first_node(plan)
         orders = orders_of(plan)
-        orders.write(plan.run)
+        orders.write(plan.run.meeting)
         for node, command in enumerate(commands_per_node(plan)):
             if node > 0 or not is_first:
                 sys.stdout.write(f"# type this on node {node}\n{command}\n")
@@ -57,7 +57,7 @@ def run_first_node(plan: Plan, orders: Orders, around: Surroundings) -> ExitCode
     Raises:
         DistrainError: A stage failed for good; the other nodes know of it, too.
     """
-    first = FirstNode(plan.run, orders, around.say)
+    first = FirstNode(plan.run, plan.run.meeting, orders, around.say)
     code = ExitCode.BUG
     try:
         code = run_stages(

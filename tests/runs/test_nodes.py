@@ -104,14 +104,14 @@ def test_what_is_killed_on_a_node_is_replaced_and_the_run_ends_as_its_twin(
     nodes = TwoNodes(recipe, tmp_path / "runs")
     try:
         nodes.reach(12)
-        first = read_json(nodes.run.start)
+        first = read_json(nodes.run.meeting.start)
         victims = nodes.processes(node, ranks=ranks)
         assert victims
         kill(victims)
         nodes.finish()
     finally:
         nodes.close()
-    last = read_json(nodes.run.start)
+    last = read_json(nodes.run.meeting.start)
     assert first is not None
     assert last is not None
     assert (last["number"], last["end"]) == (first["number"] + 1, 0)

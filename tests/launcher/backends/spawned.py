@@ -31,6 +31,8 @@ from launcher.plan import Plan, StagePlan, stage_argv
 class Daemon:
     """One attempt."""
 
+    is_lost = False
+
     def __init__(self, argv: Sequence[str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._pid, self._code = log.with_suffix(".pid"), log.with_suffix(".code")

@@ -4,144 +4,23 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-from distrain.config.data import DataConfig
-from distrain.config.launch import LaunchConfig
-from distrain.config.layout import Layout
-from distrain.config.recipe import PrepareStage, Recipe
-from distrain.config.sources import FilesSource
 from distrain.errors import ExitCode, RecipeError
 from distrain.runs.failures import failure_of
-from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.lock import is_held, wait_until_free
 from distrain.runs.records import read_json, read_state, write_json
-from launcher.backends.nodes import FirstNode, OtherNode
-from launcher.backends.torchrun import TorchrunBackend, commands_per_node, is_first_node, orders_of
-from launcher.plan import Plan, StagePlan
+from launcher.backends.interrupt import Interruptions
+from launcher.backends.nodes import FirstNode
+from launcher.backends.other_node import OtherNode
+from launcher.backends.torchrun import TorchrunBackend, is_first_node, orders_of
+from tests.launcher.backends.two_nodes import STAGES, Nodes, free_port, wait_until
 from tests.launcher.small_run import ROOT
-from tests.runtime_command import runtime_command
-
-STAGES = (
-    StagePlan("prepare", "prepare", (), 1, 1, None, None, None),
-    StagePlan("pretrain", "pretrain", ("prepare",), 2, 1, 1, Layout("fsdp", 2, 1, 2), 1),
-    StagePlan("export", "export", ("pretrain",), 1, 1, None, None, None),
-)
-
-# Each process says who it is. The ranks of `pretrain` wait for a file; the first one keeps the
-# records. Both end as soon as one of them is gone, as ranks in a collective would.
-RUNTIME = """
-import json, os, sys, time
-from pathlib import Path
-run, name = Path(sys.argv[2]), sys.argv[3]
-stage, rank = run / name, os.environ.get("RANK", "0")
-stage.mkdir(exist_ok=True)
-start = os.environ.get("TORCHELASTIC_RUN_ID", "")
-me = stage / f"rank{rank}of{os.environ.get('WORLD_SIZE', '1')}"
-me.write_text(f"{os.getpid()}\\n{start}")
-state = stage / "state.json"
-attempt = json.loads(state.read_text())["attempt"] + 1 if state.exists() else 1
-def record(word):
-    if rank == "0":
-        line = {"state": word, "attempt": attempt, "step": 0, "requeue": True}
-        state.with_suffix(".new").write_text(json.dumps(line))
-        state.with_suffix(".new").replace(state)
-record("running")
-while name == "pretrain" and not (run / "go").exists():
-    time.sleep(0.02)
-    other = stage / f"rank{1 - int(rank)}of2"
-    pid, _, theirs = (other.read_text() if other.exists() else "").partition("\\n")
-    try:
-        os.kill(int(pid), 0) if theirs == start else None  # else of the start before
-    except ProcessLookupError:
-        sys.exit("the other rank is gone")
-if os.environ.get("CRASH") == name:
-    sys.exit("the reason is here")
-record("done")
-"""
-
-
-@pytest.fixture
-def make_plan(tmp_path):
-    def make(nodes: int = 2, rendezvous: str | None = "node1:29400", restarts: int = 1) -> Plan:
-        data = DataConfig(source=FilesSource(kind="files", paths=("corpus",)))
-        launch = LaunchConfig(
-            backend="torchrun", nodes=nodes, rendezvous=rendezvous, max_restarts=restarts
-        )
-        stage = PrepareStage(kind="prepare", data=data)
-        recipe = Recipe(name="mine", stages={s.name: stage for s in STAGES}, launch=launch)
-        root = tmp_path / "it's mine"
-        root.mkdir(exist_ok=True)
-        return Plan(recipe, RunFolder(root), STAGES)
-
-    return make
-
-
-class Nodes:
-    """Two supervisors on the loopback."""
-
-    def __init__(self, plan: Plan, folder, **env: str) -> None:
-        self.run = plan.run
-        (folder / "runtime.py").write_text(RUNTIME)
-        python = runtime_command(folder / "bin", folder / "runtime.py")
-        orders_of(plan, python).write(plan.run)
-        self.env = os.environ | {"PYTHONPATH": str(ROOT)} | env
-        self.commands = commands_per_node(plan)
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def __enter__(self) -> "Nodes":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-    def start(self, node: int) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            ["bash", "-c", f"exec {self.commands[node]}"],
-            env=self.env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.processes.append(process)
-        return process
-
-    def pid_of_rank(self, rank: int) -> int:
-        """Wait for a rank of the stage over two nodes."""
-        path = self.run.stage("pretrain").path / f"rank{rank}of2"
-        wait_until(lambda: path.exists() and path.read_text() != "")
-        return int(path.read_text().splitlines()[0])
-
-    def node_of(self, pid: int) -> int:
-        """Return which supervisor a process descends from."""
-        supervisors = [process.pid for process in self.processes]
-        while pid not in supervisors:
-            stat = open(f"/proc/{pid}/stat").read()  # noqa: PTH123, SIM115
-            pid = int(stat.rpartition(")")[2].split()[1])
-            assert pid > 1
-        return supervisors.index(pid)
-
-
-def wait_until(condition, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_every_node_runs_one_command_and_what_it_starts_is_shown(make_plan):
@@ -181,12 +60,12 @@ def test_a_rank_killed_on_the_second_node_is_replaced_without_a_word(make_plan, 
     with Nodes(plan, tmp_path) as nodes:
         second, first = nodes.start(1), nodes.start(0)
         pids = {rank: nodes.pid_of_rank(rank) for rank in (0, 1)}
-        start = read_json(plan.run.start)
+        start = read_json(plan.run.meeting.start)
         victim = next(pid for pid in pids.values() if nodes.node_of(pid) == 0)
         # Supervisors are in the order of their start: number 0 is that of the second node.
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: all(nodes.pid_of_rank(r) not in pids.values() for r in (0, 1)))
-        again = read_json(plan.run.start)
+        again = read_json(plan.run.meeting.start)
         (plan.run.root / "go").touch()
         assert (first.wait(60), second.wait(60)) == (0, 0)
     assert start is not None
@@ -214,8 +93,8 @@ def test_a_start_that_is_over_for_the_first_node_leaves_nothing_on_the_others(ma
         script.write_text(f'#!/bin/sh\n[ "$DEAF" = 1 ] || exit 3\n{deaf}\n')
         script.chmod(0o755)
         orders = orders_of(plan, str(script))
-        orders.write(plan.run)
-        first = FirstNode(plan.run, orders, print)
+        orders.write(plan.run.meeting)
+        first = FirstNode(plan.run, plan.run.meeting, orders, print)
         second = nodes.start(1)
         part = first.start("pretrain", tmp_path / "log")
         wait_until(lambda: is_held(lock))
@@ -234,7 +113,9 @@ def test_a_start_that_ended_well_is_not_over_before_its_record_is_seen(make_plan
     plan = make_plan()
     state = plan.run.stage("prepare").state
     write_json(state, {"state": "stopped", "attempt": 1})  # by the start before
-    part = FirstNode(plan.run, orders_of(plan, "true"), print).start("prepare", tmp_path / "log")
+    part = FirstNode(plan.run, plan.run.meeting, orders_of(plan, "true"), print).start(
+        "prepare", tmp_path / "log"
+    )
     assert not part.wait(1)
     write_json(state, {"state": "done", "attempt": 2})
     assert part.wait(1)
@@ -244,7 +125,7 @@ def test_a_start_that_ended_well_is_not_over_before_its_record_is_seen(make_plan
 
 def test_a_stage_that_keeps_failing_is_given_up_on_every_node(make_plan, tmp_path):
     plan = make_plan(restarts=1)
-    write_json(plan.run.start, {"number": 7, "stage": "export", "id": "old", "end": 0})
+    write_json(plan.run.meeting.start, {"number": 7, "stage": "export", "id": "old", "end": 0})
     with Nodes(plan, tmp_path, CRASH="prepare") as nodes:
         second, first = nodes.start(1), nodes.start(0)
         assert (first.wait(60), second.wait(60)) == (ExitCode.TRAINING, ExitCode.TRAINING)
@@ -265,7 +146,7 @@ def test_a_run_that_is_to_end_while_it_waits_for_a_node_has_not_failed(make_plan
     write_json(plan.run.stage("prepare").state, {"state": "done", "attempt": 1})
     with Nodes(plan, tmp_path) as nodes:
         first = nodes.start(0)
-        wait_until(lambda: plan.run.start.exists())
+        wait_until(lambda: plan.run.meeting.start.exists())
         time.sleep(0.5)
         plan.run.control.mkdir(exist_ok=True)
         (plan.run.control / wish).touch()
@@ -273,7 +154,7 @@ def test_a_run_that_is_to_end_while_it_waits_for_a_node_has_not_failed(make_plan
         assert first.stderr is not None
         assert "pretrain: waits for node 1" in first.stderr.read()
     assert failure_of(plan.run.stage("pretrain")) is None
-    assert json.loads(plan.run.start.read_text())["end"] == ExitCode.STOPPED
+    assert json.loads(plan.run.meeting.start.read_text())["end"] == ExitCode.STOPPED
 
 
 def test_a_node_that_hears_nothing_after_its_part_failed_says_so(make_plan, tmp_path):
@@ -281,18 +162,18 @@ def test_a_node_that_hears_nothing_after_its_part_failed_says_so(make_plan, tmp_
     python = str(tmp_path / "fails")
     (tmp_path / "fails").write_text("#!/bin/sh\nexit 3\n")
     (tmp_path / "fails").chmod(0o755)
-    orders_of(plan, python).write(plan.run)
-    write_json(plan.run.start, {"number": 4, "stage": "pretrain", "id": "a"})
-    with pytest.raises(Exception, match="no word of the first node for 0 s, after start 4"):
-        OtherNode(plan.run, 1, patience_s=0).run()
-    assert read_json(plan.run.node(1)) == {"id": "a", "end": "exit code 3"}
+    orders_of(plan, python).write(plan.run.meeting)
+    write_json(plan.run.meeting.start, {"number": 4, "stage": "pretrain", "id": "a"})
+    with pytest.raises(Exception, match=r"no word of the first node for \d s, after start 4"):
+        OtherNode(plan.run, plan.run.meeting, 1, patience_s=0).run(Interruptions(plan.run))
+    assert read_json(plan.run.meeting.word(1)) == {"id": "a", "end": "exit code 3", "ended": True}
 
 
 def test_a_start_that_a_killed_run_left_for_a_stage_of_other_orders_is_passed_over(
     make_plan, tmp_path
 ):
     plan = make_plan()
-    write_json(plan.run.start, {"number": 4, "stage": "sft", "id": "a"})
+    write_json(plan.run.meeting.start, {"number": 4, "stage": "sft", "id": "a"})
     with Nodes(plan, tmp_path, CRASH="prepare") as nodes:
         second = nodes.start(1)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -305,5 +186,5 @@ def test_a_run_that_is_done_lets_every_node_go(make_plan, tmp_path):
     plan = make_plan()
     for stage in STAGES:
         write_json(plan.run.stage(stage.name).state, {"state": "done", "attempt": 1})
-    orders_of(plan).write(plan.run)
-    assert OtherNode(plan.run, 1).run() is ExitCode.DONE
+    orders_of(plan).write(plan.run.meeting)
+    assert OtherNode(plan.run, plan.run.meeting, 1).run(Interruptions(plan.run)) is ExitCode.DONE

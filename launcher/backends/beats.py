@@ -1,0 +1,72 @@
+"""Signs of life of supervisors on other nodes: a file each, whose time changes every few seconds.
+
+No clocks are compared: a reader only asks whether the time of a file has changed since it last
+looked. It opens the file to ask, as a shared file system may answer a mere ``stat`` from a cache
+for as long as a minute. A change of the time needs no room, so that a full disk looks like life.
+"""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+BEAT_S = 5.0
+"""Between two signs of life."""
+SILENCE_S = 60.0
+"""Without a sign for so long a node counts as gone: as long as NFS may keep what it knows of a
+file, and long enough for a server that is started again."""
+LOOK_S = 1.0
+"""Between two looks at a file."""
+
+
+class Pulse:
+    """The signs of life of this process, given wherever it looks around: a hung one does not."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._due = 0.0
+
+    def beat(self) -> None:
+        """Give a sign, if one is due."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + BEAT_S
+        with suppress(OSError):  # of which others will tell
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+
+
+class Watch:
+    """How long another node has been silent."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = _time_of(path)
+        self._looked = time.monotonic()
+        self.silent_s = 0.0
+        """Since its last sign, or since this one began to watch."""
+        self.is_heard = False
+        """Whether a sign came since then: a file may be of an earlier run."""
+
+    def look(self) -> float:
+        """Return ``silent_s`` as it is now."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_S:
+            # While this process itself hangs, as on a server that is away, nobody is silent.
+            self.silent_s += min(now - self._looked, 2 * BEAT_S)
+            self._looked = now
+            found = _time_of(self._path)
+            if found != self._seen:
+                self._seen, self.silent_s, self.is_heard = found, 0.0, True
+        return self.silent_s
+
+
+def _time_of(path: Path) -> int | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.fstat(descriptor).st_mtime_ns
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,27 @@
+"""A plan over two nodes without a scheduler."""
+
+import pytest
+
+from distrain.config.data import DataConfig
+from distrain.config.launch import LaunchConfig
+from distrain.config.recipe import PrepareStage, Recipe
+from distrain.config.sources import FilesSource
+from distrain.runs.folder import RunFolder
+from launcher.plan import Plan
+from tests.launcher.backends.two_nodes import STAGES
+
+
+@pytest.fixture
+def make_plan(tmp_path):
+    def make(nodes: int = 2, rendezvous: str | None = "node1:29400", restarts: int = 1) -> Plan:
+        data = DataConfig(source=FilesSource(kind="files", paths=("corpus",)))
+        launch = LaunchConfig(
+            backend="torchrun", nodes=nodes, rendezvous=rendezvous, max_restarts=restarts
+        )
+        stage = PrepareStage(kind="prepare", data=data)
+        recipe = Recipe(name="mine", stages={s.name: stage for s in STAGES}, launch=launch)
+        root = tmp_path / "it's mine"
+        root.mkdir(exist_ok=True)
+        return Plan(recipe, RunFolder(root), STAGES)
+
+    return make
