@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
@@ -109,12 +110,23 @@ def load_entries(
             "the entries of this model and optimizer",
             "Use the recipe that made this checkpoint, or start a new run.",
         )
+    fill_boxes(folder, state, IndexReader(folder), group)
+
+
+def fill_boxes(
+    folder: Path, state: State, reader: FileSystemReader, group: dist.ProcessGroup | None
+) -> None:
+    """Read what is known to fit; the arguments are those of ``load_entries``.
+
+    Raises:
+        CheckpointError: The files cannot be read.
+    """
     entries = {name: Entry(entry) for name, entry in state.items()}
     _reading(
         folder,
         lambda: state_dict_loader.load(
             entries,
-            storage_reader=IndexReader(folder),
+            storage_reader=reader,
             planner=BoxLoadPlanner(),
             process_group=group,
             no_dist=group is None,

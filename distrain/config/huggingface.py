@@ -14,6 +14,7 @@ from distrain.config.models import FAMILIES, ModelConfig, family_of
 from distrain.config.pretrained.gguf_file import read_gguf
 from distrain.config.pretrained.gguf_llama import config_fields
 from distrain.config.pretrained.resolve import is_gguf
+from distrain.config.pretrained.safetensors_header import DamagedHeaderError, read_header
 from distrain.errors import PreflightError
 
 Fields = Mapping[str, Any]
@@ -98,27 +99,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_problem(path: Path) -> str | None:
-    """Say why a file holds no weights, from its header and size; ``None`` if it may.
-
-    The form of safetensors: the length of the header (8 bytes, little-endian), the header (JSON:
-    name -> dtype, shape, ``data_offsets``), then the data.
-    """
+    """Say why a file holds no weights, from its header and size; ``None`` if it may."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            start = stream.read(8)
-            if start == b"version ":
-                return "a pointer of Git LFS instead of the weights (`git lfs pull` fetches them)"
-            length = int.from_bytes(start, "little")
-            header = json.loads(stream.read(length)) if length < size else None
-        if not isinstance(header, dict):
-            return f"no safetensors file ({size} bytes)"
-        entries = [entry for entry in header.values() if isinstance(entry, dict)]
-        ends = [entry["data_offsets"][1] for entry in entries if "data_offsets" in entry]
-        expected = 8 + length + max(ends, default=0)
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-        return f"no weights ({error})"
-    return None if size == expected else f"{size} bytes where its header says {expected}"
+        read_header(path)
+    except (DamagedHeaderError, OSError) as error:
+        return str(error)
+    return None
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.samples.datasets import Dataset
 from distrain.data.samples.loader import evaluation_microbatches
 from distrain.models.causal_lm import CausalLM
+from distrain.models.weights.filling import fill_module
+from distrain.models.weights.source import WeightSource
 from distrain.tasks.task import Task, means
 
 
@@ -46,11 +47,10 @@ class Meter:
         self.micro_batch_size = micro_batch_size
         self.device = device
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take whole parameters; a tied output layer may be missing."""
-        self.model.load_state_dict(state, strict=False, assign=True)
-        self.model.tie_weights()
-        self.model.to(self.device).eval()
+    def load(self, weights: WeightSource) -> None:
+        """Take whole parameters, one at a time; a tied output layer may be missing."""
+        fill_module(self.model, weights, self.device)
+        self.model.eval()
 
     @torch.no_grad()
     def measure(

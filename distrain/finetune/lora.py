@@ -18,7 +18,7 @@ from distrain.errors import RecipeError
 from distrain.models.causal_lm import CausalLM
 from distrain.models.init import fill
 from distrain.models.initial_values import keyed_generator
-from distrain.models.origin import write_tensors
+from distrain.models.weights.writer import write_tensors
 from distrain.parallel.global_tensor import State
 from distrain.runs.durable import whole_folder
 from distrain.runs.records import write_json

@@ -5,7 +5,7 @@ vocabulary.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from distrain.config.models import ModelConfig
 from distrain.models.attention import DocumentLayout, undivided
 from distrain.models.initial_values import ValueRule
 from distrain.models.output_layer import OutputLayer
+from distrain.models.weights.conversion import Conversion, Rename
 
 
 class CausalLM(nn.Module, ABC):
@@ -124,15 +125,23 @@ class CausalLM(nn.Module, ABC):
         """
         return name
 
-    def to_huggingface(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Turn whole parameters into the tensors of a Hugging Face folder."""
-        return {self.huggingface_name(name): tensor for name, tensor in state.items()}
+    def to_huggingface(self, names: Iterable[str]) -> list[Conversion]:
+        """Say how parameters become the tensors of a Hugging Face folder."""
+        return [Rename(name, self.huggingface_name(name)) for name in names]
 
-    def from_huggingface(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Do the opposite of ``to_huggingface``; what has no name here keeps its own."""
+    def from_huggingface(self, names: Iterable[str]) -> list[Conversion]:
+        """Say how the tensors of a folder become parameters; what has no name here keeps its own.
+
+        Args:
+            names: Of all tensors of the folder. Those in ``NOT_LEARNED`` are left out.
+        """
         parameters = self.named_parameters(remove_duplicate=False)
-        names = {self.huggingface_name(name): name for name, _ in parameters}
-        return {names.get(name, name): tensor for name, tensor in stored.items()}
+        ours = {self.huggingface_name(name): name for name, _ in parameters}
+        return [
+            Rename(name, ours.get(name, name))
+            for name in names
+            if not name.endswith(self.NOT_LEARNED)
+        ]
 
     def is_tied(self, name: str) -> bool:
         """Return whether a parameter is the embedding under another name, so is stored once."""

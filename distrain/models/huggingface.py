@@ -3,43 +3,97 @@
 What a family is called and how its tensors are named there, its two halves say.
 """
 
+import difflib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distrain.config.huggingface import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    damaged_file,
-    load_config,
-    missing_file,
-    read_json_object,
-    weight_files,
-)
+from distrain.config.huggingface import CONFIG_FILE, load_config, read_json_object
 from distrain.config.models import ModelConfig
 from distrain.errors import PreflightError
 from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
-from distrain.models.origin import (
-    GENERATION_FILE,
-    Origin,
-    SpecialTokens,
-    write_tensors,
+from distrain.models.origin import GENERATION_FILE, Origin, SpecialTokens
+from distrain.models.weights.conversion import ConvertedWeights, Rename
+from distrain.models.weights.folder import SafetensorsFolder
+from distrain.models.weights.source import (
+    CastWeights,
+    TensorForm,
+    TensorWeights,
+    WeightSource,
+    at_least_float32,
+    form_of,
+    read_all,
 )
+from distrain.models.weights.writer import FILE_BYTES, write_weights
 from distrain.runs.durable import whole_folder
 from distrain.runs.records import write_json
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
-"""As safetensors names them."""
+COMPARED_ROWS = 4096
+"""Of two embeddings, at a time."""
+
+
+@dataclass(frozen=True)
+class FolderModel:
+    """A model as a Hugging Face folder holds it; its values are read when they are asked for.
+
+    Args:
+        config: Sizes. What the folder does not say, such as dropout, has the section's default.
+        vocab_size: Rows of the embedding.
+        weights: Float32 (float64 if stored so), under the names of ``build_model``'s model; a tied
+            output layer is left out.
+        origin: What else the folder says.
+    """
+
+    config: ModelConfig
+    vocab_size: int
+    weights: WeightSource
+    origin: Origin
+
+
+def open_huggingface(folder: Path) -> FolderModel:
+    """Open a folder of one of ``FAMILIES``; of the weights only the headers are read.
+
+    Raises:
+        PreflightError: Something is missing, damaged, or of another architecture.
+    """
+    config, vocab_size = load_config(folder)
+    model = on_meta(config, vocab_size)
+    try:
+        stored = SafetensorsFolder(folder)
+        converted = ConvertedWeights(stored, model.from_huggingface(stored.forms))
+        weights = _untied(converted, model)
+        problem = _mismatch(weights.forms, model)
+    except ValueError as error:
+        problem = str(error)
+    if problem is not None:
+        raise PreflightError(
+            str(folder),
+            problem,
+            f"the parameters that {CONFIG_FILE} describes",
+            "Point at a complete folder, as save_pretrained of transformers writes it.",
+        )
+    generation = folder / GENERATION_FILE
+    origin = Origin(
+        {name: form.dtype for name, form in weights.forms.items()},
+        read_json_object(folder / CONFIG_FILE),
+        read_json_object(generation) if generation.exists() else {},
+    )
+    return FolderModel(config, vocab_size, CastWeights(weights, at_least_float32), origin)
+
+
+def load_huggingface(folder: Path) -> tuple[ModelConfig, int, dict[str, Tensor]]:
+    """Read all of a small folder: sizes, rows of the vocabulary, parameters.
+
+    Raises:
+        PreflightError: As of ``open_huggingface``.
+    """
+    found = open_huggingface(folder)
+    return found.config, found.vocab_size, read_all(found.weights)
 
 
 def save_huggingface(
@@ -51,94 +105,69 @@ def save_huggingface(
 ) -> None:
     """Write a folder that ``from_pretrained`` of transformers loads.
 
-    It appears when it is complete, and replaces what is there under that name. The arguments are
-    those of ``write_huggingface``.
+    It appears when it is complete, and replaces what is there under that name. ``state`` is in
+    memory; the other arguments are those of ``write_huggingface``.
     """
     with whole_folder(folder) as partial:
-        write_huggingface(state, config, vocab_size, partial, special)
+        write_huggingface(TensorWeights(state), config, vocab_size, partial, special)
 
 
-def write_huggingface(
-    state: Mapping[str, Tensor],
+def write_huggingface(  # noqa: PLR0913
+    weights: WeightSource,
     config: ModelConfig,
     vocab_size: int,
     folder: Path,
     special: SpecialTokens,
     origin: Origin | None = None,
+    max_file_bytes: int = FILE_BYTES,
 ) -> None:
-    """Write the files of the model into a folder that is there.
+    """Write the files of the model into a folder that is there, one parameter at a time.
 
     Args:
-        state: Every parameter by name; without ``origin`` of one dtype, which is that of the
+        weights: Every parameter by name; without ``origin`` of one dtype, which is that of the
             folder. A tied ``lm_head.weight`` may be there or not.
         config: Sizes of the model.
         vocab_size: Rows of the embedding.
         folder: Other files in it are left alone.
         special: For ``generate`` of transformers.
         origin: Of a user's own model: dtypes and what else its folder says are kept.
+        max_file_bytes: Of one file of weights.
 
     Raises:
-        ValueError: The state is not that of such a model.
+        ValueError: The weights are not those of such a model.
     """
-    model = _on_meta(config, vocab_size)
-    whole = {name: tensor for name, tensor in state.items() if not model.is_tied(name)}
-    problem = _mismatch(whole, model)
+    model = on_meta(config, vocab_size)
+    problem = _mismatch(weights.forms, model)
     if problem is not None:
         raise ValueError(f"the state is not that of the model: {problem}")
-    stored = model.to_huggingface(whole)
     if origin is not None:
-        stored = origin.cast(stored)
         files = origin.files(special)
     else:
-        fields = _to_json(config, vocab_size, _single_dtype(stored), special)
-        files = {CONFIG_FILE: fields, GENERATION_FILE: asdict(special)}
-    write_tensors(folder / WEIGHTS_FILE, stored)
+        dtype = _single_dtype(weights.forms)
+        files = {
+            CONFIG_FILE: _to_json(config, vocab_size, dtype, special),
+            GENERATION_FILE: asdict(special),
+        }
+    write_weights(folder, as_stored(weights, model, origin), max_file_bytes=max_file_bytes)
     for name, content in files.items():
         write_json(folder / name, content)
 
 
-def read_origin(folder: Path) -> Origin:
-    """Read what ``load_huggingface`` leaves of a folder; weights are not read.
-
-    Raises:
-        PreflightError: As of ``load_huggingface``.
-    """
-    dtypes: dict[str, torch.dtype] = {}
-    for path in weight_files(folder):
-        dtypes.update(_stored_dtypes(path))
-    generation = folder / GENERATION_FILE
-    words = read_json_object(generation) if generation.exists() else {}
-    return Origin(dtypes, read_json_object(folder / CONFIG_FILE), words)
+def as_exported(weights: WeightSource, origin: Origin | None) -> WeightSource:
+    """Give parameters, under their own names, the dtypes that they have in an exported folder."""
+    return weights if origin is None else CastWeights(weights, origin.dtype_of)
 
 
-def load_huggingface(folder: Path) -> tuple[ModelConfig, int, dict[str, Tensor]]:
-    """Read a folder of one of ``FAMILIES``: sizes, rows of the vocabulary, parameters.
+def as_stored(weights: WeightSource, model: CausalLM, origin: Origin | None) -> WeightSource:
+    """Show parameters as the tensors of an exported folder: its names, and its dtypes."""
+    names = [name for name in weights.forms if not model.is_tied(name)]
+    return ConvertedWeights(as_exported(weights, origin), model.to_huggingface(names))
 
-    The parameters are float32 (float64 if stored so), under the names of ``build_model``'s model;
-    a tied output layer is left out. What the folder does not say, such as dropout, has the
-    default of the section.
 
-    Raises:
-        PreflightError: Something is missing, damaged, or of another architecture.
-    """
-    config, vocab_size = load_config(folder)
-    model = _on_meta(config, vocab_size)
-    stored = {}
-    for path in weight_files(folder):
-        for name, tensor in _read_safetensors(path).items():
-            if not name.endswith(model.NOT_LEARNED):
-                stored[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-    whole = model.from_huggingface(stored)
-    state = {name: tensor for name, tensor in whole.items() if not model.is_tied(name)}
-    problem = _mismatch(state, model)
-    if problem is not None:
-        raise PreflightError(
-            str(folder),
-            problem,
-            f"the parameters that {CONFIG_FILE} describes",
-            "Point at a complete folder, as save_pretrained of transformers writes it.",
-        )
-    return config, vocab_size, state
+def on_meta(config: ModelConfig, vocab_size: int) -> CausalLM:
+    """Build the model without memory for its parameters."""
+    with torch.device("meta"):
+        return build_model(config, vocab_size)
 
 
 def _to_json(
@@ -155,54 +184,68 @@ def _to_json(
     }
 
 
-def _single_dtype(state: Mapping[str, Tensor]) -> torch.dtype:
-    dtypes = {tensor.dtype for tensor in state.values()}
+def _single_dtype(forms: Mapping[str, TensorForm]) -> torch.dtype:
+    dtypes = {form.dtype for form in forms.values()}
     if len(dtypes) != 1:
         raise ValueError(f"found dtypes {sorted(map(str, dtypes))}; expected a single one")
     return dtypes.pop()
 
 
-def _on_meta(config: ModelConfig, vocab_size: int) -> CausalLM:
-    with torch.device("meta"):
-        return build_model(config, vocab_size)
+def _untied(found: WeightSource, model: CausalLM) -> WeightSource:
+    """Leave out the second name of an embedding that is the output layer too.
+
+    Some tools store both, some only the output layer's.
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = names[id(parameter)]
+        if name == first or name not in found.forms:
+            continue
+        if first in found.forms and not _equal(found, first, name):
+            raise ValueError(
+                f"{name} with other values than {first}, though tie_word_embeddings says that they "
+                "are one parameter"
+            )
+        kept = {other: other for other in found.forms if other != name}
+        kept.setdefault(first, name)
+        found = ConvertedWeights(found, [Rename(there, here) for here, there in kept.items()])
+    return found
 
 
-def _mismatch(state: Mapping[str, Tensor], model: CausalLM) -> str | None:
+def _equal(weights: WeightSource, first: str, second: str) -> bool:
+    form, other = weights.forms[first], weights.forms[second]
+    if form.shape != other.shape:
+        return False
+    parts = [slice(row, row + COMPARED_ROWS) for row in range(0, form.shape[0], COMPARED_ROWS)]
+    return all(weights.read(first, (p,)).equal(weights.read(second, (p,))) for p in parts)
+
+
+def _mismatch(forms: Mapping[str, TensorForm], model: CausalLM) -> str | None:
     """Describe how names and shapes differ from those of the model; ``None`` if they do not."""
-    expected = {name: tuple(value.shape) for name, value in model.named_parameters()}
-    missing = sorted(expected.keys() - state.keys())
-    surplus = sorted(state.keys() - expected.keys())
+    expected = {
+        name: form_of(tensor)
+        for name, tensor in model.state_dict().items()
+        if not model.is_tied(name)
+    }
+    found = {name: form for name, form in forms.items() if not model.is_tied(name)}
+    missing = sorted(expected.keys() - found.keys())
+    surplus = sorted(found.keys() - expected.keys())
     if missing or surplus:
         return (
-            f"{len(missing)} parameters missing {missing[:3]}, "
-            f"{len(surplus)} not of the model {surplus[:3]}"
+            f"{len(missing)} parameters missing {_with_nearest(missing, surplus)}, "
+            f"{len(surplus)} not of the model {_with_nearest(surplus, missing or list(expected))}"
         )
-    for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
-            return f"{name} of shape {tuple(state[name].shape)} where the sizes say {shape}"
+    for name, form in expected.items():
+        if found[name].shape != form.shape:
+            return f"{name} of shape {found[name].shape} where the sizes say {form.shape}"
     return None
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(path))
-    except FileNotFoundError:
-        raise missing_file(path) from None
-    except SafetensorError as error:
-        raise damaged_file(path, str(error)) from error
-
-
-def _stored_dtypes(path: Path) -> dict[str, torch.dtype]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            words = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise missing_file(path) from None
-    except SafetensorError as error:
-        raise damaged_file(path, str(error)) from error
-    return {name: DTYPES.get(word, torch.float32) for name, word in words.items()}
+def _with_nearest(names: list[str], others: list[str]) -> str:
+    """Show at most three names, each with the one of ``others`` that it may be meant for."""
+    shown = []
+    for name in names[:3]:
+        near = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
+        shown.append(f"{name!r} (like {near[0]!r})" if near else repr(name))
+    more = [f"and {len(names) - 3} more"] if len(names) > 3 else []
+    return f"[{', '.join([*shown, *more])}]"

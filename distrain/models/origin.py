@@ -6,11 +6,9 @@ parameter, belongs to its user, and is the same in what comes out.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from distrain.config.huggingface import CONFIG_FILE
 
@@ -32,7 +30,7 @@ class Origin:
     """A folder's own words.
 
     Args:
-        dtypes: Of each parameter, as it is stored.
+        dtypes: Of each parameter, under the model's own names, as it is stored.
         config: All of ``config.json``.
         generation: All of ``generation_config.json``; empty without one.
     """
@@ -41,27 +39,15 @@ class Origin:
     config: Mapping[str, Any]
     generation: Mapping[str, Any] = field(default_factory=dict)
 
-    def cast(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give each parameter the dtype in which it came."""
-        return {name: tensor.to(self.dtypes[name]) for name, tensor in state.items()}
+    def dtype_of(self, name: str, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype in which a parameter came; for ``CastWeights``."""
+        return self.dtypes.get(name, dtype)
 
     def files(self, special: SpecialTokens) -> dict[str, dict[str, Any]]:
         """Make the content of the two files; only ids that the folder lacks are set."""
         config = _with_ids(self.config, special)
         ids = SpecialTokens(**{name: config.get(name) for name in asdict(special)})
         return {CONFIG_FILE: config, GENERATION_FILE: _with_ids(self.generation, ids)}
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file as transformers reads it, with the mode of any other new file."""
-    from safetensors.torch import save_file
-
-    path.unlink(missing_ok=True)
-    path.touch()
-    mode = path.stat().st_mode  # save_file puts a file for the owner alone in its place
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, path, metadata={"format": "pt"})
-    path.chmod(mode & 0o777)
 
 
 def _with_ids(fields: Mapping[str, Any], special: SpecialTokens) -> dict[str, Any]:

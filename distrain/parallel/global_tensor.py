@@ -7,7 +7,7 @@ reading or writing the box reads or writes the engine's own memory.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from distrain.models.weights.source import EVERYTHING, Place, TensorWeights, WeightSource
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,7 @@ def gather_full(state: State) -> dict[str, Tensor]:
         tensor = torch.zeros(entry.shape, dtype=entry.dtype, device=device)
         # From one replica only: the bytes of several would add up to others.
         for box in entry.boxes if entry.writes else ():
-            place = tuple(slice(o, o + n) for o, n in zip(box.offsets, box.sizes, strict=True))
-            tensor[place] = box.tensor
+            tensor[place_of(box)] = box.tensor
         if distributed:
             # Each byte is set on one rank and zero on the others: the sum moves bits unchanged.
             dist.all_reduce(tensor.view(torch.uint8))
@@ -179,14 +180,30 @@ def gather_full(state: State) -> dict[str, Tensor]:
     return full
 
 
+def write_parts(state: State, source: WeightSource, name_of: Callable[[str], str]) -> None:
+    """Fill this rank's boxes, reading no more than they hold. Not collective.
+
+    Args:
+        state: What to fill.
+        source: Of the values; type and device are converted on the way.
+        name_of: Entry name -> name in the source.
+    """
+    for entry_name, entry in state.items():
+        name = name_of(entry_name)
+        for box in entry.boxes:
+            place = place_of(box) if source.forms[name].shape else EVERYTHING
+            # Into the engine's own memory.
+            box.tensor.copy_(source.read(name, place).reshape(box.sizes))
+
+
 def write_full(state: State, tensors: Mapping[str, Tensor]) -> None:
     """Cut whole tensors into this rank's boxes: the inverse of ``gather_full``. Not collective."""
-    for name, entry in state.items():
-        full = tensors[name].reshape(entry.shape)
-        for box in entry.boxes:
-            place = tuple(
-                slice(start, start + size)
-                for start, size in zip(box.offsets, box.sizes, strict=True)
-            )
-            # Into the engine's own memory; type and device are converted on the way.
-            box.tensor.copy_(full[place])
+    shaped = {name: tensors[name].reshape(entry.shape) for name, entry in state.items()}
+    write_parts(state, TensorWeights(shaped), str)
+
+
+def place_of(box: Box) -> Place:
+    """Say which part of the global tensor a box is."""
+    return tuple(
+        slice(start, start + size) for start, size in zip(box.offsets, box.sizes, strict=True)
+    )

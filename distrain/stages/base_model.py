@@ -3,22 +3,23 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from distrain.checkpoint.dcp import load_entries, read_full
-from distrain.config.huggingface import load_config
+from distrain.checkpoint.dcp import load_entries
+from distrain.checkpoint.weights import CheckpointWeights
 from distrain.config.lineage import Lineage
 from distrain.config.models import ModelConfig
 from distrain.config.recipe import SftStage, TrainStage
 from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
-from distrain.finetune.lora import is_adapter, merge, merge_into
-from distrain.models.huggingface import load_huggingface, read_origin
+from distrain.finetune.lora import is_adapter, merge_into
+from distrain.finetune.merged import MergedWeights
+from distrain.models.huggingface import open_huggingface
 from distrain.models.origin import Origin
+from distrain.models.weights.source import CastWeights, WeightSource, as_float32, read_all
 from distrain.parallel.engine import Engine
-from distrain.parallel.global_tensor import write_full
+from distrain.parallel.global_tensor import write_parts
 from distrain.stages.context import StageContext, typed
 from distrain.stages.products import Sources
 
@@ -37,8 +38,7 @@ class TrainedAdapter:
 
     def read(self) -> dict[str, Tensor]:
         """Return them whole, under the names of ``lora.plain_name``, in this process alone."""
-        state = read_full(self.checkpoint)
-        return {name: tensor for name, tensor in state.items() if is_adapter(name)}
+        return read_all(CheckpointWeights(self.checkpoint, is_adapter))
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class BaseModel:
         vocab_size: Rows of the embedding.
         tokenizer: A ``tokenizer.json``, or a folder that holds one.
         checkpoint: Of a stage that trained every parameter; or
-        weights: the whole tensors of a user's Hugging Face folder.
+        weights: those of a user's Hugging Face folder.
         adapters: Merged into it, one after the other.
         origin: What else the user's folder says, if the first stage started from one.
     """
@@ -59,7 +59,7 @@ class BaseModel:
     vocab_size: int
     tokenizer: Path
     checkpoint: Path | None = None
-    weights: dict[str, Tensor] | None = None
+    weights: WeightSource | None = None
     adapters: tuple[TrainedAdapter, ...] = ()
     origin: Origin | None = None
 
@@ -67,35 +67,36 @@ class BaseModel:
         """Return it with the dropout of the stage that trains."""
         return replace(self, model=self.model.model_copy(update={"dropout": dropout}))
 
-    def read(self) -> dict[str, Tensor]:
-        """Return the whole parameters, in this process alone."""
-        if self.weights is not None:
-            state = self.weights
-        else:
-            assert self.checkpoint is not None, "a base is a checkpoint or weights"
-            state = read_full(self.checkpoint)
+    def source(self) -> WeightSource:
+        """Open the whole model, in this process alone; adapters are merged as it is read."""
+        source = self._without_adapters()
         for adapter in self.adapters:
-            state = merge(state, adapter.read(), adapter.lora)
-        return state
+            source = MergedWeights(source, adapter.read(), adapter.lora)
+        return source
 
     def load_into(self, engine: Engine) -> None:
         """Fill all parameters but adapters of its own; each rank reads its part. Collective.
 
-        The bits are those of ``read``, whatever part a rank holds.
+        The bits are those of ``source``, whatever part a rank holds.
         """
         state = {
             name: entry
             for name, entry in engine.state(optimizer=False).items()
-            if name.startswith("model/") and not is_adapter(name)
+            if not is_adapter(name)
         }
         if self.checkpoint is not None:
             load_entries(self.checkpoint, state, None, partial=True)
         else:
-            assert self.weights is not None, "a base is a checkpoint or weights"
-            write_full(state, {f"model/{name}": tensor for name, tensor in self.weights.items()})
+            write_parts(state, self._without_adapters(), _plain_name)
         for adapter in self.adapters:
             merge_into(state, adapter.read(), adapter.lora)
         engine.loaded(None)
+
+    def _without_adapters(self) -> WeightSource:
+        if self.weights is not None:
+            return self.weights
+        assert self.checkpoint is not None, "a base is a checkpoint or weights"
+        return CheckpointWeights(self.checkpoint, lambda name: not is_adapter(name))
 
 
 def find_start(context: StageContext, sources: Sources) -> BaseModel | None:
@@ -153,15 +154,19 @@ def fitting_tokenizer(base: BaseModel) -> Tokenizer:
     return tokenizer
 
 
-def to_float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_float32(source: WeightSource) -> WeightSource:
     """Round fp64 masters to what is exported; fp32 ones stay as they are."""
-    return {name: tensor.to(torch.float32) for name, tensor in state.items()}
+    return CastWeights(source, as_float32)
 
 
 def _of_folder(folder: Path, *, with_weights: bool) -> BaseModel:
-    folder = folder.expanduser()
-    if with_weights:
-        model, vocab_size, weights = load_huggingface(folder)
-    else:
-        (model, vocab_size), weights = load_config(folder), None
-    return BaseModel(model, vocab_size, folder, weights=weights, origin=read_origin(folder))
+    found = open_huggingface(folder.expanduser())
+    weights = found.weights if with_weights else None
+    return BaseModel(
+        found.config, found.vocab_size, folder.expanduser(), weights=weights, origin=found.origin
+    )
+
+
+def _plain_name(entry: str) -> str:
+    """Return the name of a parameter or buffer, without what kind of entry it is."""
+    return entry.partition("/")[2]

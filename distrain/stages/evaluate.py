@@ -5,12 +5,8 @@ fine-tuning, with and without the adapters of the last stage.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage, TrainStage
 from distrain.data.opened.form import PreparedData
@@ -18,8 +14,8 @@ from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDatas
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
 from distrain.evaluation.meter import Meter
-from distrain.finetune.lora import merge
-from distrain.models import build_model
+from distrain.models.weights.filling import build_empty
+from distrain.models.weights.source import WeightSource
 from distrain.parallel.device import resolve_device
 from distrain.runs.records import read_json, write_json
 from distrain.stages.base_model import to_float32
@@ -43,27 +39,23 @@ def run_stage(context: StageContext) -> Outcome:
     test_set.claim(context.run, context.name, again=context.again)
     trained, whole = read_trained(context)
     tokenizer = Tokenizer.load(whole.tokenizer)
-    with torch.device("meta"):
-        model = build_model(trained.model, trained.vocab_size)
+    model = build_empty(trained.model, trained.vocab_size)
     size = typed(context.recipe, context.name, EvaluateStage).micro_batch_size
     meter = Meter(model, size, resolve_device("auto"))
     result: dict[str, Any] = {"measured": {}}
     if whole.checkpoint is not None:
         pretrained = replace(whole, adapters=())
-        meter.load(to_float32(pretrained.read()) if whole.adapters[1:] else trained.base_state)
+        meter.load(to_float32(pretrained.source()) if whole.adapters[1:] else trained.base)
         stage = context.lineage.pretrained.trained[-1].stage
         split, task = open_test_split(context), task_of(context, stage)
         result["documents"] = measure_documents(meter, split, tokenizer, task)
         result["measured"]["documents"] = stage
     if context.lineage.tuned is not None:
-        assert trained.adapter_state is not None, "a fine-tuned line has adapters"
-        assert trained.lora is not None, "and their settings"
         pairs = find_test_pairs(context, tokenizer)
         if pairs is not None:
-            merged = merge(trained.base_state, trained.adapter_state, trained.lora)
-            meter.load(trained.base_state)
+            meter.load(trained.base)
             task = task_of(context, context.lineage.tuned)
-            result["answers"] = measure_answers(meter, pairs, merged, task)
+            result["answers"] = measure_answers(meter, pairs, trained.merged, task)
             result["measured"]["answers"] = context.lineage.tuned
     write_json(context.folder.result, result)
     test_set.finish(context.run, context.name)
@@ -109,7 +101,7 @@ def measure_documents(
 
 
 def measure_answers(
-    meter: Meter, pairs: PairSamples, merged: Mapping[str, Tensor], task: Task
+    meter: Meter, pairs: PairSamples, merged: WeightSource, task: Task
 ) -> dict[str, float]:
     """Return the trained metric of answers as the model is, then with ``merged`` weights."""
     own, shuffled, trained = pairs.dataset(), pairs.shuffled(), task.form.trained.name

@@ -1,5 +1,6 @@
 """The ``export`` stage: a trained model as a folder that loads without distrain."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from distrain.config.models import ModelConfig
 from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
-from distrain.finetune.lora import merge, save_adapter
+from distrain.finetune.lora import save_adapter
+from distrain.finetune.merged import MergedWeights
 from distrain.models import MODELS
 from distrain.models.huggingface import write_huggingface
 from distrain.models.origin import Origin, SpecialTokens
+from distrain.models.weights.source import TensorWeights, WeightSource, read_all
 from distrain.parallel.collectives import HostGroup
 from distrain.runs.durable import whole_folder
 from distrain.runs.sums import write_sums
@@ -27,23 +30,31 @@ ADAPTER_FOLDER = "adapter"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What training left behind, as whole tensors.
+    """What training left behind.
 
     Args:
-        base_state: Parameters by name, before the last stage if that is fine-tuning.
+        base: Parameters by name, before the last stage if that is fine-tuning.
         model: Sizes.
         vocab_size: Rows of the embedding.
-        adapter_state: Adapters under the names of ``lora.plain_name``; ``None`` without.
+        adapter_state: Whole adapters under the names of ``lora.plain_name``; ``None`` without.
         lora: With which they were made.
         origin: What else the user's folder says; ``None`` for a model made here.
     """
 
-    base_state: Mapping[str, Tensor]
+    base: WeightSource
     model: ModelConfig
     vocab_size: int
     adapter_state: Mapping[str, Tensor] | None = None
     lora: LoraConfig | None = None
     origin: Origin | None = None
+
+    @property
+    def merged(self) -> WeightSource:
+        """The whole model: with the adapters, if there are any."""
+        if self.adapter_state is None:
+            return self.base
+        assert self.lora is not None, "adapters come with the settings that made them"
+        return MergedWeights(self.base, self.adapter_state, self.lora)
 
 
 def run_stage(context: StageContext) -> Outcome:
@@ -54,7 +65,7 @@ def run_stage(context: StageContext) -> Outcome:
     return Outcome(
         {
             "folder": str(context.folder.huggingface.relative_to(context.run.root)),
-            "parameters": sum(tensor.numel() for tensor in trained.base_state.values()),
+            "parameters": sum(math.prod(form.shape) for form in trained.base.forms.values()),
             "size_bytes": sum(path.stat().st_size for path in files),
             "has_adapter": trained.adapter_state is not None,
         }
@@ -62,20 +73,20 @@ def run_stage(context: StageContext) -> Outcome:
 
 
 def read_trained(context: StageContext) -> tuple[TrainedModel, BaseModel]:
-    """Read the whole tensors of what a line of stages has trained.
+    """Open what a line of stages has trained.
 
     Returns:
-        They, with the last stage's adapters apart; and where they lie.
+        It, with the last stage's adapters apart; and where it lies.
     """
     whole = find_model(context, context.lineage, build_on(context, HostGroup()))
     adapter, base = None, whole
     if context.lineage.tuned is not None:
         adapter, base = whole.adapters[-1], replace(whole, adapters=whole.adapters[:-1])
     # Values that a user's folder holds are kept as they are, and written so again.
-    state = base.read() if base.origin else to_float32(base.read())
-    trained = TrainedModel(state, base.model, base.vocab_size, origin=base.origin)
+    source = base.source() if base.origin else to_float32(base.source())
+    trained = TrainedModel(source, base.model, base.vocab_size, origin=base.origin)
     if adapter is not None:
-        matrices = to_float32(adapter.read())
+        matrices = read_all(to_float32(TensorWeights(adapter.read())))
         trained = replace(trained, adapter_state=matrices, lora=adapter.lora)
     return trained, whole
 
@@ -98,10 +109,9 @@ def export_huggingface(trained: TrainedModel, tokenizer_json: Path, folder: Path
         ValueError: The states do not belong together or not to a model of these sizes.
     """
     with whole_folder(folder) as partial:
-        state = trained.base_state
         if trained.adapter_state is not None:
             assert trained.lora is not None, "adapters come with the settings that made them"
-            _write(trained, trained.base_state, tokenizer_json, partial / BASE_FOLDER)
+            _write(trained, trained.base, tokenizer_json, partial / BASE_FOLDER)
             save_adapter(
                 trained.adapter_state,
                 trained.lora,
@@ -109,8 +119,7 @@ def export_huggingface(trained: TrainedModel, tokenizer_json: Path, folder: Path
                 BASE_FOLDER,
                 partial / ADAPTER_FOLDER,
             )
-            state = merge(trained.base_state, trained.adapter_state, trained.lora)
-        _write(trained, state, tokenizer_json, partial)
+        _write(trained, trained.merged, tokenizer_json, partial)
         for place in (partial, *(path for path in partial.iterdir() if path.is_dir())):
             write_sums(place)
 
@@ -126,8 +135,8 @@ def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
 
 
 def _write(
-    trained: TrainedModel, state: Mapping[str, Tensor], tokenizer_json: Path, folder: Path
+    trained: TrainedModel, weights: WeightSource, tokenizer_json: Path, folder: Path
 ) -> None:
     save_tokenizer(tokenizer_json, folder, model_max_length=trained.model.max_position_embeddings)
     special = special_tokens(Tokenizer.load(folder))
-    write_huggingface(state, trained.model, trained.vocab_size, folder, special, trained.origin)
+    write_huggingface(weights, trained.model, trained.vocab_size, folder, special, trained.origin)

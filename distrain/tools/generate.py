@@ -14,9 +14,9 @@ from torch import Tensor
 from distrain.data.tokenizer.prompts import prompt_ids
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import ExitCode, PreflightError
-from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
-from distrain.models.huggingface import load_huggingface
+from distrain.models.huggingface import open_huggingface
+from distrain.models.weights.filling import build_empty, fill_module
 from distrain.parallel.device import resolve_device
 from distrain.runs.figures import short_count
 from distrain.runs.sums import SUMS, find_damage
@@ -140,12 +140,9 @@ def check_whole(folder: Path) -> None:
 
 def load_model(folder: Path) -> CausalLM:
     """Read a Hugging Face folder into a model that is ready to be asked, on the CPU."""
-    config, vocab_size, state = load_huggingface(folder)
-    with torch.device("meta"):
-        model = build_model(config, vocab_size)
-    # The state has every parameter (it was checked) but a tied output layer.
-    model.load_state_dict(state, strict=False, assign=True)
-    model.tie_weights()
+    found = open_huggingface(folder)
+    model = build_empty(found.config, found.vocab_size)
+    fill_module(model, found.weights, torch.device("cpu"))
     return model.eval()
 
 

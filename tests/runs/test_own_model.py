@@ -5,7 +5,7 @@ import json
 import torch
 from safetensors.torch import load_file
 
-from distrain.models.origin import write_tensors
+from distrain.models.weights.writer import write_tensors
 from tests.tiny import distrain, write_recipe
 
 OWN = """\

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from distrain.config.huggingface import load_config
 from distrain.errors import PreflightError
 from distrain.models import build_model
-from distrain.models.huggingface import load_huggingface, read_origin, write_huggingface
+from distrain.models.huggingface import load_huggingface, open_huggingface, write_huggingface
 from distrain.models.origin import SpecialTokens
 from tests.distrain.models.layouts import layout_of
 
@@ -124,11 +124,10 @@ def test_the_older_form_of_the_scaling_is_read(transformers, tmp_path):
 def test_a_folder_is_written_again_as_what_it_was(transformers, tmp_path, name):
     source, copy = tmp_path / "source", tmp_path / "copy"
     theirs = made(transformers, source, name)
-    config, vocab_size, state = load_huggingface(source)
+    own = open_huggingface(source)
     copy.mkdir()
-    origin = read_origin(source)
-    write_huggingface(state, config, vocab_size, copy, SpecialTokens(), origin)
-    assert json.loads((copy / "config.json").read_text()) == dict(origin.config)
+    write_huggingface(own.weights, own.config, own.vocab_size, copy, SpecialTokens(), own.origin)
+    assert json.loads((copy / "config.json").read_text()) == dict(own.origin.config)
     again = transformers.AutoModelForCausalLM.from_pretrained(copy)
     assert type(again) is type(theirs)
     for key, tensor in load_file(copy / "model.safetensors").items():
@@ -139,9 +138,10 @@ def test_a_model_made_here_is_written_so_that_transformers_computes_the_same(
     transformers, tmp_path
 ):
     made(transformers, tmp_path / "source", "llama3.1")
-    config, vocab_size, state = load_huggingface(tmp_path / "source")
+    own = open_huggingface(tmp_path / "source")
+    config, vocab_size = own.config, own.vocab_size
     (tmp_path / "copy").mkdir()
-    write_huggingface(state, config, vocab_size, tmp_path / "copy", SpecialTokens())
+    write_huggingface(own.weights, config, vocab_size, tmp_path / "copy", SpecialTokens())
     assert load_config(tmp_path / "copy") == (config, vocab_size)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "copy").eval()
     ids = torch.arange(200).unsqueeze(0) % VOCAB_SIZE

@@ -12,10 +12,12 @@ from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.prompts import prompt_ids
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.finetune.lora import inject_lora, is_adapter, plain_name
-from distrain.models.huggingface import load_huggingface, read_origin, save_huggingface
+from distrain.models.huggingface import open_huggingface, save_huggingface
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
-from distrain.models.origin import SpecialTokens, write_tensors
+from distrain.models.origin import SpecialTokens
+from distrain.models.weights.source import TensorWeights, read_all
+from distrain.models.weights.writer import write_tensors
 from distrain.stages.export import TrainedModel, export_huggingface
 from distrain.tools.generate import load_model
 
@@ -75,7 +77,7 @@ def fine_tuned(config, tokenizer_json):
         if is_adapter(plain_name(name)):
             torch.nn.init.normal_(parameter, std=0.1)
             adapter[plain_name(name)] = parameter.detach()
-    return model, TrainedModel(base, config, vocab_size, adapter, LORA)
+    return model, TrainedModel(TensorWeights(base), config, vocab_size, adapter, LORA)
 
 
 def test_merged_model_and_adapter_load_without_distrain(tmp_path, tokenizer_json):
@@ -101,7 +103,7 @@ def test_merged_model_and_adapter_load_without_distrain(tmp_path, tokenizer_json
 
 def test_pretrained_model_has_no_adapter_folders(tmp_path, tokenizer_json):
     model, trained = fine_tuned(MODEL, tokenizer_json)
-    pretrained = TrainedModel(trained.base_state, MODEL, trained.vocab_size)
+    pretrained = TrainedModel(trained.base, MODEL, trained.vocab_size)
     export_huggingface(pretrained, tokenizer_json, tmp_path / "model")
     assert not any(path.is_dir() for path in (tmp_path / "model").iterdir())
     ids = torch.arange(20).view(1, 20)
@@ -109,7 +111,7 @@ def test_pretrained_model_has_no_adapter_folders(tmp_path, tokenizer_json):
     loaded = load_model(tmp_path / "model")
     assert loaded(ids).shape == (1, 20, trained.vocab_size)
     state = dict(loaded.named_parameters())
-    assert all(torch.equal(state[name], value) for name, value in trained.base_state.items())
+    assert all(torch.equal(state[name], value) for name, value in read_all(trained.base).items())
 
 
 def test_failed_export_leaves_the_old_folder_as_it_was(tmp_path, tokenizer_json):
@@ -117,7 +119,7 @@ def test_failed_export_leaves_the_old_folder_as_it_was(tmp_path, tokenizer_json)
     folder = tmp_path / "model"
     export_huggingface(trained, tokenizer_json, folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    broken = TrainedModel(trained.base_state, MODEL, trained.vocab_size + 1)
+    broken = TrainedModel(trained.base, MODEL, trained.vocab_size + 1)
     with pytest.raises(ValueError, match="where the sizes say"):
         export_huggingface(broken, tokenizer_json, folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -140,10 +142,10 @@ def own_model(folder, trained, tokenizer, *, eos):
     """A user's folder: bf16 but for the norms, with fields that distrain does not know."""
     state = {
         name: tensor.to(torch.float32 if "norm" in name else torch.bfloat16)
-        for name, tensor in trained.base_state.items()
+        for name, tensor in read_all(trained.base).items()
     }
     special = SpecialTokens(eos_token_id=tokenizer.eos_id)
-    save_huggingface(trained.base_state, MODEL, trained.vocab_size, folder, special)
+    save_huggingface(read_all(trained.base), MODEL, trained.vocab_size, folder, special)
     write_tensors(folder / "model.safetensors", state)
     config = json.loads((folder / "config.json").read_text())
     del config["rope_parameters"], config["dtype"]  # as transformers 4 writes it
@@ -156,9 +158,8 @@ def own_model(folder, trained, tokenizer, *, eos):
 
 def tuned_from(folder, trained):
     """What is exported of a model that was tuned from ``folder``."""
-    _, vocab_size, weights = load_huggingface(folder)
-    origin = read_origin(folder)
-    return TrainedModel(weights, MODEL, vocab_size, trained.adapter_state, LORA, origin)
+    own = open_huggingface(folder)
+    return TrainedModel(own.weights, MODEL, own.vocab_size, trained.adapter_state, LORA, own.origin)
 
 
 def test_what_a_users_folder_says_is_the_same_in_what_comes_out(tmp_path, tokenizer_json):

@@ -11,6 +11,7 @@ from distrain.errors import DataError, PreflightError
 from distrain.loss import summed_cross_entropy
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
+from distrain.models.weights.source import TensorWeights
 from distrain.stages.export import TrainedModel, export_huggingface
 from distrain.tools.generate import Sampling, generate, penalized
 
@@ -53,7 +54,7 @@ def folder(tmp_path_factory):
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    trained = TrainedModel(model.state_dict(), config, tokenizer.vocab_size)
+    trained = TrainedModel(TensorWeights(model.state_dict()), config, tokenizer.vocab_size)
     export_huggingface(trained, tokenizer_json, root / "model")
     return root / "model"
 

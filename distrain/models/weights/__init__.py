@@ -1,0 +1,1 @@
+"""Weights where they lie: described at once, read in parts, written one at a time."""

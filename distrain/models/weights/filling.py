@@ -1,0 +1,51 @@
+"""The model of one process: made without memory, then given its weights one at a time."""
+
+import torch
+from torch import nn
+
+from distrain.config.models import ModelConfig
+from distrain.models import build_model
+from distrain.models.causal_lm import CausalLM
+from distrain.models.weights.source import WeightSource
+
+
+def build_empty(config: ModelConfig, vocab_size: int) -> CausalLM:
+    """Build the model without memory for its parameters; buffers, such as tables, are real."""
+    with torch.device("meta"):
+        model = build_model(config, vocab_size)
+    if not list(model.buffers()):
+        return model
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        model = build_model(config, vocab_size)
+    model.tie_weights()  # accelerate makes each parameter anew
+    return model
+
+
+def fill_module(model: CausalLM, weights: WeightSource, device: torch.device) -> None:
+    """Give each parameter and persistent buffer its memory on ``device`` and its values.
+
+    Args:
+        model: From ``build_empty``, or with older values, whose memory is let go one by one.
+        weights: Everything but what is tied, in the dtypes that the model gets.
+        device: Where it will compute.
+    """
+    parameters = dict(model.named_parameters())
+    for name, form in weights.forms.items():
+        if model.is_tied(name):
+            continue
+        path, _, attribute = name.rpartition(".")
+        module = model.get_submodule(path)
+        old = parameters.pop(name, None)
+        requires_grad = old is not None and old.requires_grad
+        is_parameter = old is not None
+        del old
+        setattr(module, attribute, None)  # lets the old memory go before there is new
+        # A copy, as what is read may be a mapped file.
+        values = torch.empty(form.shape, dtype=form.dtype, device=device)
+        values.copy_(weights.read(name))
+        filled = nn.Parameter(values, requires_grad) if is_parameter else values
+        setattr(module, attribute, filled)
+    model.tie_weights()
+    model.to(device)
