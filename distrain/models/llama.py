@@ -16,7 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distrain.config.models import LlamaConfig, ModelConfig
-from distrain.models.attention import AttentionPlan, DocumentLayout, attend, plan_attention
+from distrain.models.attention import (
+    PLAIN,
+    AttentionPlan,
+    AttentionRule,
+    DocumentLayout,
+    attend,
+    plan_attention,
+)
 from distrain.models.causal_lm import CausalLM
 from distrain.models.initial_values import Constant, Normal, ValueRule
 from distrain.models.output_layer import OutputLayer
@@ -30,6 +37,7 @@ class LlamaAttention(nn.Module):
         super().__init__()
         self.num_heads = config.num_attention_heads
         self.num_kv_heads = config.num_kv_heads
+        self.training_rule = AttentionRule(dropout=config.attention_dropout)
         kv_size = self.num_kv_heads * config.head_size
         self.q_proj = nn.Linear(config.hidden_size, config.query_size, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
@@ -47,7 +55,8 @@ class LlamaAttention(nn.Module):
         # Before the groups are repeated: each key head is rotated once.
         q_BNTH = rotate(q_BNTH, cos_BTH, sin_BTH)
         k_BKTH = rotate(k_BKTH, cos_BTH, sin_BTH)
-        mixed_BNTH = attend(q_BNTH, k_BKTH, v_BKTH, plan)
+        rule = self.training_rule if self.training else PLAIN
+        mixed_BNTH = attend(q_BNTH, k_BKTH, v_BKTH, plan, rule)
         output: Tensor = self.o_proj(mixed_BNTH.transpose(1, 2).flatten(-2))
         return output
 
@@ -97,12 +106,13 @@ class LlamaDecoder(nn.Module):
         self.rope_theta = config.rope_theta
         self.rope_scaling = config.rope_scaling
         self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList(LlamaBlock(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, input_ids_BT: Tensor, documents: DocumentLayout) -> Tensor:
         """Compute the last hidden state, shape (B, T, D)."""
-        x_BTD = self.embed_tokens(input_ids_BT)
+        x_BTD = self.dropout(self.embed_tokens(input_ids_BT))
         # Computed in each forward pass (once, for all blocks) and never kept: a buffer would hold
         # garbage after ``to_empty``, and be rounded when the model is cast to bf16.
         cos_BTH, sin_BTH = rope_tables(

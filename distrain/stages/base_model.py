@@ -63,9 +63,11 @@ class BaseModel:
     adapters: tuple[TrainedAdapter, ...] = ()
     origin: Origin | None = None
 
-    def with_dropout(self, dropout: float) -> "BaseModel":
-        """Return it with the dropout of the stage that trains."""
-        return replace(self, model=self.model.model_copy(update={"dropout": dropout}))
+    def with_dropout_of(self, stage: ModelConfig) -> "BaseModel":
+        """Return it with the dropout of the stage that trains, as far as its family has it."""
+        names = type(self.model).dropout_fields() & type(stage).dropout_fields()
+        rates = {name: getattr(stage, name) for name in names}
+        return replace(self, model=self.model.model_copy(update=rates))
 
     def source(self) -> WeightSource:
         """Open the whole model, in this process alone; adapters are merged as it is read."""

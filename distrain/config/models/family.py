@@ -12,6 +12,7 @@ from pydantic import Field
 from distrain.config.forms import NamedSection
 
 Positive = Annotated[int, Field(ge=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 Initialization = Literal[
     "family",
     "normal",
@@ -32,7 +33,7 @@ class ModelConfig(NamedSection):
     """Longest sequence that the model may see."""
     tie_word_embeddings: bool = False
     """Use the embedding as output layer."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Dropout = 0.0
     """On the residual branches, in training only."""
     initializer_range: Annotated[float, Field(gt=0, le=1)] = 0.02
     """Standard deviation of the starting weights."""
@@ -70,14 +71,13 @@ class ModelConfig(NamedSection):
 
         A stage that goes on from a model takes these from it.
         """
-        rates = {
-            "dropout",
-            "initializer_range",
-            "initialization",
-            "depth_scaling",
-            "from_pretrained",
-        }
-        return frozenset(cls.model_fields) - rates
+        start = {"initializer_range", "initialization", "depth_scaling", "from_pretrained"}
+        return frozenset(cls.model_fields) - start - cls.dropout_fields()
+
+    @classmethod
+    def dropout_fields(cls) -> frozenset[str]:
+        """Return the settings that only training reads: any stage has its own."""
+        return frozenset(name for name in cls.model_fields if name.endswith("dropout"))
 
     @property
     def adaptable_layers(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distrain.config.models.family import ModelConfig, Positive
+from distrain.config.models.family import Dropout, ModelConfig, Positive
 from distrain.config.section import Section
 
 LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
@@ -64,6 +64,10 @@ class LlamaConfig(ModelConfig):
     """Dimensions of a head, an even number; default: ``hidden_size`` / ``num_attention_heads``."""
     intermediate_size: Positive = 512
     """Width within the feed-forward layers."""
+    attention_dropout: Dropout = 0.0
+    """On the attention weights, in training only."""
+    embedding_dropout: Dropout = 0.0
+    """On the embedded tokens, in training only."""
     rope_theta: Annotated[float, Field(gt=0)] = 10000.0
     """Base of the rotary embedding's wave lengths."""
     rope_scaling: RopeScaling | None = None
@@ -211,7 +215,7 @@ class LlamaConfig(ModelConfig):
             "hidden_act": "silu",
             "attention_bias": False,
             "mlp_bias": False,
-            "attention_dropout": 0.0,
+            "attention_dropout": self.attention_dropout,
             "rope_theta": self.rope_theta,  # transformers 4, as is rope_scaling
             **older,
             "rope_parameters": {

@@ -137,6 +137,8 @@ FOREIGN_NAMES: dict[str, tuple[str, str]] = {
     "layer_norm_epsilon": ("GPT-2's", "model.rms_norm_eps"),
     "layer_norm_eps": ("a common", "model.rms_norm_eps"),
     "resid_pdrop": ("GPT-2's", "model.dropout"),
+    "attn_pdrop": ("GPT-2's", "model.attention_dropout"),
+    "embd_pdrop": ("GPT-2's", "model.embedding_dropout"),
     "hidden_dropout": ("Megatron's", "model.dropout"),
     "tie_embeddings": ("a common", "model.tie_word_embeddings"),
     "weight_tying": ("a common", "model.tie_word_embeddings"),
@@ -200,7 +202,7 @@ EXPLANATIONS: dict[str, str] = {
         "there is no such setting; a Llama's activation is SiLU (SwiGLU)",
     ),
     **dict.fromkeys(
-        ("attention_bias", "mlp_bias", "bias", "attention_dropout"),
+        ("attention_bias", "mlp_bias", "bias"),
         "there is no such setting; the model is a Llama, which has no biases",
     ),
     **dict.fromkeys(

@@ -133,8 +133,9 @@ def test_autocast_to_bf16_is_close_to_fp32_and_gives_fp32_gradients(config):
     assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
 
 
-def test_dropout_acts_in_training_only():
-    model = small_model(SMALL.model_copy(update={"dropout": 0.3}))
+@pytest.mark.parametrize("kind", sorted(LlamaConfig.dropout_fields()))
+def test_dropout_acts_in_training_only(kind):
+    model = small_model(SMALL.model_copy(update={kind: 0.3}))
     ids = random_ids(1, 16)
     assert torch.equal(model(ids), model(ids))
     assert torch.equal(model(ids), small_model()(ids))

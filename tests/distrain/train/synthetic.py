@@ -102,6 +102,8 @@ def make_stage(
             "num_key_value_heads": 2,
             "intermediate_size": 40,
             "dropout": dropout,
+            "attention_dropout": dropout,
+            "embedding_dropout": dropout,
         },
         "training": {
             "sequence_length": SEQUENCE_LENGTH,
