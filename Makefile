@@ -22,7 +22,7 @@ export OMP_NUM_THREADS ?= 1
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-data test-seams test-slurm test-browser chaos bench lint clean
+.PHONY: quickstart test test-data test-seams test-models test-slurm test-browser chaos bench lint clean
 
 quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
@@ -31,6 +31,7 @@ test: $(VENV)/.dev lint
 	$(PYTEST) $(SPREAD)
 	@echo "left out: slow properties of the data path      make test-data"
 	@echo "left out: every engine for each seam's proof    make test-seams"
+	@echo "left out: families, kernels, optimizers         make test-models"
 	@echo "left out: tests on a real four-node Slurm       make test-slurm    (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium       make test-browser  (root; installs Debian packages)"
 	@echo "left out: seeded random kills, $(KILLS) a stage       make chaos"
@@ -41,6 +42,9 @@ test-data: $(VENV)/.dev
 
 test-seams: $(VENV)/.dev
 	$(PYTEST) -m seams $(SPREAD)
+
+test-models: $(VENV)/.dev
+	$(PYTEST) -m models $(SPREAD)
 
 test-slurm: $(VENV)/.dev
 	tests/cluster/install.sh slurmctld slurmd slurm-client munge iproute2 util-linux
