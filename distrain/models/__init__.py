@@ -3,8 +3,9 @@
 from distrain.config.models import ModelConfig
 from distrain.models.causal_lm import CausalLM
 from distrain.models.llama import Llama
+from distrain.models.transformers.model import TransformersLM
 
-MODELS: dict[str, type[CausalLM]] = {"llama": Llama}
+MODELS: dict[str, type[CausalLM]] = {"llama": Llama, "transformers": TransformersLM}
 
 
 def build_model(config: ModelConfig, vocab_size: int) -> CausalLM:

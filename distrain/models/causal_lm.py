@@ -29,9 +29,9 @@ class CausalLM(nn.Module, ABC):
     """
 
     BLOCKS: ClassVar[tuple[type[nn.Module], ...]]
-    """The repeated units: what engines shard, checkpoint and compile by."""
+    """Default of ``block_classes``."""
     OUTPUT_LAYER: ClassVar[str] = "lm_head"
-    """Name of the ``OutputLayer``; its weight may be the embedding's."""
+    """Default of ``output_layer_name``."""
     NOT_LEARNED: ClassVar[tuple[str, ...]] = ()
     """Ends of the names of tensors in Hugging Face folders that are no parameters here."""
     RESIDUAL_PROJECTIONS: ClassVar[tuple[str, ...]] = ()
@@ -72,10 +72,20 @@ class CausalLM(nn.Module, ABC):
         return output
 
     @property
+    def block_classes(self) -> tuple[type[nn.Module], ...]:
+        """The repeated units: what engines shard, checkpoint and compile by."""
+        return self.BLOCKS
+
+    @property
+    def output_layer_name(self) -> str:
+        """Of the ``OutputLayer``; its weight may be the embedding's."""
+        return self.OUTPUT_LAYER
+
+    @property
     def output_layer(self) -> OutputLayer:
         """The layer that makes logits, and takes the loss."""
-        layer = self.get_submodule(self.OUTPUT_LAYER)
-        assert isinstance(layer, OutputLayer), f"{self.OUTPUT_LAYER} is a {type(layer).__name__}"
+        layer = self.get_submodule(self.output_layer_name)
+        assert isinstance(layer, OutputLayer), f"its output layer is a {type(layer).__name__}"
         return layer
 
     @abstractmethod
@@ -115,7 +125,7 @@ class CausalLM(nn.Module, ABC):
     @property
     def num_blocks(self) -> int:
         """Number of the repeated units."""
-        return sum(isinstance(module, self.BLOCKS) for module in self.modules())
+        return sum(isinstance(module, self.block_classes) for module in self.modules())
 
     @classmethod
     def huggingface_name(cls, name: str) -> str:
@@ -145,4 +155,4 @@ class CausalLM(nn.Module, ABC):
 
     def is_tied(self, name: str) -> bool:
         """Return whether a parameter is the embedding under another name, so is stored once."""
-        return self.model_config.tie_word_embeddings and name == f"{self.OUTPUT_LAYER}.weight"
+        return self.model_config.tie_word_embeddings and name == f"{self.output_layer_name}.weight"

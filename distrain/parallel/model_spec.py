@@ -32,7 +32,7 @@ class ModelSpec:
             whatever the engine; a parameter may be a DTensor.
         build_optimizer: Makes the optimizer from (name, parameter) pairs, frozen ones included.
             The names are the model's own.
-        block_classes: The modules that FSDP2 gathers one at a time.
+        block_classes: Of a model, the modules that FSDP2 gathers one at a time.
         device: Of this rank.
         precision: Of forward and backward. Master weights are fp32, or fp64 under ``"fp64"``.
         reshard_after_forward: Of FSDP2: free a block's gathered parameters after its forward pass.
@@ -42,7 +42,7 @@ class ModelSpec:
     build_model: Callable[[], nn.Module]
     initialize: Callable[[nn.Module], None]
     build_optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], OptimizerState]
-    block_classes: tuple[type[nn.Module], ...]
+    block_classes: Callable[[nn.Module], tuple[type[nn.Module], ...]]
     device: torch.device
     precision: Precision = "fp32"
     reshard_after_forward: bool = True

@@ -7,6 +7,7 @@ earlier stage, or with that of a folder.
 import time
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from distrain.data.shards.reader import check_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
-from distrain.models import MODELS, build_model
+from distrain.models import build_model
 from distrain.models.init import initialize
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
@@ -118,7 +119,7 @@ def model_spec(
         build_model=partial(build_model, stage.model, vocab_size),
         initialize=partial(initialize, seed=seed),
         build_optimizer=partial(build_optimizer, config=stage.optimizer),
-        block_classes=MODELS[stage.model.name].BLOCKS,
+        block_classes=attrgetter("block_classes"),
         device=device,
         precision=precision,
         reshard_after_forward=stage.parallelism.reshard_after_forward,

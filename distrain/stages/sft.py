@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
 from distrain.finetune.lora import initialize_lora, inject_lora, plain_name
-from distrain.models import MODELS, build_model
+from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
@@ -85,7 +86,7 @@ def model_spec(
         build_model=adapted,
         initialize=fill,
         build_optimizer=partial(build_optimizer, config=stage.optimizer),
-        block_classes=MODELS[base.model.name].BLOCKS,
+        block_classes=attrgetter("block_classes"),
         device=device,
         precision=precision,
         reshard_after_forward=stage.parallelism.reshard_after_forward,

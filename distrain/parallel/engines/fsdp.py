@@ -29,7 +29,8 @@ def build_fsdp(ranks: Ranks, spec: ModelSpec) -> "FsdpEngine":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     module = build_on_meta(spec)
     # Blocks before the root, which takes what no block has: embedding, norm and output layer.
-    for block in [child for child in module.modules() if isinstance(child, spec.block_classes)]:
+    classes = spec.block_classes(module)
+    for block in [child for child in module.modules() if isinstance(child, classes)]:
         fully_shard(
             block,
             mesh=mesh,

@@ -118,7 +118,7 @@ def spec_of(case: Case) -> ModelSpec:
         build_model=build,
         initialize=lambda module: initialize(module, case.seed),
         build_optimizer=optimizer_of,
-        block_classes=(Block,),
+        block_classes=lambda module: (Block,),
         device=torch.device("cpu"),
         precision=case.precision,  # type: ignore[arg-type]
         reshard_after_forward=case.reshard,

@@ -1,0 +1,113 @@
+"""A causal language model made of transformers' own modules; see ``CausalLM`` for the promises.
+
+The modules, and with them the names of parameters, are those of the family. What is ours: documents
+instead of masks, the output layer with the loss, starting values as a pure function.
+"""
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from distrain.config.models import ModelConfig
+from distrain.config.models.transformers import TransformersConfig
+from distrain.models.attention import DocumentLayout, plan_attention
+from distrain.models.causal_lm import CausalLM
+from distrain.models.initial_values import ValueRule
+from distrain.models.output_layer import OutputLayer
+from distrain.models.transformers.construction import (
+    block_classes,
+    build_causal_module,
+    output_rule,
+    refused,
+)
+from distrain.models.transformers.initial_rules import recorded_rules
+from distrain.models.transformers.interface import PLAN
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class TransformersLM(CausalLM):
+    """The decoder of any family, under its own name, with an ``OutputLayer``."""
+
+    BLOCKS: ClassVar[tuple[type[nn.Module], ...]] = ()  # the family's: see ``block_classes``
+    NOT_LEARNED: ClassVar[tuple[str, ...]] = ("rotary_emb.inv_freq",)
+
+    def __init__(self, model_config: ModelConfig, vocab_size: int) -> None:
+        assert isinstance(model_config, TransformersConfig), f"{model_config.name} is another"
+        super().__init__(model_config, vocab_size)
+        family = build_causal_module(model_config.model_type, model_config.config, vocab_size)
+        scale, softcap = output_rule(family)
+        linear = family.get_output_embeddings()
+        family.set_output_embeddings(OutputLayer.of(linear, scale=scale, softcap=softcap))
+        # In a tuple, and so no part of this module: its children are.
+        self._family = (family,)
+        for name, child in family.named_children():
+            self.add_module(name, child)
+        self._block_classes = block_classes(family)
+        self._rules = recorded_rules(family)
+        # Every token of a document is learned, also one that serves as padding elsewhere.
+        family.get_input_embeddings().padding_idx = None
+        self.tie_weights()
+
+    @property
+    def family(self) -> "PreTrainedModel":
+        """The causal module that the parts belong to."""
+        return self._family[0]
+
+    @property
+    def block_classes(self) -> tuple[type[nn.Module], ...]:
+        """The classes of the decoder's layers."""
+        return self._block_classes
+
+    @property
+    def output_layer_name(self) -> str:
+        """What the family calls it."""
+        head = self.family.get_output_embeddings()
+        return next(name for name, child in self.named_children() if child is head)
+
+    def hidden_states(self, input_ids: Tensor, documents: DocumentLayout) -> Tensor:
+        """Run the family's decoder; see ``CausalLM``."""
+        output = self.get_submodule(self.family.base_model_prefix)(
+            input_ids=input_ids,
+            position_ids=documents.position_ids.long(),
+            use_cache=False,
+            **{PLAN: plan_attention(documents)},
+        )
+        hidden_BTD: Tensor = output.last_hidden_state
+        return hidden_BTD
+
+    def tie_weights(self) -> None:
+        """Let the output layer share the embedding's parameter, if the family's config says so."""
+        if self.family.config.tie_word_embeddings:
+            self.output_layer.weight = self.family.get_input_embeddings().weight
+
+    def family_rule(self, name: str, shape: torch.Size) -> ValueRule:
+        """Follow the family's own rule.
+
+        Raises:
+            RecipeError: It has none for this parameter.
+        """
+        del shape
+        rule = self._rules.get(name)
+        if rule is None:
+            kind = self.family.config.model_type
+            raise refused(kind, f"a rule of initial values for {name} that is no distribution")
+        return rule
+
+    def fans(self, name: str, shape: torch.Size) -> tuple[int, int]:
+        """Return inputs and outputs; experts lie before them, Conv1D has them the other way."""
+        transposed = name.rpartition(".")[0] in self.transposed_layers
+        return (shape[-2], shape[-1]) if transposed else (shape[-1], shape[-2])
+
+    @property
+    def transposed_layers(self) -> frozenset[str]:
+        """Names of the layers whose weight has its inputs first (``Conv1D``)."""
+        named = self.named_modules()
+        return frozenset(name for name, child in named if type(child).__name__ == "Conv1D")
+
+    def is_tied(self, name: str) -> bool:
+        """Return whether a parameter is the embedding under another name."""
+        tied: bool = self.family.config.tie_word_embeddings
+        return tied and name == f"{self.output_layer_name}.weight"

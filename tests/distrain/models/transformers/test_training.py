@@ -1,0 +1,131 @@
+"""Families trained by the real loop: the same losses on any engine, and exactly resumed."""
+
+import json
+
+import pytest
+import torch
+
+from distrain.checkpoint.dcp import read_full
+from distrain.fault.wishes import Wish
+from distrain.train.loop import train
+from tests.distrain.models.transformers.families import FAMILIES, section
+from tests.distrain.train.synthetic import ENGINES, make_run, make_stage
+from tests.ranks import run_ranks
+
+STEPS, CUT = 20, 12
+EXACT = ("train/global_step", "train/loss", "train/grad_norm", "data/batch_hash", "eval/loss")
+QUICK = ("qwen3",)
+ENGINES_TRIED = ("single", "fsdp", "zero3")
+QUICK_ENGINES = ("single", "fsdp")
+
+
+def stage_of(name, engine):
+    stage = make_stage(
+        precision="fp32",
+        max_steps=STEPS,
+        parallelism=ENGINES[engine],
+        checkpoint={"save_steps": 6},
+        eval={"eval_steps": 10},
+        optimizer={"learning_rate": 3e-3, "max_grad_norm": 0.5},
+    )
+    # Wide enough that no norm of a gradient falls below 1: clipping acts in every step.
+    return stage.model_copy(update={"model": section(name, initializer_range=0.1)})
+
+
+def train_until(stop, folder, stage, seed):
+    run = make_run(folder, stage, seed)
+    if stop is not None:
+        stop_after(run, stop)
+    _, wish = train(run)
+    run.host.barrier()
+    if run.monitor is not None:
+        run.monitor.close()
+    run.engine.close()
+    return wish
+
+
+def stop_after(run, steps):
+    """Let rank 0 wish to yield when ``steps`` steps were made."""
+    calls: list[None] = []
+
+    def counted():
+        calls.append(None)
+        return Wish.YIELD if run.host.rank == 0 and len(calls) > steps else Wish.NONE
+
+    run.wishes.own = counted
+
+
+def make_runs(folder, engine, names):
+    torch.set_num_threads(1)
+    for name in names:
+        stage = stage_of(name, engine)
+        assert train_until(None, folder / name / "whole", stage, 5) is Wish.NONE
+        assert train_until(CUT, folder / name / "cut", stage, 5) is Wish.YIELD
+        assert train_until(None, folder / name / "cut", stage, 5) is Wish.NONE
+
+
+def records(folder):
+    lines = (folder / "pretrain" / "metrics.jsonl").read_text().splitlines()
+    return [{key: json.loads(line).get(key) for key in EXACT} for line in lines]
+
+
+def column(folder, key):
+    return [row[key] for row in records(folder) if row[key] is not None]
+
+
+def state(folder):
+    return read_full(folder / "pretrain" / "checkpoints" / f"step_{STEPS:06d}", prefix="")
+
+
+def trained(folder, names, engines=ENGINES_TRIED):
+    """Run the families on each engine, one process group an engine."""
+    for engine in engines:
+        ranks = 1 if engine == "single" else 2
+        run_ranks(folder / "ranks", ranks, make_runs, folder / engine, engine, names, timeout_s=900)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("quick"), QUICK, QUICK_ENGINES)
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("matrix"), tuple(FAMILIES))
+
+
+def check_same_learning(runs, name, engines):
+    alone = column(runs / "single" / name / "whole", "train/loss")
+    assert min(column(runs / "single" / name / "whole", "train/grad_norm")) > 1
+    assert alone[-1] < alone[0] - 0.1
+    for engine in engines:
+        found = column(runs / engine / name / "whole", "train/loss")
+        assert found == pytest.approx(alone, abs=1e-5)
+
+
+def check_resumed(runs):
+    assert records(runs / "cut") == records(runs / "whole")
+    whole, cut = state(runs / "whole"), state(runs / "cut")
+    assert whole.keys() == cut.keys()
+    assert all(tensor.equal(cut[key]) for key, tensor in whole.items())
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_family_learns_the_same_when_sharded_and_resumes_bitwise(name, quick):
+    check_same_learning(quick, name, QUICK_ENGINES[1:])
+    for engine in QUICK_ENGINES:
+        check_resumed(quick / engine / name)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_learns_the_same_on_every_engine(name, matrix):
+    check_same_learning(matrix, name, ENGINES_TRIED[1:])
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("engine", ENGINES_TRIED)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_cut_run_of_every_family_resumes_bitwise(name, engine, matrix):
+    check_resumed(matrix / engine / name)
