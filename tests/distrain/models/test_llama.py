@@ -205,7 +205,7 @@ def test_learns_a_repeating_text():
 
 
 def test_every_family_has_both_halves():
-    assert list(FAMILIES) == list(MODELS)
+    assert FAMILIES.keys() <= MODELS.keys()
     for name, family in FAMILIES.items():
         assert get_args(family.model_fields["name"].annotation) == (name,)
 
