@@ -122,6 +122,8 @@ class RunFolder:
         self.save = self.control / "save"
         """Save, go on; removed when seen."""
         self.scripts = root / "scripts"
+        self.models = root / ".models"
+        """GGUF files that stages start from, as Hugging Face folders, by the file's digest."""
         self.report = root / "report.html"
         self.wandb = root / "wandb"
         self.test_opened = root / "test_opened.json"

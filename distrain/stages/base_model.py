@@ -15,6 +15,7 @@ from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
 from distrain.finetune.lora import is_adapter, merge_into
 from distrain.finetune.merged import MergedWeights
+from distrain.models.gguf.convert import pretrained_folder
 from distrain.models.huggingface import open_huggingface
 from distrain.models.origin import Origin
 from distrain.models.weights.source import CastWeights, WeightSource, as_float32, read_all
@@ -109,7 +110,8 @@ def find_start(context: StageContext, sources: Sources) -> BaseModel | None:
     """
     stage = context.stage
     if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
-        return _of_folder(Path(stage.model.from_pretrained), with_weights=True)
+        folder = pretrained_folder(stage.model.from_pretrained, context.run.models)
+        return _of_folder(folder, with_weights=True)
     return find_model(context, context.source, sources) if context.source.trained else None
 
 
@@ -131,7 +133,8 @@ def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> Bas
     first = stages[root]
     assert isinstance(first, TrainStage), "a stage that leaves a model trains one"
     if first.model.from_pretrained is not None:
-        base = _of_folder(Path(first.model.from_pretrained), with_weights=not weights)
+        folder = pretrained_folder(first.model.from_pretrained, context.run.models)
+        base = _of_folder(folder, with_weights=not weights)
     else:
         tokenizer = context.run.stage(str(lineage.up_to(root).data)).tokenizer
         base = BaseModel(first.model, Tokenizer.load(tokenizer).vocab_size, tokenizer)
@@ -162,11 +165,9 @@ def to_float32(source: WeightSource) -> WeightSource:
 
 
 def _of_folder(folder: Path, *, with_weights: bool) -> BaseModel:
-    found = open_huggingface(folder.expanduser())
+    found = open_huggingface(folder)
     weights = found.weights if with_weights else None
-    return BaseModel(
-        found.config, found.vocab_size, folder.expanduser(), weights=weights, origin=found.origin
-    )
+    return BaseModel(found.config, found.vocab_size, folder, weights=weights, origin=found.origin)
 
 
 def _plain_name(entry: str) -> str:

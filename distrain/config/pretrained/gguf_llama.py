@@ -43,6 +43,20 @@ LLAMA3 = {
 
 TOKENIZERS = {"gpt2": "byte-level BPE", "llama": "SentencePiece"}
 TOKENS = "tokenizer.ggml.tokens"
+BY_DIGIT = frozenset(
+    {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+)
+"""``tokenizer.ggml.pre`` of tokenizers to which each digit is a word, all else as to GPT-2's."""
+LIKE_GPT2 = frozenset({None, "gpt-2", "phi-2", "olmo", "mellum", "trillion"})
+WORDS = frozenset(
+    {
+        *BY_DIGIT,
+        *LIKE_GPT2,
+        *("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "smaug-bpe", "dbrx", "tekken"),
+        *("qwen2", "deepseek-r1-qwen", "gpt-4o", "llama4"),
+    }
+)
+"""Ways to cut text into words of bytes that can be rebuilt; another one would give other ids."""
 END_KEYS = ("eos_token_id", "eot_token_id")
 
 
@@ -124,6 +138,14 @@ def vocabulary_size(file: GgufFile) -> int:
             f"tokenizer.ggml.model {kind!r}" if tokens is not None else f"no {TOKENS}",
             f"a tokenizer of the model {known}",
             "Choose a file that holds its tokenizer.",
+        )
+    words = file.metadata.get("tokenizer.ggml.pre")
+    if kind == "gpt2" and words not in WORDS:
+        raise gguf_error(
+            file.path,
+            f"tokenizer.ggml.pre {words!r}",
+            f"one of {', '.join(sorted(filter(None, WORDS)))}",
+            "Take the model's Hugging Face folder, which holds its tokenizer.json.",
         )
     return tokens.length if isinstance(tokens, GgufArray) else len(tokens)
 
