@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -26,6 +26,8 @@ class NamedSection(Section):
     """
 
     name: str
+    IMPLIED: ClassVar[Mapping[str, str]] = {}
+    """Key that only one form has -> its name, which may then be left out."""
 
     @classmethod
     def forms(cls) -> Mapping[str, type[Self]]:
@@ -54,9 +56,10 @@ class NamedSection(Section):
     def _read(cls, value: Any, *, strict: bool) -> Self:  # noqa: ANN401
         forms = cls.forms()
         default = next(iter(forms))
-        name = value.get("name", default) if isinstance(value, Mapping) else default
         if isinstance(value, cls):
             return value
+        named = named_form(cls, value) if isinstance(value, Mapping) else None
+        name = default if named is None else named
         if not isinstance(name, str):
             return forms[default].model_validate(value, strict=strict)
         if name not in forms:
@@ -73,6 +76,13 @@ class NamedSection(Section):
                 ],
             )
         return forms[name].model_validate(value, strict=strict)
+
+
+def named_form(section: type[Section], values: Mapping[str, object]) -> object:
+    """Return the name of the form that a mapping is of; ``None`` where nothing says it."""
+    if "name" in values or not issubclass(section, NamedSection):
+        return values.get("name")
+    return next((name for key, name in section.IMPLIED.items() if key in values), None)
 
 
 def forms_of(section: type[Section]) -> tuple[type[Section], ...]:

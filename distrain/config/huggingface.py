@@ -3,6 +3,7 @@
 A GGUF file stands for the folder into which it is converted before anything else reads it.
 """
 
+import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distrain.config.models import FAMILIES, ModelConfig, family_of
+from distrain.config.models.transformers.table import family_table
 from distrain.config.pretrained.gguf_file import read_gguf
 from distrain.config.pretrained.gguf_llama import config_fields
 from distrain.config.pretrained.resolve import is_gguf
@@ -65,23 +67,28 @@ def _family(fields: Fields, path: Path) -> type[ModelConfig]:
     """Find the family of a model, and refuse what that would compute differently."""
     family = family_of(fields)
     if family is None:
-        known = [repr(word) for other in FAMILIES.values() for word in other.MODEL_TYPES]
-        readable = " or ".join(other.READS for other in FAMILIES.values())
-        raise PreflightError(
-            str(path),
-            f"model_type {fields.get('model_type')!r}",
-            f"model_type {' or '.join(known)}",
-            f"Choose {readable}.",
-        )
-    for setting, (found, wanted) in family.differences(fields).items():
-        if found != wanted:
-            raise PreflightError(
-                str(path),
-                f"{setting} {found!r}",
-                f"{setting} {wanted!r}",
-                f"Choose {family.READS}.",
-            )
+        raise unknown_family(fields, path)
+    refusal = family.refusal(fields)
+    if refusal is not None:
+        raise PreflightError(str(path), refusal.found, refusal.expected, refusal.remedy)
     return family
+
+
+def unknown_family(fields: Fields, path: Path) -> PreflightError:
+    """Return the error for a folder of a family that nothing here reads."""
+    word = fields.get("model_type")
+    own = [known for family in FAMILIES.values() for known in family.MODEL_TYPES]
+    known = tuple(dict.fromkeys([*own, *family_table().known]))
+    near = difflib.get_close_matches(str(word), known, n=1)
+    remedy = f"Did you mean {near[0]!r}?" if near else "Choose a model of such a family."
+    if "auto_map" in fields:
+        remedy = f"Its code would come with the folder (auto_map), and is never run. {remedy}"
+    return PreflightError(
+        str(path),
+        f"model_type {word!r}",
+        f"one of {len(known)} families, such as {', '.join(known[:6])}",
+        remedy,
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:

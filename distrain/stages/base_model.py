@@ -64,11 +64,9 @@ class BaseModel:
     adapters: tuple[TrainedAdapter, ...] = ()
     origin: Origin | None = None
 
-    def with_dropout_of(self, stage: ModelConfig) -> "BaseModel":
-        """Return it with the dropout of the stage that trains, as far as its family has it."""
-        names = type(self.model).dropout_fields() & type(stage).dropout_fields()
-        rates = {name: getattr(stage, name) for name in names}
-        return replace(self, model=self.model.model_copy(update=rates))
+    def with_rates_of(self, stated: ModelConfig) -> "BaseModel":
+        """Return it with the rates that the stage that trains it states."""
+        return replace(self, model=self.model.with_rates_of(stated))
 
     def source(self) -> WeightSource:
         """Open the whole model, in this process alone; adapters are merged as it is read."""

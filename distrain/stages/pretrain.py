@@ -48,7 +48,7 @@ def run_stage(context: StageContext) -> Outcome:
     vocab_size = tokenizer.vocab_size
     if start is not None:
         require_same_tokenizer(start, tokenizer, prepare)
-        start = start.with_dropout_of(stage.model)
+        start = start.with_rates_of(stage.model)
         stage = stage.model_copy(update={"model": start.model})
         vocab_size = start.vocab_size
     length = stage.training.sequence_length

@@ -37,7 +37,7 @@ def run_stage(context: StageContext) -> Outcome:
     host = build_host(stage.training)
     start = find_start(context, build_on(context, host))
     assert start is not None, "the recipe says what is tuned"
-    base = start.with_dropout_of(stage.model)
+    base = start.with_rates_of(stage.model)
     tokenizer = fitting_tokenizer(base)
     train, validation = find_training_pairs(context, tokenizer)
     lengths = lengths_record({"train": train, "validation": validation}, stage)

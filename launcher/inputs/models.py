@@ -142,20 +142,20 @@ def _check_ids(name: str, ids: int, file: Path, rows: int) -> Iterator[Finding]:
 
 def _check_sizes(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
     """Compare sizes that a stage states beside those of the folder, which are the model's."""
-    own = stage.model
-    for size in sorted(type(folder.model).size_fields() & type(own).size_fields()):
-        found, theirs = getattr(own, size), getattr(folder.model, size)
-        if found in (theirs, type(own).model_fields[size].default):
+    own, theirs = stage.model, folder.model.every_size()
+    for path, found in own.stated().items():
+        if path in theirs and theirs[path] == found:
             continue
+        setting = f"model.{'.'.join(path)}"
         # Beside from_pretrained it may come from the defaults of all stages, and does no harm.
         is_note = own.from_pretrained is not None
+        says = f"says {theirs[path]}" if path in theirs else "has no such setting"
         message = (
-            f"model.{size} has no effect: the model is that of {folder.path}"
+            f"{setting} has no effect: the model is that of {folder.path}"
             if is_note
-            else f"model.{size}: found {found}, but {config_file(folder.path)} says {theirs}; "
-            "remove this one"
+            else f"{setting}: found {found}, but {config_file(folder.path)} {says}; remove this one"
         )
-        yield Finding(name, ("model", size), message, is_note=is_note)
+        yield Finding(name, ("model", *path), message, is_note=is_note)
 
 
 def _check_positions(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:

@@ -4,8 +4,9 @@ Everything here follows from the section alone, and from the rows of the vocabul
 tokenizer decides.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -24,19 +25,40 @@ Initialization = Literal[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class SizeDifference:
+    """A setting that two sections of a model state otherwise.
+
+    Args:
+        path: Of the setting, below ``model``.
+        found: What the first one says.
+        wanted: What the second one says.
+    """
+
+    path: tuple[str, ...]
+    found: object
+    wanted: object
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRefusal:
+    """Why a ``config.json`` cannot be read, in the words of a message."""
+
+    found: str
+    expected: str
+    remedy: str
+
+
 class ModelConfig(NamedSection):
     """Layer 4, as far as every family has it (the vocabulary comes from the tokenizer)."""
 
+    IMPLIED: ClassVar[Mapping[str, str]] = {
+        "model_type": "transformers",
+        "config": "transformers",
+    }
+
     name: str
     """Architecture."""
-    max_position_embeddings: Positive = 2048
-    """Longest sequence that the model may see."""
-    tie_word_embeddings: bool = False
-    """Use the embedding as output layer."""
-    dropout: Dropout = 0.0
-    """On the residual branches, in training only."""
-    initializer_range: Annotated[float, Field(gt=0, le=1)] = 0.02
-    """Standard deviation of the starting weights."""
     initialization: Initialization = "family"
     """How matrices start. ``family``: as the architecture says; ``xavier_*``: Glorot's rule;
     ``kaiming_*``: He's; ``normal`` and ``truncated_normal`` (at 3 deviations): with the standard
@@ -48,14 +70,28 @@ class ModelConfig(NamedSection):
     """A local Hugging Face folder (config, safetensors, tokenizer), a ``FILE.gguf`` of the Llama
     family, or ``package:MODULE/FILE.gguf`` of an installed package; sizes then come from there."""
 
+    if TYPE_CHECKING:  # a family has them as settings, or makes them of its settings
+
+        @property
+        def max_position_embeddings(self) -> int:
+            """Longest sequence that the model may see."""
+
+        @property
+        def tie_word_embeddings(self) -> bool:
+            """Whether the embedding is the output layer."""
+
+        @property
+        def initializer_range(self) -> float:
+            """Standard deviation of the starting weights."""
+
     MODEL_TYPES: ClassVar[tuple[str, ...]]
     """``model_type`` of each ``config.json`` that the family may be able to read."""
     READS: ClassVar[str]
     """Which of those it reads, in words that end a sentence: "Choose ..."."""
-    JSON_FIELDS: ClassVar[tuple[str, ...]]
+    JSON_FIELDS: ClassVar[tuple[str, ...]] = ()
     """Fields with the same name and meaning in the section and in ``config.json``; those that a
     ``config.json`` must have come first."""
-    NUM_REQUIRED: ClassVar[int]
+    NUM_REQUIRED: ClassVar[int] = 0
     """How many of them it must have."""
 
     @classmethod
@@ -78,6 +114,33 @@ class ModelConfig(NamedSection):
     def dropout_fields(cls) -> frozenset[str]:
         """Return the settings that only training reads: any stage has its own."""
         return frozenset(name for name in cls.model_fields if name.endswith("dropout"))
+
+    def with_rates_of(self, other: "ModelConfig") -> Self:
+        """Return it with the dropout of the section of the stage that trains it."""
+        names = self.dropout_fields() & other.dropout_fields()
+        return self.model_copy(update={name: getattr(other, name) for name in names})
+
+    def every_size(self) -> dict[tuple[str, ...], object]:
+        """Return the sizes by their paths below ``model``."""
+        return {(size,): getattr(self, size) for size in sorted(self.size_fields())}
+
+    def stated(self) -> dict[tuple[str, ...], object]:
+        """Return the sizes that are not those of the schema."""
+        fields = type(self).model_fields
+        return {
+            path: value
+            for path, value in self.every_size().items()
+            if value != fields[path[0]].default
+        }
+
+    def differences_from(self, other: "ModelConfig") -> Iterator[SizeDifference]:
+        """Yield the sizes that another section states otherwise; of another family, its name."""
+        for size in type(other).model_fields:
+            own, theirs = getattr(self, size, None), getattr(other, size)
+            if size in other.size_fields() and own != theirs:
+                yield SizeDifference((size,), own, theirs)
+                if size == "name":
+                    return
 
     @property
     def adaptable_layers(self) -> tuple[str, ...]:
@@ -111,6 +174,21 @@ class ModelConfig(NamedSection):
         raise NotImplementedError
 
     @classmethod
+    def may_read(cls, fields: Mapping[str, Any]) -> bool:
+        """Whether a ``config.json`` is of a kind that the family reads, or has to refuse."""
+        return fields.get("model_type") in cls.MODEL_TYPES
+
+    @classmethod
+    def refusal(cls, fields: Mapping[str, Any]) -> ModelRefusal | None:
+        """Say why a ``config.json`` is refused; ``None`` if it may be read."""
+        for setting, (found, wanted) in cls.differences(fields).items():
+            if found != wanted:
+                return ModelRefusal(
+                    f"{setting} {found!r}", f"{setting} {wanted!r}", f"Choose {cls.READS}."
+                )
+        return quantised_weights(fields)
+
+    @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read the sizes of a ``config.json`` without differences.
 
@@ -138,3 +216,29 @@ class ModelConfig(NamedSection):
     def same_fields(self) -> dict[str, Any]:
         """Return the values of ``JSON_FIELDS``."""
         return {name: getattr(self, name) for name in self.JSON_FIELDS}
+
+
+def quantised_weights(fields: Mapping[str, Any]) -> ModelRefusal | None:
+    """Refuse a model whose weights are codes; training would begin from other values."""
+    quantised = fields.get("quantization_config")
+    if not quantised:
+        return None
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+    return ModelRefusal(
+        f"quantised weights ({method})",
+        "weights in float32, float16 or bfloat16",
+        "Take the folder from which the quantised one was made.",
+    )
+
+
+class DecoderConfig(ModelConfig):
+    """What the sections of our own model code share."""
+
+    max_position_embeddings: Positive = 2048
+    """Longest sequence that the model may see."""
+    tie_word_embeddings: bool = False
+    """Use the embedding as output layer."""
+    dropout: Dropout = 0.0
+    """On the residual branches, in training only."""
+    initializer_range: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Standard deviation of the starting weights."""

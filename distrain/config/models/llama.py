@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distrain.config.models.family import Dropout, ModelConfig, Positive
+from distrain.config.models.family import DecoderConfig, Dropout, Positive
 from distrain.config.section import Section
 
 LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
@@ -47,7 +47,7 @@ class RopeScaling(Section):
         return self
 
 
-class LlamaConfig(ModelConfig):
+class LlamaConfig(DecoderConfig):
     """Layer 4: a decoder of the Llama family (the vocabulary comes from the tokenizer)."""
 
     name: Literal["llama"] = "llama"

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 
 from distrain.config.lineage import lineage_of
-from distrain.config.models import FAMILIES, ModelConfig
+from distrain.config.models import ModelConfig
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.reading.suggest import nearest
 from distrain.config.training import LoraConfig
@@ -12,19 +12,16 @@ from distrain.config.training import LoraConfig
 def check_adapters(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterator[Finding]:
     """Check each name of ``lora.target_modules``.
 
-    Which family a folder's model is of is read later (``launcher.inputs.models``): here its layers
-    may be those of any.
+    Which family a folder's model is of, and so which layers it has, is read later
+    (``launcher.inputs.models``).
     """
     lora, root = stage.get("lora", LoraConfig), lineage_of(stages, stage.name).root
     model = None if root is None else stages[root].get("model", ModelConfig)
     if lora is None or model is None:
         return
-    if model.from_pretrained is None:
+    if model.from_pretrained is None and model.adaptable_layers:
         yield from adapter_findings(stage.name, lora, model.adaptable_layers, model.name)
         return
-    models = [family.model_validate({}) for family in FAMILIES.values()]
-    layers = {layer for known in models for layer in known.adaptable_layers}
-    yield from adapter_findings(stage.name, lora, sorted(layers), " or ".join(FAMILIES))
 
 
 def adapter_findings(

@@ -37,16 +37,12 @@ def _check_same_sizes(
     base = parent.get("model", ModelConfig)
     if model is None or base is None or base.from_pretrained is not None:
         return  # the sizes of a folder are compared with it, where it lies
-    for name in type(base).model_fields:
-        # Of another family, the name alone is said to differ: it comes first.
-        own, theirs = getattr(model, name, None), getattr(base, name)
-        if name in base.size_fields() and own != theirs:
-            message = (
-                f"model.{name}: found {own}, but '{parent.name}' trains {theirs}; remove this one"
-            )
-            yield Finding(stage.name, ("model", name), message)
-            if name == "name":
-                return
+    for size in model.differences_from(base):
+        message = (
+            f"model.{'.'.join(size.path)}: found {size.found}, but '{parent.name}' trains "
+            f"{size.wanted}; remove this one"
+        )
+        yield Finding(stage.name, ("model", *size.path), message)
 
 
 def _check_pairs(stage: StageParts, stages: Stages) -> Iterator[Finding]:

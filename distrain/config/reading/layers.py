@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from distrain.config.forms import form_of, forms_of
+from distrain.config.forms import NamedSection, form_of, forms_of, named_form
 from distrain.config.lineage import MODEL_KINDS
 from distrain.config.models import ModelConfig
 from distrain.config.reading.hints import section_hint, unknown_key_in
@@ -107,16 +107,16 @@ class Layers:
         return [parent for parent in _needed(tree) if self.kinds.get(parent) in MODEL_KINDS]
 
 
-def _name(section: Tree) -> object:
-    name = section.mapping.get("name")
-    return None if name is None else name.value
+def _name(section: Tree, model: type[Section]) -> object:
+    return named_form(model, {key: item.value for key, item in section.mapping.items()})
 
 
 def _of_one_form(section: Tree, model: type[Section], default: Tree | None) -> Tree:
-    chosen = section.mapping.get("name")
-    if chosen is None:
+    name = _name(section, model)
+    chosen = next((item for key, item in section.mapping.items() if _says(key, model)), None)
+    if name is None or chosen is None:
         return section
-    own = form_of(model, chosen.value).model_fields.keys()
+    own = form_of(model, name).model_fields.keys()
     others = {key for form in forms_of(model) for key in form.model_fields} - own
     below = {} if default is None else {key: item.key for key, item in default.mapping.items()}
 
@@ -129,6 +129,11 @@ def _of_one_form(section: Tree, model: type[Section], default: Tree | None) -> T
         if key not in others or is_beside(key, item.key)
     }
     return replace(section, value=kept)
+
+
+def _says(key: str, model: type[Section]) -> bool:
+    """Whether a key chooses the form of a section."""
+    return key == "name" or (issubclass(model, NamedSection) and key in model.IMPLIED)
 
 
 def _model(stage: Tree) -> Tree:
@@ -144,7 +149,7 @@ def _needed(stage: Tree) -> list[str]:
 
 
 def _with_sizes(stage: Tree, parent_model: Tree) -> Tree:
-    family = form_of(ModelConfig, _name(parent_model))
+    family = form_of(ModelConfig, _name(parent_model, ModelConfig))
     assert issubclass(family, ModelConfig), "a form of it"
     fields = family.size_fields()
     sizes = {key: item for key, item in parent_model.mapping.items() if key in fields}
@@ -153,7 +158,7 @@ def _with_sizes(stage: Tree, parent_model: Tree) -> Tree:
         return stage
     # What is wrong with inherited sizes is shown where they were written, once.
     shown = own if own.mapping.keys() & fields else parent_model
-    model = replace(shown, value={**sizes, **own.value})
+    model = merge(replace(shown, value=sizes), replace(shown, value=own.value))
     return replace(stage, value={**stage.mapping, "model": model})
 
 
@@ -216,7 +221,7 @@ def check_section(name: str, section: Tree, problems: ProblemList) -> None:
             message = unknown_key_in(section, key, name, keys_of(name), places_of(key))
             problems.add(item.key, message)
     for model in SECTIONS[name]:
-        fitting = _fitting(section, [form_of(model, _name(section))])
+        fitting = _fitting(section, [form_of(model, _name(section, model))])
         if fitting is not None:
             validate(model, fitting, name, problems, partial=True)
 

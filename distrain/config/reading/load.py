@@ -28,6 +28,7 @@ from distrain.config.reading.resolved import (
     keep_older_values,
     recipe_fingerprint,
     with_older_values,
+    with_whole_models,
 )
 from distrain.config.reading.sections import STAGE_KINDS, sections_of
 from distrain.config.reading.short_runs import fit_schedules
@@ -124,7 +125,7 @@ def load_recipe(
             problems.add(place, finding.message, beside_others=finding.at_key)
     problems.raise_if_any()
     resolved = _whole(head_tree, stages)
-    recipe = Recipe.model_validate(plain(resolved), strict=True)
+    recipe = with_whole_models(Recipe.model_validate(plain(resolved), strict=True))
     origins = _origins(recipe, resolved)
     return LoadedRecipe(recipe, text, path, tuple(notes), origins, head_tree, stages)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from distrain.config.forms import form_of
+from distrain.config.forms import form_of, named_form
 from distrain.config.reading.hints import unknown_key_in, value_hint
 from distrain.config.reading.problems import Place, ProblemList, printable
 from distrain.config.reading.sections import (
@@ -238,8 +238,8 @@ def _report_unknown_key(finding: _Finding, problems: ProblemList) -> None:
         return
     around = [member for member in types_at(finding.model, finding.path[:-1]) if is_section(member)]
     mapping = find(finding.tree, finding.path[:-1])[0]
-    name_of_form = mapping.mapping["name"].value if "name" in mapping.mapping else None
-    forms = [form_of(member, name_of_form) for member in around]
+    values = {name: item.value for name, item in mapping.mapping.items()}
+    forms = [form_of(member, named_form(member, values)) for member in around]
     allowed = list(dict.fromkeys(name for form in forms for name in form.model_fields))
     elsewhere = [name for name in places_of(key) if name != finding.name]
     message = unknown_key_in(mapping, key, finding.parent, allowed, elsewhere)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from distrain.config.forms import form_of, forms_of
+from distrain.config.forms import form_of, forms_of, named_form
 from distrain.config.reading.extends import read_named
 from distrain.config.reading.foreign_names import EXPLANATIONS, FOREIGN_NAMES
 from distrain.config.reading.merge import without_alternatives
@@ -252,8 +252,10 @@ def _set(tree: Tree, model: type[Section], override: Override, problems: Problem
     value = _typed(override.value, types_at(model, override.path))
     if len(override.path) == 1 and isinstance(value.value, dict):
         value = _fitting(value, model, str(override.path[0]))
-    if override.path[1:] == ("name",):
-        tree = _without_other_forms(tree, model, str(override.path[0]), value.value)
+    if len(override.path) > 1:
+        form = _form_chosen(model, override.path, value.value)
+        if form is not None:
+            tree = _without_other_forms(tree, model, str(override.path[0]), form)
 
     def default(path: Path) -> Any:  # noqa: ANN401
         return default_at(model, path)
@@ -275,6 +277,12 @@ def _fitting(value: Tree, model: type[Section], name: str) -> Tree:
     others = set(keys_of(name)) - own if name in SECTIONS else set()
     kept = {key: item for key, item in value.mapping.items() if key not in others}
     return replace(value, value=kept)
+
+
+def _form_chosen(model: type[Section], path: Path, value: object) -> object:
+    """Return the name of the form that setting a key of a section chooses, if it does."""
+    section = sections_of(model).get(str(path[0]))
+    return None if section is None else named_form(section, {str(path[1]): value})
 
 
 def _without_other_forms(tree: Tree, model: type[Section], name: str, chosen: object) -> Tree:

@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from distrain.config.recipe import Recipe
+from distrain.config.lineage import lineage_of
+from distrain.config.models import TransformersConfig
+from distrain.config.recipe import Recipe, TrainStage
 
 OLDER_VALUES = {("sft", "data", "truncation"): "cut"}
 """Kind of stage, section and setting -> what a run folder goes by that does not state it: there
@@ -46,6 +48,17 @@ def dump_resolved(recipe: Recipe) -> str:
 def _ordered(mapping: dict[str, object]) -> dict[str, object]:
     first = {key: mapping[key] for key in FIRST_KEYS if key in mapping}
     return first | mapping
+
+
+def with_whole_models(recipe: Recipe) -> Recipe:
+    """State every setting of the models that begin with random weights."""
+    stages = dict(recipe.stages)
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, TrainStage) and lineage_of(stages, name).root == name:
+            model = stage.model
+            if isinstance(model, TransformersConfig) and model.from_pretrained is None:
+                stages[name] = stage.model_copy(update={"model": model.completed()})
+    return recipe.model_copy(update={"stages": stages})
 
 
 def with_older_values(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_configuration_of_transformers_4_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, "found model_type 'gpt2'; expected model_type 'llama'"),
+        ({"model_type": "lama"}, "found model_type 'lama'; expected one of"),
         ({"attention_bias": True}, "found attention_bias True"),
         ({"hidden_act": "gelu"}, "found hidden_act 'gelu'"),
         ({"head_dim": 64}, "of shape (48, 48) where the sizes say (256, 48)"),

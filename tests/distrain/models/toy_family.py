@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from distrain.config.models import FAMILIES, ModelConfig
+from distrain.config.models import FAMILIES, DecoderConfig, ModelConfig
 from distrain.models import MODELS
 from distrain.models.attention import AttentionPlan, DocumentLayout, attend, plan_attention
 from distrain.models.causal_lm import CausalLM
@@ -21,7 +21,7 @@ from distrain.models.initial_values import Constant, Normal, ValueRule
 from distrain.models.output_layer import OutputLayer
 
 
-class ToyConfig(ModelConfig):
+class ToyConfig(DecoderConfig):
     """Layer 4: a decoder in the manner of GPT-2."""
 
     name: Literal["toy"] = "toy"

@@ -31,5 +31,4 @@ def test_tokens_of_another_tokenizer_are_refused(tmp_path):
 
 def test_dropout_is_that_of_the_stage_that_trains(tmp_path):
     start = BaseModel(LlamaConfig(dropout=0.3), 300, tmp_path)
-    stage = LlamaConfig(dropout=0.1, attention_dropout=0.2, hidden_size=64)
-    assert start.with_dropout_of(stage).model == LlamaConfig(dropout=0.1, attention_dropout=0.2)
+    assert start.with_rates_of(LlamaConfig(dropout=0.1)).model == LlamaConfig(dropout=0.1)

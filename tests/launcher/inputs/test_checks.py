@@ -106,7 +106,7 @@ def test_a_folder_and_pairs_that_fit_are_taken():
 
 
 @pytest.mark.parametrize(
-    "name", ["gpt2", "scaled", "no_weights", "lfs"]
+    "name", ["bloom", "scaled", "no_weights", "lfs"]
 )  # what the runtime refuses, too
 def test_launcher_and_runtime_refuse_the_same_model_folders(name, folder):
     with pytest.raises(RecipeErrors):

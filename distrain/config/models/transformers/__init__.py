@@ -1,4 +1,4 @@
-"""Families of transformers: the section of a recipe, the form of their ``config.json``."""
+"""Families of ``transformers`` without torch: the section of a recipe, and a table of its keys."""
 
 from distrain.config.models.transformers.section import TransformersConfig
 

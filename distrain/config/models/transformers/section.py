@@ -1,34 +1,183 @@
-"""The section of a family of transformers."""
+"""The section of a model that is a module of transformers: its family, and its own settings."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from distrain.config.models.family import ModelConfig
+from distrain.config.models.family import (
+    ModelConfig,
+    ModelRefusal,
+    SizeDifference,
+    quantised_weights,
+)
+from distrain.config.models.transformers.table import FamilyKeys, family_table
+
+OF_FILES = frozenset(
+    {
+        *("architectures", "auto_map", "chunk_size_feed_forward", "dtype", "id2label", "label2id"),
+        *("is_encoder_decoder", "model_type", "output_attentions", "output_hidden_states"),
+        *("problem_type", "return_dict", "torch_dtype", "transformers_version", "use_cache"),
+        *("vocab_size", "_name_or_path", "_attn_implementation_autoset"),
+    }
+)
+"""Fields of a ``config.json`` that do not say what the model computes; the rows of the vocabulary
+stand beside a section, not in it."""
+PARTS = "parts beside the language model"
+NO_LIMIT = 2**31 - 1
 
 
 class TransformersConfig(ModelConfig):
-    """Layer 4: a causal language model of transformers, by the keys of its ``config.json``."""
+    """Layer 4: a family of transformers, run by its own modules; the tokenizer sets the vocabulary.
+
+    ``model_type`` or ``config`` without a ``name`` mean this form.
+    """
 
     name: Literal["transformers"] = "transformers"
-    """Architecture."""
+    """Whose modules are run."""
     model_type: str
-    """Family, as ``config.json`` calls it."""
+    """The family, as in ``config.json``: ``qwen3``, ``gemma2``, ``gpt2``, ..."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Keys of the family's ``config.json``."""
+    """The family's own settings, as in ``config.json``; those that are left out have the family's
+    defaults, which are large. ``vocab_size`` is the tokenizer's."""
 
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ()
-    READS: ClassVar[str] = "a causal language model of transformers"
-    JSON_FIELDS: ClassVar[tuple[str, ...]] = ()
-    NUM_REQUIRED: ClassVar[int] = 0
+    READS: ClassVar[str] = "a causal language model of transformers that attends by its interface"
+
+    @property
+    def family(self) -> FamilyKeys | None:
+        """What the table says of the family; ``None`` if it is not among the tested ones."""
+        return family_table().families.get(self.model_type)
+
+    def completed(self) -> Self:
+        """State every key, so that another release's defaults change nothing."""
+        if self.family is None:
+            return self
+        return self.model_copy(update={"config": completed(self.family, self.config)})
+
+    def value_of(self, name: str) -> Any:  # noqa: ANN401
+        """Return a setting by its common name, or the default of a family of the table."""
+        whole = self.completed().config
+        return whole.get(name if self.family is None else self.family.own_name(name))
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Longest sequence that the model may see; no limit where the family states none."""
+        value = self.value_of("max_position_embeddings")
+        return value if isinstance(value, int) and value > 0 else NO_LIMIT
+
+    @property
+    def tie_word_embeddings(self) -> bool:
+        """Whether the embedding is the output layer."""
+        return self.value_of("tie_word_embeddings") is True
+
+    @property
+    def initializer_range(self) -> float:
+        """Standard deviation of the starting weights."""
+        value = self.value_of("initializer_range")
+        return value if isinstance(value, float) else 0.02
+
+    @property
+    def adaptable_layers(self) -> tuple[str, ...]:
+        """Return those of the table; nothing for a family that is not in it."""
+        return () if self.family is None else self.family.linear_layers
+
+    def with_rates_of(self, other: ModelConfig) -> Self:
+        """Take over the rates that another section states for the same family."""
+        if not isinstance(other, TransformersConfig) or other.model_type != self.model_type:
+            return self
+        rates = {key: value for key, value in other.config.items() if is_rate(key)}
+        return self.model_copy(update={"config": {**self.config, **rates}})
+
+    def every_size(self) -> dict[tuple[str, ...], object]:
+        """Return the family's own settings; see ``ModelConfig``."""
+        sizes: dict[tuple[str, ...], object] = {("model_type",): self.model_type}
+        for key, value in self.config.items():
+            if not is_rate(key):
+                sizes["config", key] = value
+        return sizes
+
+    def stated(self) -> dict[tuple[str, ...], object]:
+        """Return all that is written: it has no defaults of its own."""
+        return self.every_size()
+
+    def differences_from(self, other: ModelConfig) -> Iterator[SizeDifference]:
+        """Compare key by key what both state; see ``ModelConfig``."""
+        if not isinstance(other, TransformersConfig):
+            yield SizeDifference(("name",), self.name, other.name)
+        elif self.model_type != other.model_type:
+            yield SizeDifference(("model_type",), self.model_type, other.model_type)
+        else:
+            for key in self.config:
+                own, theirs = self.config[key], other.config.get(key, self.config[key])
+                if own != theirs and not is_rate(key):
+                    yield SizeDifference(("config", key), own, theirs)
 
     @classmethod
-    def differences(cls, fields: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
-        """Nothing yet."""
-        del fields
-        return {}
+    def may_read(cls, fields: Mapping[str, Any]) -> bool:
+        """Whether a ``config.json`` names a family of transformers, refused ones included."""
+        word, table = fields.get("model_type"), family_table()
+        return isinstance(word, str) and (word in table.known or word in table.refused)
+
+    @classmethod
+    def refusal(cls, fields: Mapping[str, Any]) -> ModelRefusal | None:
+        """Refuse families that attend in their own way, more than text, and quantised weights."""
+        model_type = str(fields.get("model_type"))
+        reason = family_table().refused.get(model_type)
+        if "text_config" in fields:
+            reason = PARTS
+        if reason is not None:
+            return refused_family(model_type, reason)
+        return quantised_weights(fields)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Keep all that a ``config.json`` says of the model, with the defaults of what it omits."""
+        config = {key: value for key, value in fields.items() if key not in OF_FILES}
+        return cls(model_type=str(fields["model_type"]), config=config).completed()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the ``config.json``."""
-        return {**self.config, "model_type": self.model_type}
+        """Return the fields of a ``config.json``."""
+        named = {} if self.family is None else {"architectures": [self.family.architecture]}
+        return {**named, "model_type": self.model_type, **self.config}
+
+
+def refused_family(model_type: str, reason: str) -> ModelRefusal:
+    """Say that a family of transformers cannot be trained here, and which can."""
+    table = family_table()
+    return ModelRefusal(
+        f"model_type {model_type!r}, which has {reason}",
+        "a language model that attends through the attention interface of transformers",
+        f"Choose one of {', '.join(table.families)}, or of {len(table.others)} others.",
+    )
+
+
+def completed(family: FamilyKeys, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings under the family's own names, defaults included."""
+    stated = {family.own_name(key): value for key, value in config.items()}
+    defaults = {name: key.default for name, key in family.keys.items()}
+    return defaults | _without_older_names(stated)
+
+
+def _without_older_names(stated: dict[str, Any]) -> dict[str, Any]:
+    """Write what transformers 4 calls ``rope_theta`` and ``rope_scaling`` as 5 does."""
+    older_names = ("rope_theta", "rope_scaling")
+    rest = {key: value for key, value in stated.items() if key not in older_names}
+    older = {**(stated.get("rope_scaling") or {})}
+    if "type" in older:
+        older.setdefault("rope_type", older.pop("type"))
+    if stated.get("rope_theta") is not None:
+        older["rope_theta"] = stated["rope_theta"]
+    if not older or stated.get("rope_parameters"):
+        return rest
+    return {**rest, "rope_parameters": {"rope_type": "default", **older}}
+
+
+def is_rate(key: str) -> bool:
+    """Whether a setting is one of training, which another stage may choose anew."""
+    return key.endswith(("dropout", "pdrop", "dropout_prob")) or key in RATES
+
+
+RATES = frozenset(
+    {"initializer_range", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise"}
+)
