@@ -101,6 +101,15 @@ class CausalLM(nn.Module, ABC):
             Hidden states after the last norm, shape (B, T, D).
         """
 
+    def require_separate_documents(self, module: nn.Module) -> None:
+        """Refuse to compute if documents of a row see each other; called when weights are loaded.
+
+        Families whose code is ours are tested for it, and have nothing to do here. Collective.
+
+        Args:
+            module: What the forward pass calls: this model, or an engine's wrapping of it.
+        """
+
     @abstractmethod
     def tie_weights(self) -> None:
         """Make the output layer share the embedding's parameter again, if the recipe ties them.

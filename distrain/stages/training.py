@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from distrain.fault.wishes import Wish
+from distrain.models.causal_lm import CausalLM
 from distrain.runs.products import CHECKPOINT_FIELD
 from distrain.stages.context import Outcome
 from distrain.train.loop import train
@@ -17,7 +18,13 @@ def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:
     Returns:
         An outcome whose result holds the figures that every training stage has, or no result
         when a wish ended it; and how far it came.
+
+    Raises:
+        RecipeError: The model does not keep documents apart.
     """
+    wrapped = run.engine.model
+    model = next(module for module in wrapped.modules() if isinstance(module, CausalLM))
+    model.require_separate_documents(wrapped)
     progress, wish = train(run)
     if wish.ends:
         return Outcome(None, progress.step, requeue=wish is Wish.YIELD), progress

@@ -56,12 +56,12 @@ def family_config(
     if model_type not in CONFIG_MAPPING:
         raise refused(model_type, "no family of the installed transformers")
     values = {name: value for name, value in fields.items() if name != "model_type"}
-    pad = values.get("pad_token_id", CONFIG_MAPPING[model_type]().pad_token_id)
-    if isinstance(pad, int) and not 0 <= pad < vocab_size:
-        values["pad_token_id"] = None  # the family's default, of another vocabulary
     config: PreTrainedConfig = CONFIG_MAPPING[model_type](**values | {"vocab_size": vocab_size})
     if config.get_text_config() is not config:
         raise refused(model_type, "a model of more than text")
+    pad = getattr(config, "pad_token_id", None)
+    if isinstance(pad, int) and not 0 <= pad < vocab_size:
+        config.pad_token_id = None  # the family's default, of another vocabulary
     return config
 
 
@@ -104,7 +104,7 @@ class _Given(nn.Module):
         return None if place else self.last_hidden_state
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        return None  # whatever else a family hands on
+        return self if name == "decoder" else None  # whatever else a family hands on
 
 
 def output_rule(module: "PreTrainedModel") -> tuple[float, float | None]:
@@ -142,6 +142,9 @@ def _scores_of(module: "PreTrainedModel", hidden: torch.Tensor) -> torch.Tensor:
             parent._modules[name] = stand_in
         tokens = torch.zeros(1, 1, dtype=torch.long, device="cpu")
         scores: torch.Tensor = module(input_ids=tokens, use_cache=False).logits
+    except (AttributeError, TypeError, RuntimeError) as error:
+        found = f"more than a decoder and a linear output layer ({error})"
+        raise refused(module.config.model_type, found) from error
     finally:
         for (parent, name), child in zip(places, kept, strict=True):
             parent._modules[name] = child

@@ -11,11 +11,14 @@ heads, H = size of a head of queries and keys, X = of values.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from distrain.models.attention import AttentionPlan, AttentionRule, attend
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ATTENTION = "distrain"
 """Name of the function in transformers' table."""
@@ -43,17 +46,31 @@ WITHOUT_MEANING = frozenset(
 
 @dataclass
 class AttentionRecord:
-    """What families asked for while ``recording`` was open.
+    """What families asked for while ``recording`` was open; one entry a call.
 
     Args:
-        layers: The modules that called, one entry a call.
-        windows: Each call's window.
-    masks: How far back each mask reaches that would have been built; ``None``: all the way.
+        layers: The modules that called.
+        windows: How far back each of them attends by its own word; ``None``: all the way.
+        masks: How far back the mask reaches that the family would have built for it.
     """
 
     layers: list[nn.Module] = field(default_factory=list)
     windows: list[int | None] = field(default_factory=list)
     masks: list[int | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class MaskNote:
+    """Stands for a mask where a family is probed: goes with a call, and is not computed with.
+
+    Args:
+        reach: How far back the mask would reach: a window, or a chunk.
+    """
+
+    reach: int | None
+
+    def __getitem__(self, place: object) -> "MaskNote":
+        return self  # some families cut masks to the number of keys
 
 
 _open_records: list[AttentionRecord] = []
@@ -79,11 +96,20 @@ def register() -> None:
     AttentionMaskInterface.register(PROBED_ATTENTION, note_mask)
 
 
-def note_mask(*, local_size: int | None = None, **settings: object) -> None:
+@contextmanager
+def probed(family: "PreTrainedModel") -> Iterator[None]:
+    """Let the family's calls tell which masks it would have built."""
+    family.config._attn_implementation = PROBED_ATTENTION
+    try:
+        yield
+    finally:
+        family.config._attn_implementation = ATTENTION
+
+
+def note_mask(*, local_size: int | None = None, **settings: object) -> MaskNote:
     """Note which mask a family would have built, and build none."""
     del settings
-    for record in _open_records:
-        record.masks.append(local_size)
+    return MaskNote(local_size)
 
 
 def attention(
@@ -91,7 +117,7 @@ def attention(
     q_BNTH: Tensor,
     k_BKTH: Tensor,
     v_BKTX: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: MaskNote | None,
     **asked: Any,  # noqa: ANN401
 ) -> tuple[Tensor, None]:
     """Attend by the plan of the forward pass and the rule of the layer that calls.
@@ -106,11 +132,15 @@ def attention(
     plan: AttentionPlan | None = given.pop(PLAN, None)
     is_causal = given.pop("is_causal", True) and getattr(module, "is_causal", True)
     unknown = sorted(given.keys() - RULE_OF.keys() - WITHOUT_MEANING)
-    if plan is None or unknown or not is_causal or attention_mask is not None:
+    if plan is None:
+        raise ValueError(f"{type(module).__name__} does not hand on what it was given")
+    if unknown or not is_causal or not isinstance(attention_mask, MaskNote | None):
         found = ", ".join([*unknown, f"is_causal {is_causal}", f"mask {attention_mask}"])
         raise ValueError(f"{type(module).__name__} attends in a way of its own: {found}")
     rule = AttentionRule(**{RULE_OF[name]: given[name] for name in given.keys() & RULE_OF.keys()})
     for record in _open_records:
         record.layers.append(module)
         record.windows.append(rule.window)
-    return attend(q_BNTH, k_BKTH, v_BKTX, plan, rule).transpose(1, 2), None
+        record.masks.append(None if attention_mask is None else attention_mask.reach)
+    # Contiguous, as some families change its shape by ``view``; mostly it is so already.
+    return attend(q_BNTH, k_BKTH, v_BKTX, plan, rule).transpose(1, 2).contiguous(), None

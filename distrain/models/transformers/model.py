@@ -4,6 +4,7 @@ The modules, and with them the names of parameters, are those of the family. Wha
 instead of masks, the output layer with the loss, starting values as a pure function.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -23,6 +24,9 @@ from distrain.models.transformers.construction import (
 )
 from distrain.models.transformers.initial_rules import recorded_rules
 from distrain.models.transformers.interface import PLAN
+from distrain.models.transformers.probe import require_separate_documents
+from distrain.models.weights.conversion import Conversion
+from distrain.models.weights.family_layout import conversions_from_folder, conversions_to_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,6 +49,7 @@ class TransformersLM(CausalLM):
         self._family = (family,)
         for name, child in family.named_children():
             self.add_module(name, child)
+        self._is_tied = bool(getattr(family.config, "tie_word_embeddings", False))
         self._block_classes = block_classes(family)
         self._rules = recorded_rules(family)
         # Every token of a document is learned, also one that serves as padding elsewhere.
@@ -78,9 +83,13 @@ class TransformersLM(CausalLM):
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD
 
+    def require_separate_documents(self, module: nn.Module) -> None:
+        """Let a few tokens through; see ``distrain.models.transformers.probe``."""
+        require_separate_documents(module, self.family)
+
     def tie_weights(self) -> None:
         """Let the output layer share the embedding's parameter, if the family's config says so."""
-        if self.family.config.tie_word_embeddings:
+        if self._is_tied:
             self.output_layer.weight = self.family.get_input_embeddings().weight
 
     def family_rule(self, name: str, shape: torch.Size) -> ValueRule:
@@ -107,7 +116,15 @@ class TransformersLM(CausalLM):
         named = self.named_modules()
         return frozenset(name for name, child in named if type(child).__name__ == "Conv1D")
 
+    def to_huggingface(self, names: Iterable[str]) -> list[Conversion]:
+        """Write what ``save_pretrained`` writes."""
+        return conversions_to_folder(self.family, names)
+
+    def from_huggingface(self, names: Iterable[str]) -> list[Conversion]:
+        """Read what ``from_pretrained`` reads."""
+        learned = [name for name in names if not name.endswith(self.NOT_LEARNED)]
+        return conversions_from_folder(self.family, learned)
+
     def is_tied(self, name: str) -> bool:
         """Return whether a parameter is the embedding under another name."""
-        tied: bool = self.family.config.tie_word_embeddings
-        return tied and name == f"{self.output_layer_name}.weight"
+        return self._is_tied and name == f"{self.output_layer_name}.weight"

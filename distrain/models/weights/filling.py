@@ -30,6 +30,9 @@ def fill_module(model: CausalLM, weights: WeightSource, device: torch.device) ->
         model: From ``build_empty``, or with older values, whose memory is let go one by one.
         weights: Everything but what is tied, in the dtypes that the model gets.
         device: Where it will compute.
+
+    Raises:
+        RecipeError: A family of transformers that does not keep documents apart.
     """
     parameters = dict(model.named_parameters())
     for name, form in weights.forms.items():
@@ -49,3 +52,4 @@ def fill_module(model: CausalLM, weights: WeightSource, device: torch.device) ->
         setattr(module, attribute, filled)
     model.tie_weights()
     model.to(device)
+    model.require_separate_documents(model)

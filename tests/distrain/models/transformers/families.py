@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from distrain.config.models.transformers import TransformersConfig
+from distrain.models import build_model
 from distrain.models.initial_values import keyed_generator
-from distrain.models.transformers.model import TransformersLM
 
 VOCAB_SIZE = 61
 SIZES: dict[str, Any] = {
@@ -137,7 +137,7 @@ def section(name: str, **more: Any) -> TransformersConfig:
 
 def bent(name: str, seed: int = 0) -> Any:
     """A model of one of ``FAMILIES`` with values that let every option act; in ``eval`` mode."""
-    model = TransformersLM(section(name), VOCAB_SIZE).eval()
+    model = build_model(section(name), VOCAB_SIZE).eval()
     bend(model, seed)
     return model
 

@@ -6,9 +6,12 @@ import pytest
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from distrain.models import build_model
 from distrain.models.attention import DocumentLayout
+from distrain.models.transformers import interface
 from distrain.models.transformers.construction import family_config
-from tests.distrain.models.transformers.families import FAMILIES, VOCAB_SIZE, bent, section
+from distrain.models.transformers.interface import RULE_OF
+from tests.distrain.models.transformers.families import FAMILIES, VOCAB_SIZE, bend, bent, section
 
 ENDS = [0, 20, 64, 90, 128]
 SHAPE = (2, 64)
@@ -50,3 +53,44 @@ def test_packed_documents_have_the_logits_of_each_alone(name):
     theirs = alone(name, model, ids)
     assert theirs.std() > 0.1
     assert (ours - theirs).abs().max() <= 1e-5
+
+
+OPTIONS = {
+    "scaling": ("granite", "gemma2", "gemma3", "gpt2"),
+    "sliding_window": ("mistral-window", "qwen2-window", "gemma2", "gemma3", "phi3", "gpt-oss"),
+    "softcap": ("gemma2",),
+    "s_aux": ("gpt-oss",),
+}
+"""Option of a layer -> families whose logits it must move."""
+
+
+def test_every_option_but_dropout_is_tried():
+    assert {*OPTIONS, "dropout"} == RULE_OF.keys()
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        pytest.param(option, name, marks=() if name in QUICK else pytest.mark.models)
+        for option, names in OPTIONS.items()
+        for name in names
+    ],
+)
+@torch.no_grad()
+def test_without_an_option_the_logits_are_others(option, name, monkeypatch):
+    model, (ids, documents) = bent(name), packed()
+    theirs = alone(name, model, ids)
+    monkeypatch.setattr(interface, "WITHOUT_MEANING", interface.WITHOUT_MEANING | {option})
+    monkeypatch.delitem(RULE_OF, option)
+    assert (model(ids, documents=documents) - theirs).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_attention_is_dropped_as_the_family_says():
+    model = build_model(section("llama-2", attention_dropout=0.5), VOCAB_SIZE)
+    bend(model)
+    ids, documents = packed()
+    evaluated = [model.eval()(ids, documents=documents) for _ in range(2)]
+    trained = [model.train()(ids, documents=documents) for _ in range(2)]
+    assert evaluated[0].equal(evaluated[1])
+    assert not trained[0].equal(trained[1])

@@ -1,0 +1,122 @@
+"""A few tokens through a loaded model: does it keep the documents of a row apart?
+
+A family is taken over without having been read. Whether it attends only through our function, masks
+nothing in another way, and mixes positions nowhere else, its own forward pass tells, in the wrapped
+and sharded form in which it will train: a change in one document must move no score of another.
+Convolutions and recurrent states do, and are found so. Two forward passes of 2 x 12 tokens.
+
+Shape legend: B = sequences in a microbatch, T = tokens in a sequence, V = vocabulary.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from distrain.models.attention import DocumentLayout
+from distrain.models.transformers.construction import refused
+from distrain.models.transformers.interface import AttentionRecord, probed, recording
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SHORT, LONG = 5, 7
+"""Tokens of the two documents of a row."""
+ROUNDING = 1e-5
+"""Of the largest score: how far sums in another order may move one in float32."""
+ROUNDING_OF_LESS = 5e-2
+"""The same in lower precisions."""
+
+
+@torch.no_grad()
+def require_separate_documents(module: nn.Module, family: "PreTrainedModel") -> None:
+    """Refuse a model whose documents see each other, or that attends past our function.
+
+    Collective: every rank calls it with the same tokens.
+
+    Args:
+        module: What the engine's forward pass calls, or the model itself.
+        family: The causal module within.
+
+    Raises:
+        RecipeError: The family cannot be trained on packed documents.
+    """
+    name, vocab_size = family.config.model_type, family.config.vocab_size
+    first, changed = _tokens(vocab_size, 0), _tokens(vocab_size, 1)
+    was_training = module.training
+    module.eval()
+    try:
+        with probed(family), recording() as record:
+            before = _scores(module, first)
+        after = _scores(module, changed)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise refused(name, str(error)) from error
+    finally:
+        module.train(was_training)
+    problem = _calls_problem(record, family.config.num_hidden_layers)
+    if problem is None and _moved(before, after, family):
+        problem = "layers in which one document of a row moves the scores of another"
+    if problem is None and _differs_by_place(before):
+        problem = "scores of a document that depend on what lies before it in its row"
+    if problem is not None:
+        raise refused(name, problem)
+
+
+def _tokens(vocab_size: int, shift: int) -> Tensor:
+    """Lay two documents in both orders; the short one follows ``shift``. Shape (2, 12)."""
+    short = (torch.arange(SHORT) * 3 + 2 + shift) % vocab_size
+    long = (torch.arange(LONG) * 5 + 1) % vocab_size
+    return torch.stack([torch.cat([short, long]), torch.cat([long, short])])
+
+
+def _scores(module: nn.Module, input_ids: Tensor) -> Tensor:
+    device = next(module.parameters()).device
+    lengths = torch.tensor([SHORT, LONG, LONG, SHORT])
+    positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
+    ends = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]).to(torch.int32)
+    documents = DocumentLayout(ends.to(device), positions.view_as(input_ids).to(device))
+    scores: Tensor = module(input_ids.to(device), documents=documents)
+    return scores
+
+
+def _calls_problem(record: AttentionRecord, depth: int) -> str | None:
+    layers = {id(layer) for layer in record.layers}
+    if len(record.layers) != depth or len(layers) != depth:
+        return f"{len(layers)} of {depth} layers that call attention through the interface"
+    if record.masks != record.windows:
+        return f"masks that reach {record.masks} positions back where layers say {record.windows}"
+    return None
+
+
+def _of_long(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut out the scores of the document that stays as it is, shape (T, V), from both rows."""
+    return scores[0, SHORT:], scores[1, :LONG]
+
+
+def _moved(before: Tensor, after: Tensor, family: "PreTrainedModel") -> bool:
+    """Return whether scores of the unchanged document moved.
+
+    The same operations on the same shapes give the same bits. But the shapes of experts' matrices
+    follow the routing of the whole row; and in a low precision, experts may even be chosen anew at
+    single positions, where what leaks through attention moves all of them.
+    """
+    pairs = zip(_of_long(before), _of_long(after), strict=True)
+    moved = torch.cat([(was - now).abs().amax(-1) for was, now in pairs]).float()
+    if not any("experts" in name for name, _ in family.named_modules()):
+        return bool(moved.max() > 0)
+    is_exact = _rounding(before) == ROUNDING
+    return bool((moved.max() if is_exact else moved.median()) > _allowed(before))
+
+
+def _differs_by_place(scores: Tensor) -> bool:
+    there, here = _of_long(scores)
+    moved = (there - here).abs().amax(-1).float()
+    return bool(moved.median() > 10 * _allowed(scores))
+
+
+def _allowed(scores: Tensor) -> float:
+    return _rounding(scores) * float(scores.abs().max())
+
+
+def _rounding(scores: Tensor) -> float:
+    return ROUNDING if scores.dtype.itemsize >= torch.float32.itemsize else ROUNDING_OF_LESS
