@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distrain.config.models import ModelConfig
 from distrain.models.attention import DocumentLayout, undivided
 from distrain.models.initial_values import ValueRule
+from distrain.models.key_value_cache import KeyValueCache
 from distrain.models.output_layer import OutputLayer
 from distrain.models.weights.conversion import Conversion, Rename
 
@@ -70,6 +71,24 @@ class CausalLM(nn.Module, ABC):
         hidden_BTD = self.hidden_states(input_ids, documents or undivided(input_ids))
         output: Tensor = self.output_layer(hidden_BTD, target_ids, rows)
         return output
+
+    def next_scores(self, input_ids: Tensor, cache: KeyValueCache) -> Tensor:
+        """Compute the scores of the token that follows a text, of which a part was seen before.
+
+        Without dropout, and without gradients. A family that keeps no keys and values computes the
+        whole text anew.
+
+        Args:
+            input_ids: What follows what ``cache`` has seen, shape (B, T), int64.
+            cache: Of these texts; it takes in the ids.
+
+        Returns:
+            Logits, shape (B, V).
+        """
+        ids_BS = cache.add_ids(input_ids)
+        hidden_BSD = self.hidden_states(ids_BS, undivided(ids_BS))
+        logits_B1V: Tensor = self.output_layer(hidden_BSD[:, -1:])
+        return logits_B1V[:, -1]
 
     @property
     def block_classes(self) -> tuple[type[nn.Module], ...]:

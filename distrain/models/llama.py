@@ -23,9 +23,11 @@ from distrain.models.attention import (
     DocumentLayout,
     attend,
     plan_attention,
+    undivided,
 )
 from distrain.models.causal_lm import CausalLM
 from distrain.models.initial_values import Constant, Normal, ValueRule
+from distrain.models.key_value_cache import KeyValueCache
 from distrain.models.output_layer import OutputLayer
 from distrain.models.rope import rope_tables, rotate
 
@@ -45,9 +47,14 @@ class LlamaAttention(nn.Module):
         self.o_proj = nn.Linear(config.query_size, config.hidden_size, bias=False)
 
     def forward(
-        self, x_BTD: Tensor, cos_BTH: Tensor, sin_BTH: Tensor, plan: AttentionPlan
+        self,
+        x_BTD: Tensor,
+        cos_BTH: Tensor,
+        sin_BTH: Tensor,
+        plan: AttentionPlan,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Mix values over the positions that ``plan`` allows."""
+        """Mix values over the positions that ``plan`` allows, those in ``cache`` too."""
         # SDPA wants heads before positions.
         q_BNTH = self.q_proj(x_BTD).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k_BKTH = self.k_proj(x_BTD).unflatten(-1, (self.num_kv_heads, -1)).transpose(1, 2)
@@ -55,6 +62,8 @@ class LlamaAttention(nn.Module):
         # Before the groups are repeated: each key head is rotated once.
         q_BNTH = rotate(q_BNTH, cos_BTH, sin_BTH)
         k_BKTH = rotate(k_BKTH, cos_BTH, sin_BTH)
+        if cache is not None:
+            k_BKTH, v_BKTH = cache.add_keys(self, k_BKTH, v_BKTH)
         rule = self.training_rule if self.training else PLAIN
         mixed_BNTH = attend(q_BNTH, k_BKTH, v_BKTH, plan, rule)
         output: Tensor = self.o_proj(mixed_BNTH.transpose(1, 2).flatten(-2))
@@ -88,10 +97,15 @@ class LlamaBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTD: Tensor, cos_BTH: Tensor, sin_BTH: Tensor, plan: AttentionPlan
+        self,
+        x_BTD: Tensor,
+        cos_BTH: Tensor,
+        sin_BTH: Tensor,
+        plan: AttentionPlan,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Add this block's two contributions to the residual stream."""
-        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), cos_BTH, sin_BTH, plan)
+        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), cos_BTH, sin_BTH, plan, cache)
         x_BTD = x_BTD + self.dropout(attended_BTD)
         output: Tensor = x_BTD + self.dropout(self.mlp(self.post_attention_layernorm(x_BTD)))
         return output
@@ -110,7 +124,12 @@ class LlamaDecoder(nn.Module):
         self.layers = nn.ModuleList(LlamaBlock(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def forward(self, input_ids_BT: Tensor, documents: DocumentLayout) -> Tensor:
+    def forward(
+        self,
+        input_ids_BT: Tensor,
+        documents: DocumentLayout,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
         """Compute the last hidden state, shape (B, T, D)."""
         x_BTD = self.dropout(self.embed_tokens(input_ids_BT))
         # Computed in each forward pass (once, for all blocks) and never kept: a buffer would hold
@@ -124,7 +143,7 @@ class LlamaDecoder(nn.Module):
         )
         plan = plan_attention(documents)
         for block in self.layers:
-            x_BTD = block(x_BTD, cos_BTH, sin_BTH, plan)
+            x_BTD = block(x_BTD, cos_BTH, sin_BTH, plan, cache)
         output: Tensor = self.norm(x_BTD)
         return output
 
@@ -150,6 +169,17 @@ class Llama(CausalLM):
         """Run the decoder, shape (B, T, D); the arguments are described in ``CausalLM``."""
         hidden_BTD: Tensor = self.model(input_ids, documents)
         return hidden_BTD
+
+    def next_scores(self, input_ids: Tensor, cache: KeyValueCache) -> Tensor:
+        """Compute the new positions only; see ``CausalLM``."""
+        seen = cache.length
+        cache.add_ids(input_ids)
+        rows, length = input_ids.shape
+        new = undivided(input_ids)
+        documents = DocumentLayout(new.cu_seqlens, new.position_ids + seen, (length,) * rows)
+        hidden_BTD = self.model(input_ids, documents, cache)
+        logits_B1V: Tensor = self.lm_head(hidden_BTD[:, -1:])
+        return logits_B1V[:, -1]
 
     def tie_weights(self) -> None:
         """Let ``lm_head`` and ``embed_tokens`` be one parameter, if the recipe ties them."""

@@ -16,6 +16,7 @@ from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import ExitCode, PreflightError
 from distrain.models.causal_lm import CausalLM
 from distrain.models.huggingface import open_huggingface
+from distrain.models.key_value_cache import KeyValueCache
 from distrain.models.weights.filling import build_empty, fill_module
 from distrain.parallel.device import resolve_device
 from distrain.runs.figures import short_count
@@ -150,18 +151,21 @@ def load_model(folder: Path) -> CausalLM:
 def sample(model: CausalLM, ids: Sequence[int], sampling: Sampling) -> Iterator[int]:
     """Yield one token after another, without end.
 
-    The whole text is computed anew for each: no keys and values are kept. When it is longer than
-    the context the model was made for, its beginning is dropped.
+    Keys and values are kept. Only when the text is longer than the context the model was made for,
+    its beginning is dropped, and what is left is computed anew for each token: its positions move.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(sampling.seed)
-    context = list(ids)
+    longest = model.model_config.max_position_embeddings
+    window, new, cache = list(ids)[-longest:], list(ids)[-longest:], KeyValueCache()
     while True:
-        window = context[-model.model_config.max_position_embeddings :]
-        logits = model(torch.tensor([window], device=device))[0, -1].float().cpu()
+        scores = model.next_scores(torch.tensor([new], device=device), cache)
+        logits = scores[0].float().cpu()
         token = choose(penalized(logits, window, sampling), sampling, generator)
-        context.append(token)
         yield token
+        window, new = [*window, token][-longest:], [token]
+        if cache.length == longest:
+            new, cache = window, KeyValueCache()
 
 
 def penalized(logits: Tensor, window: Sequence[int], sampling: Sampling) -> Tensor:
