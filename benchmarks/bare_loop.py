@@ -3,6 +3,7 @@
 It reads tensors that lie ready in memory, records nothing, saves nothing, agrees on nothing.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +19,7 @@ def bare_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     microbatches: Sequence[Microbatch],
-    max_grad_norm: float,
+    max_grad_norm: float | None,
 ) -> float:
     """Make one update; returns the mean loss of the microbatches."""
     total = 0.0
@@ -30,7 +31,9 @@ def bare_step(
         loss = F.cross_entropy(logits.flatten(0, 1), batch.target_ids.flatten(), ignore_index=-100)
         (loss / len(microbatches)).backward()
         total += loss.item() / len(microbatches)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    norm = torch.nn.utils.clip_grad_norm_(
+        model.parameters(), math.inf if max_grad_norm is None else max_grad_norm
+    )
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     optimizer.step()

@@ -46,7 +46,7 @@ def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
         return None
     # Adapters are small beside the model, and left out of the estimate.
     is_frozen = isinstance(stage, SftStage)
-    state_bytes = 0 if is_frozen else stage.optimizer.kept.bytes_per_parameter
+    state_bytes = 0 if is_frozen else stage.optimizer.keeps.bytes_per_parameter
     return parameters * (WEIGHT_BYTES + state_bytes)
 
 

@@ -14,13 +14,13 @@ from distrain.config.launch import ENDPOINT, ONE_LINE, VARIABLE_NAME, LaunchConf
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.config.optimizers import AdamWConfig, OptimizerConfig
+from distrain.config.schedules import CosineLrConfig, LrSchedulerConfig
 from distrain.config.section import Section
 from distrain.config.training import (
     CheckpointConfig,
     EvalConfig,
     LoggingConfig,
     LoraConfig,
-    LrSchedulerConfig,
     ParallelismConfig,
     SftDataConfig,
     TrainingConfig,
@@ -51,7 +51,7 @@ class TrainStage(Section):
     model: ModelConfig = LlamaConfig()
     training: TrainingConfig
     optimizer: OptimizerConfig = AdamWConfig()
-    lr_scheduler: LrSchedulerConfig = LrSchedulerConfig()
+    lr_scheduler: LrSchedulerConfig = CosineLrConfig()
     parallelism: ParallelismConfig = ParallelismConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()

@@ -1,4 +1,4 @@
-"""Sections of layers 8 to 11: optimizer, loop, checkpoints, evaluation, fine-tuning."""
+"""Sections of layers 7 and 9 to 11: ranks, checkpoints, evaluation, fine-tuning, the loop."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -60,19 +60,6 @@ class TrainingConfig(Section):
                 f"found {' and '.join(given) or 'none of them'}"
             )
         return self
-
-
-class LrSchedulerConfig(Section):
-    """Learning rate as a pure function of the step: linear warm-up, then the named shape."""
-
-    name: Literal["cosine", "wsd", "constant"] = "cosine"
-    """``wsd``: constant, then linear decay (arXiv 2404.06395)."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Linear rise to the peak."""
-    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Of the peak, at the end."""
-    decay_steps: Annotated[int | None, Field(ge=1)] = None
-    """Of ``wsd``: length of the final linear decay; default a tenth of the run."""
 
 
 class ParallelismConfig(Section):

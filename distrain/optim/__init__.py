@@ -7,14 +7,31 @@ from torch import nn
 from torch.optim import Optimizer
 
 from distrain.config.optimizers import OptimizerConfig
-from distrain.optim.adamw import adamw, adamw_state
+from distrain.optim.adafactor import adafactor, adafactor_state
+from distrain.optim.adagrad import adagrad, adagrad_state
+from distrain.optim.adam import adam, adam_state, adamw
+from distrain.optim.adamw_8bit import adamw_8bit, adamw_8bit_state
 from distrain.optim.groups import ParameterGroup, parameter_groups
+from distrain.optim.lion import lion, lion_state
+from distrain.optim.muon import muon, muon_state
+from distrain.optim.rmsprop import rmsprop, rmsprop_state
+from distrain.optim.sgd import sgd, sgd_state
 from distrain.optim.state import CreateState, OptimizerState
 
 OptimizerFactory = Callable[[list[ParameterGroup], Any], Optimizer]
 """(groups, its section of the recipe) -> optimizer; the factory may change a group's settings."""
 
-OPTIMIZERS: dict[str, tuple[OptimizerFactory, CreateState]] = {"adamw": (adamw, adamw_state)}
+OPTIMIZERS: dict[str, tuple[OptimizerFactory, CreateState]] = {
+    "adamw": (adamw, adam_state),
+    "adam": (adam, adam_state),
+    "sgd": (sgd, sgd_state),
+    "rmsprop": (rmsprop, rmsprop_state),
+    "adagrad": (adagrad, adagrad_state),
+    "lion": (lion, lion_state),
+    "muon": (muon, muon_state),
+    "adafactor": (adafactor, adafactor_state),
+    "adamw_8bit": (adamw_8bit, adamw_8bit_state),
+}
 """Name -> how it and its state are made; what it keeps is declared by its section of the schema."""
 
 
@@ -24,12 +41,14 @@ def build_optimizer(
     """Build the optimizer that a recipe names, over the trainable parameters.
 
     Args:
-        named_parameters: ``model.named_parameters()``, materialised, and after FSDP2 sharded it.
+        named_parameters: Under plain names, materialised, and after FSDP2 sharded them.
         config: The recipe's section.
 
     Raises:
         ValueError: Nothing is trainable.
+        RecipeError: A rule of ``optimizer.groups`` counts for no parameter, or the optimizer cannot
+            run here.
     """
-    groups = parameter_groups(named_parameters, config.weight_decay)
+    groups = parameter_groups(named_parameters, config.weight_decay, config.groups)
     build, create = OPTIMIZERS[config.name]
-    return OptimizerState(config.name, build(groups, config), config.kept, create)
+    return OptimizerState(config.name, build(groups, config), config.keeps, create)

@@ -66,7 +66,9 @@ class Engine(Protocol):
             DeepSpeed, which computes it, and waits for it, in its update.
         """
 
-    def update(self, lr: float, max_grad_norm: float, loss: float, grad_norm: float) -> Update:
+    def update(
+        self, lr: float, max_grad_norm: float | None, loss: float, grad_norm: float
+    ) -> Update:
         """Layer 8: clip, step with learning rate ``lr``, clear the gradients.
 
         ``fetch`` comes before it. Where ``may_apply`` says no, no rank changes anything but its
@@ -74,7 +76,7 @@ class Engine(Protocol):
 
         Args:
             lr: Learning rate of the update.
-            max_grad_norm: Global L2 norm to which gradients are clipped.
+            max_grad_norm: Global L2 norm to which gradients are clipped; ``None``: they are not.
             loss: Mean over the global batch, the same on every rank.
             grad_norm: The largest that ``fetch`` returned on any rank: the same on every rank.
         """

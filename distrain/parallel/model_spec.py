@@ -30,7 +30,8 @@ class ModelSpec:
             do not matter, those of its buffers do.
         initialize: Fills every parameter (not the buffers) in place, with the same global values
             whatever the engine; a parameter may be a DTensor.
-        build_optimizer: Makes the optimizer from (name, parameter) pairs, frozen ones included.
+        build_optimizer: Makes the optimizer from (plain name, parameter) pairs, frozen ones
+            included.
             The names are the model's own.
         block_classes: Of a model, the modules that FSDP2 gathers one at a time.
         device: Of this rank.

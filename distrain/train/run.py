@@ -36,7 +36,7 @@ class Run:
     Args:
         seed: Of dropout; sample order and initial weights have used it already.
         max_steps: Where the stage ends.
-        max_grad_norm: Global L2 norm to which gradients are clipped.
+        max_grad_norm: Global L2 norm to which gradients are clipped; ``None``: they are not.
         data: In which shares sources are read, and how often at most.
         reads: What else ``data.json`` says of what is read.
         lr_at: Learning rate of the update that follows ``step`` steps.
@@ -45,7 +45,7 @@ class Run:
 
     seed: int
     max_steps: int
-    max_grad_norm: float
+    max_grad_norm: float | None
     training: TrainingConfig
     data: PretrainDataConfig
     reads: Mapping[str, object]

@@ -81,7 +81,7 @@ ROOMS = {
         {"section", "input_files", "rows", "pretrained"},
         {"tasks"},
         {"curation", "dedup", "forms", "labels", "launch", "loading", "token_sources"},
-        {"models", "optimizers", "sources", "training"},
+        {"models", "optimizers", "schedules", "sources", "training"},
         {"data", "huggingface"},
         {"recipe"},
         {"layout", "lineage"},

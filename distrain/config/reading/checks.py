@@ -16,12 +16,9 @@ from distrain.config.reading.check_task import check_task
 from distrain.config.reading.check_tokens import check_token_sources
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.recipe import DISTRIBUTED_KINDS
+from distrain.config.schedules import LrSchedulerConfig, WsdLrConfig
 from distrain.config.section import format_duration
-from distrain.config.training import (
-    LrSchedulerConfig,
-    ParallelismConfig,
-    TrainingConfig,
-)
+from distrain.config.training import ParallelismConfig, TrainingConfig
 from distrain.errors import RecipeError
 
 
@@ -106,26 +103,27 @@ def _check_schedule(stage: StageParts, training: TrainingConfig) -> Iterator[Fin
         )
     if schedule is None:
         return
-    decay = schedule.decay_steps
-    if decay is not None and schedule.name != "wsd":
+    falls = isinstance(schedule, WsdLrConfig)
+    decay = getattr(schedule, "decay_steps", None)
+    if decay is not None and not falls:
         message = f"lr_scheduler.decay_steps has no effect with lr_scheduler.name={schedule.name}"
         yield Finding(stage.name, ("lr_scheduler", "decay_steps"), message, is_note=True)
     if not steps:
         return
-    if schedule.warmup_steps > steps:
+    warmup = schedule.warmup(steps)
+    if warmup > steps:
         yield Finding(
             stage.name,
             ("lr_scheduler", "warmup_steps"),
-            f"lr_scheduler.warmup_steps: found {schedule.warmup_steps}; expected at most the "
+            f"lr_scheduler.warmup_steps: found {warmup}; expected at most the "
             f"{steps} steps of the run",
         )
-    elif schedule.name == "wsd" and decay is not None and schedule.warmup_steps + decay > steps:
+    elif falls and decay is not None and warmup + decay > steps:
         yield Finding(
             stage.name,
             ("lr_scheduler", "decay_steps"),
             f"lr_scheduler.decay_steps: found {decay}; expected at most "
-            f"{steps - schedule.warmup_steps}: {steps} steps less {schedule.warmup_steps} of "
-            "warm-up",
+            f"{steps - warmup}: {steps} steps less {warmup} of warm-up",
         )
 
 

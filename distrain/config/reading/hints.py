@@ -8,9 +8,9 @@ from distrain.config.reading.yaml_source import Tree
 from distrain.config.section import parse_count
 
 SWITCHES = {
-    "optimizer.max_grad_norm": "it cannot be switched off, but 1e9 never cuts a gradient",
+    "optimizer.max_grad_norm": "null switches it off",
 }
-"""Setting that others switch off by 0 or null -> how to have the same here."""
+"""Setting that others switch off by 0 -> how to have the same here."""
 
 
 def value_hint(tree: Tree, name: str, kinds: Collection[str], *, is_optional: bool) -> str:
@@ -29,7 +29,7 @@ def value_hint(tree: Tree, name: str, kinds: Collection[str], *, is_optional: bo
         return _text_hint(value, kinds)
     if "string_type" in kinds and isinstance(value, bool | int | float):
         return f'; write it in quotes: "{tree.raw}"'
-    if name in SWITCHES and value in (0, None):
+    if name in SWITCHES and value == 0:
         return f"; {SWITCHES[name]}"
     return ""
 

@@ -140,10 +140,20 @@ def _any_form(models: tuple[type[Section], ...], definitions: JsonObject) -> Jso
     if len(models) == 1:
         return {"$ref": _REFERENCE.format(model=models[0].__name__)}
     # Keys of every form may stand here; the stages pick theirs.
-    merged: JsonObject = {}
+    found: dict[str, list[JsonObject]] = {}
     for model in models:
-        merged |= definitions[model.__name__]["properties"]
+        for key, rule in definitions[model.__name__]["properties"].items():
+            if rule not in found.setdefault(key, []):
+                found[key].append(rule)
+    merged = {key: _either(rules) for key, rules in found.items()}
     return {"type": "object", "properties": merged, "additionalProperties": False}
+
+
+def _either(rules: list[JsonObject]) -> JsonObject:
+    if len(rules) == 1:
+        return rules[0]
+    described = next((rule for rule in rules if "description" in rule), {})
+    return {"anyOf": rules} | {"description": described.get("description", "")}
 
 
 def _stage(definitions: JsonObject) -> JsonObject:

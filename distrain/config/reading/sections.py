@@ -10,12 +10,15 @@ from pydantic_core import PydanticUndefined
 from distrain.config.data import SOURCE_KEYS
 from distrain.config.forms import forms_of
 from distrain.config.recipe import RESERVED_STAGE_NAMES, RecipeHead, Stage
+from distrain.config.schedules import WARMUPS
 from distrain.config.section import NameIn, Section
 from distrain.config.training import RUN_LENGTHS
 
 Path = tuple[str | int, ...]
 
-ALTERNATIVES: tuple[frozenset[str], ...] = (frozenset(RUN_LENGTHS), frozenset(SOURCE_KEYS))
+ALTERNATIVES: tuple[frozenset[str], ...] = tuple(
+    map(frozenset, (RUN_LENGTHS, SOURCE_KEYS, WARMUPS))
+)
 """Keys of one mapping that exclude each other: a later layer's choice replaces an earlier one's."""
 
 

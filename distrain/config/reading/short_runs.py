@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from distrain.config.layout import count_steps
 from distrain.config.reading.yaml_source import Tree, plain
+from distrain.config.schedules import LrSchedulerConfig, WsdLrConfig
 from distrain.config.section import Section
-from distrain.config.training import RUN_LENGTHS, LrSchedulerConfig, TrainingConfig
+from distrain.config.training import RUN_LENGTHS, TrainingConfig
 
 
 def fit_schedules(stages: Mapping[str, Tree]) -> tuple[dict[str, Tree], list[str]]:
@@ -27,10 +28,10 @@ def fit_schedules(stages: Mapping[str, Tree]) -> tuple[dict[str, Tree], list[str
         if steps is None or section is None or not isinstance(schedule, LrSchedulerConfig):
             continue
         # Half of the run, so that some steps are made at the full rate.
-        warmup = min(schedule.warmup_steps, steps // 2)
-        fitting = {"warmup_steps": warmup} if schedule.warmup_steps > steps else {}
-        if schedule.name == "wsd" and schedule.decay_steps is not None:
-            left = max(1, steps - fitting.get("warmup_steps", schedule.warmup_steps))
+        warmup = schedule.warmup(steps)
+        fitting = {"warmup_steps": min(warmup, steps // 2)} if warmup > steps else {}
+        if isinstance(schedule, WsdLrConfig) and schedule.decay_steps is not None:
+            left = max(1, steps - fitting.get("warmup_steps", warmup))
             fitting |= {"decay_steps": left} if schedule.decay_steps > left else {}
         cut = dict(section.mapping)
         for key, value in fitting.items():

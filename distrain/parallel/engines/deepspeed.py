@@ -58,7 +58,7 @@ def build_deepspeed(ranks: Ranks, spec: ModelSpec) -> "DeepSpeedEngine":
     deepspeed = _import_deepspeed(spec.device)
     module = build_whole(spec)
     parameters = dict(module.named_parameters())
-    optimizer = spec.build_optimizer(parameters.items())
+    optimizer = spec.build_optimizer((spec.plain_name(n), p) for n, p in parameters.items())
     if not optimizer.kept.elementwise:
         raise RecipeError(
             "optimizer.name",
@@ -129,12 +129,14 @@ class DeepSpeedEngine:
         """Read numbers; the norm is DeepSpeed's to compute, in its step."""
         return sums.tolist(), 0.0
 
-    def update(self, lr: float, max_grad_norm: float, loss: float, grad_norm: float) -> Update:
+    def update(
+        self, lr: float, max_grad_norm: float | None, loss: float, grad_norm: float
+    ) -> Update:
         """Layer 8. DeepSpeed takes no step by itself when the norm, a global one, is not finite."""
         del grad_norm
         zero = self._engine.optimizer
         self._optimizer.set_learning_rate(lr)
-        zero.clip_grad = max_grad_norm
+        zero.clip_grad = 0.0 if max_grad_norm is None else max_grad_norm  # 0: its word for none
         spoiled = [] if math.isfinite(loss) else _spoil_gradients(zero)
         self._engine.step()
         for gradient in spoiled:  # padding among them is never written again

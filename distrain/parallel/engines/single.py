@@ -43,7 +43,9 @@ class SingleEngine:
         self._plain_name = spec.plain_name
         self._measured: tuple[list[Tensor], Tensor] | None = None
         """Gradients that are there, and their norm, on the device."""
-        self._optimizer = spec.build_optimizer(self._parameters.items())
+        self._optimizer = spec.build_optimizer(
+            (spec.plain_name(name), parameter) for name, parameter in self._parameters.items()
+        )
 
     @property
     def model(self) -> nn.Module:
@@ -67,16 +69,19 @@ class SingleEngine:
         self._measured = gradients, norm
         return values, read
 
-    def update(self, lr: float, max_grad_norm: float, loss: float, grad_norm: float) -> Update:
+    def update(
+        self, lr: float, max_grad_norm: float | None, loss: float, grad_norm: float
+    ) -> Update:
         """Layer 8; waits for nothing."""
         assert self._measured is not None, "fetch comes before"
         (gradients, norm), self._measured = self._measured, None
         applied = may_apply(loss, grad_norm)
         if applied:
             self._optimizer.set_learning_rate(lr)
-            # As torch.nn.utils.clip_grads_with_norm_ does, to the bit.
-            factor = torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0)
-            torch._foreach_mul_(gradients, factor)
+            if max_grad_norm is not None:
+                # As torch.nn.utils.clip_grads_with_norm_ does, to the bit.
+                factor = torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0)
+                torch._foreach_mul_(gradients, factor)
             self._optimizer.torch.step()
         self._optimizer.torch.zero_grad()
         return Update(grad_norm, applied)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distrain.config.optimizers import Kept
+from distrain.config.optimizers import OPTIMIZER_SECTIONS, Kept
 from distrain.config.reading.load import load_recipe
 from distrain.config.reading.problems import RecipeErrors
 from launcher.estimate import checkpoint_bytes, stage_parameters
@@ -48,7 +48,7 @@ def test_a_setting_of_another_optimizer_is_a_mistake(recipe):
 def test_an_optimizer_that_is_not_there_is_told_which_are(recipe):
     (message, *_) = messages_of(recipe, "optimizer.name=conted")
     assert message == (
-        "unknown optimizer.name 'conted'; expected one of: adamw, counted, factored; "
+        f"unknown optimizer.name 'conted'; expected one of: {', '.join(OPTIMIZER_SECTIONS)}; "
         "did you mean 'counted'?"
     )
 
@@ -59,7 +59,8 @@ def test_zero_is_refused_what_is_not_elementwise_before_the_queue(recipe):
     assert message == (
         "optimizer.name: found factored with parallelism.strategy deepspeed, which steps flat "
         "pieces of several parameters, and needs an optimizer that works element by element; set "
-        "strategy to fsdp, or optimizer.name to adamw or counted"
+        "strategy to fsdp, or optimizer.name to adamw or adam or sgd or rmsprop or adagrad or lion "
+        "or counted"
     )
     load_recipe(recipe, ["optimizer.name=factored", "parallelism.strategy=fsdp"])
     load_recipe(recipe, ["optimizer.name=counted", deepspeed])
@@ -91,3 +92,57 @@ def test_weights_alone_are_taken_on_by_a_further_stage(recipe):
     stages = stages_of(load_recipe(recipe, ["pretrain.training.max_steps=3"]))
     assert stages["pretrain"].optimizer.name == "adamw"
     assert stages["further"].optimizer.name == "counted"
+
+
+def test_rules_by_name_are_read_and_written_back(recipe):
+    rules = "[{match: '*.bias', lr_ratio: 2.0}, {match: '*norm*', weight_decay: 0.3}]"
+    (first, second) = stages_of(load_recipe(recipe, [f"optimizer.groups={rules}"]))[
+        "pretrain"
+    ].optimizer.groups
+    assert (first.match, first.lr_ratio, first.weight_decay) == ("*.bias", 2.0, None)
+    assert (second.lr_ratio, second.weight_decay) == (1.0, 0.3)
+    messages = messages_of(recipe, "pretrain.optimizer.groups=[{macth: '*'}]")
+    assert any("macth" in message for message in messages)
+
+
+def test_a_checkpoint_without_momentum_holds_no_state(recipe):
+    with_it, without = (
+        load_recipe(recipe, ["pretrain.optimizer.name=sgd", *more]).recipe
+        for more in ([], ["pretrain.optimizer.momentum=0.0"])
+    )
+    parameters = stage_parameters(with_it, "pretrain")
+    assert parameters is not None
+    assert checkpoint_bytes(with_it, "pretrain") == parameters * 8
+    assert checkpoint_bytes(without, "pretrain") == parameters * 4
+
+
+def test_clipping_is_switched_off_by_null(recipe):
+    assert (
+        stages_of(load_recipe(recipe, ["optimizer.max_grad_norm=null"]))[
+            "pretrain"
+        ].optimizer.max_grad_norm
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "{name: cosine, warmup_steps: 2, min_lr_ratio: 0.2, decay_steps: null}",
+        "{name: constant, warmup_steps: 0, min_lr_ratio: 0.1, decay_steps: null}",
+        "{name: wsd, warmup_steps: 0, min_lr_ratio: 0.1, decay_steps: 2}",
+        "{name: constant, warmup_steps: 0, min_lr_ratio: 0.1, decay_steps: 2}",
+    ],
+)
+def test_a_schedule_of_an_older_resolved_recipe_is_read(recipe, section):
+    stages_of(load_recipe(recipe, [f"pretrain.lr_scheduler={section}"]))
+
+
+def test_a_warmup_of_one_layer_takes_the_place_of_that_below(recipe):
+    recipe.write_text(
+        TINY.replace("max_steps: 10}", "max_steps: 10}\n    lr_scheduler: {warmup_steps: 3}")
+    )
+    schedule = stages_of(load_recipe(recipe, ["pretrain.lr_scheduler.warmup_ratio=0.2"]))[
+        "pretrain"
+    ].lr_scheduler
+    assert (schedule.warmup_steps, schedule.warmup(10)) == (0, 2)

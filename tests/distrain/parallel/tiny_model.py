@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from distrain.config.layout import Layout
 from distrain.config.optimizers import AdamWConfig
-from distrain.optim.adamw import adamw_state
+from distrain.optim.adam import adam_state
 from distrain.optim.state import OptimizerState
 from distrain.parallel.apply import ModelSpec, build_engine
 from distrain.parallel.collectives import HostGroup
@@ -103,7 +103,7 @@ def optimizer_of(named: Iterable[tuple[str, nn.Parameter]]) -> OptimizerState:
         {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), fused=True)
-    return OptimizerState("adamw", adamw, AdamWConfig.kept, adamw_state)
+    return OptimizerState("adamw", adamw, AdamWConfig.kept, adam_state)
 
 
 def spec_of(case: Case) -> ModelSpec:
@@ -157,7 +157,13 @@ def lr_at(step: int) -> float:
 
 
 def train_step(
-    engine: Engine, step: int, microbatch: int, *, spoil: float = 1.0, told: float = 0.0
+    engine: Engine,
+    step: int,
+    microbatch: int,
+    *,
+    spoil: float = 1.0,
+    told: float = 0.0,
+    max_grad_norm: float | None = 0.5,
 ) -> tuple[float, float]:
     """Make one update; returns the mean loss of the global batch and the norm.
 
@@ -178,7 +184,7 @@ def train_step(
     read, norm = engine.fetch((loss_sum + told).reshape(1))
     (total_loss,), (norm,) = ranks.exchange(sums=read, maxima=[norm])
     mean_loss = total_loss / num_targets
-    update = engine.update(lr_at(step), 0.5, mean_loss, norm)
+    update = engine.update(lr_at(step), max_grad_norm, mean_loss, norm)
     assert update.applied == (math.isfinite(mean_loss) and math.isfinite(update.grad_norm))
     return mean_loss, update.grad_norm
 

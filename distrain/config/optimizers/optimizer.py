@@ -1,14 +1,16 @@
-"""Sections of layer 8, one an optimizer, each with what is known of it without torch."""
+"""What is known of every optimizer without torch: its settings, and what it keeps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
 from distrain.config.forms import NamedSection
+from distrain.config.section import Section
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Small = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,19 @@ class Kept:
         return sum(self.like_parameter.values())
 
 
+class ParameterRule(Section):
+    """Settings of the parameters whose names match a pattern; see ``OptimizerConfig.groups``."""
+
+    match: Annotated[str, Field(min_length=1)]
+    lr_ratio: Annotated[float, Field(ge=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+
+
 class OptimizerConfig(NamedSection):
     """Layer 8: what every optimizer is told."""
 
     kept: ClassVar[Kept]
+    """All that it may keep, whatever its settings."""
 
     name: str
     """Of the optimizer."""
@@ -58,32 +69,21 @@ class OptimizerConfig(NamedSection):
     """Peak, after warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Applied to matrices only, not to norms."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """A longer gradient is scaled to this norm, over all parameters."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """A longer gradient is scaled to this norm, over all parameters; ``null``: none is."""
+    groups: tuple[ParameterRule, ...] = ()
+    """Other rates and decay by name: ``match`` is a pattern of whole names in an export, whose
+    ``*`` stands for anything; ``lr_ratio`` is their rate over that of the others, ``weight_decay``
+    theirs, vectors among them. Of several rules that match, the first counts."""
 
     @classmethod
     def forms(cls) -> Mapping[str, type[Self]]:
         """Return the sections by name."""
+        from distrain.config.optimizers import OPTIMIZER_SECTIONS  # lists what imports this
+
         return OPTIMIZER_SECTIONS  # type: ignore[return-value]  # of the common class, nothing less
 
-
-class AdamWConfig(OptimizerConfig):
-    """Layer 8: what makes an update of the gradients."""
-
-    kept: ClassVar[Kept] = Kept({"exp_avg": 4, "exp_avg_sq": 4}, scalars=("step",))
-
-    name: Literal["adamw"] = "adamw"
-    """Decoupled weight decay (arXiv 1711.05101)."""
-    betas: tuple[Beta, Beta] = (0.9, 0.95)
-    """Decay rates of the two moments."""
-    eps: Annotated[float, Field(gt=0, lt=1)] = 1e-8
-    """Added to the root of the second moment."""
-
-
-OPTIMIZER_SECTIONS: dict[str, type[OptimizerConfig]] = {"adamw": AdamWConfig}
-"""Name -> section; the first is taken where a recipe names none."""
-
-
-def elementwise_optimizers() -> list[str]:
-    """Return the names of the optimizers that ZeRO takes."""
-    return [name for name, section in OPTIMIZER_SECTIONS.items() if section.kept.elementwise]
+    @property
+    def keeps(self) -> Kept:
+        """What it keeps with these settings."""
+        return self.kept
