@@ -48,7 +48,7 @@ stages:
     lora: {{r: 4, alpha: 8}}
     data: {{truncation: cut}}
   evaluate: {{kind: evaluate, needs: sft}}
-  export: {{kind: export, needs: sft}}
+  export: {{kind: export, needs: sft, reload: false}}
 launch: {{processes_per_node: {processes}}}
 """
 
@@ -72,7 +72,7 @@ LINE = """\
     lora: {{r: 2, alpha: 8, target_modules: [q_proj, up_proj]}}
     data: {{truncation: cut}}
   evaluate: {{kind: evaluate, needs: sft2}}
-  export: {{kind: export, needs: sft2}}
+  export: {{kind: export, needs: sft2, reload: false}}
 """
 """Several stages of a kind, each from the one before: in the place of ``sft`` and what follows."""
 

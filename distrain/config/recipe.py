@@ -93,6 +93,9 @@ class ExportStage(Section):
 
     kind: Literal["export"]
     needs: Needs
+    reload: bool = True
+    """Load what was written with transformers, in a process without distrain, and compare logits
+    before the stage is done."""
 
 
 Stage = Annotated[

@@ -8,21 +8,23 @@ from pathlib import Path
 from torch import Tensor
 
 from distrain.config.models import ModelConfig
+from distrain.config.recipe import ExportStage
 from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import save_adapter
 from distrain.finetune.merged import MergedWeights
 from distrain.models import MODELS
-from distrain.models.huggingface import write_huggingface
+from distrain.models.huggingface import as_exported, write_huggingface
 from distrain.models.origin import Origin, SpecialTokens
 from distrain.models.weights.source import TensorWeights, WeightSource, read_all
 from distrain.parallel.collectives import HostGroup
 from distrain.runs.durable import whole_folder
 from distrain.runs.sums import write_sums
 from distrain.stages.base_model import BaseModel, find_model, to_float32
-from distrain.stages.context import Outcome, StageContext
+from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
+from distrain.stages.reload import Reload, compare_reloaded
 
 BASE_FOLDER = "base"
 ADAPTER_FOLDER = "adapter"
@@ -60,7 +62,10 @@ class TrainedModel:
 def run_stage(context: StageContext) -> Outcome:
     """Export what the stage that this one needs has trained."""
     trained, whole = read_trained(context)
-    export_huggingface(trained, whole.tokenizer, context.folder.huggingface)
+    reload = typed(context.recipe, context.name, ExportStage).reload
+    reloaded = export_huggingface(
+        trained, whole.tokenizer, context.folder.huggingface, reload=reload
+    )
     files = [path for path in context.folder.huggingface.rglob("*") if path.is_file()]
     return Outcome(
         {
@@ -68,6 +73,7 @@ def run_stage(context: StageContext) -> Outcome:
             "parameters": sum(math.prod(form.shape) for form in trained.base.forms.values()),
             "size_bytes": sum(path.stat().st_size for path in files),
             "has_adapter": trained.adapter_state is not None,
+            "reload": reloaded.to_json(),
         }
     )
 
@@ -91,7 +97,9 @@ def read_trained(context: StageContext) -> tuple[TrainedModel, BaseModel]:
     return trained, whole
 
 
-def export_huggingface(trained: TrainedModel, tokenizer_json: Path, folder: Path) -> None:
+def export_huggingface(
+    trained: TrainedModel, tokenizer_json: Path, folder: Path, *, reload: bool = False
+) -> Reload:
     """Write a Hugging Face folder: configuration, safetensors, tokenizer.
 
     With adapters, ``folder`` holds the merged model, ``folder/base`` the one that the last
@@ -104,9 +112,11 @@ def export_huggingface(trained: TrainedModel, tokenizer_json: Path, folder: Path
         trained: The model.
         tokenizer_json: The tokenizer it was trained with: the file, or a folder that holds it.
         folder: Appears when it is complete; one that is there is replaced.
+        reload: Compare it, before it appears, with what transformers makes of it.
 
     Raises:
         ValueError: The states do not belong together or not to a model of these sizes.
+        TrainingError: As of ``compare_reloaded``.
     """
     with whole_folder(folder) as partial:
         if trained.adapter_state is not None:
@@ -122,6 +132,10 @@ def export_huggingface(trained: TrainedModel, tokenizer_json: Path, folder: Path
         _write(trained, trained.merged, tokenizer_json, partial)
         for place in (partial, *(path for path in partial.iterdir() if path.is_dir())):
             write_sums(place)
+        if not reload:
+            return Reload(False, "export.reload is false")
+        exported = as_exported(trained.merged, trained.origin)
+        return compare_reloaded(partial, exported, trained.model, trained.vocab_size)
 
 
 def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
@@ -137,6 +151,11 @@ def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
 def _write(
     trained: TrainedModel, weights: WeightSource, tokenizer_json: Path, folder: Path
 ) -> None:
-    save_tokenizer(tokenizer_json, folder, model_max_length=trained.model.max_position_embeddings)
+    save_tokenizer(
+        tokenizer_json,
+        folder,
+        model_max_length=trained.model.max_position_embeddings,
+        verbatim=trained.origin is not None,
+    )
     special = special_tokens(Tokenizer.load(folder))
     write_huggingface(weights, trained.model, trained.vocab_size, folder, special, trained.origin)

@@ -22,6 +22,7 @@ from launcher.report.text import (
 )
 from launcher.report.text import significant as digits
 
+REASON_CHARACTERS = 200
 PATHS_SHOWN = 20
 """Of pairs that were left out; ``result.json`` has them all."""
 
@@ -183,6 +184,17 @@ def _measured_by(stage: StageRecords, what: str, words: str) -> str:
     return "" if name is None else f"{words} {visible(str(name), NAME_CHARACTERS)}."
 
 
+def _reload_rows(reload: Fields) -> list[tuple[str, str]]:
+    if not reload:
+        return []  # of a version that did not compare
+    gap, largest = (number(reload.get(f"largest_{what}")) for what in ("difference", "logit"))
+    if not reload.get("compared") or gap is None or largest is None:
+        words = f"no: {visible(str(reload.get('reason')), REASON_CHARACTERS)}"
+    else:
+        words = f"logits differ by at most {gap:.1e}; the largest is {largest:.1f}"
+    return [("compared with transformers", words)]
+
+
 def export_tables(stage: StageRecords) -> list[Table]:
     """What was written, and how large it is."""
     if not stage.result:
@@ -193,6 +205,7 @@ def export_tables(stage: StageRecords) -> list[Table]:
         ("parameters", integer(number(stage.result.get("parameters")))),
         ("size", UNKNOWN if size is None else short_bytes(size)),
         ("with adapter", "yes" if stage.result.get("has_adapter") else "no"),
+        *_reload_rows(fields(stage.result.get("reload"))),
     )
     return [Table("Hugging Face folder", ("", ""), rows)]
 

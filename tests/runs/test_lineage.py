@@ -298,8 +298,8 @@ stages:
     training: {{max_steps: 10}}
     optimizer: {{learning_rate: 1e-2}}
   deeper: {{kind: pretrain, needs: own2}}
-  export: {{kind: export, needs: longer}}
-  tuned: {{kind: export, needs: own2}}
+  export: {{kind: export, needs: longer, reload: false}}
+  tuned: {{kind: export, needs: own2, reload: false}}
 """
 
 

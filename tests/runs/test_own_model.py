@@ -19,7 +19,7 @@ stages:
     optimizer: {{learning_rate: 1e-2}}
     lora: {{r: 4}}
     eval: {{eval_steps: 5}}
-  export: {{kind: export, needs: sft}}
+  export: {{kind: export, needs: sft, reload: false}}
 """
 
 

@@ -32,7 +32,7 @@ stages:
     data: {{path: {pairs}, validation_fraction: 0.2}}
     training: {{max_steps: 3, sequence_length: {length}, global_batch_size: 4, micro_batch_size: 2}}
     lora: {{r: 2, target_modules: [{targets}]}}
-  export: {{kind: export, needs: tuned}}
+  export: {{kind: export, needs: tuned, reload: false}}
 """
 
 

@@ -1,6 +1,7 @@
 """The tokenizer in Hugging Face's form, for ``transformers.AutoTokenizer`` without remote code."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,42 @@ from distrain.runs.records import read_json, write_json
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
+TEMPLATE_FILE, OLD_TEMPLATE_FILE = "chat_template.jinja", "chat_template.json"
+MORE_TEMPLATES = "additional_chat_templates"
+FILES = (
+    *(TOKENIZER_FILE, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, TEMPLATE_FILE, OLD_TEMPLATE_FILE),
+    *("added_tokens.json", "vocab.json", "merges.txt", "vocab.txt"),
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+)
+"""What may describe a tokenizer in a model's folder."""
 
 
 def save_huggingface(
-    tokenizer_json: Path, folder: Path, *, model_max_length: int | None = None
+    tokenizer_json: Path,
+    folder: Path,
+    *,
+    model_max_length: int | None = None,
+    verbatim: bool = False,
 ) -> None:
     """Write ``tokenizer.json`` and the files that describe it into ``folder``.
 
-    What a user's own ``tokenizer_config.json`` says is kept, but for the chat template: it is the
-    one of this run's fine-tuning. In an exported folder, control tokens in text are control
-    tokens, as ``transformers`` has it and chat templates need it.
+    In an exported folder, control tokens in text are control tokens, as ``transformers`` has it and
+    chat templates need it.
+
+    Args:
+        tokenizer_json: The file, or the folder that holds it.
+        folder: Of the exported model.
+        model_max_length: Replaces a user's own limit, unless ``verbatim``.
+        verbatim: It is that of a user's model: every file that is there stays as it is, byte for
+            byte, and so does its chat template. Ours is written where there is none.
     """
     source, tokenizer = _source(tokenizer_json)
     folder.mkdir(parents=True, exist_ok=True)
+    if verbatim and (source.parent / TOKENIZER_CONFIG).exists():
+        copy_files(source.parent, folder)
+        if not has_template(folder):
+            write_text(folder / TEMPLATE_FILE, chat_template(tokenizer))
+        return
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
@@ -41,6 +65,23 @@ def save_huggingface(
     write_json(folder / TOKENIZER_CONFIG, config)
     write_json(folder / SPECIAL_TOKENS_MAP, special)
     write_text(folder / TOKENIZER_FILE, source.read_text(encoding="utf-8"))
+
+
+def copy_files(source: Path, folder: Path) -> None:
+    """Copy whatever describes the tokenizer of a model's folder, byte for byte."""
+    for name in FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    if (source / MORE_TEMPLATES).is_dir():
+        shutil.copytree(source / MORE_TEMPLATES, folder / MORE_TEMPLATES, dirs_exist_ok=True)
+
+
+def has_template(folder: Path) -> bool:
+    """Return whether a model's folder says how a chat is laid out."""
+    beside = (TEMPLATE_FILE, OLD_TEMPLATE_FILE)
+    return any((folder / name).is_file() for name in beside) or bool(
+        _read(folder / TOKENIZER_CONFIG).get("chat_template")
+    )
 
 
 def copy_tokenizer(tokenizer_json: Path, folder: Path) -> None:

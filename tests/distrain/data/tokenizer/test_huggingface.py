@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from distrain.data.tokenizer.huggingface import copy_tokenizer, save_huggingface
+from distrain.data.tokenizer.huggingface import chat_template, copy_tokenizer, save_huggingface
 from distrain.data.tokenizer.prompts import pair_ids, prompt_ids
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer
@@ -64,3 +64,40 @@ def test_a_copied_tokenizer_still_knows_its_end_of_text(tmp_path):
     copy_tokenizer(tmp_path / "model", tmp_path / "stage")
     copy = Tokenizer.load(tmp_path / "stage" / "tokenizer.json")
     assert (copy.eos_id, copy.fingerprint) == (source.eos_id, source.fingerprint)
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_the_tokenizer_of_a_users_model_is_written_byte_for_byte(tmp_path, auto_tokenizer):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    template = "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"
+    foreign(
+        folder, tokenizer_config={"chat_template": template, "eos_token": "</s>", "legacy": 1e-05}
+    )
+    (folder / "tokenizer.model").write_bytes(b"\x0a\x00")
+    (folder / "config.json").write_text("{}")
+    before = files_of(folder)
+    del before["config.json"]
+    save_huggingface(folder, tmp_path / "hf", model_max_length=77, verbatim=True)
+    assert files_of(tmp_path / "hf") == before
+    asked = [{"role": "user", "content": "a"}]
+    theirs = auto_tokenizer.from_pretrained(tmp_path / "hf")
+    assert theirs.apply_chat_template(asked, tokenize=False) == "<a>"
+
+
+@pytest.mark.parametrize("place", ["chat_template.jinja", None])
+def test_our_template_is_written_only_where_there_is_none(tmp_path, auto_tokenizer, place):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    foreign(folder, tokenizer_config={"eos_token": "</s>"})
+    if place is not None:
+        (folder / place).write_text("own")
+    save_huggingface(folder, tmp_path / "hf", verbatim=True)
+    theirs = auto_tokenizer.from_pretrained(tmp_path / "hf")
+    expected = "own" if place else chat_template(Tokenizer.load(folder))
+    assert theirs.chat_template == expected
+    added = set(files_of(tmp_path / "hf")) - set(files_of(folder))
+    assert added == ({"chat_template.jinja"} if place is None else set())
