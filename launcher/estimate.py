@@ -5,6 +5,7 @@ They follow from the recipe, and from the ``config.json`` of a model that it sta
 
 from distrain.config.huggingface import load_config
 from distrain.config.lineage import lineage_of
+from distrain.config.models import ModelConfig
 from distrain.config.pretrained.resolve import resolve_pretrained
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
 from distrain.errors import PreflightError
@@ -16,6 +17,17 @@ WEIGHT_BYTES = 4
 
 def stage_parameters(recipe: Recipe, name: str) -> int | None:
     """Return the parameters of the model that a stage trains; ``None`` if nothing here says it."""
+    found = _stage_model(recipe, name)
+    return None if found is None else found[0].num_parameters(found[1])
+
+
+def stage_vocab_size(recipe: Recipe, name: str) -> int | None:
+    """Return the rows of that model's vocabulary; ``None`` if nothing here says it."""
+    found = _stage_model(recipe, name)
+    return None if found is None else found[1]
+
+
+def _stage_model(recipe: Recipe, name: str) -> tuple[ModelConfig, int] | None:
     stage = recipe.stages[name]
     if not isinstance(stage, TrainStage):
         return None
@@ -24,11 +36,11 @@ def stage_parameters(recipe: Recipe, name: str) -> int | None:
     first = recipe.stages[str(lineage.root)]
     assert isinstance(first, TrainStage), "what a model comes from has trained it"
     if first.model.from_pretrained is not None:
-        return _pretrained_parameters(first.model.from_pretrained)
+        return _pretrained_model(first.model.from_pretrained)
     prepare = recipe.stages.get(str(lineage.up_to(str(lineage.root)).data))
     if not isinstance(prepare, PrepareStage) or prepare.tokenizer.path is not None:
         return None
-    return first.model.num_parameters(prepare.tokenizer.vocab_size)
+    return first.model, prepare.tokenizer.vocab_size
 
 
 def stage_tokens(recipe: Recipe, name: str) -> int | None:
@@ -50,6 +62,14 @@ def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
     return parameters * (WEIGHT_BYTES + state_bytes)
 
 
+def logits_bytes(recipe: Recipe, name: str, num_tokens: int) -> int | None:
+    """Return what all logits of so many positions take, if the vocabulary is known."""
+    stage, vocab_size = recipe.stages[name], stage_vocab_size(recipe, name)
+    if vocab_size is None or not isinstance(stage, TrainStage):
+        return None
+    return num_tokens * vocab_size * stage.training.logit_bytes
+
+
 def kept_checkpoint_bytes(recipe: Recipe) -> dict[str, int]:
     """Return the disk space of each stage's checkpoints at their most.
 
@@ -63,9 +83,8 @@ def kept_checkpoint_bytes(recipe: Recipe) -> dict[str, int]:
     return sizes
 
 
-def _pretrained_parameters(written: str) -> int | None:
+def _pretrained_model(written: str) -> tuple[ModelConfig, int] | None:
     try:
-        model, vocab_size = load_config(resolve_pretrained(written))
+        return load_config(resolve_pretrained(written))
     except PreflightError:  # told where the model is checked
         return None
-    return model.num_parameters(vocab_size)

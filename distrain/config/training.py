@@ -23,6 +23,47 @@ class EarlyStopping(Section):
     """By how much a measurement must beat the best one; of ``causal_lm`` in nats."""
 
 
+MAX_LOGITS_BYTES = 1 << 28
+"""Of a microbatch, beyond which ``auto`` takes the loss in chunks."""
+CHUNK_BYTES, GPU_CHUNK_BYTES = 1 << 26, 1 << 28
+"""Of the logits of a chunk. Half of it costs a CPU 3 % more; a GPU needs larger matrices."""
+MIN_CHUNK_TOKENS = 128
+"""With fewer, adding each chunk's part to the weight's gradient takes longer than making it."""
+
+
+class LossConfig(Section):
+    """Layer 6: what is added to the cross-entropy in training, and how much of it is in memory."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target's probability that is spread over the vocabulary (arXiv 1512.00567). In
+    training only: validation and test measure plain cross-entropy."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared logarithm of the softmax's normaliser (arXiv 2204.02311, section 5:
+    1e-4), which keeps logits from drifting. In training only."""
+    chunk_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """Positions whose logits are in memory at a time. ``auto``: all of a microbatch up to 256 MiB
+    of logits, else chunks; ``null``: all."""
+
+    def tokens_of_chunk(
+        self, num_tokens: int, vocab_size: int, logit_bytes: int, *, on_gpu: bool
+    ) -> int | None:
+        """Return the positions of a chunk; ``None`` if the logits are made whole.
+
+        Args:
+            num_tokens: Of a microbatch.
+            vocab_size: Logits of a position.
+            logit_bytes: Bytes of one, as the loss needs it: 4, or 8 under fp64.
+            on_gpu: Whether that is where the logits are made.
+        """
+        if self.chunk_tokens != "auto":
+            return self.chunk_tokens
+        position = vocab_size * logit_bytes
+        if num_tokens * position <= MAX_LOGITS_BYTES:
+            return None
+        fitting = (GPU_CHUNK_BYTES if on_gpu else CHUNK_BYTES) // position
+        return max(MIN_CHUNK_TOKENS, 1 << max(0, fitting.bit_length() - 1))
+
+
 class TrainingConfig(Section):
     """Layer 11: how many steps of which size, in which precision, on which device."""
 
@@ -40,6 +81,7 @@ class TrainingConfig(Section):
     """Give exactly one of ``max_steps``, ``max_tokens`` and ``num_epochs``."""
     task: TaskName = CAUSAL_LM
     """What the model is trained for. ``causal_lm``: to predict each next token."""
+    loss: LossConfig = LossConfig()
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     """``auto``: bf16 on a GPU that has it, fp32 elsewhere. Master weights stay fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -50,6 +92,11 @@ class TrainingConfig(Section):
     max_skipped_steps: Positive = 20
     """Steps in a row with a loss or a gradient that is not finite, none of them applied; so many
     end the stage for good."""
+
+    @property
+    def logit_bytes(self) -> int:
+        """Bytes of a logit where the loss is taken, which is not done in 16 bits."""
+        return 8 if self.precision == "fp64" else 4
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -1,6 +1,7 @@
 """Layers 4 and 5: single-device model code; ``parallel`` lays it over ranks."""
 
 from distrain.config.models import ModelConfig
+from distrain.config.training import LossConfig
 from distrain.models.causal_lm import CausalLM
 from distrain.models.llama import Llama
 from distrain.models.transformers.model import TransformersLM
@@ -8,9 +9,17 @@ from distrain.models.transformers.model import TransformersLM
 MODELS: dict[str, type[CausalLM]] = {"llama": Llama, "transformers": TransformersLM}
 
 
-def build_model(config: ModelConfig, vocab_size: int) -> CausalLM:
+def build_model(config: ModelConfig, vocab_size: int, loss: LossConfig | None = None) -> CausalLM:
     """Build the model that a recipe names, on the current default device (``meta`` included).
 
     The values of its parameters mean nothing until ``initialize`` or a checkpoint sets them.
+
+    Args:
+        config: Of the family.
+        vocab_size: Rows of the vocabulary.
+        loss: How the output layer takes it; by default plain cross-entropy.
     """
-    return MODELS[config.name](config, vocab_size)
+    model = MODELS[config.name](config, vocab_size)
+    if loss is not None:
+        model.output_layer.loss = loss
+    return model

@@ -10,7 +10,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from distrain.loss import target_losses
+from distrain.config.training import LossConfig
+from distrain.loss import CROSS_ENTROPY, LossTerms, target_losses
+from distrain.models.chunked_loss import ChunkedLoss
 
 
 class OutputLayer(nn.Linear):
@@ -39,6 +41,7 @@ class OutputLayer(nn.Linear):
         super().__init__(in_features, out_features, bias=bias)
         self.scale = scale
         self.softcap = softcap
+        self.loss = LossConfig()
 
     @classmethod
     def of(cls, linear: nn.Linear, *, scale: float = 1.0, softcap: float | None = None) -> Self:
@@ -62,8 +65,23 @@ class OutputLayer(nn.Linear):
             Losses in nats, float32 at least: shape (G,) with ``rows``, else (B, T). Without
             ``target_ids``, logits of shape (B, T, V).
         """
-        logits_BTV = self._logits(hidden)
-        return logits_BTV if target_ids is None else target_losses(logits_BTV, target_ids, rows)
+        if target_ids is None:
+            return self._logits(hidden)
+        terms = self._terms()
+        logits_bytes = torch.promote_types(hidden.dtype, torch.float32).itemsize
+        chunk_tokens = self.loss.tokens_of_chunk(
+            target_ids.numel(), self.out_features, logits_bytes, on_gpu=hidden.is_cuda
+        )
+        if chunk_tokens is None:
+            return target_losses(self._logits(hidden), target_ids, rows, terms)
+        loss = ChunkedLoss(chunk_tokens, self.scale, self.softcap, terms)
+        return loss(hidden, self.weight, self.bias, target_ids, rows)
+
+    def _terms(self) -> LossTerms:
+        """Return what is added to the loss: nothing where it is measured and not trained on."""
+        if not self.training:
+            return CROSS_ENTROPY
+        return LossTerms(self.loss.label_smoothing, self.loss.z_loss)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits = super().forward(hidden)

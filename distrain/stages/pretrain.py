@@ -116,7 +116,7 @@ def model_spec(
 ) -> ModelSpec:
     """Say how layer 4 and its optimizer are made."""
     return ModelSpec(
-        build_model=partial(build_model, stage.model, vocab_size),
+        build_model=partial(build_model, stage.model, vocab_size, stage.training.loss),
         initialize=partial(initialize, seed=seed),
         build_optimizer=partial(build_optimizer, config=stage.optimizer),
         block_classes=attrgetter("block_classes"),

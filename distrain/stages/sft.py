@@ -77,7 +77,8 @@ def model_spec(
     """Say how the adapted model and the optimizer of its adapters are made."""
 
     def adapted() -> CausalLM:
-        return inject_lora(build_model(base.model, base.vocab_size), stage.lora, seed)
+        model = build_model(base.model, base.vocab_size, stage.training.loss)
+        return inject_lora(model, stage.lora, seed)
 
     def fill(model: nn.Module) -> None:
         initialize_lora(model, seed)

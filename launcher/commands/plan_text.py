@@ -5,7 +5,13 @@ from typing import Any
 from distrain.config.reading.load import LoadedRecipe
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.runs.phases import PHASES, SHARED_PHASES
-from launcher.estimate import checkpoint_bytes, stage_parameters, stage_tokens
+from launcher.estimate import (
+    checkpoint_bytes,
+    logits_bytes,
+    stage_parameters,
+    stage_tokens,
+    stage_vocab_size,
+)
 from launcher.plan import Plan, StagePlan
 from launcher.run_files import shown_path
 from launcher.text import WIDTH, short_bytes, short_count, table, wrapped
@@ -34,6 +40,7 @@ def plan_text(loaded: LoadedRecipe, plan: Plan) -> str:
         "",
         *([table(TRAINING_HEADER, training, WIDTH), ""] if training else []),
         "In every stage: processes = ranks = product of the degrees of its layout.",
+        *(wrapped(line) for stage in plan.stages if (line := _chunks(recipe, stage))),
         *(wrapped(_chain(stage)) for stage in plan.stages if stage.tasks > 1),
     ]
     changed = [key for key, origin in loaded.origins.items() if origin == "override"]
@@ -49,6 +56,44 @@ def plan_json(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
         "backend": loaded.recipe.launch.backend,
         "stages": [_stage_json(loaded.recipe, plan, stage) for stage in plan.stages],
     }
+
+
+def _chunks(recipe: Recipe, stage: StagePlan) -> str | None:
+    """Say that, and how, the loss is taken in chunks; nothing of stages that make whole logits."""
+    found = _chunk_tokens(recipe, stage)
+    if not found:
+        return None
+    size = logits_bytes(recipe, stage.name, _microbatch_tokens(recipe, stage))
+    positions = " or, on a GPU, ".join(f"{tokens:,}" for tokens in dict.fromkeys(found))
+    logits = "the logits" if size is None else f"logits that would take {short_bytes(size)}"
+    return f"{stage.name} takes the loss of {logits} in chunks of {positions} positions."
+
+
+def _chunk_tokens(recipe: Recipe, stage: StagePlan) -> list[int]:
+    """Return the positions of a chunk on each kind of device that the stage may get."""
+    section, vocab_size = recipe.stages[stage.name], stage_vocab_size(recipe, stage.name)
+    if not isinstance(section, TrainStage):
+        return []
+    training = section.training
+    if isinstance(training.loss.chunk_tokens, int):
+        return [training.loss.chunk_tokens]
+    if vocab_size is None:
+        return []
+    kinds = {"cpu": (False,), "cuda": (True,), "auto": (False, True)}[training.device]
+    tokens = _microbatch_tokens(recipe, stage)
+    found = [
+        training.loss.tokens_of_chunk(tokens, vocab_size, training.logit_bytes, on_gpu=on_gpu)
+        for on_gpu in kinds
+    ]
+    return [chunk for chunk in found if chunk is not None]
+
+
+def _microbatch_tokens(recipe: Recipe, stage: StagePlan) -> int:
+    section = recipe.stages[stage.name]
+    assert isinstance(section, TrainStage)
+    assert stage.accumulation is not None, "of stages that train"
+    rows = section.training.global_batch_size // (stage.world_size * stage.accumulation)
+    return rows * section.training.sequence_length
 
 
 def _chain(stage: StagePlan) -> str:
@@ -99,6 +144,7 @@ def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
         "dp_replicate": layout.dp_replicate if layout else None,
         "dp_shard": layout.dp_shard if layout else None,
         "accumulation": stage.accumulation,
+        "loss_chunk_tokens": _chunk_tokens(recipe, stage) or None,
         "steps": total_steps(recipe, stage.name),
         "tokens": stage_tokens(recipe, stage.name),
         "parameters": stage_parameters(recipe, stage.name),
