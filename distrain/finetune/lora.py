@@ -7,7 +7,7 @@ Names in checkpoints are those of pretraining for the frozen weights
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from distrain.models.causal_lm import CausalLM
 from distrain.models.init import fill
 from distrain.models.initial_values import keyed_generator
 from distrain.models.weights.writer import write_tensors
-from distrain.parallel.global_tensor import State
+from distrain.parallel.global_tensor import State, whole
 from distrain.runs.durable import whole_folder
 from distrain.runs.records import write_json
 
@@ -50,6 +50,7 @@ def inject_lora(model: CausalLM, config: LoraConfig, seed: int) -> CausalLM:
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=list(targets),
+        fan_in_fan_out=bool(model.transposed_layers),
         task_type="CAUSAL_LM",
     )
     peft.inject_adapter_in_model(
@@ -95,7 +96,7 @@ def target_modules(model: CausalLM, config: LoraConfig) -> tuple[str, ...]:
     Raises:
         RecipeError: The recipe names a layer that is not there or cannot be adapted.
     """
-    allowed = model.model_config.adaptable_layers
+    allowed = model.adaptable_layers
     if config.target_modules == "all-linear":
         return allowed
     for name in config.target_modules:
@@ -113,7 +114,7 @@ def target_modules(model: CausalLM, config: LoraConfig) -> tuple[str, ...]:
 def save_adapter(
     state: Mapping[str, Tensor],
     config: LoraConfig,
-    family: type[CausalLM],
+    model: CausalLM,
     base_folder_name: str,
     folder: Path,
 ) -> None:
@@ -122,7 +123,7 @@ def save_adapter(
     Args:
         state: The adapters under the names of ``plain_name``.
         config: With which they were made.
-        family: Says how layers are called in the base model's folder.
+        model: Adapted by them; values do not matter. Says how layers are called in its folder.
         base_folder_name: What the folder gives as its base model: a path, or a folder beside it.
         folder: Appears when it is complete; one that is there is replaced.
 
@@ -131,7 +132,7 @@ def save_adapter(
     """
     layers, stored = set(), {}
     for layer in adapted_layers(state):
-        written = family.huggingface_name(f"{layer}.weight").removesuffix(".weight")
+        written = model.huggingface_name(f"{layer}.weight").removesuffix(".weight")
         layers.add(written.rpartition(".")[2])
         for suffix in (A_SUFFIX, B_SUFFIX):
             stored[PEFT_PREFIX + written + suffix] = state[layer + suffix]
@@ -150,7 +151,7 @@ def save_adapter(
                 "lora_dropout": config.dropout,
                 "target_modules": sorted(layers),
                 "bias": "none",
-                "fan_in_fan_out": False,
+                "fan_in_fan_out": not model.transposed_layers.isdisjoint(adapted_layers(state)),
                 "use_rslora": False,
                 "inference_mode": True,
             },
@@ -158,25 +159,37 @@ def save_adapter(
 
 
 def merge(
-    base_state: Mapping[str, Tensor], adapter_state: Mapping[str, Tensor], config: LoraConfig
+    base_state: Mapping[str, Tensor],
+    adapter_state: Mapping[str, Tensor],
+    config: LoraConfig,
+    transposed: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Add ``alpha / r * B @ A`` to each adapted weight; the arguments stay as they are.
 
     Taken in float32 at least, then rounded to the dtype of the weight.
 
+    Args:
+        base_state: Whole weights by name.
+        adapter_state: Whole adapters, under the names of ``plain_name``.
+        config: With which they were made.
+        transposed: Layers whose weight has its inputs first: ``CausalLM.transposed_layers``.
+
     Raises:
         ValueError: The adapters are not of this base model.
     """
-    merged = dict(base_state)
-    for layer in adapted_layers(adapter_state):
-        name = f"{layer}.weight"
-        found = tuple(merged[name].shape) if name in merged else None
-        matrices = _matrices(adapter_state, layer, found)
-        merged[name] = _merged(merged[name], matrices, config)
-    return merged
+    names = [f"{layer}.weight" for layer in adapted_layers(adapter_state)]
+    adapted = {name: base_state[name].clone() for name in names if name in base_state}
+    state = {f"model/{name}": whole(tensor, writes=True) for name, tensor in adapted.items()}
+    merge_into(state, adapter_state, config, transposed)
+    return {**base_state, **adapted}
 
 
-def merge_into(state: State, adapter_state: Mapping[str, Tensor], config: LoraConfig) -> None:
+def merge_into(
+    state: State,
+    adapter_state: Mapping[str, Tensor],
+    config: LoraConfig,
+    transposed: Collection[str] = (),
+) -> None:
     """Merge in place into this rank's parts of the weights, named ``model/...``. Not collective.
 
     The bits are those of ``merge``, however the weights are cut.
@@ -186,12 +199,17 @@ def merge_into(state: State, adapter_state: Mapping[str, Tensor], config: LoraCo
     """
     for layer in adapted_layers(adapter_state):
         entry = state.get(f"model/{layer}.weight")
-        shape = None if entry is None else entry.shape
-        matrix_a, matrix_b = _matrices(adapter_state, layer, shape)
+        outputs, inputs = (1, 0) if layer in transposed else (0, 1)  # axes of the weight
+        found = None if entry is None else (entry.shape[outputs], entry.shape[inputs])
+        matrix_a, matrix_b = _matrices(adapter_state, layer, found)
         for box in () if entry is None else entry.boxes:
-            (row, column), (rows, columns) = box.offsets, box.sizes
-            part = matrix_a[:, column : column + columns], matrix_b[row : row + rows]
-            box.tensor.copy_(_merged(box.tensor, part, config))
+            row, column = box.offsets[outputs], box.offsets[inputs]
+            weight = box.tensor.permute(outputs, inputs)
+            part = (
+                matrix_a[:, column : column + weight.shape[1]],
+                matrix_b[row : row + weight.shape[0]],
+            )
+            weight.copy_(_merged(weight, part, config))
 
 
 def _matrices(

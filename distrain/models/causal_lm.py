@@ -120,6 +120,16 @@ class CausalLM(nn.Module, ABC):
             Hidden states after the last norm, shape (B, T, D).
         """
 
+    @property
+    def adaptable_layers(self) -> tuple[str, ...]:
+        """The last parts of the names of the linear layers, sorted, without the output layer."""
+        return self.model_config.adaptable_layers
+
+    @property
+    def transposed_layers(self) -> frozenset[str]:
+        """Names of the layers whose weight has its inputs first."""
+        return frozenset()
+
     def require_separate_documents(self, module: nn.Module) -> None:
         """Refuse to compute if documents of a row see each other; called when weights are loaded.
 

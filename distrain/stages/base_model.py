@@ -1,6 +1,7 @@
 """The whole model that a stage begins with: weights of a stage or a folder, adapters merged."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
 from distrain.finetune.lora import is_adapter, merge_into
-from distrain.finetune.merged import MergedWeights
+from distrain.finetune.merged import MergedWeights, transposed_layers
 from distrain.models.gguf.convert import pretrained_folder
 from distrain.models.huggingface import open_huggingface
 from distrain.models.origin import Origin
@@ -72,7 +73,7 @@ class BaseModel:
         """Open the whole model, in this process alone; adapters are merged as it is read."""
         source = self._without_adapters()
         for adapter in self.adapters:
-            source = MergedWeights(source, adapter.read(), adapter.lora)
+            source = MergedWeights(source, adapter.read(), adapter.lora, self._transposed)
         return source
 
     def load_into(self, engine: Engine) -> None:
@@ -90,8 +91,12 @@ class BaseModel:
         else:
             write_parts(state, self._without_adapters(), _plain_name)
         for adapter in self.adapters:
-            merge_into(state, adapter.read(), adapter.lora)
+            merge_into(state, adapter.read(), adapter.lora, self._transposed)
         engine.loaded(None)
+
+    @cached_property
+    def _transposed(self) -> frozenset[str]:
+        return transposed_layers(self.model, self.vocab_size)
 
     def _without_adapters(self) -> WeightSource:
         if self.weights is not None:

@@ -13,9 +13,8 @@ from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import save_adapter
-from distrain.finetune.merged import MergedWeights
-from distrain.models import MODELS
-from distrain.models.huggingface import as_exported, write_huggingface
+from distrain.finetune.merged import MergedWeights, transposed_layers
+from distrain.models.huggingface import as_exported, on_meta, write_huggingface
 from distrain.models.origin import Origin, SpecialTokens
 from distrain.models.weights.source import TensorWeights, WeightSource, read_all
 from distrain.parallel.collectives import HostGroup
@@ -56,7 +55,8 @@ class TrainedModel:
         if self.adapter_state is None:
             return self.base
         assert self.lora is not None, "adapters come with the settings that made them"
-        return MergedWeights(self.base, self.adapter_state, self.lora)
+        transposed = transposed_layers(self.model, self.vocab_size)
+        return MergedWeights(self.base, self.adapter_state, self.lora, transposed)
 
 
 def run_stage(context: StageContext) -> Outcome:
@@ -125,7 +125,7 @@ def export_huggingface(
             save_adapter(
                 trained.adapter_state,
                 trained.lora,
-                MODELS[trained.model.name],
+                on_meta(trained.model, trained.vocab_size),
                 BASE_FOLDER,
                 partial / ADAPTER_FOLDER,
             )

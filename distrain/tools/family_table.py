@@ -96,6 +96,8 @@ def linear_layers(model_type: str) -> list[str]:
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
+    from distrain.models.weights.family_layout import expert_layers
+
     found: set[str] = set()
     # Options of some families, which others pass over: a plain feed-forward layer, another query.
     for options in ({"mlp_only_layers": [0]}, {"q_lora_rank": None}):
@@ -107,7 +109,7 @@ def linear_layers(model_type: str) -> list[str]:
             name.rpartition(".")[2]
             for name, module in model.named_modules()
             if isinstance(module, nn.Linear | Conv1D) and module is not head
-        }
+        } - expert_layers(model)
     return sorted(found)
 
 

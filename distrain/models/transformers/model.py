@@ -26,7 +26,11 @@ from distrain.models.transformers.initial_rules import recorded_rules
 from distrain.models.transformers.interface import PLAN
 from distrain.models.transformers.probe import require_separate_documents
 from distrain.models.weights.conversion import Conversion
-from distrain.models.weights.family_layout import conversions_from_folder, conversions_to_folder
+from distrain.models.weights.family_layout import (
+    conversions_from_folder,
+    conversions_to_folder,
+    expert_layers,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -111,10 +115,21 @@ class TransformersLM(CausalLM):
         return (shape[-2], shape[-1]) if transposed else (shape[-1], shape[-2])
 
     @property
+    def adaptable_layers(self) -> tuple[str, ...]:
+        """Linear layers and ``Conv1D``; not stacked experts, nor what is called as theirs are."""
+        linear = {*self._named(nn.Linear), *self.transposed_layers} - {self.output_layer_name}
+        names = {name.rpartition(".")[2] for name in linear}
+        return tuple(sorted(names - expert_layers(self.family)))
+
+    @property
     def transposed_layers(self) -> frozenset[str]:
-        """Names of the layers whose weight has its inputs first (``Conv1D``)."""
-        named = self.named_modules()
-        return frozenset(name for name, child in named if type(child).__name__ == "Conv1D")
+        """Names of the ``Conv1D`` layers."""
+        from transformers.pytorch_utils import Conv1D
+
+        return frozenset(self._named(Conv1D))
+
+    def _named(self, kind: type[nn.Module]) -> list[str]:
+        return [name for name, child in self.named_modules() if isinstance(child, kind)]
 
     def to_huggingface(self, names: Iterable[str]) -> list[Conversion]:
         """Write what ``save_pretrained`` writes."""

@@ -80,6 +80,22 @@ def conversions_to_folder(family: "PreTrainedModel", names: Iterable[str]) -> li
     return layout.conversions()
 
 
+def expert_layers(family: "PreTrainedModel") -> frozenset[str]:
+    """Return what the layers of one expert are called on disk, where they are computed stacked.
+
+    peft takes an adapter beside any layer of these names to be meant for the experts.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
+    rules = get_model_conversion_mapping(family)
+    patterns = [
+        p for rule in rules if isinstance(rule, WeightConverter) for p in rule.source_patterns
+    ]
+    names = [p.removesuffix("$").removesuffix(".weight") for p in patterns if ".experts" in p]
+    return frozenset(name.rpartition(".")[2] for name in names)
+
+
 class _Layout:
     """Collects what belongs together, in the order in which it comes.
 

@@ -198,7 +198,7 @@ def test_peft_alone_computes_what_the_merged_model_does(tmp_path):
         folder = tmp_path / name
         base = {n: p.detach() for n, p in base_model(config).named_parameters()}
         save_huggingface(base, config, VOCAB_SIZE, folder / "base", SpecialTokens())
-        save_adapter(adapter, lora, Llama, "base", folder / "adapter")
+        save_adapter(adapter, lora, base_model(config), "base", folder / "adapter")
         torch.save(IDS, folder / "ids.pt")
         merged = base_model(config)
         merged.load_state_dict(merge(base, adapter, lora), strict=False)
@@ -298,7 +298,7 @@ def test_adapters_of_a_family_with_other_names_are_written_under_those_of_its_fo
     merged = merge(base, state, LORA)
     assert not torch.equal(merged["blocks.0.qkv.weight"], base["blocks.0.qkv.weight"])
     assert torch.equal(merged["blocks.0.qkv.bias"], base["blocks.0.qkv.bias"])
-    save_adapter(state, LORA, Toy, "base", tmp_path / "adapter")
+    save_adapter(state, LORA, Toy(config, VOCAB_SIZE), "base", tmp_path / "adapter")
     stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert "base_model.model.transformer.h.1.attn.qkv.lora_A.weight" in stored
     assert len(stored) == len(state)
