@@ -68,6 +68,10 @@ def run_tool(arguments: argparse.Namespace) -> int:
         from distrain.tools.generate import run_command
 
         return run_command(arguments)
+    if arguments.command == "count-models":
+        from distrain.tools import count_models
+
+        return count_models.run_command()
     if arguments.command == "reopen":
         from distrain.tools import reopen
 
@@ -236,6 +240,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     reopen = commands.add_parser("reopen", help="let a done stage be made again, if it must be")
     reopen.add_argument("run", type=Path)
     reopen.add_argument("stage")
+    commands.add_parser("count-models", help="read models from stdin, print what each counts")
     generate = commands.add_parser("generate", help="complete a prompt with an exported model")
     generate.add_argument("folder", type=Path)
     generate.add_argument("prompt")

@@ -7,8 +7,9 @@ from distrain.config.huggingface import load_config
 from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
 from distrain.config.pretrained.resolve import resolve_pretrained
-from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
+from distrain.config.recipe import Recipe, SftStage, TrainStage
 from distrain.errors import PreflightError
+from launcher.model_counts import count_model, vocabulary_of_data
 from launcher.watch.progress import total_steps
 
 WEIGHT_BYTES = 4
@@ -17,8 +18,10 @@ WEIGHT_BYTES = 4
 
 def stage_parameters(recipe: Recipe, name: str) -> int | None:
     """Return the parameters of the model that a stage trains; ``None`` if nothing here says it."""
-    found = _stage_model(recipe, name)
-    return None if found is None else found[0].num_parameters(found[1])
+    found, stage = _stage_model(recipe, name), recipe.stages[name]
+    if found is None or not isinstance(stage, TrainStage):
+        return None
+    return count_model(*found, stage.training.sequence_length).parameters
 
 
 def stage_vocab_size(recipe: Recipe, name: str) -> int | None:
@@ -37,10 +40,8 @@ def _stage_model(recipe: Recipe, name: str) -> tuple[ModelConfig, int] | None:
     assert isinstance(first, TrainStage), "what a model comes from has trained it"
     if first.model.from_pretrained is not None:
         return _pretrained_model(first.model.from_pretrained)
-    prepare = recipe.stages.get(str(lineage.up_to(str(lineage.root)).data))
-    if not isinstance(prepare, PrepareStage) or prepare.tokenizer.path is not None:
-        return None
-    return first.model, prepare.tokenizer.vocab_size
+    rows = vocabulary_of_data(recipe, str(lineage.root))
+    return None if rows is None else (first.model, rows)
 
 
 def stage_tokens(recipe: Recipe, name: str) -> int | None:

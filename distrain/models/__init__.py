@@ -1,5 +1,7 @@
 """Layers 4 and 5: single-device model code; ``parallel`` lays it over ranks."""
 
+import torch
+
 from distrain.config.models import ModelConfig
 from distrain.config.training import LossConfig
 from distrain.models.causal_lm import CausalLM
@@ -23,3 +25,9 @@ def build_model(config: ModelConfig, vocab_size: int, loss: LossConfig | None = 
     if loss is not None:
         model.output_layer.loss = loss
     return model
+
+
+def model_on_meta(config: ModelConfig, vocab_size: int) -> CausalLM:
+    """Build a model without values: for its names, shapes and counts."""
+    with torch.device("meta"):
+        return build_model(config, vocab_size)

@@ -139,6 +139,14 @@ class CausalLM(nn.Module, ABC):
             module: What the forward pass calls: this model, or an engine's wrapping of it.
         """
 
+    def num_parameters(self) -> int:
+        """Count the elements of all parameters; a tied embedding counts once."""
+        return self.model_config.num_parameters(self.vocab_size)
+
+    def flops_per_token(self, sequence_length: int) -> float:
+        """Count the operations of one trained token; see ``ModelConfig.flops_per_token``."""
+        return self.model_config.flops_per_token(self.vocab_size, sequence_length)
+
     @abstractmethod
     def tie_weights(self) -> None:
         """Make the output layer share the embedding's parameter again, if the recipe ties them.

@@ -20,7 +20,7 @@ from distrain.data.shards.reader import check_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
-from distrain.models import build_model
+from distrain.models import build_model, model_on_meta
 from distrain.models.init import initialize
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
@@ -64,6 +64,7 @@ def run_stage(context: StageContext) -> Outcome:
     for source in data.train.values():
         for split in source.splits:
             check_tokenizer(split, tokenizer.fingerprint)
+    shapes = model_on_meta(stage.model, vocab_size)
     setup = TrainSetup(
         run=context.run,
         name=context.name,
@@ -73,7 +74,7 @@ def run_stage(context: StageContext) -> Outcome:
         data=stage.data,
         validation=data.validation,
         spec=partial(model_spec, stage, vocab_size, context.recipe.seed),
-        flops_per_token=stage.model.flops_per_token(vocab_size, length),
+        flops_per_token=shapes.flops_per_token(length),
         attempt=context.attempt,
     )
     run = build_run(setup, host)
@@ -87,7 +88,7 @@ def run_stage(context: StageContext) -> Outcome:
     if outcome.result is None:
         return outcome
     figures = outcome.result | {
-        "parameters": stage.model.num_parameters(vocab_size),
+        "parameters": shapes.num_parameters(),
         "vocab_size": vocab_size,
         **unigram,
         "seconds": round(time.monotonic() - started, 1),

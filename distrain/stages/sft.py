@@ -13,7 +13,7 @@ from torch import nn
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
 from distrain.finetune.lora import initialize_lora, inject_lora, plain_name
-from distrain.models import build_model
+from distrain.models import build_model, model_on_meta
 from distrain.models.causal_lm import CausalLM
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
@@ -41,6 +41,7 @@ def run_stage(context: StageContext) -> Outcome:
     tokenizer = fitting_tokenizer(base)
     train, validation = find_training_pairs(context, tokenizer)
     lengths = lengths_record({"train": train, "validation": validation}, stage)
+    shapes = model_on_meta(base.model, base.vocab_size)
     setup = TrainSetup(
         run=context.run,
         name=context.name,
@@ -50,7 +51,7 @@ def run_stage(context: StageContext) -> Outcome:
         data=PretrainDataConfig(),
         validation={PAIRS: validation.dataset()},
         spec=partial(model_spec, stage, base, context.recipe.seed),
-        flops_per_token=base.model.flops_per_token(base.vocab_size, stage.training.sequence_length),
+        flops_per_token=shapes.flops_per_token(stage.training.sequence_length),
         attempt=context.attempt,
         reads=lengths,
     )
@@ -64,7 +65,7 @@ def run_stage(context: StageContext) -> Outcome:
     figures = outcome.result | {
         "pairs": {"train": len(train), "validation": len(validation)},
         **lengths,
-        "parameters": base.model.num_parameters(base.vocab_size),
+        "parameters": shapes.num_parameters(),
         **answers,
         "seconds": round(time.monotonic() - started, 1),
     }

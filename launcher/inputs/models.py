@@ -23,8 +23,11 @@ from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe, SftStage, TrainStage
 from distrain.errors import PreflightError
 from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
+from launcher.model_counts import count_model, vocabulary_of_data
 
 SETTING = ("model", "from_pretrained")
+ANY_VOCABULARY = 1024
+"""Rows for a model whose tokenizer is not there yet: its other sizes do not depend on them."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """``org/model``: also a relative path, so it counts only where no such folder is."""
 
@@ -47,6 +50,22 @@ def check_models(recipe: Recipe) -> Iterator[Finding]:
     for name, stage in recipe.stages.items():
         if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
             yield from _check_model(recipe, name, stage.model.from_pretrained)
+
+
+def check_made_models(recipe: Recipe) -> Iterator[Finding]:
+    """Let the library build, without values, each model of transformers that begins here.
+
+    What its families ask of their settings together, no table holds.
+    """
+    for name, stage in recipe.stages.items():
+        if not isinstance(stage, TrainStage) or stage.model.counts_itself:
+            continue
+        if stage.model.from_pretrained is not None or lineage_of(recipe.stages, name).root != name:
+            continue
+        rows = vocabulary_of_data(recipe, name)
+        counts = count_model(stage.model, rows or ANY_VOCABULARY, stage.training.sequence_length)
+        if counts.problem is not None:
+            yield Finding(name, ("model", "config"), f"model.config: {counts.problem}")
 
 
 def _check_model(recipe: Recipe, name: str, written: str) -> Iterator[Finding]:

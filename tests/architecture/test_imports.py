@@ -88,7 +88,7 @@ ROOMS = {
         {"reading"},
     ),
     "launcher": (
-        {"text", "environment", "resources"},
+        {"text", "environment", "resources", "model_counts"},
         {"watch", "report", "run_changes", "gpus"},
         {"run_files"},
         {"estimate", "plan"},

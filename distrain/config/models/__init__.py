@@ -19,7 +19,7 @@ __all__ = [
     "family_of",
 ]
 
-FAMILIES: dict[str, type[ModelConfig]] = {"llama": LlamaConfig}
+FAMILIES: dict[str, type[ModelConfig]] = {"llama": LlamaConfig, "transformers": TransformersConfig}
 """``model.name`` -> the section of that family; the first is the default."""
 
 

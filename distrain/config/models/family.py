@@ -84,6 +84,8 @@ class ModelConfig(NamedSection):
         def initializer_range(self) -> float:
             """Standard deviation of the starting weights."""
 
+    counts_itself: ClassVar[bool] = True
+    """Whether the section alone counts parameters and operations, without its module."""
     MODEL_TYPES: ClassVar[tuple[str, ...]]
     """``model_type`` of each ``config.json`` that the family may be able to read."""
     READS: ClassVar[str]

@@ -9,6 +9,7 @@ from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
 from distrain.config.optimizers import OptimizerConfig, elementwise_optimizers
 from distrain.config.reading.check_adapters import check_adapters
+from distrain.config.reading.check_family import check_family
 from distrain.config.reading.check_mixture import check_mixture
 from distrain.config.reading.check_needs import check_needs
 from distrain.config.reading.check_start import check_start
@@ -37,6 +38,7 @@ def check_recipe(
     for stage in parts:
         findings += _check_stage(stage, stages, launch)
         findings += check_task(stage)
+        findings += check_family(stage)
         findings += check_adapters(stage, stages)
         findings += check_start(stage, stages)
         findings += check_token_sources(stage)

@@ -22,6 +22,7 @@ from distrain.models.transformers.construction import (
     output_rule,
     refused,
 )
+from distrain.models.transformers.counts import count_module
 from distrain.models.transformers.initial_rules import recorded_rules
 from distrain.models.transformers.interface import PLAN
 from distrain.models.transformers.probe import require_separate_documents
@@ -90,6 +91,14 @@ class TransformersLM(CausalLM):
     def require_separate_documents(self, module: nn.Module) -> None:
         """Let a few tokens through; see ``distrain.models.transformers.probe``."""
         require_separate_documents(module, self.family)
+
+    def num_parameters(self) -> int:
+        """Count the family's module."""
+        return count_module(self.family).parameters
+
+    def flops_per_token(self, sequence_length: int) -> float:
+        """Count by the shapes of the family's module."""
+        return count_module(self.family).flops_per_token(sequence_length)
 
     def tie_weights(self) -> None:
         """Let the output layer share the embedding's parameter, if the family's config says so."""

@@ -3,7 +3,7 @@
 import pytest
 
 from distrain.config.forms import form_of, forms_of
-from distrain.config.models import LlamaConfig, ModelConfig
+from distrain.config.models import LlamaConfig, ModelConfig, TransformersConfig
 from distrain.config.reading.json_schema import json_schema
 from distrain.config.reading.load import load_recipe, read_resolved
 from distrain.config.reading.problems import RecipeErrors
@@ -129,14 +129,15 @@ def test_every_form_is_in_the_reference_and_in_the_schema(monkeypatch):
     assert "| `model.head_size` | whole number" in recipe_reference()
     document = json_schema()
     place = document["$defs"]["PretrainStage"]["properties"]["model"]
-    assert [form["$ref"] for form in place["anyOf"]] == ["#/$defs/LlamaConfig", "#/$defs/ToyConfig"]
+    forms = ["LlamaConfig", "TransformersConfig", "ToyConfig"]
+    assert [form["$ref"] for form in place["anyOf"]] == [f"#/$defs/{form}" for form in forms]
     unregister()
     assert "toy" not in recipe_reference()
-    assert "## `model` of pretrain and sft stages\n" in recipe_reference()
+    assert "## `model` of pretrain and sft stages, `name: transformers`" in recipe_reference()
 
 
 def test_without_a_name_the_first_form_is_meant():
-    assert forms_of(ModelConfig) == (LlamaConfig, ToyConfig)
+    assert forms_of(ModelConfig) == (LlamaConfig, TransformersConfig, ToyConfig)
     assert form_of(ModelConfig, None) is LlamaConfig
     assert form_of(ModelConfig, "toy") is ToyConfig
     assert form_of(ToyConfig, "llama") is ToyConfig

@@ -10,12 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from distrain.config.huggingface import load_config
 from distrain.config.models import DecoderConfig, LlamaConfig, family_of
 from distrain.errors import PreflightError
-from distrain.models import MODELS, build_model
+from distrain.models import build_model
 from distrain.models.huggingface import load_huggingface, save_huggingface
 from distrain.models.init import initialize
 from distrain.models.origin import SpecialTokens
 from tests.distrain.models.layouts import layout_of
-from tests.distrain.models.toy_family import Toy, ToyConfig, register, unregister
+from tests.distrain.models.toy_family import ToyConfig, register, unregister
 
 VOCAB_SIZE = 61
 CONFIGS: list[DecoderConfig] = [
@@ -126,18 +126,3 @@ def test_what_a_family_cannot_read_is_refused_in_its_words(tmp_path, change, mes
     with pytest.raises(PreflightError) as refused:
         load_config(tmp_path)
     assert message in str(refused.value)
-
-
-class Buffered(Toy):
-    """Keeps a count where checkpoints of a stage have it, and nothing else does."""
-
-    def __init__(self, model_config, vocab_size):
-        super().__init__(model_config, vocab_size)
-        self.register_buffer("seen", torch.zeros(1))
-        self.register_buffer("passing", torch.zeros(1), persistent=False)
-
-
-def test_a_family_that_keeps_what_no_later_stage_would_take_over_is_refused(monkeypatch):
-    monkeypatch.setitem(MODELS, "toy", Buffered)
-    with pytest.raises(TypeError, match=r"toy keeps \['seen'\], no parameters"):
-        build_model(ToyConfig(), VOCAB_SIZE)

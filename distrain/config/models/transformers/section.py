@@ -41,6 +41,7 @@ class TransformersConfig(ModelConfig):
     """The family's own settings, as in ``config.json``; those that are left out have the family's
     defaults, which are large. ``vocab_size`` is the tokenizer's."""
 
+    counts_itself: ClassVar[bool] = False
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ()
     READS: ClassVar[str] = "a causal language model of transformers that attends by its interface"
 

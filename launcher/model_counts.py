@@ -1,0 +1,85 @@
+"""What a model of transformers counts, asked of a process that imports it; remembered here."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distrain.config.lineage import lineage_of
+from distrain.config.models import ModelConfig
+from distrain.config.recipe import PrepareStage, Recipe
+
+TIMEOUT_S = 300
+"""Longest wait for an answer; imports on a slow file system take a minute."""
+
+
+@dataclass(frozen=True)
+class ModelCounts:
+    """What a model counts.
+
+    Args:
+        parameters: Elements; ``None`` where nobody here can say.
+        flops_per_token: Of forward and backward; ``None`` likewise.
+        problem: Why there can be no such model.
+    """
+
+    parameters: int | None = None
+    flops_per_token: float | None = None
+    problem: str | None = None
+
+
+_known: dict[str, ModelCounts] = {}
+
+
+def count_model(model: ModelConfig, vocab_size: int, sequence_length: int) -> ModelCounts:
+    """Count a model: by its section where that knows, else in a process of its own.
+
+    Where torch or transformers is not installed, as on some login nodes, nothing is known.
+    """
+    if model.counts_itself:
+        return ModelCounts(
+            model.num_parameters(vocab_size), model.flops_per_token(vocab_size, sequence_length)
+        )
+    section = model.model_dump(mode="json") | {"from_pretrained": None}
+    asked = {"model": section, "vocab_size": vocab_size, "sequence_length": sequence_length}
+    question = json.dumps(asked, sort_keys=True)
+    if question not in _known:
+        _known[question] = _read(_ask(question))
+    return _known[question]
+
+
+def vocabulary_of_data(recipe: Recipe, name: str) -> int | None:
+    """Return the rows of the vocabulary that a stage's own data bring, if the recipe says it."""
+    data = lineage_of(recipe.stages, name).up_to(name).data
+    prepare = recipe.stages.get(str(data))
+    if not isinstance(prepare, PrepareStage) or prepare.tokenizer.path is not None:
+        return None
+    return prepare.tokenizer.vocab_size
+
+
+def _ask(question: str) -> Mapping[str, object]:
+    command = [sys.executable, "-m", "distrain", "count-models"]
+    try:
+        answer = subprocess.run(
+            command,
+            input=f"[{question}]",
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=True,
+        )
+        found = json.loads(answer.stdout.splitlines()[-1])[0]
+    except (OSError, subprocess.SubprocessError, ValueError, LookupError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read(answer: Mapping[str, object]) -> ModelCounts:
+    parameters, flops = answer.get("parameters"), answer.get("flops_per_token")
+    problem = answer.get("problem")
+    return ModelCounts(
+        parameters if isinstance(parameters, int) else None,
+        flops if isinstance(flops, float) else None,
+        f"{problem}. {answer.get('remedy', '')}".strip() if problem is not None else None,
+    )
