@@ -242,7 +242,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     reopen.add_argument("stage")
     commands.add_parser("count-models", help="read models from stdin, print what each counts")
     generate = commands.add_parser("generate", help="complete a prompt with an exported model")
-    generate.add_argument("folder", type=Path)
+    generate.add_argument("model")
     generate.add_argument("prompt")
     generate.add_argument("--max-new-tokens", type=int, required=True)
     generate.add_argument("--temperature", type=float, required=True)

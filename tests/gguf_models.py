@@ -40,7 +40,7 @@ def small_bpe() -> tokenizers.Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    raw.train_from_iterator(["the capital of the country is there " * 20], trainer)
+    raw.train_from_iterator(["the capital of the country is there\n\n\n\n" * 20], trainer)
     return raw
 
 

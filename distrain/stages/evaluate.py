@@ -11,6 +11,7 @@ from typing import Any
 from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage, TrainStage
 from distrain.data.opened.form import PreparedData
 from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDataset
+from distrain.data.tokenizer.layouts import layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
 from distrain.evaluation.meter import Meter
@@ -51,7 +52,7 @@ def run_stage(context: StageContext) -> Outcome:
         result["documents"] = measure_documents(meter, split, tokenizer, task)
         result["measured"]["documents"] = stage
     if context.lineage.tuned is not None:
-        pairs = find_test_pairs(context, tokenizer)
+        pairs = find_test_pairs(context, layout_of(whole.tokenizer, tokenizer))
         if pairs is not None:
             meter.load(trained.base)
             task = task_of(context, context.lineage.tuned)

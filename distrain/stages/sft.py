@@ -12,6 +12,7 @@ from torch import nn
 
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
+from distrain.data.tokenizer.layouts import layout_of
 from distrain.finetune.lora import initialize_lora, inject_lora, plain_name
 from distrain.models import build_model, model_on_meta
 from distrain.models.causal_lm import CausalLM
@@ -39,7 +40,7 @@ def run_stage(context: StageContext) -> Outcome:
     assert start is not None, "the recipe says what is tuned"
     base = start.with_rates_of(stage.model)
     tokenizer = fitting_tokenizer(base)
-    train, validation = find_training_pairs(context, tokenizer)
+    train, validation = find_training_pairs(context, layout_of(base.tokenizer, tokenizer))
     lengths = lengths_record({"train": train, "validation": validation}, stage)
     shapes = model_on_meta(base.model, base.vocab_size)
     setup = TrainSetup(

@@ -22,7 +22,7 @@ from distrain.data.samples.sft import (
     sft_dataset,
     shuffle_prompts,
 )
-from distrain.data.tokenizer.tokenizer import Tokenizer
+from distrain.data.tokenizer.layouts import ChatLayout
 from distrain.errors import DataError
 from distrain.stages.context import StageContext, typed
 
@@ -46,7 +46,7 @@ class PairSamples:
     encoded: list[EncodedPair]
     lengths: Lengths
     dropped: list[str]
-    tokenizer: Tokenizer
+    pad_id: int
     sequence_length: int
     seed: int
 
@@ -56,7 +56,7 @@ class PairSamples:
 
     def dataset(self) -> SftDataset:
         """Lay out each pair as it is."""
-        return sft_dataset(self.encoded, self.tokenizer, self.sequence_length)
+        return sft_dataset(self.encoded, self.pad_id, self.sequence_length)
 
     def stream(self) -> OrderedStream:
         """Put the samples in the order in which a run reads them."""
@@ -71,7 +71,7 @@ class PairSamples:
     def shuffled(self) -> SftDataset:
         """Lay out each answer after another pair's prompt."""
         encoded = shuffle_prompts(self.encoded, self.seed)
-        return sft_dataset(encoded, self.tokenizer, self.sequence_length)
+        return sft_dataset(encoded, self.pad_id, self.sequence_length)
 
 
 def check_pairs(pairs: Sequence[Pair], config: PairChecksConfig) -> None:
@@ -94,7 +94,7 @@ def check_pairs(pairs: Sequence[Pair], config: PairChecksConfig) -> None:
 
 
 def find_training_pairs(
-    context: StageContext, tokenizer: Tokenizer
+    context: StageContext, layout: ChatLayout
 ) -> tuple[PairSamples, PairSamples]:
     """Find the train and the validation pairs of an ``sft`` stage.
 
@@ -106,7 +106,7 @@ def find_training_pairs(
     found = {split: _read_pairs(context, stage, split) for split in ("train", "validation")}
     check_pairs(found["train"] or [], stage.data.checks)
     splits = {
-        split: _samples(context, stage, pairs or [], tokenizer) for split, pairs in found.items()
+        split: _samples(context, stage, pairs or [], layout) for split, pairs in found.items()
     }
     check_lengths(splits, stage)
     for split, samples in splits.items():
@@ -115,7 +115,7 @@ def find_training_pairs(
     return splits["train"], splits["validation"]
 
 
-def find_test_pairs(context: StageContext, tokenizer: Tokenizer) -> PairSamples | None:
+def find_test_pairs(context: StageContext, layout: ChatLayout) -> PairSamples | None:
     """Find the test pairs for the line of an ``evaluate`` stage, by the rules of its ``sft`` stage.
 
     Returns:
@@ -128,7 +128,7 @@ def find_test_pairs(context: StageContext, tokenizer: Tokenizer) -> PairSamples 
     pairs = _read_pairs(context, stage, "test")
     if pairs is None:
         return None
-    samples = _samples(context, stage, pairs, tokenizer)
+    samples = _samples(context, stage, pairs, layout)
     _require_two(samples, "test")
     _tell_lengths(samples, "test")
     return samples
@@ -182,18 +182,21 @@ def _read_pairs(context: StageContext, stage: SftStage, split: str) -> list[Pair
 
 
 def _samples(
-    context: StageContext, stage: SftStage, pairs: list[Pair], tokenizer: Tokenizer
+    context: StageContext,
+    stage: SftStage,
+    pairs: list[Pair],
+    layout: ChatLayout,
 ) -> PairSamples:
     """Encode pairs; of those whose answer does not fit, leave out what the recipe does not cut."""
     length = stage.training.sequence_length
-    encoded = encode_pairs(pairs, tokenizer)
-    lengths = measure_lengths(encoded, tokenizer, length)
+    encoded = encode_pairs(pairs, layout)
+    lengths = measure_lengths(encoded, length)
     left_out = set(lengths.long_answers) if stage.data.truncation == "refuse" else set()
     return PairSamples(
         encoded=[pair for number, pair in enumerate(encoded) if number not in left_out],
         lengths=lengths,
         dropped=[pairs[number].path for number in sorted(left_out)],
-        tokenizer=tokenizer,
+        pad_id=layout.pad_id,
         sequence_length=length,
         seed=context.recipe.seed,
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,15 +12,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distrain.data.tokenizer.prompts import prompt_ids
+from distrain.config.huggingface import CONFIG_FILE
+from distrain.data.tokenizer.layouts import fitted, layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import ExitCode, PreflightError
 from distrain.models.causal_lm import CausalLM
+from distrain.models.gguf.convert import pretrained_folder
 from distrain.models.huggingface import open_huggingface
 from distrain.models.key_value_cache import KeyValueCache
+from distrain.models.origin import GENERATION_FILE
 from distrain.models.weights.filling import build_empty, fill_module
 from distrain.parallel.device import resolve_device
 from distrain.runs.figures import short_count
+from distrain.runs.records import read_json
 from distrain.runs.sums import SUMS, find_damage
 
 log = logging.getLogger(__name__)
@@ -58,7 +63,7 @@ LIKELIEST = Sampling()
 def run_command(arguments: argparse.Namespace) -> int:
     """Write what ``generate`` returns to standard output; returns the exit code."""
     text = generate(
-        arguments.folder,
+        arguments.model,
         arguments.prompt,
         Sampling(arguments.temperature, arguments.repetition_penalty, arguments.seed),
         max_new_tokens=arguments.max_new_tokens,
@@ -69,21 +74,22 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def generate(
-    folder: Path,
+    model: Path | str,
     prompt: str,
     sampling: Sampling = LIKELIEST,
     *,
     max_new_tokens: int = 64,
     chat: bool = False,
 ) -> str:
-    """Return what the model writes after ``prompt``, up to its end-of-text token.
+    """Return what the model writes after ``prompt``, up to a token that ends a text.
 
     Args:
-        folder: An exported model, or any Hugging Face folder of one of ``FAMILIES``.
+        model: An exported folder, or what ``model.from_pretrained`` may name.
         prompt: Control tokens in it are ordinary text.
         sampling: How the next token is chosen.
         max_new_tokens: Length at most.
-        chat: Lay the prompt out as fine-tuning did.
+        chat: The prompt is a user's turn, laid out by the model's chat template or, where it has
+            none, as fine-tuning does.
 
     Raises:
         PreflightError: The folder holds no such model or no tokenizer, or a damaged file.
@@ -92,10 +98,11 @@ def generate(
     if max_new_tokens < 1:
         raise ValueError(f"found max_new_tokens {max_new_tokens}; expected at least 1")
     started = time.monotonic()
+    folder = pretrained_folder(str(model), user_cache())
     check_whole(folder)
     tokenizer = Tokenizer.load(folder)
-    model = load_model(folder).to(resolve_device("auto"))
-    size = short_count(sum(parameter.numel() for parameter in model.parameters()))
+    loaded = load_model(folder).to(resolve_device("auto"))
+    size = short_count(sum(parameter.numel() for parameter in loaded.parameters()))
     log.info(
         "loaded %s parameters in %.1f s; writing up to %d tokens: %s",
         size,
@@ -103,23 +110,41 @@ def generate(
         max_new_tokens,
         sampling,
     )
-    text = tokenizer.encode(prompt)
+    ends = end_ids(folder, tokenizer)
     if chat:
+        layout = layout_of(folder, tokenizer, has_clock=True)
+        ends.add(layout.end_id)
         # A long prompt loses its beginning, but not the marks around it.
-        room = max(1, model.model_config.max_position_embeddings - max_new_tokens)
-        ids = prompt_ids(tokenizer, text, max_tokens=room)
+        room = max(1, loaded.model_config.max_position_embeddings - max_new_tokens)
+        ids, _ = fitted(layout.question(prompt), room)
     else:
-        ids = [*tokenizer.prefix_ids, *text]
+        ids = [*tokenizer.prefix_ids, *tokenizer.encode(prompt)]
     # Without any text: what follows the end of the last document is the start of the next.
     ids = ids or [tokenizer.eos_id]
     new_ids: list[int] = []
-    for token in sample(model, ids, sampling):
-        if token == tokenizer.eos_id or token >= tokenizer.vocab_size:
+    for token in sample(loaded, ids, sampling):
+        if token in ends or token >= tokenizer.vocab_size:
             break
         new_ids.append(token)
         if len(new_ids) == max_new_tokens:
             break
     return tokenizer.decode(new_ids, skip_control=True)
+
+
+def user_cache() -> Path:
+    """Return the folder of GGUF files that were asked outside of a run, converted."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "distrain" / "models"
+
+
+def end_ids(folder: Path, tokenizer: Tokenizer) -> set[int]:
+    """Return the ids that end a text: the tokenizer's, and all that the model's files name."""
+    found = {tokenizer.eos_id}
+    for name in (CONFIG_FILE, GENERATION_FILE):
+        named = (read_json(folder / name) or {}).get("eos_token_id")
+        ids = named if isinstance(named, list) else [named]
+        found |= {number for number in ids if isinstance(number, int)}
+    return found
 
 
 def check_whole(folder: Path) -> None:

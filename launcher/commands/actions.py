@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distrain.config.huggingface import CONFIG_FILE
+from distrain.config.huggingface import config_file
+from distrain.config.pretrained.resolve import resolve_pretrained
 from distrain.config.reading.load import LoadedRecipe, read_resolved
 from distrain.config.recipe import Recipe
 from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError
@@ -132,14 +133,15 @@ def run_kind(
 def generate(
     target: str, arguments: Sequence[str], *, capture: bool
 ) -> tuple[RunFolder | None, Path, ExitCode, str]:
-    """Complete a prompt with the exported model of a run, or with a Hugging Face folder.
+    """Complete a prompt with the exported model of a run, or with another model.
 
     Returns:
-        The run, if it is one; the model's folder; how the runtime's process ended; and what it
+        The run, if it is one; where the model lies; how the runtime's process ended; and what it
         wrote, empty unless it was to be captured: it went to this terminal.
     """
-    run, folder, whose = None, Path(target), ""
-    if not (folder / CONFIG_FILE).is_file():
+    run, whose = None, ""
+    folder = resolve_pretrained(target)
+    if not config_file(folder).is_file():
         run = find_run(target)
         folder, whose = _exported(run, read_resolved(run.resolved))
     say(f"loads {folder}{whose}")

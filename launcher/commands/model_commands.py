@@ -44,7 +44,9 @@ def evaluate(
 
 
 def generate(  # noqa: PLR0913
-    target: Annotated[str, typer.Argument(metavar="RUN", help="A run, or a Hugging Face folder.")],
+    target: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, a Hugging Face folder, or a GGUF file.")
+    ],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT")],
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to add, at most.", min=1)] = 64,
     temperature: Annotated[

@@ -12,16 +12,25 @@ from distrain.data.pairs.reading import Pair
 from distrain.data.samples.datasets import SftDataset
 from distrain.data.samples.order import permute, round_keys
 from distrain.data.samples.rows import Ids
-from distrain.data.tokenizer.prompts import pair_ids, room_for_pair
-from distrain.data.tokenizer.tokenizer import Tokenizer
+from distrain.data.tokenizer.layouts import ChatLayout, LaidOutPair, fitted
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """Ids of a pair, int32, without marks."""
+    """Ids of a pair, int32: what comes before the prompt, it, what is between, and the answer.
 
+    The answer holds the token that ends it; see ``LaidOutPair``.
+    """
+
+    before: NDArray[np.int32]
     prompt: NDArray[np.int32]
+    between: NDArray[np.int32]
     answer: NDArray[np.int32]
+
+    @property
+    def num_marks(self) -> int:
+        """Count what is neither prompt nor answer."""
+        return len(self.before) + len(self.between)
 
 
 @dataclass(frozen=True)
@@ -42,50 +51,48 @@ class Lengths:
     cut_prompts: int
 
 
-def encode_pairs(pairs: Sequence[Pair], tokenizer: Tokenizer) -> list[EncodedPair]:
-    """Encode prompts and answers."""
-    prompts = tokenizer.encode_batch([pair.prompt for pair in pairs])
-    answers = tokenizer.encode_batch([pair.answer for pair in pairs])
+def encode_pairs(pairs: Sequence[Pair], layout: ChatLayout) -> list[EncodedPair]:
+    """Encode prompts and answers as the model will see them."""
     return [
-        EncodedPair(np.array(prompt, np.int32), np.array(answer, np.int32))
-        for prompt, answer in zip(prompts, answers, strict=True)
+        EncodedPair(
+            *(
+                np.array(ids, np.int32)
+                for ids in (pair.before, pair.prompt, pair.between, pair.answer)
+            )
+        )
+        for pair in layout.pairs([(pair.prompt, pair.answer) for pair in pairs])
     ]
 
 
-def measure_lengths(
-    encoded: Sequence[EncodedPair], tokenizer: Tokenizer, sequence_length: int
-) -> Lengths:
+def measure_lengths(encoded: Sequence[EncodedPair], sequence_length: int) -> Lengths:
     """Compare pairs with the room there is in a sample of ``sequence_length``."""
-    room = room_for_pair(tokenizer, sequence_length + 1)
-    answers = np.array([len(pair.answer) for pair in encoded], np.int64)
+    room = sequence_length + 1
+    answers = np.array([pair.num_marks + len(pair.answer) for pair in encoded], np.int64)
     prompts = np.array([len(pair.prompt) for pair in encoded], np.int64)
     is_long = answers > room
     return Lengths(
         len(encoded),
         tuple(np.flatnonzero(is_long).tolist()),
-        sequence_length + int(answers.max(initial=0)) - room,
+        int(answers.max(initial=0)) - 1,
         int((~is_long & (prompts + answers > room)).sum()),
     )
 
 
-def sft_dataset(
-    encoded: Sequence[EncodedPair], tokenizer: Tokenizer, sequence_length: int
-) -> SftDataset:
+def sft_dataset(encoded: Sequence[EncodedPair], pad_id: int, sequence_length: int) -> SftDataset:
     """Lay out pairs, one a sample of ``sequence_length``, with targets in the answer only."""
-    examples = [lay_out(pair, tokenizer, sequence_length) for pair in encoded]
-    return SftDataset(examples, sequence_length, pad_id=tokenizer.pad_id)
+    examples = [lay_out(pair, sequence_length) for pair in encoded]
+    return SftDataset(examples, sequence_length, pad_id=pad_id)
 
 
-def lay_out(pair: EncodedPair, tokenizer: Tokenizer, sequence_length: int) -> tuple[Ids, Ids]:
+def lay_out(pair: EncodedPair, sequence_length: int) -> tuple[Ids, Ids]:
     """Return input and target ids of a pair, at most ``sequence_length`` of them.
 
-    The answer and the token that ends it are the targets; see ``prompts.pair_ids`` for what
-    happens to pairs that are too long.
+    The answer and the token that ends it are the targets; see ``layouts.fitted`` for what happens
+    to pairs that are too long.
     """
+    parts = (pair.before, pair.prompt, pair.between, pair.answer)
     # One token more than a sample: inputs and targets are the same ids, shifted by one.
-    ids, before = pair_ids(
-        tokenizer, pair.prompt.tolist(), pair.answer.tolist(), max_tokens=sequence_length + 1
-    )
+    ids, before = fitted(LaidOutPair(*(part.tolist() for part in parts)), sequence_length + 1)
     row = np.array(ids, np.int64)
     targets = row[1:].copy()
     # The last token of the prompt is trained on: it predicts the first of the answer.
@@ -111,4 +118,11 @@ def shuffle_prompts(pairs: Sequence[Kind], seed: int) -> list[Kind]:
     # One circle through all pairs: a plain permutation may leave a pair its own prompt.
     circle = permute(round_keys(seed, "prompts"), np.arange(count), count)
     donor = dict(zip(circle.tolist(), np.roll(circle, -1).tolist(), strict=True))
-    return [replace(pair, prompt=pairs[donor[n]].prompt) for n, pair in enumerate(pairs)]
+    return [_with_prompt_of(pair, pairs[donor[n]]) for n, pair in enumerate(pairs)]
+
+
+def _with_prompt_of(pair: Kind, other: Kind) -> Kind:
+    if isinstance(pair, EncodedPair) and isinstance(other, EncodedPair):
+        # A token may reach from the prompt into what follows it.
+        return replace(pair, before=other.before, prompt=other.prompt, between=other.between)
+    return replace(pair, prompt=other.prompt)

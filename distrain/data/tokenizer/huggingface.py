@@ -1,13 +1,12 @@
 """The tokenizer in Hugging Face's form, for ``transformers.AutoTokenizer`` without remote code."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from distrain.config.huggingface import TOKENIZER_FILE
-from distrain.data.tokenizer.prompts import ANSWER_HEADER, PROMPT_HEADER
-from distrain.data.tokenizer.tokenizer import ASSISTANT, USER, Tokenizer
+from distrain.data.tokenizer.layouts import chat_template
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.runs.durable import write_text
 from distrain.runs.records import read_json, write_json
 
@@ -32,15 +31,16 @@ def save_huggingface(
 ) -> None:
     """Write ``tokenizer.json`` and the files that describe it into ``folder``.
 
-    In an exported folder, control tokens in text are control tokens, as ``transformers`` has it and
-    chat templates need it.
+    What a user's own files say is kept, the chat template too: fine-tuning lays out pairs by it.
+    Where there is none, it is ours. In an exported folder, control tokens in text are control
+    tokens, as ``transformers`` has it and chat templates need it.
 
     Args:
         tokenizer_json: The file, or the folder that holds it.
         folder: Of the exported model.
         model_max_length: Replaces a user's own limit, unless ``verbatim``.
         verbatim: It is that of a user's model: every file that is there stays as it is, byte for
-            byte, and so does its chat template. Ours is written where there is none.
+            byte.
     """
     source, tokenizer = _source(tokenizer_json)
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,10 @@ def save_huggingface(
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
+        "chat_template": chat_template(tokenizer),
         # Later entries win: the user's own over our defaults, what this run relies on over both.
         **_read(source.parent / TOKENIZER_CONFIG),
         **_named_tokens(tokenizer),
-        "chat_template": chat_template(tokenizer),
     }
     # A user's own limit stays, unless the caller knows the model's.
     if model_max_length is not None:
@@ -95,24 +95,6 @@ def copy_tokenizer(tokenizer_json: Path, folder: Path) -> None:
     config = _read(source.parent / TOKENIZER_CONFIG) | _named_tokens(tokenizer)
     write_json(folder / TOKENIZER_CONFIG, config)
     write_text(folder / TOKENIZER_FILE, source.read_text(encoding="utf-8"))
-
-
-def chat_template(tokenizer: Tokenizer) -> str:
-    """Return the Jinja form of how ``prompts`` lays out a pair."""
-    # Quoted as JSON, which Jinja reads alike: names may hold quotes.
-    eos = json.dumps(tokenizer.name_of(tokenizer.eos_id))
-    if tokenizer.has_chat_tokens:
-        user, assistant = json.dumps(USER), json.dumps(ASSISTANT)
-    else:
-        user, assistant = json.dumps(PROMPT_HEADER), json.dumps(ANSWER_HEADER)
-    return (
-        "{% for message in messages %}"
-        "{% if message['role'] == 'assistant' %}"
-        f"{{{{ {assistant} + message['content'] + {eos} }}}}"
-        f"{{% else %}}{{{{ {user} + message['content'] }}}}{{% endif %}}"
-        "{% endfor %}"
-        f"{{% if add_generation_prompt %}}{{{{ {assistant} }}}}{{% endif %}}"
-    )
 
 
 def _source(path: Path) -> tuple[Path, Tokenizer]:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from distrain.config.models import LlamaConfig
 from distrain.config.training import LoraConfig
-from distrain.data.tokenizer.prompts import prompt_ids
+from distrain.data.tokenizer.layouts import MarkedLayout, fitted
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.finetune.lora import inject_lora, is_adapter, plain_name
 from distrain.models.huggingface import open_huggingface, save_huggingface
@@ -97,7 +97,7 @@ def test_merged_model_and_adapter_load_without_distrain(tmp_path, tokenizer_json
         assert float((seen["adapted"] - ours).abs().max()) < 1e-4
         assert seen["text"] == tokenizer.encode("def area(side):")
         assert seen["eos"] == (tokenizer.eos_id, tokenizer.eos_id)
-        laid_out = prompt_ids(tokenizer, tokenizer.encode("side <|user|>"))
+        laid_out, _ = fitted(MarkedLayout(tokenizer).question("side <|user|>"), 1000)
         assert seen["chat"] == tokenizer.decode(laid_out)
 
 

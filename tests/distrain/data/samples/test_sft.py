@@ -9,7 +9,7 @@ from distrain.data.samples.sft import (
     sft_dataset,
     shuffle_prompts,
 )
-from distrain.data.tokenizer.prompts import pair_ids, prompt_ids
+from distrain.data.tokenizer.layouts import MarkedLayout, fitted, layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from tests.distrain.data.made_corpus import make_tokenizer
 from tests.distrain.data.tokenizer.test_tokenizer import foreign
@@ -24,8 +24,8 @@ def tokenizer(tmp_path_factory):
 
 
 def laid_out(pair, tokenizer, length):
-    (encoded,) = encode_pairs([pair], tokenizer)
-    return lay_out(encoded, tokenizer, length)
+    (encoded,) = encode_pairs([pair], MarkedLayout(tokenizer))
+    return lay_out(encoded, length)
 
 
 def test_only_the_answer_and_its_end_are_targets(tokenizer):
@@ -56,9 +56,11 @@ def test_a_long_prompt_loses_its_beginning_and_never_the_answer(tokenizer, lengt
 
 def test_foreign_tokenizers_get_plain_text_after_their_own_prefix(tmp_path):
     tokenizer = Tokenizer.load(foreign(tmp_path, tokenizer_config={"eos_token": "</s>"}))
-    ids, before = pair_ids(tokenizer, tokenizer.encode("a"), [5], max_tokens=1000)
+    layout = layout_of(tmp_path, tokenizer)
+    (pair,) = layout.pairs([("a", "ä")])
+    ids, before = fitted(pair, 1000)
     assert ids[before:] == [5, tokenizer.eos_id]
-    assert ids[:before] == prompt_ids(tokenizer, tokenizer.encode("a"))
+    assert ids[:before] == fitted(layout.question("a"), 1000)[0]
     assert ids[0] == 0
     assert not set(ids[1:-1]) & {0, 1}
 
@@ -73,9 +75,9 @@ def test_shuffled_prompts_are_all_there_and_none_at_its_place(tokenizer):
     assert shuffle_prompts(PAIRS, seed=3) != shuffle_prompts(PAIRS, seed=4)
     with pytest.raises(ValueError, match="needs two"):
         shuffle_prompts(PAIRS[:1], seed=3)
-    encoded = encode_pairs(PAIRS, tokenizer)
-    own = sft_dataset(encoded, tokenizer, 16)
-    other = sft_dataset(shuffle_prompts(encoded, seed=3), tokenizer, 16)
+    encoded = encode_pairs(PAIRS, MarkedLayout(tokenizer))
+    own = sft_dataset(encoded, tokenizer.pad_id, 16)
+    other = sft_dataset(shuffle_prompts(encoded, seed=3), tokenizer.pad_id, 16)
     for (_, targets), (_, other_targets) in zip(own.examples, other.examples, strict=True):
         answer = targets[targets != IGNORE_INDEX].tolist()
         assert answer == other_targets[other_targets != IGNORE_INDEX].tolist()
@@ -85,21 +87,22 @@ def test_shuffled_prompts_are_all_there_and_none_at_its_place(tokenizer):
 def test_what_does_not_fit_is_what_is_cut(tokenizer, tmp_path, length):
     texts = [("value " * words, "self " * words) for words in (1, 2, 4, 7, 12)]
     pairs = [Pair(prompt, answer, "") for prompt, _ in texts for _, answer in texts]
-    for each in (tokenizer, Tokenizer.load(foreign(tmp_path, tokenizer_config=EOS))):
-        encoded = encode_pairs(pairs, each)
-        lengths = measure_lengths(encoded, each, length)
+    other = Tokenizer.load(foreign(tmp_path, tokenizer_config=EOS))
+    for layout in (MarkedLayout(tokenizer), layout_of(tmp_path, other)):
+        encoded = encode_pairs(pairs, layout)
+        lengths = measure_lengths(encoded, length)
         long_answers, cut_prompts = [], 0
         for number, pair in enumerate(encoded):
-            inputs, targets = lay_out(pair, each, length)
+            inputs, targets = lay_out(pair, length)
             asked = targets[targets != IGNORE_INDEX].tolist()
-            if asked != [*pair.answer.tolist(), each.eos_id]:
+            if asked != pair.answer.tolist():
                 long_answers.append(number)
-            elif len(inputs) < len(lay_out(pair, each, 10_000)[0]):
+            elif len(inputs) < len(lay_out(pair, 10_000)[0]):
                 cut_prompts += 1
         assert lengths.long_answers == tuple(long_answers)
         assert lengths.cut_prompts == cut_prompts
         assert lengths.pairs == len(pairs)
-        enough = measure_lengths(encoded, each, lengths.longest)
+        enough = measure_lengths(encoded, lengths.longest)
         assert not enough.long_answers
         assert enough.longest == lengths.longest
-        assert measure_lengths(encoded, each, lengths.longest - 1).long_answers
+        assert measure_lengths(encoded, lengths.longest - 1).long_answers

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from distrain.data.tokenizer.huggingface import chat_template, copy_tokenizer, save_huggingface
-from distrain.data.tokenizer.prompts import pair_ids, prompt_ids
+from distrain.data.tokenizer.huggingface import copy_tokenizer, save_huggingface
+from distrain.data.tokenizer.layouts import chat_template, fitted, layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer
 from tests.distrain.data.tokenizer.test_tokenizer import TRICKY, foreign
@@ -40,13 +40,14 @@ def test_the_chat_template_lays_out_pairs_as_training_did(tmp_path, auto_tokeniz
     ours = Tokenizer.load(tmp_path)
     save_huggingface(tmp_path, tmp_path / "hf")
     theirs = auto_tokenizer.from_pretrained(tmp_path / "hf")
+    layout = layout_of(tmp_path, ours)
     asked = [{"role": "user", "content": "aaa"}]
-    rendered = theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    assert theirs(rendered)["input_ids"] == prompt_ids(ours, ours.encode("aaa"))
+    found = theirs.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+    assert found == fitted(layout.question("aaa"), 1000)[0]
     told = [*asked, {"role": "assistant", "content": "aa"}]
-    rendered = theirs.apply_chat_template(told, tokenize=False)
-    pair, _ = pair_ids(ours, ours.encode("aaa"), ours.encode("aa"), max_tokens=1000)
-    assert theirs(rendered)["input_ids"] == pair
+    (pair,) = layout.pairs([("aaa", "aa")])
+    assert theirs.apply_chat_template(told)["input_ids"] == fitted(pair, 1000)[0]
+    assert (found[0] == 0) == (kind == "foreign")  # with its BOS
 
 
 def test_what_a_users_own_configuration_says_is_kept(tmp_path):

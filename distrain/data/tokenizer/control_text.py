@@ -1,0 +1,164 @@
+"""Text in which some pieces may hold control tokens, and others are a user's."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tokenizers
+
+from distrain.data.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A text in pieces, one after the other.
+
+    Args:
+        texts: Of each.
+        is_content: Whether a piece is a user's, in which names of control tokens are plain text.
+    """
+
+    texts: list[str]
+    is_content: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPieces:
+    """Ids of a whole text.
+
+    Args:
+        ids: Of the tokens.
+        ends: Where each token ends in the text; characters.
+        lengths: Of the pieces; characters.
+    """
+
+    ids: list[int]
+    ends: list[int]
+    lengths: list[int]
+
+    def pieces(self) -> Iterator[int]:
+        """Yield the number of the piece in which each token ends, never a lower one than before."""
+        number, bound = 0, self.lengths[0]
+        for end in self.ends:
+            while end > bound:
+                number += 1
+                bound += self.lengths[number]
+            yield number
+
+
+class ControlText:
+    """Encodes whole texts with their control tokens, as transformers does.
+
+    Args:
+        tokenizer: What it is made of; it keeps taking control tokens for text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        content = _untrimmed(json.loads(tokenizer.content))
+        self._raw = tokenizers.Tokenizer.from_str(json.dumps(content))
+        self._raw.no_truncation()
+        self._raw.no_padding()
+        # Some files do not mark the tokens by which a model's configuration ends texts.
+        named = {tokenizer.eos_id, tokenizer.pad_id, *tokenizer.prefix_ids}
+        self._raw.add_special_tokens([tokenizer.name_of(token) for token in named])
+        control = {
+            token.content: number
+            for number, token in self._raw.get_added_tokens_decoder().items()
+            if token.special
+        }
+        self.control_ids = frozenset(control.values())
+        longest_first = sorted(control, key=len, reverse=True)
+        self._names = re.compile("|".join(map(re.escape, longest_first)))
+        self._control = control
+        self._closed = tokenizers.Tokenizer.from_str(json.dumps(content))
+        self._closed.encode_special_tokens = True
+        self._closed.no_truncation()
+        self._closed.no_padding()
+
+    def encode(self, texts: Sequence[Pieces]) -> list[EncodedPieces]:
+        """Encode texts; each token spans the text as a whole, whatever its pieces."""
+        whole = self._raw.encode_batch(
+            ["".join(text.texts) for text in texts], add_special_tokens=False
+        )
+        return [self._checked(text, found) for text, found in zip(texts, whole, strict=True)]
+
+    def _checked(self, text: Pieces, found: tokenizers.Encoding) -> EncodedPieces:
+        if self._names_in_content(text):
+            return self._apart(text)
+        if not _is_seamless(found, sum(map(len, text.texts))):
+            return self._by_piece(text)
+        return EncodedPieces(found.ids, _ends(found), list(map(len, text.texts)))
+
+    def _names_in_content(self, text: Pieces) -> bool:
+        return any(
+            is_content and self._names.search(piece) is not None
+            for piece, is_content in zip(text.texts, text.is_content, strict=True)
+        )
+
+    def _apart(self, text: Pieces) -> EncodedPieces:
+        """Encode what lies between control tokens that are no content, each by itself."""
+        ids: list[int] = []
+        ends: list[int] = []
+        done = 0
+        for plain, name in self._stretches(text):
+            found = self._closed.encode(plain, add_special_tokens=False)
+            ids += found.ids
+            ends += [done + end for end in _ends(found)]
+            done += len(plain) + len(name)
+            if name:
+                ids.append(self._control[name])
+                ends.append(done)
+        return EncodedPieces(ids, ends, list(map(len, text.texts)))
+
+    def _by_piece(self, text: Pieces) -> EncodedPieces:
+        """Encode each piece by itself: where a tokenizer drops characters, no place is certain."""
+        ids: list[int] = []
+        ends: list[int] = []
+        done = 0
+        for piece, is_content in zip(text.texts, text.is_content, strict=True):
+            raw = self._closed if is_content else self._raw
+            found = raw.encode(piece, add_special_tokens=False).ids
+            done += len(piece)
+            ids += found
+            ends += [done] * len(found)
+        return EncodedPieces(ids, ends, list(map(len, text.texts)))
+
+    def _stretches(self, text: Pieces) -> Iterator[tuple[str, str]]:
+        """Yield plain text and the control token that follows it, in turn."""
+        plain = ""
+        for piece, is_content in zip(text.texts, text.is_content, strict=True):
+            if is_content:
+                plain += piece
+                continue
+            done = 0
+            for match in self._names.finditer(piece):
+                yield plain + piece[done : match.start()], match[0]
+                plain, done = "", match.end()
+            plain += piece[done:]
+        yield plain, ""
+
+
+def _is_seamless(found: tokenizers.Encoding, length: int) -> bool:
+    """Whether tokens follow each other without a gap, from the beginning of a text to its end."""
+    done = 0
+    for start, end in found.offsets:
+        if start > done:
+            return False
+        done = end
+    return done == length
+
+
+def _ends(found: tokenizers.Encoding) -> list[int]:
+    return [end for _, end in found.offsets]
+
+
+def _untrimmed(content: Any) -> Any:  # noqa: ANN401  (JSON)
+    """Let offsets of tokens hold the space before a word too."""
+    if isinstance(content, dict):
+        return {
+            key: False if key == "trim_offsets" else _untrimmed(value)
+            for key, value in content.items()
+        }
+    return [_untrimmed(item) for item in content] if isinstance(content, list) else content
