@@ -12,7 +12,7 @@ from distrain.data.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
+class TextPieces:
     """A text in pieces, one after the other.
 
     Args:
@@ -77,27 +77,27 @@ class ControlText:
         self._closed.no_truncation()
         self._closed.no_padding()
 
-    def encode(self, texts: Sequence[Pieces]) -> list[EncodedPieces]:
+    def encode(self, texts: Sequence[TextPieces]) -> list[EncodedPieces]:
         """Encode texts; each token spans the text as a whole, whatever its pieces."""
         whole = self._raw.encode_batch(
             ["".join(text.texts) for text in texts], add_special_tokens=False
         )
         return [self._checked(text, found) for text, found in zip(texts, whole, strict=True)]
 
-    def _checked(self, text: Pieces, found: tokenizers.Encoding) -> EncodedPieces:
+    def _checked(self, text: TextPieces, found: tokenizers.Encoding) -> EncodedPieces:
         if self._names_in_content(text):
             return self._apart(text)
         if not _is_seamless(found, sum(map(len, text.texts))):
             return self._by_piece(text)
         return EncodedPieces(found.ids, _ends(found), list(map(len, text.texts)))
 
-    def _names_in_content(self, text: Pieces) -> bool:
+    def _names_in_content(self, text: TextPieces) -> bool:
         return any(
             is_content and self._names.search(piece) is not None
             for piece, is_content in zip(text.texts, text.is_content, strict=True)
         )
 
-    def _apart(self, text: Pieces) -> EncodedPieces:
+    def _apart(self, text: TextPieces) -> EncodedPieces:
         """Encode what lies between control tokens that are no content, each by itself."""
         ids: list[int] = []
         ends: list[int] = []
@@ -112,7 +112,7 @@ class ControlText:
                 ends.append(done)
         return EncodedPieces(ids, ends, list(map(len, text.texts)))
 
-    def _by_piece(self, text: Pieces) -> EncodedPieces:
+    def _by_piece(self, text: TextPieces) -> EncodedPieces:
         """Encode each piece by itself: where a tokenizer drops characters, no place is certain."""
         ids: list[int] = []
         ends: list[int] = []
@@ -125,7 +125,7 @@ class ControlText:
             ends += [done] * len(found)
         return EncodedPieces(ids, ends, list(map(len, text.texts)))
 
-    def _stretches(self, text: Pieces) -> Iterator[tuple[str, str]]:
+    def _stretches(self, text: TextPieces) -> Iterator[tuple[str, str]]:
         """Yield plain text and the control token that follows it, in turn."""
         plain = ""
         for piece, is_content in zip(text.texts, text.is_content, strict=True):

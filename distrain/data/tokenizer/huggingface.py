@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.config.huggingface import TOKENIZER_FILE
+from distrain.data.tokenizer.chat_template import TEMPLATE_FILE
 from distrain.data.tokenizer.layouts import chat_template
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.runs.durable import write_text
@@ -12,7 +13,7 @@ from distrain.runs.records import read_json, write_json
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
-TEMPLATE_FILE, OLD_TEMPLATE_FILE = "chat_template.jinja", "chat_template.json"
+OLD_TEMPLATE_FILE = "chat_template.json"
 MORE_TEMPLATES = "additional_chat_templates"
 FILES = (
     *(TOKENIZER_FILE, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, TEMPLATE_FILE, OLD_TEMPLATE_FILE),

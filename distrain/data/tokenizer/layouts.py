@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from distrain.data.tokenizer.chat_template import ChatTemplate, read_template
-from distrain.data.tokenizer.control_text import ControlText, Pieces
+from distrain.data.tokenizer.control_text import ControlText, TextPieces
 from distrain.data.tokenizer.tokenizer import ASSISTANT, USER, Tokenizer
 from distrain.errors import DataError
 
@@ -141,7 +141,7 @@ class TemplateLayout:
         if parts is None or asked is None:
             raise self._unfit("one that does not show each message once, in order")
         self._parts, self._asked = parts, asked
-        (ends,) = self._text.encode([Pieces([parts[-1]], [False])])
+        (ends,) = self._text.encode([TextPieces([parts[-1]], [False])])
         found = [n for n in ends.ids if n in self._text.control_ids]
         if not found:
             raise self._unfit("one that ends an answer with no control token")
@@ -164,14 +164,14 @@ class TemplateLayout:
         (encoded,) = self._text.encode([self._pieces(text, self._asked, (prompt,))])
         return self._cut(encoded.ids, list(encoded.pieces()))
 
-    def _pieces(self, text: str, parts: Sequence[str], contents: Sequence[str]) -> Pieces:
+    def _pieces(self, text: str, parts: Sequence[str], contents: Sequence[str]) -> TextPieces:
         """Find the contents in a rendered text; templates may strip them."""
         for strip in (str, str.strip, str.rstrip, str.lstrip):
             found = [strip(content) for content in contents]
             mixed = [piece for pair in zip(parts, found, strict=False) for piece in pair]
             pieces = [*mixed, parts[-1]]
             if "".join(pieces) == text:
-                return Pieces(pieces, [number % 2 == 1 for number in range(len(pieces))])
+                return TextPieces(pieces, [number % 2 == 1 for number in range(len(pieces))])
         raise self._unfit(f"one that changes what it is given, such as {contents[0][:40]!r}")
 
     def _cut(self, ids: Ids, pieces: list[int]) -> LaidOutPair:
