@@ -207,17 +207,22 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 yield from _modules_of_source(source)
         if stage.kind == "export":
             yield "train", "transformers"
-        if not isinstance(stage, TrainStage):
-            continue
-        if isinstance(stage, SftStage):
-            yield from (("train", module) for module in ("peft", "transformers"))
-        if is_gguf(Path(stage.model.from_pretrained or "")):
-            yield from (("gguf", module) for module in EXTRAS["gguf"])
-            yield "train", "transformers"
-        if stage.parallelism.strategy == "deepspeed":
-            yield from (("deepspeed", module) for module in EXTRAS["deepspeed"])
-        for sink in stage.logging.sinks.values():
-            yield sink.extra, sink.module
+        if isinstance(stage, TrainStage):
+            yield from _modules_of_training(stage)
+
+
+def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
+    if stage.optimizer.extra is not None:
+        yield stage.optimizer.extra, stage.optimizer.extra
+    if isinstance(stage, SftStage):
+        yield from (("train", module) for module in ("peft", "transformers"))
+    if is_gguf(Path(stage.model.from_pretrained or "")):
+        yield from (("gguf", module) for module in EXTRAS["gguf"])
+        yield "train", "transformers"
+    if stage.parallelism.strategy == "deepspeed":
+        yield from (("deepspeed", module) for module in EXTRAS["deepspeed"])
+    for sink in stage.logging.sinks.values():
+        yield sink.extra, sink.module
 
 
 def _modules_of_source(source: Source) -> Iterator[tuple[str, str]]:

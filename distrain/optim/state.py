@@ -30,15 +30,18 @@ class ScalarState:
     Args:
         optimizer: Its name in recipes.
         scalars: Entry -> plain name of each trained parameter -> value.
+        shards: How many the tensors were made for; ``None`` where that does not matter.
     """
 
     optimizer: str
     scalars: Mapping[str, Mapping[str, Scalar]]
+    shards: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``from_extra`` reads."""
         scalars = {entry: dict(values) for entry, values in self.scalars.items()}
-        return {"name": self.optimizer, "scalars": scalars}
+        shards = {} if self.shards is None else {"shards": self.shards}
+        return {"name": self.optimizer, "scalars": scalars, **shards}
 
     @classmethod
     def from_extra(cls, extra: Mapping[str, Any]) -> "ScalarState":
@@ -51,7 +54,7 @@ class ScalarState:
             return cls("adamw", {"step": _numbers(extra["optimizer_steps"])})
         saved = extra["optimizer"]
         scalars = {entry: _numbers(values) for entry, values in saved["scalars"].items()}
-        return cls(str(saved["name"]), scalars)
+        return cls(str(saved["name"]), scalars, saved.get("shards"))
 
     def common(self, entry: str, names: Sequence[str]) -> Scalar:
         """Return the value that all of some parameters have, of an engine that keeps one.

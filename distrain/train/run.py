@@ -108,7 +108,16 @@ class Run:
         self._refuse_another_optimizer(extra)
 
     def _refuse_another_optimizer(self, extra: Mapping[str, Any]) -> None:
-        saved, own = ScalarState.from_extra(extra).optimizer, self.engine.optimizer_scalars()
+        state, own = ScalarState.from_extra(extra), self.engine.optimizer_scalars()
+        saved = state.optimizer
+        if saved == own.optimizer and state.shards != own.shards:
+            raise CheckpointError(
+                "checkpoints of this stage",
+                f"the state of optimizer {saved} for {state.shards} shards",
+                f"{own.shards}, as many as parallelism and launch make now: where its blocks begin "
+                "depends on that",
+                f"Set launch and parallelism.data_parallel_shard so that there are {state.shards}.",
+            )
         if saved != own.optimizer:
             raise CheckpointError(
                 "checkpoints of this stage",

@@ -47,6 +47,13 @@ def test_missing_packages_name_the_extra_that_brings_them(tmp_path):
     assert 'pip install "distrain[train]"' in str(errors[1])
 
 
+def test_an_optimizer_names_the_extra_that_brings_it(tmp_path):
+    text = SFT.replace("strategy: deepspeed}", "strategy: fsdp}\n    optimizer: {name: adamw_8bit}")
+    recipe = load_recipe(write_recipe(tmp_path, text)).recipe
+    errors = list(missing_modules(recipe, find=lambda module: None))
+    assert "the packages of the extra 'bitsandbytes'" in [error.expected for error in errors]
+
+
 def test_only_what_the_stages_use_is_asked_for(tmp_path):
     errors = list(missing_modules(load_small(tmp_path).recipe, find=lambda module: None))
     assert len(errors) == 1

@@ -152,6 +152,10 @@ class ModelConfig(NamedSection):
         """
         raise NotImplementedError
 
+    def parameter_names(self) -> list[str] | None:
+        """Return the names of all parameters, in order; ``None`` where only the module tells."""
+        return None
+
     def num_parameters(self, vocab_size: int) -> int:
         """Count the elements of all parameters; a tied embedding counts once."""
         raise NotImplementedError

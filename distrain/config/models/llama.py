@@ -140,6 +140,17 @@ class LlamaConfig(DecoderConfig):
         """Return those of attention and of the feed-forward layer."""
         return ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 
+    def parameter_names(self) -> list[str]:
+        """Return the names of all parameters, in order."""
+        attention = [f"self_attn.{part}_proj" for part in "qkvo"]
+        feed_forward = [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
+        block = [*attention, *feed_forward, "input_layernorm", "post_attention_layernorm"]
+        blocks = [
+            f"layers.{number}.{part}" for number in range(self.num_hidden_layers) for part in block
+        ]
+        names = [f"model.{part}.weight" for part in ("embed_tokens", *blocks, "norm")]
+        return names if self.tie_word_embeddings else [*names, "lm_head.weight"]
+
     def num_parameters(self, vocab_size: int) -> int:
         """Add the norms, and the embedding where it is not the output layer."""
         norms = (2 * self.num_hidden_layers + 1) * self.hidden_size

@@ -65,7 +65,10 @@ class AdamW8bitConfig(OptimizerConfig):
         other_tensors=("absmax1", "absmax2"),
         scalars=("step",),
         elementwise=False,
+        of_shards=True,
     )
+    takes_fp64: ClassVar[bool] = False
+    extra: ClassVar[str | None] = "bitsandbytes"
 
     name: Literal["adamw_8bit"] = "adamw_8bit"
     """Moments in blocks of 256 with a scale each (arXiv 2110.02861); a run goes on at the number

@@ -28,12 +28,14 @@ class Kept:
         elementwise: Whether an element's update needs nothing but that element's own gradient and
             state, settings of its group, and scalars that are equal for all parameters of a group.
             ZeRO steps flat pieces of several parameters, so it takes no other optimizer.
+        of_shards: Whether the tensors fit only as many shards as they were made for.
     """
 
     like_parameter: dict[str, int]
     other_tensors: tuple[str, ...] = ()
     scalars: tuple[str, ...] = ()
     elementwise: bool = True
+    of_shards: bool = False
 
     def __post_init__(self) -> None:
         assert not (self.elementwise and self.other_tensors), "another shape spans elements"
@@ -62,6 +64,9 @@ class OptimizerConfig(NamedSection):
 
     kept: ClassVar[Kept]
     """All that it may keep, whatever its settings."""
+    takes_fp64: ClassVar[bool] = True
+    extra: ClassVar[str | None] = None
+    """That brings the module of that name, which the optimizer needs."""
 
     name: str
     """Of the optimizer."""

@@ -10,6 +10,7 @@ from distrain.config.models import ModelConfig
 from distrain.config.optimizers import OptimizerConfig, elementwise_optimizers
 from distrain.config.reading.check_adapters import check_adapters
 from distrain.config.reading.check_family import check_family
+from distrain.config.reading.check_groups import check_groups
 from distrain.config.reading.check_mixture import check_mixture
 from distrain.config.reading.check_needs import check_needs
 from distrain.config.reading.check_start import check_start
@@ -41,6 +42,7 @@ def check_recipe(
         findings += check_family(stage)
         findings += check_adapters(stage, stages)
         findings += check_start(stage, stages)
+        findings += check_groups(stage, stages)
         findings += check_token_sources(stage)
         findings += check_mixture(stage, stages)
     if launch is not None:
@@ -151,6 +153,13 @@ def _check_parallelism(
             f"optimizer.name: found {optimizer.name} with parallelism.strategy deepspeed, which "
             "steps flat pieces of several parameters, and needs an optimizer that works element by "
             f"element; set strategy to fsdp, or optimizer.name to {fitting}",
+        )
+    if training.precision == "fp64" and optimizer and not optimizer.takes_fp64:
+        yield Finding(
+            stage.name,
+            ("training", "precision"),
+            f"training.precision: found fp64 with optimizer.name {optimizer.name}, whose kernel "
+            "has no such type; set precision to fp32",
         )
     if launch is None or launch.processes_per_node == "auto":
         return  # known only where the run starts; checked there

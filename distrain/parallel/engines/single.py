@@ -109,6 +109,7 @@ class SingleEngine:
         return ScalarState(
             self._optimizer.name,
             {entry: dict(zip(trained, values, strict=True)) for entry, values in scalars.items()},
+            self.ranks.layout.dp_shard if self._optimizer.kept.of_shards else None,
         )
 
     def loaded(self, optimizer: ScalarState | None) -> None:

@@ -95,11 +95,11 @@ def test_weights_alone_are_taken_on_by_a_further_stage(recipe):
 
 
 def test_rules_by_name_are_read_and_written_back(recipe):
-    rules = "[{match: '*.bias', lr_ratio: 2.0}, {match: '*norm*', weight_decay: 0.3}]"
-    (first, second) = stages_of(load_recipe(recipe, [f"optimizer.groups={rules}"]))[
+    rules = "[{match: '*embed*', lr_ratio: 2.0}, {match: '*norm*', weight_decay: 0.3}]"
+    (first, second) = stages_of(load_recipe(recipe, [f"pretrain.optimizer.groups={rules}"]))[
         "pretrain"
     ].optimizer.groups
-    assert (first.match, first.lr_ratio, first.weight_decay) == ("*.bias", 2.0, None)
+    assert (first.match, first.lr_ratio, first.weight_decay) == ("*embed*", 2.0, None)
     assert (second.lr_ratio, second.weight_decay) == (1.0, 0.3)
     messages = messages_of(recipe, "pretrain.optimizer.groups=[{macth: '*'}]")
     assert any("macth" in message for message in messages)
@@ -146,3 +146,20 @@ def test_a_warmup_of_one_layer_takes_the_place_of_that_below(recipe):
         "pretrain"
     ].lr_scheduler
     assert (schedule.warmup_steps, schedule.warmup(10)) == (0, 2)
+
+
+def test_a_rule_that_matches_no_name_is_refused_before_the_queue(recipe):
+    (message,) = messages_of(recipe, "pretrain.optimizer.groups=[{match: '*.bias', lr_ratio: 2.0}]")
+    assert message == (
+        "optimizer.groups[0].match: found '*.bias', which no parameter's name matches; expected a "
+        "pattern of names such as model.embed_tokens.weight, "
+        "model.layers.0.self_attn.q_proj.weight and lm_head.weight; write * for what differs, as "
+        "in *norm.weight"
+    )
+    load_recipe(recipe, ["pretrain.optimizer.groups=[{match: '*norm.weight', lr_ratio: 2.0}]"])
+    load_recipe(recipe, ["sft.optimizer.groups=[{match: '*.lora_B.*', lr_ratio: 2.0}]"])
+
+
+def test_a_kernel_without_fp64_is_refused_it(recipe):
+    (message, *_) = messages_of(recipe, "optimizer.name=adamw_8bit", "training.precision=fp64")
+    assert "found fp64 with optimizer.name adamw_8bit" in message

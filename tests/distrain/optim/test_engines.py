@@ -1,7 +1,10 @@
 """Every optimizer under every engine: as one process, cut and resumed, or refused by name."""
 
+from dataclasses import replace
+
 import pytest
 
+from distrain.checkpoint.dcp import read_full
 from distrain.config.optimizers import (
     OPTIMIZER_SECTIONS,
     AdafactorConfig,
@@ -14,8 +17,11 @@ from distrain.config.optimizers import (
     SgdConfig,
 )
 from distrain.errors import RecipeError
+from distrain.optim.state import ScalarState
+from distrain.parallel.global_tensor import gather_full
+from tests.distrain.checkpoint.states import manager
 from tests.distrain.optim.proof import WHOLE, ZERO, Cases, alone, engine_of, examine, whole_and_cut
-from tests.distrain.parallel.tiny_model import Case
+from tests.distrain.parallel.tiny_model import Case, largest_difference, train
 from tests.ranks import run_ranks
 
 CONFIGS = [
@@ -69,6 +75,41 @@ def test_every_engine_goes_on_bit_by_bit(config, tmp_path):
 def test_replicated_shards_go_on_bit_by_bit(config, tmp_path):
     cases = [(Case("fsdp", microbatch=2, replicate=2), config, alone(config))]
     run_ranks(tmp_path / "ranks", 4, examine, tmp_path, cases)
+
+
+def save_under_fsdp(folder, config):
+    engine = engine_of(Case("fsdp"), config)
+    train(engine, range(3), 2)
+    extra = {"optimizer": engine.optimizer_scalars().to_json()}
+    manager(folder).save_and_wait(3, engine.state(), extra)
+
+
+def go_on(folder, cases, config, expected):
+    """Restore under other engines: what they hold is what is on disk, and the losses follow."""
+    examine(folder, [])  # zero 3 cuts the tiny model too
+    saved = read_full(next(folder.rglob("step_000003")), prefix="")
+    for case in cases:
+        engine = engine_of(replace(case, seed=1), config)
+        restored = manager(folder).restore(engine.state())
+        assert restored is not None
+        engine.loaded(ScalarState.from_extra(restored[1]))
+        held = gather_full(engine.state())
+        assert held.keys() == saved.keys()
+        assert all(tensor.equal(held[name]) for name, tensor in saved.items()), case
+        assert largest_difference(train(engine, range(3, 6), case.microbatch), expected) < 1e-4
+        engine.close()
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(
+    "config", [config for config in CONFIGS if not config.kept.of_shards], ids=by_name
+)
+def test_a_checkpoint_of_four_shards_goes_on_under_every_engine(config, tmp_path):
+    expected = alone(config)[3:]
+    cases = [*WHOLE, *(ZERO if config.kept.elementwise else [])]
+    run_ranks(tmp_path / "four", 4, save_under_fsdp, tmp_path / "saved", config)
+    run_ranks(tmp_path / "two", 2, go_on, tmp_path / "saved", cases, config, expected)
+    go_on(tmp_path / "saved", [Case()], config, expected)
 
 
 def refuse(configs):

@@ -4,11 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from distrain.config.models import LlamaConfig
 from distrain.config.optimizers import AdamWConfig, ParameterRule, SgdConfig
 from distrain.errors import RecipeError
+from distrain.models import build_model
 from distrain.optim import build_optimizer
 from distrain.optim.groups import parameter_groups
+from tests.distrain.optim.proof import engine_of
 from tests.distrain.optim.reference import Blocks
+from tests.distrain.parallel.tiny_model import Case
 
 
 def settings(rules):
@@ -83,3 +87,17 @@ def test_groups_without_rules_are_those_of_today():
     config = AdamWConfig(weight_decay=0.0)
     groups = parameter_groups(Blocks().named_parameters(), config.weight_decay)
     assert [len(group["params"]) for group in groups] == [6, 5]
+
+
+def test_an_engine_matches_plain_names():
+    """The tiny model's own names begin with ``blocks``, which its checkpoints call ``layers``."""
+    engine_of(Case(), AdamWConfig(groups=(ParameterRule(match="layers.*", lr_ratio=0.5),)))
+    with pytest.raises(RecipeError, match="no trained parameter's name"):
+        engine_of(Case(), AdamWConfig(groups=(ParameterRule(match="blocks.*"),)))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_names_known_without_the_model_are_the_models(tied):
+    config = LlamaConfig(tie_word_embeddings=tied, num_hidden_layers=2)
+    names = [name for name, _ in build_model(config, 11).named_parameters()]
+    assert config.parameter_names() == names

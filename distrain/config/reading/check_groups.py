@@ -1,0 +1,31 @@
+"""Whether rules of ``optimizer.groups`` match names, where those are known without the model."""
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from distrain.config.lineage import lineage_of
+from distrain.config.models import ModelConfig
+from distrain.config.optimizers import OptimizerConfig
+from distrain.config.reading.stage_parts import Finding, StageParts
+
+
+def check_groups(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterator[Finding]:
+    """Yield the rules that match no parameter; a stage that begins judges the rest the same way.
+
+    Of a stage that trains adapters, and of a model from a folder, the names are known only there.
+    """
+    optimizer, model = stage.get("optimizer", OptimizerConfig), stage.get("model", ModelConfig)
+    root = lineage_of(stages, stage.name).root
+    first = None if root is None else stages[root].get("model", ModelConfig)
+    if optimizer is None or model is None or first is None or "lora" in stage.sections:
+        return
+    names = None if first.from_pretrained is not None else model.parameter_names()
+    for number, rule in enumerate(optimizer.groups if names else ()):
+        if names and not any(fnmatchcase(name, rule.match) for name in names):
+            yield Finding(
+                stage.name,
+                ("optimizer", "groups", number, "match"),
+                f"optimizer.groups[{number}].match: found '{rule.match}', which no parameter's "
+                f"name matches; expected a pattern of names such as {names[0]}, {names[1]} and "
+                f"{names[-1]}; write * for what differs, as in *norm.weight",
+            )
