@@ -1,36 +1,21 @@
-"""Layer 5: attention within documents; the one place that chooses a kernel.
+"""Layer 5: attention within documents, the one function that every family calls.
 
 Shape legend: B = sequences in a microbatch, T = query positions, S = key positions, N = heads,
 K = key and value heads, H = size of a query or key head, X = size of a value head.
 """
 
+from dataclasses import replace
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distrain.models.attention.dense import dense_attention, document_mask
-from distrain.models.attention.layout import DocumentLayout
+from distrain.config.attention import AttentionKernel, AttentionNeeds, choose_kernel
+from distrain.models.attention.kernels import ATTENTIONS
+from distrain.models.attention.plan import AttentionPlan
 from distrain.models.attention.rule import PLAIN, AttentionRule
 
-
-class AttentionPlan:
-    """How all blocks of a forward pass attend; made once for them by ``plan_attention``.
-
-    No dataclass: engines would rebuild one for every block.
-
-    Args:
-        mask: Which keys each query may attend to, bool of shape (B, 1, T, S); ``None``: all that
-            are not later.
-    """
-
-    def __init__(self, mask: Tensor | None) -> None:
-        self.mask = mask
-
-
-def plan_attention(documents: DocumentLayout) -> AttentionPlan:
-    """Prepare to attend to no later position, and only within a document."""
-    # On the CPU the same values bit by bit as with a mask, in half the time; no kernel that
-    # takes a mask is as fast on a GPU either.
-    return AttentionPlan(None if documents.has_one_document_a_row else document_mask(documents))
+PRECISIONS = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16"}
 
 
 def attend(
@@ -40,23 +25,68 @@ def attend(
     plan: AttentionPlan,
     rule: AttentionRule = PLAIN,
 ) -> Tensor:
-    """Mix values over the positions of ``plan`` by ``rule``.
+    """Mix values over the positions of ``plan`` by ``rule``; head n of N uses key head n * K // N.
 
     Where each row is one document, queries may be fewer than keys: they are then the last T of its
     S positions, the others' keys and values being kept from earlier calls.
 
     Returns:
         Shape (B, N, T, X).
+
+    Raises:
+        ValueError: Rows of several documents have fewer queries than keys.
     """
-    same_size = v_BKSX.shape[-1] == q_BNTH.shape[-1] and k_BKSH.shape[2] == q_BNTH.shape[2]
-    if rule.window is None and rule.softcap is None and rule.sinks is None and same_size:
-        groups = q_BNTH.shape[1] // k_BKSH.shape[1]
-        if groups > 1:
-            # SDPA's own enable_gqa has no fused kernel that also takes a mask.
-            k_BKSH = k_BKSH.repeat_interleave(groups, dim=1)
-            v_BKSX = v_BKSX.repeat_interleave(groups, dim=1)
-        # A mask holds causality too: SDPA takes a mask or ``is_causal``, not both.
-        return F.scaled_dot_product_attention(
-            q_BNTH, k_BKSH, v_BKSX, plan.mask, rule.dropout, plan.mask is None, scale=rule.scale
-        )
-    return dense_attention(q_BNTH, k_BKSH, v_BKSX, plan.mask, rule)
+    if plan.is_divided and q_BNTH.shape[2] != k_BKSH.shape[2]:
+        raise ValueError("rows of several documents must have as many queries as keys")
+    q_BNTH, k_BKSH, v_BKSX = _as_autocast((q_BNTH, k_BKSH, v_BKSX))
+    longest = max(plan.documents.lengths) if plan.is_divided else k_BKSH.shape[2]
+    if rule.window is not None and rule.window >= longest:
+        rule = replace(rule, window=None)  # kernels without one may then be chosen
+    kernel = kernel_for(q_BNTH, k_BKSH, v_BKSX, plan, rule)
+    if kernel in ("softmax", "flex"):
+        return ATTENTIONS[kernel](q_BNTH, k_BKSH, v_BKSX, plan, rule)
+    return _same_sizes(kernel, (q_BNTH, k_BKSH, v_BKSX), plan, rule)
+
+
+def kernel_for(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSX: Tensor, plan: AttentionPlan, rule: AttentionRule
+) -> AttentionKernel:
+    """Choose the kernel of a call."""
+    needs = AttentionNeeds(
+        window=rule.window is not None,
+        softcap=rule.softcap is not None,
+        sinks=rule.sinks is not None,
+        dropout=rule.dropout > 0,
+        head_dim=max(q_BNTH.shape[-1], v_BKSX.shape[-1]),
+    )
+    # What takes fewer queries than keys is what a CPU takes.
+    device = q_BNTH.device.type if q_BNTH.shape[2] == k_BKSH.shape[2] else "cpu"
+    precision = PRECISIONS.get(q_BNTH.dtype, "other")
+    return choose_kernel(device, precision, needs, divided=plan.is_divided)
+
+
+def _same_sizes(
+    kernel: AttentionKernel,
+    heads: tuple[Tensor, Tensor, Tensor],
+    plan: AttentionPlan,
+    rule: AttentionRule,
+) -> Tensor:
+    """Fill smaller heads up with zeros: no fused kernel takes two sizes, nor odd ones on CUDA."""
+    size, value_size = heads[0].shape[-1], heads[2].shape[-1]
+    width = max(size, value_size)
+    if kernel == "varlen":
+        width += -width % 8
+    if width == size == value_size:
+        return ATTENTIONS[kernel](*heads, plan, rule)
+    scaled = replace(rule, scale=size**-0.5 if rule.scale is None else rule.scale)
+    padded = [F.pad(x, (0, width - x.shape[-1])) for x in heads]
+    return ATTENTIONS[kernel](padded[0], padded[1], padded[2], plan, scaled)[..., :value_size]
+
+
+def _as_autocast(heads: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Cast as SDPA would under autocast; the other kernels do not do it themselves."""
+    device = heads[0].device.type
+    if not torch.is_autocast_enabled(device) or heads[0].dtype == torch.float64:
+        return heads
+    dtype = torch.get_autocast_dtype(device)
+    return heads[0].to(dtype), heads[1].to(dtype), heads[2].to(dtype)

@@ -1,0 +1,56 @@
+"""Layer 5: which kernel attends, by what is known without torch, so that a plan can say it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+AttentionKernel = Literal["sdpa", "softmax", "varlen", "flex"]
+
+LARGEST_FLASH_HEAD = 256
+"""Dimensions of a head that the flash kernels take (torch 2.13)."""
+
+
+@dataclass(frozen=True)
+class AttentionNeeds:
+    """What a kernel must be able to do; the fields of a rule, without their values.
+
+    Args:
+        window: Look back only so far.
+        softcap: Cap the scores.
+        sinks: Scores of keys without values.
+        dropout: Drop weights.
+        head_dim: Dimensions of the larger of key and value heads.
+    """
+
+    window: bool = False
+    softcap: bool = False
+    sinks: bool = False
+    dropout: bool = False
+    head_dim: int = 64
+
+
+def choose_kernel(
+    device: str, precision: str, needs: AttentionNeeds, *, divided: bool
+) -> AttentionKernel:
+    """Choose how queries attend to equally many keys.
+
+    Args:
+        device: Kind of it, ``"cpu"`` or ``"cuda"``.
+        precision: Of the forward pass: ``"fp32"``, ``"fp64"`` or ``"bf16"``.
+        needs: Of the model, and of the training.
+        divided: Whether a row has several documents.
+
+    Returns:
+        ``sdpa``: PyTorch's own, document by document, or row by row if not divided; ``softmax``:
+        spelled out in blocks of queries; ``varlen``: FlashAttention over all documents at once;
+        ``flex``: FlexAttention.
+    """
+    changes_scores = needs.softcap or needs.sinks
+    if device != "cuda":
+        # Its fused kernel has no dropout either: the other would hold all weights of a document.
+        return "softmax" if changes_scores or needs.dropout else "sdpa"
+    if changes_scores:
+        # Triton has no fp64; FlexAttention draws no random numbers.
+        return "softmax" if needs.dropout or precision == "fp64" else "flex"
+    # Rows that are one document have fused kernels in any precision.
+    is_flash = precision == "bf16" and needs.head_dim <= LARGEST_FLASH_HEAD and not needs.dropout
+    return "varlen" if is_flash and (divided or needs.window) else "sdpa"

@@ -1,0 +1,43 @@
+"""What all blocks of a forward pass share, made once for them."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from distrain.models.attention.layout import DocumentLayout
+from distrain.models.attention.pieces import DocumentPieces
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+
+class AttentionPlan:
+    """How all blocks of a forward pass attend: only within a document, to no later position.
+
+    No dataclass: engines would rebuild one for every block, and lose what was made for all.
+
+    Args:
+        documents: Of the rows.
+    """
+
+    def __init__(self, documents: DocumentLayout) -> None:
+        self.documents = documents
+        self.is_divided = not documents.has_one_document_a_row
+        self._block_masks: dict[int | None, BlockMask] = {}
+
+    @cached_property
+    def pieces(self) -> DocumentPieces:
+        """The rows cut into documents."""
+        return DocumentPieces(self.documents.lengths, self.documents.cu_seqlens.device)
+
+    def block_mask(self, window: int | None) -> "BlockMask":
+        """Return FlexAttention's mask; a family may have blocks with a window and without."""
+        if window not in self._block_masks:
+            from distrain.models.attention.flex import block_mask  # imports torch's compiler
+
+            self._block_masks[window] = block_mask(self.documents, window)
+        return self._block_masks[window]
+
+
+def plan_attention(documents: DocumentLayout) -> AttentionPlan:
+    """Prepare to attend; a model does it once a forward pass, and hands the plan to its blocks."""
+    return AttentionPlan(documents)
