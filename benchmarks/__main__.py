@@ -7,6 +7,7 @@ BENCHMARKS = (
     "launcher_start",
     "yaml_reading",
     "step_overhead",
+    "attention",
     "checkpoint_stall",
     "data.loader",
     "data.tokenize",

@@ -18,6 +18,7 @@ class AttentionNeeds:
         softcap: Cap the scores.
         sinks: Scores of keys without values.
         dropout: Drop weights.
+        two_sizes: Have value heads of another size than key heads.
         head_dim: Dimensions of the larger of key and value heads.
     """
 
@@ -25,6 +26,7 @@ class AttentionNeeds:
     softcap: bool = False
     sinks: bool = False
     dropout: bool = False
+    two_sizes: bool = False
     head_dim: int = 64
 
 
@@ -46,8 +48,9 @@ def choose_kernel(
     """
     changes_scores = needs.softcap or needs.sinks
     if device != "cuda":
-        # Its fused kernel has no dropout either: the other would hold all weights of a document.
-        return "softmax" if changes_scores or needs.dropout else "sdpa"
+        # Without its fused kernel SDPA would hold all weights of a document.
+        not_fused = changes_scores or needs.dropout or needs.two_sizes
+        return "softmax" if not_fused else "sdpa"
     if changes_scores:
         # Triton has no fp64; FlexAttention draws no random numbers.
         return "softmax" if needs.dropout or precision == "fp64" else "flex"

@@ -7,7 +7,6 @@ K = key and value heads, H = size of a query or key head, X = size of a value he
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from distrain.config.attention import AttentionKernel, AttentionNeeds, choose_kernel
@@ -43,9 +42,7 @@ def attend(
     if rule.window is not None and rule.window >= longest:
         rule = replace(rule, window=None)  # kernels without one may then be chosen
     kernel = kernel_for(q_BNTH, k_BKSH, v_BKSX, plan, rule)
-    if kernel in ("softmax", "flex"):
-        return ATTENTIONS[kernel](q_BNTH, k_BKSH, v_BKSX, plan, rule)
-    return _same_sizes(kernel, (q_BNTH, k_BKSH, v_BKSX), plan, rule)
+    return ATTENTIONS[kernel](q_BNTH, k_BKSH, v_BKSX, plan, rule)
 
 
 def kernel_for(
@@ -57,6 +54,7 @@ def kernel_for(
         softcap=rule.softcap is not None,
         sinks=rule.sinks is not None,
         dropout=rule.dropout > 0,
+        two_sizes=q_BNTH.shape[-1] != v_BKSX.shape[-1],
         head_dim=max(q_BNTH.shape[-1], v_BKSX.shape[-1]),
     )
     # What takes fewer queries than keys is what a CPU takes.
@@ -65,28 +63,12 @@ def kernel_for(
     return choose_kernel(device, precision, needs, divided=plan.is_divided)
 
 
-def _same_sizes(
-    kernel: AttentionKernel,
-    heads: tuple[Tensor, Tensor, Tensor],
-    plan: AttentionPlan,
-    rule: AttentionRule,
-) -> Tensor:
-    """Fill smaller heads up with zeros: no fused kernel takes two sizes, nor odd ones on CUDA."""
-    size, value_size = heads[0].shape[-1], heads[2].shape[-1]
-    width = max(size, value_size)
-    if kernel == "varlen":
-        width += -width % 8
-    if width == size == value_size:
-        return ATTENTIONS[kernel](*heads, plan, rule)
-    scaled = replace(rule, scale=size**-0.5 if rule.scale is None else rule.scale)
-    padded = [F.pad(x, (0, width - x.shape[-1])) for x in heads]
-    return ATTENTIONS[kernel](padded[0], padded[1], padded[2], plan, scaled)[..., :value_size]
-
-
 def _as_autocast(heads: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Cast as SDPA would under autocast; the other kernels do not do it themselves."""
     device = heads[0].device.type
-    if not torch.is_autocast_enabled(device) or heads[0].dtype == torch.float64:
+    # Meta tensors, of which a family's products are counted, have no autocast at all.
+    has_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if not has_autocast or heads[0].dtype == torch.float64:
         return heads
     dtype = torch.get_autocast_dtype(device)
     return heads[0].to(dtype), heads[1].to(dtype), heads[2].to(dtype)

@@ -20,19 +20,17 @@ WithinPiece = Callable[[Tensor, Tensor, Tensor, AttentionRule], Tensor]
 
 
 def sdpa(
-    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, plan: AttentionPlan, rule: AttentionRule
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSX: Tensor, plan: AttentionPlan, rule: AttentionRule
 ) -> Tensor:
-    """PyTorch's fused kernels for each document: any device, heads of one size, no soft cap."""
+    """PyTorch's fused kernels for each document: any device, unless scores are changed."""
     if not plan.is_divided and torch.is_grad_enabled():
         # Whole rows of heads that share keys sum up gradients in this order since the first
         # version, so that a run of any age goes on with the same bits.
         groups = q_BNTH.shape[1] // k_BKSH.shape[1]
-        k_BKSH, v_BKSH = (
-            (x.repeat_interleave(groups, dim=1) for x in (k_BKSH, v_BKSH))
-            if groups > 1
-            else (k_BKSH, v_BKSH)
-        )
-    return _by_document(sdpa_attention, (q_BNTH, k_BKSH, v_BKSH), plan, rule)
+        if groups > 1:
+            k_BKSH = k_BKSH.repeat_interleave(groups, dim=1)
+            v_BKSX = v_BKSX.repeat_interleave(groups, dim=1)
+    return _by_document(sdpa_attention, (q_BNTH, k_BKSH, v_BKSX), plan, rule)
 
 
 def softmax(
@@ -43,10 +41,10 @@ def softmax(
 
 
 def varlen(
-    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, plan: AttentionPlan, rule: AttentionRule
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSX: Tensor, plan: AttentionPlan, rule: AttentionRule
 ) -> Tensor:
-    """FlashAttention over all documents in one call: CUDA and bf16."""
-    return varlen_attention(q_BNTH, k_BKSH, v_BKSH, plan.documents, rule)
+    """FlashAttention over all documents in one call: CUDA and bf16, unless scores are changed."""
+    return varlen_attention(q_BNTH, k_BKSH, v_BKSX, plan.documents, rule)
 
 
 def flex(

@@ -1,7 +1,7 @@
 """PyTorch's scaled dot-product attention, within documents.
 
 Shape legend: G = documents side by side, T = query positions, S = key positions, N = heads, K = key
-and value heads, H = size of any head.
+and value heads, H = size of a query or key head, X = size of a value head.
 """
 
 import torch
@@ -12,15 +12,15 @@ from distrain.models.attention.blocks import query_blocks, seen_keys
 from distrain.models.attention.rule import AttentionRule
 
 
-def sdpa_attention(q_GNTH: Tensor, k_GKSH: Tensor, v_GKSH: Tensor, rule: AttentionRule) -> Tensor:
-    """Attend by ``rule``, which has no soft cap and no sinks; shape (G, N, T, H)."""
+def sdpa_attention(q_GNTH: Tensor, k_GKSH: Tensor, v_GKSX: Tensor, rule: AttentionRule) -> Tensor:
+    """Attend by ``rule``, which has no soft cap and no sinks; shape (G, N, T, X)."""
     num_queries, num_keys, window = q_GNTH.shape[2], k_GKSH.shape[2], rule.window
     if num_queries == num_keys and (window is None or window >= num_keys):
-        return _call(q_GNTH, k_GKSH, v_GKSH, rule, is_causal=True)
+        return _call(q_GNTH, k_GKSH, v_GKSX, rule, is_causal=True)
     size = block_size(window)
     blocks = query_blocks(num_queries, num_keys, window, size)
     outputs = [
-        _block(part_GNTH, k_GKSH[:, :, keys], v_GKSH[:, :, keys], rule)
+        _block(part_GNTH, k_GKSH[:, :, keys], v_GKSX[:, :, keys], rule)
         for part_GNTH, (_, keys) in zip(q_GNTH.split(size, dim=2), blocks, strict=True)
     ]
     return torch.cat(outputs, dim=2)
@@ -31,19 +31,19 @@ def block_size(window: int | None) -> int:
     return 512 if window is None else min(max(window // 2, 128), 512)
 
 
-def _block(q_GNTH: Tensor, k_GKSH: Tensor, v_GKSH: Tensor, rule: AttentionRule) -> Tensor:
+def _block(q_GNTH: Tensor, k_GKSH: Tensor, v_GKSX: Tensor, rule: AttentionRule) -> Tensor:
     num_queries, num_keys = q_GNTH.shape[2], k_GKSH.shape[2]
     if num_queries == 1:
-        return _call(q_GNTH, k_GKSH, v_GKSH, rule)  # a single query sees all keys of its block
+        return _call(q_GNTH, k_GKSH, v_GKSX, rule)  # a single query sees all keys of its block
     # A mask holds causality too: SDPA takes a mask or ``is_causal``, not both.
     mask = seen_keys(num_queries, num_keys, rule.window, q_GNTH.device)
-    return _call(q_GNTH, k_GKSH, v_GKSH, rule, mask=mask)
+    return _call(q_GNTH, k_GKSH, v_GKSX, rule, mask=mask)
 
 
 def _call(
     q_GNTH: Tensor,
     k_GKSH: Tensor,
-    v_GKSH: Tensor,
+    v_GKSX: Tensor,
     rule: AttentionRule,
     *,
     mask: Tensor | None = None,
@@ -52,7 +52,7 @@ def _call(
     return F.scaled_dot_product_attention(
         q_GNTH,
         k_GKSH,
-        v_GKSH,
+        v_GKSX,
         attn_mask=mask,
         dropout_p=rule.dropout,
         is_causal=is_causal,

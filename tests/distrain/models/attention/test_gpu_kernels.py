@@ -61,6 +61,7 @@ def documents_one_by_one(q, k, v, *lengths, scale, window_size, enable_gqa):
     cu_q, cu_k, max_q, max_k = lengths
     assert torch.equal(cu_q, cu_k)
     assert max_q == max_k >= cu_q.diff().max()
+    assert q.shape[2] == k.shape[2] == v.shape[2] == -(-q.shape[2] // 8) * 8
     assert enable_gqa == (q.shape[1] != k.shape[1])
     left, right = window_size
     assert right == 0
@@ -76,12 +77,13 @@ def documents_one_by_one(q, k, v, *lengths, scale, window_size, enable_gqa):
 PLAIN_SCORES = [rule for rule in RULES if rule.softcap is None and rule.sinks is None]
 
 
+@pytest.mark.parametrize("sizes", [(8, 8), (12, 5), (5, 12)])
 @pytest.mark.parametrize("rule", PLAIN_SCORES, ids=shown)
-def test_varlen_is_given_documents_end_to_end(rule, monkeypatch):
+def test_varlen_is_given_documents_end_to_end(rule, sizes, monkeypatch):
     """By a stand-in for the kernel, which runs on CUDA alone."""
     monkeypatch.setattr(varlen, "varlen_attn", documents_one_by_one)
     documents = layout_of_lengths(LENGTHS)
-    q, k, v = (x.detach() for x in heads(3, 400, num_kv_heads=2))
+    q, k, v = (x.detach() for x in heads(3, 400, num_kv_heads=2, sizes=sizes))
     found = ATTENTIONS["varlen"](q, k, v, plan_attention(documents), rule)
     expected = explicit_attention(q, k, v, rule, document_mask(documents))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

@@ -52,6 +52,23 @@ def test_queries_may_be_the_last_of_the_positions(rule):
             torch.testing.assert_close(last, whole[:, :, kept:], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("rule", EACH, ids=shown)
+def test_shapes_follow_without_values(rule):
+    q, k, v = (x.to("meta") for x in heads(2, 30, num_kv_heads=2, sizes=(8, 5)))
+    rule = replace(rule, sinks=None if rule.sinks is None else rule.sinks.to("meta"))
+    plan = plan_attention(undivided(torch.zeros(2, 30, device="meta")))
+    assert attend(q, k, v, plan, rule).shape == (2, 4, 30, 5)
+
+
+def test_under_autocast_heads_are_cast_as_the_fused_kernel_casts_them():
+    q, k, v = (x.detach().float() for x in heads(1, 30))
+    plan = plan_attention(layout_of_lengths([(20, 10)]))
+    with torch.autocast("cpu", torch.bfloat16):
+        for rule in EACH:
+            assert attend(q, k, v, plan, rule).dtype == torch.bfloat16
+        assert attend(q.double(), k.double(), v.double(), plan).dtype == torch.float64
+
+
 def test_rows_of_several_documents_have_no_queries_left_out():
     q, k, v = heads(1, 8)
     with pytest.raises(ValueError, match="as many queries as keys"):

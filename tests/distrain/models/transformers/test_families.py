@@ -52,7 +52,9 @@ def test_packed_documents_have_the_logits_of_each_alone(name):
     ours = model(ids, documents=documents)
     theirs = alone(name, model, ids)
     assert theirs.std() > 0.1
-    assert (ours - theirs).abs().max() <= 1e-5
+    # Where logits are large, so is their rounding: of gemma3, whose deviation is 6 here, both are
+    # 3e-5 from what the same model gives in float64.
+    assert (ours - theirs).abs().max() <= 1e-5 * max(1, theirs.std())
 
 
 OPTIONS = {
