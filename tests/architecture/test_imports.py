@@ -78,7 +78,7 @@ ROOMS = {
         {"opened"},
     ),
     "distrain/config": (
-        {"section", "input_files", "rows", "pretrained"},
+        {"attention", "section", "input_files", "rows", "pretrained"},
         {"tasks"},
         {"curation", "dedup", "forms", "labels", "launch", "loading", "token_sources"},
         {"models", "optimizers", "schedules", "sources", "training"},
