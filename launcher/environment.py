@@ -25,6 +25,7 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
+        "libc": " ".join(platform.libc_ver()).strip() or None,
         "hostname": socket.gethostname(),
         "cpus": available_cpus(),
         "gpus": gpu_names(),

@@ -88,6 +88,9 @@ class TrainingConfig(Section):
     """``auto``: a GPU if there is one."""
     num_threads: Positive = 1
     """Intra-op threads per rank on the CPU. It changes the bits, so it is part of the recipe."""
+    allocator: Literal["auto", "system"] = "auto"
+    """Of the CPU's memory. ``auto``: glibc keeps what a step frees for the next one, which takes
+    less time and more memory; ``system``: as the C library does by itself."""
     early_stopping: EarlyStopping | None = None
     max_skipped_steps: Positive = 20
     """Steps in a row with a loss or a gradient that is not finite, none of them applied; so many

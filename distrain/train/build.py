@@ -24,6 +24,7 @@ from distrain.fault.wishes import Wishes
 from distrain.monitor.monitor import Monitor, Workload
 from distrain.monitor.throughput import peak_flops
 from distrain.optim.schedules import lr_at
+from distrain.parallel.allocator import keep_freed_memory
 from distrain.parallel.apply import ModelSpec, build_engine
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.device import resolve_device, resolve_precision
@@ -98,8 +99,10 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
 
 def build_host(training: TrainingConfig) -> HostGroup:
     """Join the other ranks, if torchrun started any."""
+    device = resolve_device(training.device)
+    keep_freed_memory(training.allocator, device)
     torch.set_num_threads(training.num_threads)
-    start_process_group(resolve_device(training.device))
+    start_process_group(device)
     return HostGroup()
 
 
