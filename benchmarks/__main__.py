@@ -8,6 +8,7 @@ BENCHMARKS = (
     "yaml_reading",
     "step_overhead",
     "attention",
+    "loss",
     "checkpoint_stall",
     "data.loader",
     "data.tokenize",
