@@ -58,7 +58,7 @@ def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
     if parameters is None or not isinstance(stage, TrainStage):
         return None
     # Adapters are small beside the model, and left out of the estimate.
-    is_frozen = isinstance(stage, SftStage)
+    is_frozen = isinstance(stage, SftStage) and not stage.trains_all
     state_bytes = 0 if is_frozen else stage.optimizer.keeps.bytes_per_parameter
     return parameters * (WEIGHT_BYTES + state_bytes)
 

@@ -214,7 +214,9 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
     if stage.optimizer.extra is not None:
         yield stage.optimizer.extra, stage.optimizer.extra
-    if isinstance(stage, SftStage):
+    if not stage.model.counts_itself:
+        yield "train", "transformers"
+    if isinstance(stage, SftStage) and not stage.trains_all:
         yield from (("train", module) for module in ("peft", "transformers"))
     if is_gguf(Path(stage.model.from_pretrained or "")):
         yield from (("gguf", module) for module in EXTRAS["gguf"])

@@ -14,7 +14,7 @@ ARTEFACTS: Mapping[str, Artefact] = {
     # Kind of stage -> what it leaves to later ones.
     "prepare": "data",
     "pretrain": "weights",
-    "sft": "adapter",
+    "sft": "adapter",  # unless it trains every parameter
 }
 MODEL_KINDS = tuple(kind for kind, artefact in ARTEFACTS.items() if artefact != "data")
 """Kinds of stages that leave a model."""
@@ -122,6 +122,9 @@ def lineage_of(stages: Mapping[str, Needing], name: str) -> Lineage:
     while current is not None and current not in visited:
         visited.add(current)
         artefact = ARTEFACTS.get(stages[current].kind)
+        # Only a stage of fine-tuning has the choice.
+        if artefact == "adapter" and getattr(stages[current], "trains_all", False):
+            artefact = "weights"
         if artefact is not None:
             links.append(Link(current, artefact))
         data = need_of(stages, current, ("prepare",))

@@ -69,14 +69,19 @@ class PretrainStage(TrainStage):
 
 
 class SftStage(TrainStage):
-    """Fine-tuning on pairs with LoRA.
+    """Fine-tuning on pairs with LoRA, or of every parameter (``lora: null``).
 
     From an earlier training stage's whole model, its adapters merged, or a Hugging Face folder.
     """
 
     kind: Literal["sft"]
     data: SftDataConfig = SftDataConfig()
-    lora: LoraConfig = LoraConfig()
+    lora: LoraConfig | None = LoraConfig()
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether it trains every parameter, and so leaves a whole model."""
+        return self.lora is None
 
 
 class EvaluateStage(Section):

@@ -129,7 +129,7 @@ def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> Bas
     checkpoints = {link: sources[link.stage] for link in lineage.model}
     weights = [path for link, path in checkpoints.items() if link.artefact == "weights"]
     adapters = [
-        TrainedAdapter(path, typed(context.recipe, link.stage, SftStage).lora)
+        TrainedAdapter(path, lora_of(context, link.stage))
         for link, path in checkpoints.items()
         if link.artefact == "adapter"
     ]
@@ -143,6 +143,13 @@ def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> Bas
         base = BaseModel(first.model, Tokenizer.load(tokenizer).vocab_size, tokenizer)
     checkpoint = weights[0] if weights else None
     return replace(base, checkpoint=checkpoint, adapters=tuple(adapters))
+
+
+def lora_of(context: StageContext, stage: str) -> LoraConfig:
+    """Return with which settings a stage has trained adapters."""
+    lora = typed(context.recipe, stage, SftStage).lora
+    assert lora is not None, "it has trained an adapter"
+    return lora
 
 
 def fitting_tokenizer(base: BaseModel) -> Tokenizer:

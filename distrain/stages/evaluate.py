@@ -8,7 +8,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage, TrainStage
+from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage, SftStage, TrainStage
 from distrain.data.opened.form import PreparedData
 from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDataset
 from distrain.data.tokenizer.layouts import layout_of
@@ -44,20 +44,22 @@ def run_stage(context: StageContext) -> Outcome:
     size = typed(context.recipe, context.name, EvaluateStage).micro_batch_size
     meter = Meter(model, size, resolve_device("auto"))
     result: dict[str, Any] = {"measured": {}}
-    if whole.checkpoint is not None:
+    if whole.checkpoint is not None and _of_documents(context) is not None:
         pretrained = replace(whole, adapters=())
         meter.load(to_float32(pretrained.source()) if whole.adapters[1:] else trained.base)
         stage = context.lineage.pretrained.trained[-1].stage
         split, task = open_test_split(context), task_of(context, stage)
         result["documents"] = measure_documents(meter, split, tokenizer, task)
         result["measured"]["documents"] = stage
-    if context.lineage.tuned is not None:
+    last = context.lineage.trained[-1].stage
+    if isinstance(context.recipe.stages[last], SftStage):
         pairs = find_test_pairs(context, layout_of(whole.tokenizer, tokenizer))
         if pairs is not None:
             meter.load(trained.base)
-            task = task_of(context, context.lineage.tuned)
-            result["answers"] = measure_answers(meter, pairs, trained.merged, task)
-            result["measured"]["answers"] = context.lineage.tuned
+            # What was before full fine-tuning is not kept with it.
+            merged = trained.merged if context.lineage.tuned is not None else None
+            result["answers"] = measure_answers(meter, pairs, merged, task_of(context, last))
+            result["measured"]["answers"] = last
     write_json(context.folder.result, result)
     test_set.finish(context.run, context.name)
     return Outcome(result)
@@ -69,8 +71,9 @@ def open_test_split(context: StageContext) -> Dataset:
     Raises:
         DataError: It is missing or damaged.
     """
-    lineage = context.lineage.pretrained
-    pretrain = typed(context.recipe, lineage.trained[-1].stage, PretrainStage)
+    name = _of_documents(context)
+    pretrain = typed(context.recipe, name, PretrainStage)
+    lineage = context.lineage.up_to(str(name))
     prepared = PreparedData(
         typed(context.recipe, lineage.data, PrepareStage).data,
         context.run.stage(str(lineage.data)),
@@ -80,6 +83,13 @@ def open_test_split(context: StageContext) -> Dataset:
     splits = [found.tokens for found in open_held_out(prepared, "test").values()]
     length = pretrain.training.sequence_length
     return JoinedDataset([PretrainDataset(split, length, keep_tail=True) for split in splits])
+
+
+def _of_documents(context: StageContext) -> str | None:
+    """Return the last stage that was trained on documents."""
+    stages = [link.stage for link in context.lineage.trained]
+    found = [name for name in stages if isinstance(context.recipe.stages[name], PretrainStage)]
+    return found[-1] if found else None
 
 
 def task_of(context: StageContext, stage: str) -> Task:
@@ -102,21 +112,33 @@ def measure_documents(
 
 
 def measure_answers(
-    meter: Meter, pairs: PairSamples, merged: WeightSource, task: Task
+    meter: Meter, pairs: PairSamples, merged: WeightSource | None, task: Task
 ) -> dict[str, float]:
-    """Return the trained metric of answers as the model is, then with ``merged`` weights."""
+    """Return the trained metric of answers as the model is, then with ``merged`` weights.
+
+    With ``None`` the model is the trained one, and its base is not measured.
+    """
     own, shuffled, trained = pairs.dataset(), pairs.shuffled(), task.form.trained.name
     summed = meter.measure(own, task)
-    figures = {
+    counts = {
         "pairs": len(pairs),
         "long_answers": len(pairs.lengths.long_answers),
         "cut_prompts": pairs.lengths.cut_prompts,
         "targets": summed.num_targets,
-        "loss_base": summed.metrics[trained],
-        "loss_base_shuffled_prompts": meter.measure(shuffled, task).metrics[trained],
     }
-    meter.load(merged)
-    return figures | {
-        "loss": meter.measure(own, task).metrics[trained],
+    before = {
+        "loss": summed.metrics[trained],
         "loss_shuffled_prompts": meter.measure(shuffled, task).metrics[trained],
     }
+    if merged is None:
+        return counts | before
+    base = {name.replace("loss", "loss_base"): value for name, value in before.items()}
+    meter.load(merged)
+    return (
+        counts
+        | base
+        | {
+            "loss": meter.measure(own, task).metrics[trained],
+            "loss_shuffled_prompts": meter.measure(shuffled, task).metrics[trained],
+        }
+    )

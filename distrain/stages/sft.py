@@ -1,7 +1,10 @@
-"""The ``sft`` stage: LoRA on prompt-answer pairs, with the loss on the answer only."""
+"""The ``sft`` stage: prompt-answer pairs, with the loss on the answer only.
+
+It trains adapters (LoRA) or, without them, every parameter.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,6 +16,7 @@ from torch import nn
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
 from distrain.data.tokenizer.layouts import layout_of
+from distrain.evaluation.validation import Validation
 from distrain.finetune.lora import initialize_lora, inject_lora, plain_name
 from distrain.models import build_model, model_on_meta
 from distrain.models.causal_lm import CausalLM
@@ -22,13 +26,15 @@ from distrain.parallel.model_spec import Precision
 from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
-from distrain.stages.sft_data import PairSamples, find_training_pairs, lengths_record
+from distrain.stages.sft_data import find_training_pairs, lengths_record
 from distrain.stages.training import close, train_to_outcome
 from distrain.train.build import TrainSetup, build_host, build_run, build_validation
 from distrain.train.run import Run
 
 PAIRS = "pairs"
 """Name of the one source."""
+BASE = "_base"
+"""End of the names of figures of the model before fine-tuning."""
 
 
 def run_stage(context: StageContext) -> Outcome:
@@ -58,8 +64,11 @@ def run_stage(context: StageContext) -> Outcome:
     )
     run = build_run(setup, host)
     base.load_into(run.engine)
+    shuffled = build_validation(setup, {PAIRS: validation.shuffled()}, run.engine, run.device)
+    # Without adapters there is no way back to the base: it is measured while it is there.
+    before = measure_answers(run, shuffled, BASE) if stage.trains_all else {}
     outcome, _ = train_to_outcome(run)
-    answers = compare_with_base(setup, run, validation) if outcome.result is not None else {}
+    answers = compare_with_base(run, shuffled, before) if outcome.result is not None else {}
     close(run)
     if outcome.result is None:
         return outcome
@@ -80,10 +89,12 @@ def model_spec(
 
     def adapted() -> CausalLM:
         model = build_model(base.model, base.vocab_size, stage.training.loss)
-        return inject_lora(model, stage.lora, seed)
+        return model if stage.lora is None else inject_lora(model, stage.lora, seed)
 
     def fill(model: nn.Module) -> None:
-        initialize_lora(model, seed)
+        # Without adapters nothing begins at random: the base fills every parameter.
+        if stage.lora is not None:
+            initialize_lora(model, seed)
 
     return ModelSpec(
         build_model=adapted,
@@ -97,21 +108,27 @@ def model_spec(
     )
 
 
-def compare_with_base(setup: TrainSetup, run: Run, pairs: PairSamples) -> dict[str, float]:
-    """Measure held-out answers with and without adapters, after their own and others' prompts.
+def measure_answers(run: Run, shuffled: Validation, which: str = "") -> dict[str, float]:
+    """Measure held-out answers after their own and others' prompts, in nats a token. Collective.
 
     The loss after shuffled prompts shows how much of the gain comes from knowing what answers look
-    like, and how much from reading the prompt. Nats per answer token. Collective.
+    like, and how much from reading the prompt.
     """
-    shuffled = build_validation(setup, {PAIRS: pairs.shuffled()}, run.engine, run.device)
-    figures = {
-        "eval_loss": run.validation.measure().loss,
-        "eval_loss_shuffled_prompts": shuffled.measure().loss,
+    return {
+        f"eval_loss{which}": run.validation.measure().loss,
+        f"eval_loss{which}_shuffled_prompts": shuffled.measure().loss,
     }
+
+
+def compare_with_base(
+    run: Run, shuffled: Validation, before: Mapping[str, float]
+) -> dict[str, float]:
+    """Measure the trained model, and its base where adapters can be left out. Collective."""
+    figures = measure_answers(run, shuffled)
+    if before:
+        return figures | dict(before)
     with adapters_disabled(run.engine.model):
-        figures["eval_loss_base"] = run.validation.measure().loss
-        figures["eval_loss_base_shuffled_prompts"] = shuffled.measure().loss
-    return figures
+        return figures | measure_answers(run, shuffled, BASE)
 
 
 @contextmanager

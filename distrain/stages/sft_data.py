@@ -167,7 +167,7 @@ def lengths_record(splits: Mapping[str, PairSamples], stage: SftStage) -> dict[s
 
 
 def _sft_stage(context: StageContext) -> SftStage:
-    return typed(context.recipe, context.lineage.tuned, SftStage)
+    return typed(context.recipe, context.lineage.trained[-1].stage, SftStage)
 
 
 def _read_pairs(context: StageContext, stage: SftStage, split: str) -> list[Pair] | None:

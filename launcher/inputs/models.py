@@ -190,7 +190,7 @@ def _check_positions(name: str, stage: TrainStage, folder: ModelFolder) -> Itera
 
 def _check_adapters(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
     """Check the layers that are adapted against those of the folder's own family."""
-    if isinstance(stage, SftStage):
+    if isinstance(stage, SftStage) and stage.lora is not None and folder.model.adaptable_layers:
         model = folder.model
         yield from adapter_findings(name, stage.lora, model.adaptable_layers, model.name)
 

@@ -167,14 +167,28 @@ def load_site(path: Path) -> SiteConfig:
 def _stage_parts(name: str, kind: str, tree: Tree, problems: ProblemList) -> StageParts:
     model = STAGE_KINDS[kind]
     stage, broken = validate(model, tree, "", problems)
-    sections: dict[str, Section] = {}
+    sections: dict[str, Section | None] = {}
     for section, section_model in sections_of(model).items():
+        if section not in broken:
+            _check_said(tree.mapping.get(section), section, problems)
         if stage is not None:
             sections[section] = getattr(stage, section)
         elif section not in broken:
-            below = tree.mapping.get(section, Tree({}, tree.place, tree.key))
-            sections[section] = section_model.model_validate(plain(below), strict=True)
+            below = plain(tree.mapping.get(section, Tree({}, tree.place, tree.key)))
+            sections[section] = (
+                None if below is None else section_model.model_validate(below, strict=True)
+            )
     return StageParts(name, kind, _needs(tree, stage, broken), sections)
+
+
+def _check_said(section: Tree | None, name: str, problems: ProblemList) -> None:
+    """Refuse a section that is switched off by saying nothing: its keys may be indented wrongly."""
+    if section is not None and section.value is None and not section.raw:
+        message = (
+            f"{name}: found nothing; expected a mapping; indent its keys below it, remove it for "
+            "its defaults, or write null to switch it off"
+        )
+        problems.add(section.key, message)
 
 
 def _needs(tree: Tree, stage: Section | None, broken: set[str]) -> tuple[str, ...] | None:

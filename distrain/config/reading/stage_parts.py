@@ -17,13 +17,18 @@ class StageParts:
         name: Of the stage.
         kind: Of the stage.
         needs: ``None`` when they could not be read.
-        sections: Those without a mistake.
+        sections: Those without a mistake; ``None``: one that is switched off.
     """
 
     name: str
     kind: str
     needs: tuple[str, ...] | None
-    sections: dict[str, Section]
+    sections: dict[str, Section | None]
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether a stage of fine-tuning is without adapters."""
+        return "lora" in self.sections and self.sections["lora"] is None
 
     def get(self, name: str, model: type[AnySection]) -> AnySection | None:
         """Return a section; ``None`` when the stage has none, or one with a mistake."""

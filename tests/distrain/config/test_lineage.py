@@ -11,6 +11,7 @@ from distrain.config.lineage import Lineage, Link, lineage_of
 class Stage:
     kind: str
     needs: tuple[str, ...] | None = ()
+    trains_all: bool = False
 
 
 STAGES = {
@@ -27,6 +28,8 @@ STAGES = {
     "own": Stage("sft"),
     "own2": Stage("sft", ("own",)),
     "evaluate": Stage("evaluate", ("sft2",)),
+    "whole": Stage("sft", ("sft",), trains_all=True),
+    "adapted": Stage("sft", ("whole",)),
 }
 
 
@@ -46,6 +49,11 @@ def line(name):
             "prepare:data pretrain:weights clean:data anneal:weights sft:adapter sft2:adapter",
         ),
         ("own2", "own:adapter own2:adapter"),
+        (
+            "adapted",
+            "prepare:data pretrain:weights clean:data anneal:weights sft:adapter whole:weights "
+            "adapted:adapter",
+        ),
     ],
 )
 def test_the_links_of_a_stage_lead_from_the_text_to_it(name, links):
@@ -95,3 +103,9 @@ def test_mistakes_end_the_line_and_nothing_else():
     }
     assert lineage_of(stages, "a").links == (Link("b", "adapter"), Link("a", "weights"))
     assert lineage_of(stages, "c").links == (Link("c", "adapter"),)
+
+
+def test_fine_tuning_of_every_parameter_leaves_a_whole_model():
+    assert names(lineage_of(STAGES, "whole").model) == ["whole"]
+    assert lineage_of(STAGES, "whole").tuned is None
+    assert names(lineage_of(STAGES, "adapted").model) == ["whole", "adapted"]

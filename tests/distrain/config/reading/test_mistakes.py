@@ -111,7 +111,7 @@ OVERRIDE_MISTAKES = [
     ("logging.wandb=true", "write {} for its defaults"),
     ("logging.wandb=false", "write null to leave it out"),
     ("optimizer.max_grad_norm=0", "null switches it off"),
-    ("lora=null", "it cannot be switched off, remove this for its defaults"),
+    ("lora=false", "write null to leave it out"),
     ("lora.target_modules=[lm_head]", "expected some of down_proj"),
     ("lora.target_modules=[layers.0.q_proj]", "did you mean 'q_proj'?"),
 ]
