@@ -18,6 +18,7 @@ from distrain.data.samples.order import Order
 from distrain.data.samples.rows import Ids, RowBuffer
 from distrain.data.samples.source import OpenedSource
 from distrain.parallel.collectives import HostGroup
+from distrain.parallel.model_spec import ModelSpec
 from distrain.runs.folder import RunFolder
 from distrain.stages.pretrain import model_spec
 from distrain.tasks.task import Task, TaskSums
@@ -129,6 +130,7 @@ def make_run(
     seed: int = 5,
     held_out: Mapping[str, Dataset] | None = None,
     train: Mapping[str, OpenedSource] | None = None,
+    spec: Callable[..., ModelSpec] = model_spec,
 ) -> Run:
     """Build everything as the pretrain stage does. Collective."""
     torch.set_num_threads(1)
@@ -141,7 +143,7 @@ def make_run(
         or {"made": OrderedStream(SyntheticDataset(500), Order(seed, "made", 500), "made")},
         data=stage.data,
         validation=held_out or {"made": SyntheticDataset(11)},
-        spec=partial(model_spec, stage, VOCAB_SIZE, seed),
+        spec=partial(spec, stage, VOCAB_SIZE, seed),
         flops_per_token=1e6,
         attempt=1,
     )
