@@ -14,6 +14,7 @@ class NodeFiles:
     """File names by which the nodes of a run, or of one start of a job, agree. Touches nothing."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.orders = root / "nodes.json"
         """What each node starts."""
         self.start = root / "start.json"

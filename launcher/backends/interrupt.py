@@ -14,9 +14,12 @@ class Interruptions:
     """While open, the first signal asks the run to save and end, the second to be killed.
 
     The request is a file, because torchrun dies of SIGUSR1 without telling its workers.
+
+    Args:
+        run: Which is asked; ``None``: signals are only counted, where another process asks.
     """
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder | None) -> None:
         self._run = run
         self._before: dict[int, signal.Handlers] = {}
         self.count = 0
@@ -40,6 +43,8 @@ class Interruptions:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        if self._run is None:
+            return
         if self.count > 1:
             _tell("killing the run")
             return

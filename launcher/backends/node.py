@@ -18,7 +18,7 @@ from launcher.backends.interrupt import Interruptions, clear_wishes
 from launcher.backends.nodes import FirstNode
 from launcher.backends.orders import Orders
 from launcher.backends.other_node import OtherNode
-from launcher.backends.supervise import Processes, Supervised, Supervisor
+from launcher.backends.supervise import Processes, Supervised, Supervisor, wait_for_end
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,9 +76,7 @@ def _run_stages(
     run: RunFolder, orders: Orders, first: FirstNode, interruptions: Interruptions
 ) -> ExitCode:
     def follow(processes: Processes, attempt: int) -> None:
-        while not processes.wait(1.0):
-            if interruptions.kill:
-                processes.kill()
+        wait_for_end(processes, interruptions)
 
     for stage in orders.stages:
         name = stage.name

@@ -1,8 +1,8 @@
 """The one rule of restarts: what becomes of a stage after attempts that did not finish it. Pure.
 
 Whoever starts attempts observes how each ended and asks ``decide``: the launcher itself for a local
-run, the supervisor of the first node under torchrun, that of the job under Slurm. What each of the
-four answers means there, such as a requeue, is theirs.
+run, else the supervisor of the first node; under Slurm also the batch process, about another start
+of the job. What each of the four answers means there, such as a requeue, is theirs.
 """
 
 from dataclasses import dataclass, replace

@@ -6,7 +6,7 @@ its own on the first node of several. It needs neither torch nor the recipe.
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +77,8 @@ class Supervised:
     """Waits for the end of an attempt, and shows how far it is."""
     say: Callable[[str], None]
     """Shows a line to the user."""
+    on_restart: Callable[[AttemptEnd], None] = lambda _: None
+    """Told of an attempt after which another one is started."""
 
 
 class Supervisor:
@@ -86,6 +88,7 @@ class Supervisor:
         stage: What is started.
         interruptions: The signals of this process.
         rule: Which decides about restarts; the place for another one.
+        past: How attempts before those of this process ended.
     """
 
     def __init__(
@@ -93,11 +96,14 @@ class Supervisor:
         stage: Supervised,
         interruptions: Interruptions,
         rule: Callable[[History], Verdict] = decide,
+        past: Sequence[AttemptEnd] = (),
     ) -> None:
+        self.history = History(tuple(past), stage.max_restarts)
         self._stage = stage
         self._folder = stage.run.stage(stage.name)
         self._interruptions = interruptions
         self._rule = rule
+        self._number = 0
         self._log_start = 0
         self._shown_reason = ""
 
@@ -110,32 +116,40 @@ class Supervisor:
         Raises:
             DistrainError: The stage failed for good; the message says how and what to do.
         """
-        history = History(max_restarts=self._stage.max_restarts)
+        verdict = self.settle()
+        ended = self.history.attempts[-1]
+        if ended.ending == "done":
+            return ExitCode.DONE
+        if verdict == "refuse":
+            raise StageFailedError(cast("StageError", read_json(self._folder.error)))
+        if verdict == "wait":
+            return self._rest(ended)
+        self._require_room()
+        self._show_failure(ended.how)
+        raise self._give_up(ended.how)
+
+    def settle(self) -> Verdict:
+        """Start attempts as long as the rule wants another one; return what it says instead."""
         while True:
-            number, ended = self._attempt()
-            if ended.ending == "done":
-                return ExitCode.DONE
-            history = replace(history.then(ended), asked_to_end=self._is_asked_to_end())
-            verdict = self._rule(history)
-            if verdict == "refuse":
-                raise StageFailedError(cast("StageError", read_json(self._folder.error)))
-            if verdict == "wait":
-                return self._rest(ended)
-            self._require_room(number)
-            self._show_failure(number, ended.how)
-            if verdict == "give up":
-                self._give_up(number, ended.how, history.in_vain)
-            self._announce_restart(number + 1, ended.how)
+            ended = self._attempt()
+            history = self.history.then(ended)
+            self.history = replace(history, asked_to_end=self._is_asked_to_end())
+            verdict = self._rule(self.history)
+            if verdict != "again":
+                return verdict
+            self._require_room()
+            self._show_failure(ended.how)
+            self._announce_restart(ended)
 
     def _is_asked_to_end(self) -> bool:
         """Whether a signal came in, here or at another node, or the user left a wish."""
         wishes = (self._stage.run.stop, self._stage.run.yield_)
         return self._interruptions.count > 0 or any(wish.exists() for wish in wishes)
 
-    def _attempt(self) -> tuple[int, AttemptEnd]:
+    def _attempt(self) -> AttemptEnd:
         stage, folder = self._stage, self._folder
         before = read_state(folder)
-        number = (before["attempt"] if before else 0) + 1
+        self._number = number = (before["attempt"] if before else 0) + 1
         wait_until_free(folder.lock, stage.run.root.name)
         folder.error.unlink(missing_ok=True)
         log = folder.log(number)
@@ -153,7 +167,7 @@ class Supervisor:
             ending = "lost"
         if ending == "done":
             stage.say(f"{stage.name}: done in {short_duration(time.monotonic() - started)}")
-        return number, AttemptEnd(ending, _step(after) > _step(before), processes.end)
+        return AttemptEnd(ending, _step(after) > _step(before), processes.end)
 
     def _rest(self, ended: AttemptEnd) -> ExitCode:
         name, say = self._stage.name, self._stage.say
@@ -165,16 +179,16 @@ class Supervisor:
             say(f"{name}: {ended.how} while it was asked to save and stop")
         return ExitCode.STOPPED
 
-    def _require_room(self, attempt: int) -> None:
+    def _require_room(self) -> None:
         try:
             check_room(self._folder.path)
         except PreflightError as error:
             with suppress(OSError):  # its record is small, and may find room all the same
-                record_failure(self._stage.run, self._stage.name, error, attempt)
+                record_failure(self._stage.run, self._stage.name, error, self._number)
             raise
 
-    def _show_failure(self, attempt: int, how: str) -> None:
-        log = self._folder.log(attempt)
+    def _show_failure(self, how: str) -> None:
+        log = self._folder.log(self._number)
         text = log.read_bytes()[self._log_start :].decode(errors="replace") if log.exists() else ""
         excerpt = failure_excerpt(text)
         reason = excerpt.rpartition("\n")[2]
@@ -183,25 +197,33 @@ class Supervisor:
         else:
             shown = f"; the last lines of {log}:\n{excerpt}" if excerpt else ""
         self._shown_reason = reason
-        self._stage.say(f"{self._stage.name}: attempt {attempt} failed, {how}{shown}")
+        self._stage.say(f"{self._stage.name}: attempt {self._number} failed, {how}{shown}")
 
-    def _announce_restart(self, attempt: int, how: str) -> None:
-        name = self._stage.name
-        append_event(self._stage.run.events, "restarted", name, attempt=attempt, reason=how)
+    def _announce_restart(self, ended: AttemptEnd) -> None:
+        name, attempt = self._stage.name, self._number + 1
+        self._stage.on_restart(ended)
+        append_event(self._stage.run.events, "restarted", name, attempt=attempt, reason=ended.how)
         step = _step(read_state(self._folder))
         self._stage.say(f"{name}: starts again from step {step} (attempt {attempt})")
 
-    def _give_up(self, attempt: int, how: str, in_vain: int) -> None:
-        name, run = self._stage.name, self._stage.run
+    def _give_up(self, how: str) -> TrainingError:
+        name, run, in_vain = self._stage.name, self._stage.run, self.history.in_vain
         error = TrainingError(
             f"stage {name}",
-            f"{how} in attempt {attempt}, {plural(in_vain, 'attempt')} in a row without a new "
+            f"{how} in attempt {self._number}, {plural(in_vain, 'attempt')} in a row without a new "
             f"committed step (launch.max_restarts={self._stage.max_restarts})",
             "a finished stage",
             after_the_logs(run.root.name),
         )
-        record_failure(run, name, error, attempt)
-        raise error
+        record_failure(run, name, error, self._number)
+        return error
+
+
+def wait_for_end(processes: Processes, interruptions: Interruptions) -> None:
+    """Wait for the end of an attempt that nobody watches; a second signal kills it."""
+    while not processes.wait(1.0):
+        if interruptions.kill:
+            processes.kill()
 
 
 def check_room(folder: Path) -> None:

@@ -59,6 +59,7 @@ def count(run: Path, stage: str, behaviour: dict[str, Any]) -> None:
             sys.exit(0 if behaviour["lie"] else 1)
         if step % behaviour["save_steps"] == 0:
             save(folder, step)
+            write_state(folder, "running", attempt, step, requeue=False)
     write_state(folder, "done", attempt, step, requeue=False)
 
 

@@ -61,17 +61,35 @@ class SlurmRun:
         for job in self.jobs.values():
             assert self.cluster.ended(job).state == "COMPLETED", self.log
 
-    def ranks(self) -> list[psutil.Process]:
-        """Return its training processes."""
-        found = []
+    def processes(self) -> dict[psutil.Process, dict[str, str]]:
+        """Return the job's processes with their environments."""
+        found = {}
         for process in psutil.process_iter():
             try:
                 env = process.environ()
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            if "RANK" in env and env.get("SLURM_JOB_ID") == self.job:
-                found.append(process)
+            if env.get("SLURM_JOB_ID") == self.job:
+                found[process] = env
         return found
+
+    def ranks(self) -> dict[str, psutil.Process]:
+        """Return its training processes, one a node, by the node."""
+        return {e["SLURMD_NODENAME"]: p for p, e in self.processes().items() if "RANK" in e}
+
+    def supervisor(self, node: str) -> psutil.Process:
+        """Return what srun started on a node."""
+        (found,) = (
+            process
+            for process, env in self.processes().items()
+            if env.get("SLURMD_NODENAME") == node
+            and "launcher.backends.slurm.node" in process.cmdline()[:3]
+        )
+        return found
+
+    def reasons(self) -> list[str]:
+        """Why it was started again, each time."""
+        return [str(e["reason"]) for e in events(self.root, "restarted")]
 
     def assert_equal_to(self, twin: Path, stage: str = "pretrain") -> None:
         assert exact_records(self.root, stage) == exact_records(twin, stage)
@@ -110,8 +128,31 @@ def test_two_nodes_train_bit_for_bit_as_two_local_processes(cluster, recipe, twi
     run = SlurmRun(cluster, recipe, tmp_path, stages=TRAINING)
     run.finish()
     assert run.node_lists == ["node[1-2]"]
+    assert run.reasons() == [], "nothing is started again where nothing fails"
     for stage in ("pretrain", "sft"):
         run.assert_equal_to(twin, stage)
+
+
+def test_a_dead_rank_is_replaced_within_the_job_and_a_dead_supervisor_by_a_requeue(
+    cluster, recipe, twin, tmp_path
+):
+    run = SlurmRun(cluster, recipe, tmp_path)
+    run.reach(2 * SAVE_STEPS)
+    first = run.ranks()
+    first["node2"].kill()
+    wait_until(lambda: len(events(run.root, "resumed")) == 1)
+    second = run.ranks()
+    assert set(second) == {"node1", "node2"}
+    assert not set(second.values()) & set(first.values()), "both are new"
+    assert run.reasons() == ["node 1: exit code 1"]
+    run.reach(6 * SAVE_STEPS)
+    assert cluster.job(run.job).restarts == 0
+    run.supervisor("node2").kill()
+    run.finish()
+    assert len(run.node_lists) == 2
+    assert len(run.reasons()) == 2
+    run.assert_resumed()
+    run.assert_equal_to(twin)
 
 
 def test_a_dead_node_is_replaced_and_the_run_ends_as_if_it_had_lived(
@@ -137,13 +178,13 @@ def test_a_time_limit_in_the_middle_changes_nothing(cluster, recipe, twin, tmp_p
     # Slurm looks at limits twice a minute: hold the ranks until it has, then let them answer.
     ranks = run.ranks()
     assert len(ranks) == 2
-    for rank in ranks:
+    for rank in ranks.values():
         rank.send_signal(signal.SIGSTOP)
     asked = run.log.count("asked to yield")
     try:
         wait_until(lambda: run.log.count("asked to yield") > asked)
     finally:
-        for rank in ranks:
+        for rank in ranks.values():
             rank.send_signal(signal.SIGCONT)
     run.finish()
     assert "yielded; asks Slurm to start it again" in run.log

@@ -7,18 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import FrameType
 
 from distrain.errors import SchedulerError
 from distrain.runs.folder import RunFolder
-from distrain.runs.json_lines import read_records
-from distrain.runs.records import append_record, utc_now
+from distrain.runs.records import utc_now
 from launcher.backends.restart import AttemptEnd, History, Verdict, decide
 from launcher.backends.slurm.client import Answer, run_command
+from launcher.backends.slurm.past import Past
 
 BY_SLURM = "requeued by Slurm: lost node, preemption or by hand"
 """Of a start whose supervisor left no word: it was killed."""
+START = "DISTRAIN_START"
+"""Variable that names a start of a job: id and restart count."""
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 POLL_S = 0.2
 PAUSES_S = (1, 2, 3, 4, 5)
@@ -39,6 +41,7 @@ class BatchJob:
         task = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
         self.id = task if array else os.environ["SLURM_JOB_ID"]
         self.nodes = os.environ["SLURM_JOB_NODELIST"]
+        self.past = Past(self.folder, self.id)
         self.history = History(max_restarts=arguments.max_restarts, yields_go_on=True)
         self.told: list[int] = []
         """Signals that came in."""
@@ -61,13 +64,12 @@ class BatchJob:
         """Look back at the earlier starts of this job; what left no word was lost."""
         self.folder.logs.mkdir(parents=True, exist_ok=True)
         self.run.control.mkdir(parents=True, exist_ok=True)
-        past = self.folder.slurm_attempts(self.id)
-        if self.restart == 0:  # of another job: Slurm gives a number again after years, or a reset
-            past.unlink(missing_ok=True)
-        ends = [AttemptEnd(**line) for line in read_records(past)]
-        for _ in range(self.restart - len(ends)):
+        if self.restart == 0:
+            self.past.forget()
+        ends = list(self.past.attempts())
+        for start in self.past.lost_starts(self.restart):
             ends.append(AttemptEnd("lost", how=BY_SLURM))
-            self.put_down(ends[-1])
+            self.put_down(ends[-1], start)
         self.history = replace(self.history, attempts=tuple(ends))
         if self.run.stop.exists():
             self.history = replace(self.history, asked_to_end=True)
@@ -99,7 +101,7 @@ class BatchJob:
                 return True
             if not is_put_down:  # before it is asked: Slurm ends this process then
                 is_put_down = True
-                self.put_down(self.history.attempts[-1])
+                self.put_down(self.history.attempts[-1], self.restart)
             self.say(f"{how}; asks Slurm to start it again{where}")
             answer = ask_slurm(["scontrol", "requeue", self.id])
             if answer.code == 0:
@@ -108,22 +110,26 @@ class BatchJob:
             time.sleep(pause_s)
         return False
 
-    def put_down(self, ended: AttemptEnd) -> None:
+    def put_down(self, ended: AttemptEnd, start: int) -> None:
         """Keep the end of a start for the job's next one, which takes what is missing for lost."""
-        path = self.folder.slurm_attempts(self.id)
         try:
-            append_record(path, asdict(ended))
+            self.past.put_down(ended, start)
         except OSError as error:  # no reason to lose the requeue as well
-            self.say(f"{path} cannot be written: {error.strerror}")
+            self.say(f"{self.past.path} cannot be written: {error.strerror}")
 
     def say(self, text: str) -> None:
         """Write a line to the job's log."""
-        sys.stdout.write(f"{utc_now()} distrain: {text}\n")
-        sys.stdout.flush()
+        say(text)
 
     def show_error(self) -> None:
         """Write to the log what the stage itself has put down."""
         sys.stdout.write(self.folder.error.read_text())
+
+
+def say(text: str) -> None:
+    """Write a line to the job's log."""
+    sys.stdout.write(f"{utc_now()} distrain: {text}\n")
+    sys.stdout.flush()
 
 
 def ask_slurm(argv: Sequence[str]) -> Answer:

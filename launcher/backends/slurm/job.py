@@ -1,8 +1,9 @@
 """The supervisor of one Slurm job: ``python -m launcher.backends.slurm.job RUN STAGE -- COMMAND``.
 
 The batch script becomes this process, so that Slurm's signals reach it. It starts the command,
-srun, once, observes how that ended, asks the rule of restarts, and lets Slurm requeue the job or
-not. The exit code never follows srun's, which is 0 even after it lost a node:
+srun, once, which starts a supervisor a node (``node.py``); when they make no other attempt, it asks
+the rule of restarts, and lets Slurm requeue the job or not. The exit code never follows srun's,
+which is 0 even after it lost a node:
 
     0   the stage is done
     4   its folder has no room for the records of another start

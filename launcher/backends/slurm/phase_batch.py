@@ -22,7 +22,7 @@ class PhaseBatch(BatchJob):
     def supervise(self) -> ExitCode:
         """Do the phase once and say what becomes of the job."""
         self.begin()
-        if self.phase == PHASES[0]:
+        if self.phase == PHASES[0] and self.restart == 0:
             self.folder.error.unlink(missing_ok=True)  # of an earlier submission
         self.say(
             f"phase {self.phase} of stage {self.stage}, job {self.id}, restart {self.restart}, "

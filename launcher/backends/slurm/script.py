@@ -15,13 +15,13 @@ from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.errors import RecipeError
 from distrain.runs.command import as_typed
 from distrain.runs.folder import RunFolder
+from launcher.backends.orders import START_ID
 from launcher.backends.slurm.jobs import StageJob
-from launcher.plan import Rendezvous, StagePlan, phase_argv, stage_argv, stage_env
+from launcher.plan import Rendezvous, phase_argv, stage_argv, stage_env
 from launcher.resources import resource_folder
 
 TEMPLATE = "job.sbatch.j2"
 ENDPOINT = "${MASTER_ADDR}:${MASTER_PORT}"
-START_ID = "${DISTRAIN_START}"
 TASK_ID = "${SLURM_ARRAY_TASK_ID}"
 """Variables of the job: the nodes are known when it starts, not before."""
 PATIENCE_MARGIN_S = 10
@@ -51,7 +51,9 @@ def render_job(
     stage, folder = job.stage, run.stage(job.stage.name)
     log = folder.slurm_log("%A_%a" if job.tasks > 1 else "%j").name
     command = (
-        _command(stage, run, python) if job.phase is None else _phase_command(job, run, python)
+        _command(job, run, launch, python)
+        if job.phase is None
+        else _phase_command(job, run, python)
     )
     values = {
         "stage": stage.name,
@@ -122,12 +124,14 @@ def _environment() -> Environment:
     return environment
 
 
-def _command(stage: StagePlan, run: RunFolder, python: str) -> str:
-    """Quote the stage's command for the shell, but let the script's own variables through."""
-    one_node = stage.nodes == 1
-    rendezvous = Rendezvous("localhost:0" if one_node else ENDPOINT, START_ID)
-    words = stage_argv(stage, run, python=python, rendezvous=rendezvous)
-    return _quoted(words, {f"--rdzv-endpoint={ENDPOINT}", f"--rdzv-id={START_ID}"})
+def _command(job: StageJob, run: RunFolder, launch: LaunchConfig, python: str) -> str:
+    """Quote what each node runs for the shell, but let the script's own variables through."""
+    stage = job.stage
+    rendezvous = Rendezvous("localhost:0" if stage.nodes == 1 else ENDPOINT, START_ID)
+    words = [python, "-m", "launcher.backends.slurm.node", str(run.root), stage.name]
+    words += [f"--processes={stage.world_size}", f"--max-restarts={launch.max_restarts}", "--"]
+    words += stage_argv(stage, run, python=python, rendezvous=rendezvous)
+    return _quoted(words, {f"--rdzv-endpoint={ENDPOINT}"})
 
 
 def _phase_command(job: StageJob, run: RunFolder, python: str) -> str:

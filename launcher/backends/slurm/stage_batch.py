@@ -4,10 +4,12 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import time
 from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
 from typing import cast
 
@@ -23,7 +25,7 @@ from distrain.runs.records import (
     utc_now,
 )
 from launcher.backends.restart import LATE_S, AttemptEnd, Ending, Verdict, judge
-from launcher.backends.slurm.batch import POLL_S, BatchJob, ask_slurm
+from launcher.backends.slurm.batch import POLL_S, START, BatchJob, ask_slurm
 from launcher.backends.supervise import check_room
 
 
@@ -40,13 +42,16 @@ class StageBatch(BatchJob):
     def supervise(self) -> ExitCode:
         """Run the stage once and say what becomes of the job."""
         self.begin()
+        if self.restart > 0 and self.folder.error.exists():
+            # It ended before it could say so, or was requeued by hand.
+            return self._refuse()
         for old in (self.run.yield_, self.folder.error):
             old.unlink(missing_ok=True)
         if self.told:  # meanwhile: that wish is not an old one
             self.run.yield_.touch()
         self.step = self._committed()
         if self.restart > 0:
-            self._record_restart(self.history.attempts[self.restart - 1].how)
+            self._record_restart(self.history.attempts[-1].how)
         self.say(f"stage {self.stage}, job {self.id}, restart {self.restart}, nodes {self.nodes}")
         if is_done(self.run, self.stage):
             self.say("done before")
@@ -73,8 +78,7 @@ class StageBatch(BatchJob):
     def _attempt(self) -> AttemptEnd:
         before = read_state(self.folder)
         number = (before["attempt"] if before else 0) + 1
-        # Fresh for every start: stragglers of the last one cannot join.
-        os.environ["DISTRAIN_START"] = f"{self.id}.{self.restart}"
+        os.environ[START] = f"{self.id}.{self.restart}"
         if any("MASTER_ADDR" in word for word in self.command):
             os.environ |= _where_to_meet(self.nodes)
         code = self._wait(self.start())
@@ -82,10 +86,26 @@ class StageBatch(BatchJob):
         while code == 0 and time.monotonic() < late and self._judge(number) == "crashed":
             time.sleep(POLL_S)
         last, self.step = self.step, self._committed()
-        ending = self._judge(number)
         how = "none" if code is None else code
-        words = YIELDED if ending == "yielded" else f"attempt failed (exit code {how})"
-        return AttemptEnd(ending, self.step > last, words)
+        ended = AttemptEnd(self._judge(number), self.step > last, f"exit code {how}")
+        return self._in_words(self._told_by_nodes(is_over=code is not None) or ended)
+
+    def _told_by_nodes(self, *, is_over: bool) -> AttemptEnd | None:
+        """Return the last attempt as the nodes saw it; ``None`` if they were killed."""
+        meeting = self.folder.meeting(os.environ[START])
+        told = read_json(meeting.start)
+        if is_over:
+            shutil.rmtree(meeting.root, ignore_errors=True)
+        self.history = replace(self.history, attempts=self.past.attempts())
+        last = None if told is None else told.get("last")
+        return None if last is None else AttemptEnd(**last)
+
+    def _in_words(self, ended: AttemptEnd) -> AttemptEnd:
+        if ended.ending == "yielded":
+            return replace(ended, how=YIELDED)
+        return (
+            ended if ended.ending == "lost" else replace(ended, how=f"attempt failed ({ended.how})")
+        )
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> int | None:
         """Return the exit code; ``None`` if the stage did not yield in time."""
@@ -105,9 +125,7 @@ class StageBatch(BatchJob):
 
     def _end(self, ended: AttemptEnd, verdict: Verdict) -> ExitCode:
         if verdict == "refuse":
-            self.show_error()
-            self.say(f"failed for good. When the cause is removed: {self.again}")
-            return ExitCode.TRAINING
+            return self._refuse()
         if verdict == "give up":
             return self._give_up(ended)
         if verdict == "again":
@@ -124,6 +142,11 @@ class StageBatch(BatchJob):
         else:
             self.say(f"{ended.how}; ended by Slurm")
         return ExitCode.STOPPED
+
+    def _refuse(self) -> ExitCode:
+        self.show_error()
+        self.say(f"failed for good. When the cause is removed: {self.again}")
+        return ExitCode.TRAINING
 
     def _give_up(self, ended: AttemptEnd) -> ExitCode:
         """Put down, as the runtime does, that the stage failed for good."""

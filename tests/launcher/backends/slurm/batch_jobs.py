@@ -47,8 +47,9 @@ def render_part(
     run: RunFolder = RUN,
     site: SiteConfig | None = None,
     python: str = "/opt/venv/bin/python",
+    **launch: int,
 ) -> str:
-    return render_job(job, run, LAUNCH, site or SiteConfig(), python)
+    return render_job(job, run, LAUNCH.model_copy(update=launch), site or SiteConfig(), python)
 
 
 def part(name: str) -> StageJob:
@@ -97,6 +98,7 @@ class Job:
         job: StageJob | None = None,
         site: SiteConfig | None = None,
         python: str = sys.executable,
+        max_restarts: int = LAUNCH.max_restarts,
     ) -> None:
         self.run = RunFolder(folder / 'my 100% "run"\'s')
         self.stage = self.run.stage("prepare")
@@ -107,9 +109,15 @@ class Job:
             (self.bin / name).write_text(text)
             (self.bin / name).chmod(0o755)
         self.script = folder / "job.sbatch"
-        text = render_part(job or StageJob(PREPARE, None, 1, None), self.run, site, python)
+        job = job or StageJob(PREPARE, None, 1, None)
+        text = render_part(job, self.run, site, python, max_restarts=max_restarts)
         self.script.write_text(text)
         self.stage.path.mkdir(parents=True)
+
+    def run_nodes(self) -> None:
+        """Let srun run what the one node would, instead of answering for it."""
+        text = SRUN.replace('exit "$SRUN_CODE"', '"${@: -3}"')
+        (self.bin / "srun").write_text(text)
 
     def start(self, **answers: str) -> tuple[int, list[str]]:
         """Return the exit code, and which of srun and requeue were called."""

@@ -55,6 +55,15 @@ def test_an_error_that_would_repeat_is_not_tried_again(job):
     assert "the corpus is empty" in job.output
 
 
+def test_a_stage_that_failed_for_good_is_not_tried_again_when_slurm_requeues_its_job(job):
+    """Its node may die between the stage's last word and the job's."""
+    error = json.dumps({"exit_code": 4, "message": "the corpus is empty"})
+    job.stage.error.write_text(error)
+    assert job.start(SLURM_RESTART_COUNT="1") == (6, [])
+    assert "the corpus is empty" in job.output
+    assert job.start(RECORD=state("done")) == (0, ["srun"]), "submitted anew, it is"
+
+
 def test_a_start_that_left_no_word_was_lost_and_is_not_held_against_the_stage(job):
     for restart in range(3):
         job.start(SRUN_CODE="1", SLURM_RESTART_COUNT=str(restart))
@@ -148,13 +157,12 @@ def test_a_setup_may_put_python_on_the_path(tmp_path):
     (tmp_path / "module").mkdir()
     (tmp_path / "module" / "site-python").symlink_to(sys.executable)
     site = SiteConfig(setup=(f"export PATH={tmp_path}/module:$PATH",), python="site-python")
-    job = Job(tmp_path, site=site, python="site-python")
-    srun = job.bin / "srun"
-    srun.write_text(SRUN.replace('exit "$SRUN_CODE"', '"${@: -3}"'))  # runs what a node would
+    job = Job(tmp_path, site=site, python="site-python", max_restarts=0)
+    job.run_nodes()
     code, calls = job.start(PYTHONPATH=str(ROOT))
     assert "No module named distrain" not in job.output
     assert "site-python: command not found" not in job.output
-    assert (code, calls) == (75, ["srun", "requeue"])
+    assert (code, calls) == (6, ["srun"])
     assert "resolved.yaml" in job.output, "the runtime began, and found no recipe"
     without = Job(tmp_path / "without", site=SiteConfig(python="site-python"), python="site-python")
     assert without.start()[0] == 127
