@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
@@ -47,6 +48,17 @@ def count_model(model: ModelConfig, vocab_size: int, sequence_length: int) -> Mo
     if question not in _known:
         _known[question] = _read(_ask(question))
     return _known[question]
+
+
+def folder_problem(folder: Path) -> str | None:
+    """Let the library compare a folder's weights with its sizes; ``None`` if they fit, or unknown.
+
+    Of the weights only the headers are read.
+    """
+    question = json.dumps({"folder": str(folder.absolute())})
+    if question not in _known:
+        _known[question] = _read(_ask(question))
+    return _known[question].problem
 
 
 def vocabulary_of_data(recipe: Recipe, name: str) -> int | None:

@@ -1,7 +1,7 @@
 """The model that training starts from, a folder or a file: can it be read, does it fit."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,6 @@ from distrain.config.huggingface import (
     TOKENIZER_FILE,
     config_file,
     load_config,
-    weight_files,
-    weights_problem,
 )
 from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
@@ -23,6 +21,7 @@ from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe, SftStage, TrainStage
 from distrain.errors import PreflightError
 from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
+from launcher.inputs.weights import weights_problem_of
 from launcher.model_counts import count_model, vocabulary_of_data
 
 SETTING = ("model", "from_pretrained")
@@ -82,32 +81,16 @@ def _check_model(recipe: Recipe, name: str, written: str) -> Iterator[Finding]:
         return  # whether the folder is on this machine is asked when the run is to start here
     try:
         model, vocab_size = load_config(folder)
-        files = [] if is_gguf(folder) else weight_files(folder)
+        problem = None if is_gguf(folder) else weights_problem_of(folder, model, vocab_size)
     except PreflightError as error:
         yield Finding(name, SETTING, f"model.from_pretrained: {error}")
         return
-    problem = _problem_of(files)
     if problem is not None:
-        yield Finding(name, SETTING, f"model.from_pretrained: found {problem}")
+        yield Finding(name, SETTING, f"model.from_pretrained: {problem}")
     for other, stage in recipe.stages.items():
         if isinstance(stage, TrainStage) and lineage_of(recipe.stages, other).root == name:
             for check in MODEL_CHECKS:
                 yield from check(other, stage, ModelFolder(folder, model, vocab_size))
-
-
-def _problem_of(files: Sequence[Path]) -> str | None:
-    """Say what is wrong with the first file of weights that cannot be read."""
-    for file in files:
-        if not file.is_file():
-            return (
-                f"{file.parent} without {file.name}; expected the weights beside {CONFIG_FILE}; "
-                "copy or download the folder again (weights in .bin must be saved as safetensors "
-                "first)"
-            )
-        problem = weights_problem(file)
-        if problem is not None:
-            return f"{file}, {problem}; expected the weights; copy or download the folder again"
-    return None
 
 
 def _not_downloaded(name: str) -> str:

@@ -156,6 +156,14 @@ class ModelConfig(NamedSection):
         """Return the names of all parameters, in order; ``None`` where only the module tells."""
         return None
 
+    def tensor_shapes(self, vocab_size: int) -> dict[str, tuple[int, ...]] | None:
+        """Name the tensors of its Hugging Face folder with their shapes, a tied head left out.
+
+        ``None``: only the module knows them.
+        """
+        del vocab_size
+        return None
+
     def num_parameters(self, vocab_size: int) -> int:
         """Count the elements of all parameters; a tied embedding counts once."""
         raise NotImplementedError

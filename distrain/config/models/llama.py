@@ -151,6 +151,32 @@ class LlamaConfig(DecoderConfig):
         names = [f"model.{part}.weight" for part in ("embed_tokens", *blocks, "norm")]
         return names if self.tie_word_embeddings else [*names, "lm_head.weight"]
 
+    def tensor_shapes(self, vocab_size: int) -> dict[str, tuple[int, ...]]:
+        """See ``ModelConfig``."""
+        size, inner = self.hidden_size, self.intermediate_size
+        keys = self.num_kv_heads * self.head_size
+        block = {
+            "input_layernorm": (size,),
+            "post_attention_layernorm": (size,),
+            "self_attn.q_proj": (self.query_size, size),
+            "self_attn.k_proj": (keys, size),
+            "self_attn.v_proj": (keys, size),
+            "self_attn.o_proj": (size, self.query_size),
+            "mlp.gate_proj": (inner, size),
+            "mlp.up_proj": (inner, size),
+            "mlp.down_proj": (size, inner),
+        }
+        shapes: dict[str, tuple[int, ...]] = {
+            f"model.layers.{number}.{name}.weight": shape
+            for number in range(self.num_hidden_layers)
+            for name, shape in block.items()
+        }
+        shapes["model.embed_tokens.weight"] = (vocab_size, size)
+        shapes["model.norm.weight"] = (size,)
+        if not self.tie_word_embeddings:
+            shapes["lm_head.weight"] = (vocab_size, size)
+        return shapes
+
     def num_parameters(self, vocab_size: int) -> int:
         """Add the norms, and the embedding where it is not the output layer."""
         norms = (2 * self.num_hidden_layers + 1) * self.hidden_size

@@ -1,0 +1,114 @@
+"""Weights that are not those of the folder's model are named before anything is queued."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from distrain.config.models import LlamaConfig
+from distrain.config.reading.load import load_recipe
+from distrain.config.reading.problems import RecipeErrors
+from distrain.models import model_on_meta
+from distrain.models.huggingface import save_huggingface
+from distrain.models.origin import SpecialTokens
+from launcher import model_counts
+from launcher.inputs.checks import check_inputs
+from launcher.inputs.weights import weights_problem_of
+
+MODEL = LlamaConfig(
+    hidden_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=10, intermediate_size=32
+)
+TIED = MODEL.model_copy(update={"tie_word_embeddings": True})
+RECIPE = """\
+name: tuned
+stages:
+  sft:
+    kind: sft
+    model: {from_pretrained: FOLDER}
+    data: {path: pairs.jsonl}
+    training: {max_steps: 4, sequence_length: 64}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save(tmp_path / "model", MODEL)
+    return tmp_path / "model"
+
+
+def save(folder, model):
+    state = {name: torch.zeros(shape) for name, shape in model.tensor_shapes(8).items()}
+    save_huggingface(state, model, 8, folder, SpecialTokens())
+
+
+def changed(folder, change):
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
+@pytest.mark.parametrize("model", [MODEL, TIED], ids=["own", "tied"])
+def test_the_names_without_torch_are_those_of_the_module(model):
+    module = model_on_meta(model, 8)
+    expected = {n: tuple(t.shape) for n, t in module.state_dict().items() if not module.is_tied(n)}
+    assert model.tensor_shapes(8) == expected
+
+
+def test_a_whole_folder_has_no_problem_nor_a_tied_head_stored_twice(folder, tmp_path):
+    assert weights_problem_of(folder, MODEL, 8) is None
+    save(tmp_path / "tied", TIED)
+    changed(tmp_path / "tied", lambda t: t.update({"lm_head.weight": torch.zeros(8, 16)}))
+    assert weights_problem_of(tmp_path / "tied", TIED, 8) is None
+
+
+def rename(tensors):
+    tensors["model.layers.0.mlp.gated_proj.weight"] = tensors.pop(
+        "model.layers.0.mlp.gate_proj.weight"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (rename, "without model.layers.0.mlp.gate_proj.weight (like model.layers.0.mlp.gated_proj"),
+        (lambda t: t.update({"score.weight": torch.zeros(2)}), "found score.weight in"),
+        (
+            lambda t: t.update({"model.norm.weight": torch.zeros(9)}),
+            "found model.norm.weight of shape (9,)",
+        ),
+    ],
+)
+def test_weights_that_differ_are_named_at_their_setting(folder, tmp_path, change, message):
+    changed(folder, change)
+    path = tmp_path / "tuned.yaml"
+    path.write_text(RECIPE.replace("FOLDER", str(folder)))
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}}))
+    with pytest.raises(RecipeErrors) as refused:
+        check_inputs(load_recipe(path))
+    found = refused.value.problems
+    assert [str(problem.place) for problem in found] == [f"{path}:5:30"]
+    assert message in found[0].message
+
+
+def test_pickled_weights_come_with_the_way_to_convert_them(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    problem = weights_problem_of(folder, MODEL, 8)
+    assert problem is not None
+    assert "pickled weights (pytorch_model.bin), which run code when they are read" in problem
+    assert f"save_pretrained('{folder}-safetensors')" in problem
+
+
+@pytest.mark.models
+def test_a_family_of_transformers_is_compared_in_a_process_of_its_own(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.for_model(
+        "qwen3", vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, intermediate_size=16,
+    )  # fmt: skip
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    changed(tmp_path, lambda t: t.pop("model.norm.weight"))
+    problem = model_counts.folder_problem(tmp_path)
+    assert problem is not None
+    assert "1 parameters missing ['model.norm.weight']" in problem
