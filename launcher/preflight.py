@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from distrain.config.huggingface import CONFIG_FILE
+from distrain.config.huggingface import CONFIG_FILE, TOKENIZER_FILE
 from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
 from distrain.config.sources import (
@@ -37,6 +37,7 @@ of sinks with their sections."""
 
 PREPARED = "the folder of a finished prepare stage"
 TOKENS = "token files"
+TOKENIZER = "a tokenizer.json, or a model that has one"
 PRETRAINED = "a Hugging Face folder or a GGUF file"
 EXPECTED = {
     "glob": "an existing file, folder or pattern",
@@ -121,7 +122,7 @@ def missing_modules(
 def missing_paths(recipe: Recipe, done: Collection[str] = ()) -> Iterator[PreflightError]:
     """Yield an error for each file or folder that does not exist, but those of ``done`` stages."""
     for setting, pattern, kind in _paths(recipe, done):
-        if kind == PRETRAINED:
+        if kind in (PRETRAINED, TOKENIZER):
             try:
                 pattern = str(resolve_pretrained(pattern))
             except PreflightError as error:
@@ -205,6 +206,7 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if isinstance(stage, PrepareStage):
             for source in stage.data.named_sources.values():
                 yield from _modules_of_source(source)
+            yield from _modules_of_model(stage.tokenizer.path)
         if stage.kind == "export":
             yield "train", "transformers"
         if isinstance(stage, TrainStage):
@@ -218,13 +220,17 @@ def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
         yield "train", "transformers"
     if isinstance(stage, SftStage) and not stage.trains_all:
         yield from (("train", module) for module in ("peft", "transformers"))
-    if is_gguf(Path(stage.model.from_pretrained or "")):
-        yield from (("gguf", module) for module in EXTRAS["gguf"])
-        yield "train", "transformers"
+    yield from _modules_of_model(stage.model.from_pretrained)
     if stage.parallelism.strategy == "deepspeed":
         yield from (("deepspeed", module) for module in EXTRAS["deepspeed"])
     for sink in stage.logging.sinks.values():
         yield sink.extra, sink.module
+
+
+def _modules_of_model(written: str | None) -> Iterator[tuple[str, str]]:
+    if written is not None and is_gguf(Path(written)):
+        yield from (("gguf", module) for module in EXTRAS["gguf"])
+        yield "train", "transformers"
 
 
 def _modules_of_source(source: Source) -> Iterator[tuple[str, str]]:
@@ -244,7 +250,7 @@ def _paths(recipe: Recipe, done: Collection[str]) -> Iterator[tuple[str, str, st
             for setting, source in stage.data.settings_of_sources.items():
                 yield from _paths_of_source(f"{name}.{setting}", source)
             if stage.tokenizer.path is not None:
-                yield f"{name}.tokenizer.path", stage.tokenizer.path, "file"
+                yield f"{name}.tokenizer.path", stage.tokenizer.path, TOKENIZER
         if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
             yield f"{name}.model.from_pretrained", stage.model.from_pretrained, PRETRAINED
         if isinstance(stage, SftStage) and stage.data.path is not None:
@@ -287,5 +293,7 @@ def _exists(pattern: str, kind: str) -> bool:
     if kind == "glob":
         # A file may have a pattern's characters in its name.
         return path.exists() or any(glob.iglob(str(path), recursive=True))  # noqa: PTH207
+    if kind == TOKENIZER:
+        return path.is_file() or (path / TOKENIZER_FILE).is_file()
     is_file = kind == "file" or (kind == PRETRAINED and is_gguf(path))
     return path.is_file() if is_file else (path / CONFIG_FILE).is_file()

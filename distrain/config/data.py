@@ -155,7 +155,8 @@ class TokenizerConfig(Section):
     """UTF-8 bytes of train text that it is trained on, at most; of a larger corpus, each range of
     the input gives its share."""
     path: str | None = None
-    """A ready ``tokenizer.json``; then nothing is trained."""
+    """A ready ``tokenizer.json``, or a model that has one: a folder, a GGUF file, one of a package,
+    as ``model.from_pretrained`` may name it. Then nothing is trained."""
     engine: EngineName = "auto"
     """What encodes. ``auto``: the fastest that is installed and gives the ids of ``tokenizers`` on
     a sample of the corpus and on adversarial strings. An engine by name has to pass, or the stage

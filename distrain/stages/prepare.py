@@ -35,7 +35,12 @@ from distrain.runs.records import read_json
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.held_out_prompt import held_out_prompt
 from distrain.stages.prepare_result import figures
-from distrain.stages.prepare_tokens import adopt_tokenizer, include_tokens, look_at_sources
+from distrain.stages.prepare_tokens import (
+    adopt_tokenizer,
+    include_tokens,
+    look_at_sources,
+    with_tokenizer_files,
+)
 
 NOT_OF_THE_RESULT = {"workers", "keep_cleaned", "rejection_samples", "skip_budget"}
 """Settings of ``data`` that decide no byte of the splits."""
@@ -89,7 +94,7 @@ def pipeline_of(
     """Yield the pipeline with as many workers as it may have, and as a share has ranges."""
     workers = min(worker_count(stage.data.workers), len(share.numbers(len(plan.ranges))))
     with WorkerPool(max(1, workers), die_with_parent) as pool:
-        yield Pipeline(stage, folder, plan, pool)
+        yield Pipeline(with_tokenizer_files(stage, folder), folder, plan, pool)
 
 
 def open_plan(stage: PrepareStage, folder: StageFolder) -> InputPlan:

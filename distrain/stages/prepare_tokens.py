@@ -25,8 +25,9 @@ from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
+from distrain.models.gguf.convert import pretrained_folder
 from distrain.runs.durable import whole_file
-from distrain.runs.folder import StageFolder
+from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import write_json
 
 JOB_TOKENS = 1 << 28
@@ -47,7 +48,7 @@ def look_at_sources(stage: PrepareStage, folder: StageFolder) -> dict[str, Measu
         log.info("looking at %s, ready tokens", name)
         looked[name] = measure(source, ends=folder.ready_index / name)
     if stage.tokenizer.path is not None and looked:
-        path = Path(stage.tokenizer.path).expanduser()
+        path = Path(str(with_tokenizer_files(stage, folder).tokenizer.path))
         check_fits(stage, looked, Tokenizer.load(path))
     return looked
 
@@ -59,7 +60,8 @@ def adopt_tokenizer(stage: PrepareStage, folder: StageFolder) -> None:
         DataError: It is not there.
     """
     if stage.tokenizer.path is not None:
-        copy_tokenizer(Path(stage.tokenizer.path).expanduser(), folder.path)
+        named = with_tokenizer_files(stage, folder).tokenizer.path
+        copy_tokenizer(Path(str(named)), folder.path)
         return
     name, source = next(
         (name, source)
@@ -67,6 +69,16 @@ def adopt_tokenizer(stage: PrepareStage, folder: StageFolder) -> None:
         if source.knows_tokenizer
     )
     copy_tokenizer(tokenizer_file(source, folder.ready_index / name), folder.path)
+
+
+def with_tokenizer_files(stage: PrepareStage, folder: StageFolder) -> PrepareStage:
+    """Return the stage with a tokenizer that lies in files; one of a GGUF file is converted."""
+    written = stage.tokenizer.path
+    if written is None:
+        return stage
+    path = pretrained_folder(written, RunFolder(folder.path.parent).models)
+    tokenizer = stage.tokenizer.model_copy(update={"path": str(path)})
+    return stage.model_copy(update={"tokenizer": tokenizer})
 
 
 def include_tokens(

@@ -13,8 +13,6 @@ from distrain.config.huggingface import (
 )
 from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
-from distrain.config.pretrained import gguf_llama
-from distrain.config.pretrained.gguf_file import read_gguf
 from distrain.config.pretrained.resolve import MissingPackageError, is_gguf, resolve_pretrained
 from distrain.config.reading.check_adapters import adapter_findings
 from distrain.config.reading.stage_parts import Finding
@@ -105,10 +103,7 @@ def _not_downloaded(name: str) -> str:
 def _check_tokenizer(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
     if stage.model.from_pretrained is None:
         return  # said once, of the stage that names the folder
-    if is_gguf(folder.path):
-        yield from _check_own_tokenizer(name, folder)
-        return
-    file = folder.path / TOKENIZER_FILE
+    file = folder.path if is_gguf(folder.path) else folder.path / TOKENIZER_FILE
     problem = tokenizer_problem(file)
     if not file.is_file():
         problem = (
@@ -118,20 +113,7 @@ def _check_tokenizer(name: str, stage: TrainStage, folder: ModelFolder) -> Itera
     if problem is not None:
         yield Finding(name, SETTING, f"model.from_pretrained: {problem}")
         return
-    yield from _check_ids(name, vocabulary_size(file), file, folder.vocab_size)
-
-
-def _check_own_tokenizer(name: str, folder: ModelFolder) -> Iterator[Finding]:
-    """Check the tokenizer that a GGUF file holds."""
-    try:
-        ids = gguf_llama.vocabulary_size(read_gguf(folder.path))
-    except PreflightError as error:
-        yield Finding(name, SETTING, f"model.from_pretrained: {error}")
-        return
-    yield from _check_ids(name, ids, folder.path, folder.vocab_size)
-
-
-def _check_ids(name: str, ids: int, file: Path, rows: int) -> Iterator[Finding]:
+    ids, rows = vocabulary_size(file), folder.vocab_size
     if ids > rows:
         yield Finding(
             name,

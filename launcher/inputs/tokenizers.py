@@ -6,7 +6,13 @@ from pathlib import Path
 
 from distrain.config.huggingface import TOKENIZER_FILE
 from distrain.config.lineage import Lineage, lineage_of
-from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
+from distrain.config.pretrained import gguf_llama
+from distrain.config.pretrained.gguf_file import read_gguf
+from distrain.config.pretrained.resolve import (
+    MissingPackageError,
+    is_gguf,
+    resolve_pretrained,
+)
 from distrain.config.reading.sections import Path as SettingPath
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import PrepareStage, PretrainStage, Recipe, TrainStage
@@ -23,7 +29,13 @@ def check_tokenizers(recipe: Recipe) -> Iterator[Finding]:
             setting = stage.data.setting_of(source)
             named[(*setting.split("."), "tokenizer")] = tokens.tokenizer
         for path, file in named.items():
-            problem = tokenizer_problem(Path(file).expanduser()) if file is not None else None
+            try:
+                found = None if file is None else tokenizer_file(file)
+                problem = None if found is None else tokenizer_problem(found)
+            except MissingPackageError:
+                continue  # as of a file that is not here
+            except PreflightError as error:
+                problem = str(error)
             if problem is not None:
                 yield Finding(name, path, f"{'.'.join(map(str, path))}: {problem}")
 
@@ -41,7 +53,10 @@ def check_same_tokenizers(recipe: Recipe) -> Iterator[Finding]:
         known, own = _file_of_model(recipe, lineage), recipe.stages.get(str(lineage.data))
         if known is None or not isinstance(own, PrepareStage) or own.tokenizer.path is None:
             continue
-        found = Path(own.tokenizer.path).expanduser()
+        try:
+            found = tokenizer_file(own.tokenizer.path)
+        except PreflightError:  # told where the tokenizer is checked
+            continue
         if not _are_alike(found, known):
             message = (
                 f"tokenizer.path: found {found}, another tokenizer than that of the model that "
@@ -57,17 +72,29 @@ def _file_of_model(recipe: Recipe, lineage: Lineage) -> Path | None:
     assert isinstance(first, TrainStage), "what a model comes from has trained it"
     if first.model.from_pretrained is not None:
         try:
-            source = resolve_pretrained(first.model.from_pretrained)
+            return tokenizer_file(first.model.from_pretrained, is_model=True)
         except PreflightError:  # told where the model is checked
             return None
-        return source if is_gguf(source) else source / TOKENIZER_FILE
     made = recipe.stages.get(str(lineage.up_to(str(lineage.root)).data))
     path = made.tokenizer.path if isinstance(made, PrepareStage) else None
     return None if path is None else Path(path).expanduser()
 
 
+def tokenizer_file(written: str, *, is_model: bool = False) -> Path:
+    """Return the file that holds a tokenizer which a setting names; it need not be there.
+
+    Raises:
+        PreflightError: As of ``resolve_pretrained``.
+    """
+    path = resolve_pretrained(written)
+    is_folder = (is_model or path.is_dir()) and not is_gguf(path)
+    return path / TOKENIZER_FILE if is_folder else path
+
+
 def _are_alike(first: Path, second: Path) -> bool:
     """Compare the content of two tokenizers, if both are there and can be read."""
+    if is_gguf(first) or is_gguf(second):
+        return True  # compared when it has been converted
     try:
         return bool(json.loads(first.read_bytes()) == json.loads(second.read_bytes()))
     except (OSError, ValueError, RecursionError):
@@ -80,6 +107,8 @@ def tokenizer_problem(file: Path) -> str | None:
         vocabulary_size(file)
     except FileNotFoundError:
         return None
+    except PreflightError as error:
+        return str(error)
     except (OSError, ValueError, RecursionError) as error:
         return (
             f"found {file}, which is no tokenizer ({error}); expected a tokenizer.json of the "
@@ -94,7 +123,10 @@ def vocabulary_size(file: Path) -> int:
     Raises:
         OSError: The file cannot be read.
         ValueError: It is no ``tokenizer.json``.
+        PreflightError: It is a GGUF file without one.
     """
+    if is_gguf(file) and file.exists():
+        return gguf_llama.vocabulary_size(read_gguf(file))
     content = json.loads(file.read_bytes())
     model = content.get("model") if isinstance(content, dict) else None
     vocabulary = model.get("vocab") if isinstance(model, dict) else None

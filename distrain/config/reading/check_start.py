@@ -1,10 +1,12 @@
 """Whether a training stage can start from the model that it names, with the data it has. Pure."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
 
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.lineage import MODEL_KINDS, lineage_of, need_of
 from distrain.config.models import ModelConfig
+from distrain.config.pretrained.resolve import is_gguf
 from distrain.config.reading.sections import Path
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.training import SftDataConfig
@@ -74,7 +76,8 @@ def _check_tokenizer(stage: StageParts, stages: Stages) -> Iterator[Finding]:
         return
     folder = _folder(stages, root)
     if folder is not None:
-        known, file = f"that of {folder}", f"{folder.rstrip('/')}/tokenizer.json"
+        known = f"that of {folder}"
+        file = folder if is_gguf(FilePath(folder)) else f"{folder.rstrip('/')}/tokenizer.json"
     else:
         made = lineage.up_to(root).data
         if made in (None, own):

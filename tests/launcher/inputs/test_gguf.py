@@ -69,3 +69,32 @@ def test_a_package_that_is_missing_is_said_where_the_run_starts(recipe):
 def test_the_extra_that_reads_the_file_is_asked_for(recipe):
     errors = missing_modules(recipe("good.gguf").recipe, lambda name: name != "gguf" or None)
     assert ["extra 'gguf'" in error.expected for error in errors] == [True]
+
+
+PREPARE = """\
+name: texts
+stages:
+  prepare:
+    kind: prepare
+    data: {source: {kind: python_stdlib}}
+    tokenizer: {path: MODEL}
+"""
+
+
+def of_prepare(model: str):
+    Path("recipe.yaml").write_text(PREPARE.replace("MODEL", model))
+    return load_recipe(Path("recipe.yaml"))
+
+
+@pytest.mark.usefixtures("recipe")
+def test_the_tokenizer_of_a_file_is_taken_and_one_that_is_missing_refused():
+    for model in ("good.gguf", SMOLLM2):
+        loaded = of_prepare(model)
+        assert check_inputs(loaded).notes == ()
+        assert list(missing_paths(loaded.recipe)) == []
+    write_gguf(Path("bare.gguf"), metadata={"tokenizer.ggml.model": "rwkv"})
+    with pytest.raises(RecipeErrors, match=r"tokenizer\.path: bare\.gguf: found .*'rwkv'"):
+        check_inputs(of_prepare("bare.gguf"))
+    for model in ("nothing.gguf", "package:no_such_model/a.gguf"):
+        (problem,) = missing_paths(of_prepare(model).recipe)
+        assert problem.where == "prepare.tokenizer.path"
