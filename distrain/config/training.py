@@ -88,6 +88,11 @@ class TrainingConfig(Section):
     """``auto``: a GPU if there is one."""
     num_threads: Positive = 1
     """Intra-op threads per rank on the CPU. It changes the bits, so it is part of the recipe."""
+    gradient_checkpointing: Literal["none", "full"] | Annotated[int, Field(ge=1, strict=True)] = (
+        "none"
+    )
+    """Of which blocks only the input is kept, and all else made again in the backward pass: of
+    all (``full``), of none, or of each so-manieth. Less memory, up to a third more time."""
     allocator: Literal["auto", "system"] = "auto"
     """Of the CPU's memory. ``auto``: glibc keeps what a step frees for the next one, which takes
     less time and more memory; ``system``: as the C library does by itself."""
@@ -95,6 +100,13 @@ class TrainingConfig(Section):
     max_skipped_steps: Positive = 20
     """Steps in a row with a loss or a gradient that is not finite, none of them applied; so many
     end the stage for good."""
+
+    @property
+    def recompute_every(self) -> int | None:
+        """Each so-manieth block is made again in the backward pass; ``None``: no block is."""
+        words = {"none": None, "full": 1}
+        chosen = self.gradient_checkpointing
+        return words[chosen] if isinstance(chosen, str) else chosen
 
     @property
     def logit_bytes(self) -> int:

@@ -1,6 +1,7 @@
 """Lay a model over the ranks: the one place that states in which order.
 
 1. build: single-device code, on the meta device where the engine cuts it before it has memory;
+   its blocks are told whether to make their activations again (``recomputation``);
 2. precision: the type of the master weights; bf16 is what the forward pass makes of them;
 3. wrap: FSDP2 block by block, then the root; DDP the whole; DeepSpeed the whole, after 4 and 5;
 4. values: the same global ones under every engine;

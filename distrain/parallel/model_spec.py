@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from distrain.optim.state import OptimizerState
+from distrain.parallel.recomputation import recompute_blocks
 
 Precision = Literal["fp32", "bf16", "fp64"]
 
@@ -37,6 +38,8 @@ class ModelSpec:
         device: Of this rank.
         precision: Of forward and backward. Master weights are fp32, or fp64 under ``"fp64"``.
         reshard_after_forward: Of FSDP2: free a block's gathered parameters after its forward pass.
+        recompute_every: Activation checkpointing of each so-manieth block; see
+            ``distrain.parallel.recomputation``.
         plain_name: The model's own name of a parameter or buffer -> its name in checkpoints.
     """
 
@@ -47,6 +50,7 @@ class ModelSpec:
     device: torch.device
     precision: Precision = "fp32"
     reshard_after_forward: bool = True
+    recompute_every: int | None = None
     plain_name: Callable[[str], str] = same_name
 
     @property
@@ -57,7 +61,7 @@ class ModelSpec:
 
 def build_whole(spec: ModelSpec) -> nn.Module:
     """Make the initialised model, complete on this rank."""
-    module = spec.build_model().to(device=spec.device, dtype=spec.master_dtype)
+    module = _build(spec).to(device=spec.device, dtype=spec.master_dtype)
     with torch.no_grad():
         spec.initialize(module)
     return module
@@ -68,7 +72,7 @@ def build_on_meta(spec: ModelSpec) -> nn.Module:
     from accelerate import init_empty_weights
 
     with init_empty_weights():
-        module = spec.build_model()
+        module = _build(spec)
     # accelerate makes each parameter anew and thereby unties what the model has tied.
     with init_empty_weights(include_buffers=True):
         tied = _tied_names(spec.build_model())
@@ -91,6 +95,13 @@ def materialize(module: nn.Module, spec: ModelSpec) -> None:
     _tie(module, tied)
     with torch.no_grad():
         spec.initialize(module)
+
+
+def _build(spec: ModelSpec) -> nn.Module:
+    module = spec.build_model()
+    if spec.recompute_every is not None:
+        recompute_blocks(module, spec.block_classes(module), spec.recompute_every)
+    return module
 
 
 def _tied_names(module: nn.Module) -> list[tuple[str, str]]:

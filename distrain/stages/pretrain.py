@@ -124,6 +124,7 @@ def model_spec(
         device=device,
         precision=precision,
         reshard_after_forward=stage.parallelism.reshard_after_forward,
+        recompute_every=stage.training.recompute_every,
     )
 
 

@@ -36,6 +36,14 @@ FOREIGN_NAMES: dict[str, tuple[str, str]] = {
     "auxiliary_loss_multiplier": ("OLMo's", "training.loss.z_loss"),
     "num_output_chunks": ("torchtune's", "training.loss.chunk_tokens, positions of a chunk"),
     "chunked_cross_entropy": ("axolotl's", "training.loss.chunk_tokens, positions of a chunk"),
+    "activation_checkpointing": ("a common", "training.gradient_checkpointing: full"),
+    "activation_checkpoint": ("torchtitan's", "training.gradient_checkpointing: full"),
+    "enable_activation_checkpointing": ("torchtune's", "training.gradient_checkpointing: full"),
+    "recompute_granularity": ("Megatron's", "training.gradient_checkpointing: full"),
+    "selective_activation_checkpoint": (
+        "a common",
+        "training.gradient_checkpointing: N, for each N-th block",
+    ),
     "dtype": ("torchtune's", "training.precision"),
     "bf16": ("Hugging Face's", "training.precision: bf16"),
     "fp16": ("Hugging Face's", "training.precision (bf16 or fp32)"),
@@ -190,7 +198,6 @@ EXPLANATIONS: dict[str, str] = {
     "gradient_accumulation_steps": (
         "it is derived: training.global_batch_size / (ranks * training.micro_batch_size)"
     ),
-    "gradient_checkpointing": "there is no such setting; lower training.micro_batch_size instead",
     "resume_from_checkpoint": "a run resumes by itself; run the same command again",
     "auto_resume_from_checkpoints": "a run resumes by itself; run the same command again",
     "overwrite_output_dir": "a run is never overwritten; give it another name",
@@ -228,10 +235,6 @@ EXPLANATIONS: dict[str, str] = {
     **dict.fromkeys(
         ("attention_bias", "mlp_bias", "bias"),
         "there is no such setting; the model is a Llama, which has no biases",
-    ),
-    **dict.fromkeys(
-        ("activation_checkpointing", "selective_activation_checkpoint"),
-        "there is no such setting; lower training.micro_batch_size instead",
     ),
     **dict.fromkeys(
         ("compile", "torch_compile"), "there is no such setting; the model is not compiled"

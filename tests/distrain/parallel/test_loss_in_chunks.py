@@ -1,4 +1,4 @@
-"""The loss in chunks under every engine equals the plain loss of one process."""
+"""The loss in chunks, and blocks that are made again, under every engine equal plain ones."""
 
 import pytest
 import torch
@@ -23,13 +23,17 @@ SIZES = LlamaConfig(
 LOSS = {"label_smoothing": 0.1, "z_loss": 0.05}
 
 
-def spec_of(*, chunk_tokens, tied, **loss) -> ModelSpec:
+def spec_of(*, chunk_tokens, tied, recomputed="none", **loss) -> ModelSpec:
     stage = PretrainStage.model_validate(
         {
             "kind": "pretrain",
             "needs": "prepare",
             "model": SIZES.model_dump() | {"tie_word_embeddings": tied},
-            "training": {"max_steps": STEPS, "loss": LOSS | {"chunk_tokens": chunk_tokens} | loss},
+            "training": {
+                "max_steps": STEPS,
+                "loss": LOSS | {"chunk_tokens": chunk_tokens} | loss,
+                "gradient_checkpointing": recomputed,
+            },
         }
     )
     return model_spec(stage, VOCAB, 3, torch.device("cpu"), "fp32")
@@ -81,13 +85,21 @@ def differences(outcome, expected):
     return float(((found - wanted) / wanted).abs().max()), weights
 
 
+VARIANTS = (
+    {"chunk_tokens": 7, "tied": False},
+    {"chunk_tokens": 7, "tied": True},
+    {"chunk_tokens": None, "tied": False, "recomputed": "full"},
+    {"chunk_tokens": 7, "tied": True, "recomputed": 2},
+)
+
+
 def compare_on_ranks(alone, engines):
-    for tied, expected in alone.items():
-        for name in engines:
-            outcome = outcome_of(name, spec_of(chunk_tokens=7, tied=tied), microbatch=2)
-            losses, weights = differences(outcome, expected)
-            assert losses < 1e-5, (name, tied, losses)
-            assert weights < 1e-5, (name, tied, weights)
+    for name in engines:
+        for variant in VARIANTS:
+            outcome = outcome_of(name, spec_of(**variant), microbatch=2)
+            losses, weights = differences(outcome, alone[variant["tied"]])
+            assert losses < 1e-5, (name, variant, losses)
+            assert weights < 1e-5, (name, variant, weights)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +110,7 @@ def compare_on_ranks(alone, engines):
     ],
     ids="-".join,
 )
-def test_every_engine_with_chunks_equals_one_process_without(tmp_path, engines):
+def test_every_engine_with_either_equals_one_process_without(tmp_path, engines):
     alone = {
         tied: outcome_of("single", spec_of(chunk_tokens=None, tied=tied), BATCH)
         for tied in (False, True)
