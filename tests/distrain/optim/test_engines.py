@@ -20,7 +20,7 @@ from distrain.errors import RecipeError
 from distrain.optim.state import ScalarState
 from distrain.parallel.global_tensor import gather_full
 from tests.distrain.checkpoint.states import manager
-from tests.distrain.optim.proof import WHOLE, ZERO, Cases, alone, engine_of, examine, whole_and_cut
+from tests.distrain.optim.proof import WHOLE, ZERO, alone, engine_of, examine, whole_and_cut
 from tests.distrain.parallel.tiny_model import Case, largest_difference, train
 from tests.ranks import run_ranks
 
@@ -39,6 +39,13 @@ ELEMENTWISE = [config for config in CONFIGS if config.kept.elementwise]
 OTHERS = [config for config in CONFIGS if not config.kept.elementwise]
 
 
+ALWAYS = ("rmsprop", "muon", "adafactor")
+IN_ONE_PROCESS = [
+    pytest.param(config, id=config.name, marks=() if config.name in ALWAYS else pytest.mark.models)
+    for config in CONFIGS
+]
+
+
 def by_name(config):
     return config.name
 
@@ -47,18 +54,10 @@ def test_every_optimizer_is_among_them():
     assert {config.name for config in CONFIGS} | {"adamw"} == OPTIMIZER_SECTIONS.keys()
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=by_name)
+@pytest.mark.parametrize("config", IN_ONE_PROCESS)
 @pytest.mark.filterwarnings("ignore")
 def test_one_process_goes_on_bit_by_bit(config, tmp_path):
     whole_and_cut(tmp_path, Case(), config, alone(config))
-
-
-def test_shards_go_on_bit_by_bit(tmp_path):
-    """The two whose exchanges are their own."""
-    cases: Cases = [
-        (Case("fsdp"), config, alone(config)) for config in OTHERS if config.name != "adamw_8bit"
-    ]
-    run_ranks(tmp_path / "ranks", 2, examine, tmp_path, cases)
 
 
 @pytest.mark.models

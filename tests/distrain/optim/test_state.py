@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distrain.config.optimizers import AdamWConfig, Kept
+from distrain.config.optimizers import AdafactorConfig, AdamWConfig, Kept, MuonConfig
 from distrain.errors import CheckpointError
 from distrain.optim import build_optimizer
 from distrain.optim.adam import adam_state
@@ -23,9 +23,14 @@ from tests.distrain.optim.proof import (
     whole_and_cut,
 )
 from tests.distrain.optim.toys import registered
+from tests.distrain.parallel.clipping import clip_nothing
 from tests.distrain.parallel.tiny_model import Case, spec_of
 from tests.ranks import run_ranks
 
+OWN_EXCHANGES = (
+    MuonConfig(learning_rate=1e-2),
+    AdafactorConfig(learning_rate=1e-2, scale_parameter=True),
+)
 ELEMENTWISE = CountedConfig(learning_rate=1e-2)
 
 
@@ -36,12 +41,18 @@ def test_one_process_goes_on_bit_by_bit(config, tmp_path):
         whole_and_cut(tmp_path, Case(), config, expected)
 
 
-def test_shards_of_any_shape_go_on_bit_by_bit(tmp_path):
+def examine_both(folder, cases):
+    examine(folder, cases)
+    clip_nothing([Case("fsdp"), Case("deepspeed", stage=2)])
+
+
+def test_shards_of_any_shape_go_on_bit_by_bit_and_are_not_clipped_unless_told(tmp_path):
+    """One start of ranks and of DeepSpeed for all that needs them."""
     cases: Cases = [
-        (Case("fsdp"), OF_ANOTHER_SHAPE, alone(OF_ANOTHER_SHAPE)),
+        *((Case("fsdp"), config, alone(config)) for config in (OF_ANOTHER_SHAPE, *OWN_EXCHANGES)),
         (Case("deepspeed", stage=1), ELEMENTWISE, alone(ELEMENTWISE)),
     ]
-    run_ranks(tmp_path / "ranks", 2, examine, tmp_path, cases)
+    run_ranks(tmp_path / "ranks", 2, examine_both, tmp_path, cases)
 
 
 @pytest.mark.seams
