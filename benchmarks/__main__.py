@@ -9,6 +9,7 @@ BENCHMARKS = (
     "step_overhead",
     "attention",
     "loss",
+    "optimizers",
     "checkpoint_stall",
     "data.loader",
     "data.tokenize",
