@@ -22,6 +22,8 @@ FIXED_KEYS = frozenset(
         "training.task",
         "eval.max_batches",
         "optimizer.name",
+        "optimizer.centered",
+        "optimizer.min_8bit_size",
     }
 )
 """What a begun stage has built on: its data, its model, what that is trained for, which samples a
