@@ -1,6 +1,6 @@
 """Attention by documents over attention with a dense mask: CPU time, forward and backward.
 
-    python -m benchmarks.attention [--mean 512 ...]
+    python -m benchmarks.attention [--mean 512 ...] [--part kernel ...]
 
 One thread, float32, rows of 2048 tokens cut into documents of exponential lengths. The kernel
 alone (2 rows, 8 heads of 64), a whole step of our Llama (2 rows, width 256, 4 layers), and the peak
@@ -30,7 +30,7 @@ from distrain.models.init import initialize
 ROWS, LENGTH, HEADS, HEAD_SIZE = 2, 2048, 8, 64
 VOCAB_SIZE = 4096
 MEANS = (512, 128, 32)
-LAYOUTS = 4
+LAYOUTS, STEP_LAYOUTS = 4, 1
 """Drawn for each mean, and all measured in each round: a few long documents decide one's cost."""
 SIZES = {
     "hidden_size": 256,
@@ -108,14 +108,26 @@ def step_of(way: str, layouts: list[DocumentLayout]) -> Callable[[], None]:
     return run
 
 
-def ratio(bodies: Mapping[str, Callable[[], None]]) -> tuple[str, str]:
+def measure(bodies: Mapping[str, Callable[[], None]], layouts: int) -> list[str]:
     """Measure CPU time over the dense mask's, and that itself in seconds a layout."""
     for body in bodies.values():
         body()  # warm
     samples = interleaved(dict(bodies))
     cpu = {name: [sample.cpu_s for sample in values] for name, values in samples.items()}
-    seconds = statistics.median(cpu["dense"]) / LAYOUTS
-    return f"{median_ratio(cpu['documents'], cpu['dense']):.3f}", f"{seconds:.3f}"
+    seconds = statistics.median(cpu["dense"]) / layouts
+    return [f"{median_ratio(cpu['documents'], cpu['dense']):.3f}", f"{seconds:.3f}"]
+
+
+def kernel_figures(mean: int) -> list[str]:
+    """Measure attention alone."""
+    layouts, heads = [draw_layout(mean, seed) for seed in range(LAYOUTS)], draw_heads()
+    return measure({way: partial(run_kernel, way, heads, layouts) for way in PLANS}, LAYOUTS)
+
+
+def step_figures(mean: int) -> list[str]:
+    """Measure whole steps."""
+    layouts = [draw_layout(mean, seed) for seed in range(STEP_LAYOUTS)]
+    return measure({way: step_of(way, layouts) for way in PLANS}, STEP_LAYOUTS)
 
 
 def print_peak(way: str, mean: int) -> None:
@@ -128,36 +140,39 @@ def print_peak(way: str, mean: int) -> None:
     sys.stdout.write(f"{(peak - before) / 1024:.0f}\n")
 
 
-def peak_of(way: str, mean: int) -> str:
-    """Measure in a process of its own, whose peak nothing else has raised."""
-    command = [sys.executable, "-m", "benchmarks.attention", "--peak", way, "--mean", str(mean)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+def peak_figures(mean: int) -> list[str]:
+    """Measure in processes of their own, whose peak nothing else has raised."""
+    command = [sys.executable, "-m", "benchmarks.attention", "--mean", str(mean), "--peak"]
+    runs = (
+        subprocess.run([*command, way], capture_output=True, text=True, check=True) for way in PLANS
+    )
+    return [run.stdout.strip() for run in runs]
 
 
-def row_of(mean: int) -> list[str]:
-    """Measure one mean length."""
-    layouts = [draw_layout(mean, seed) for seed in range(LAYOUTS)]
-    heads = draw_heads()
-    kernel = {way: partial(run_kernel, way, heads, layouts) for way in PLANS}
-    steps = {way: step_of(way, layouts) for way in PLANS}
-    load = f"{os.getloadavg()[0]:.1f}"
-    return [str(mean), *ratio(kernel), *ratio(steps), *(peak_of(way, mean) for way in PLANS), load]
+PARTS: dict[str, tuple[Callable[[int], list[str]], tuple[str, str]]] = {
+    "kernel": (kernel_figures, ("over dense", "dense, CPU-s")),
+    "step": (step_figures, ("over dense", "dense, CPU-s")),
+    "peak": (peak_figures, ("documents, MiB", "dense, MiB")),
+}
 
 
 def main() -> None:
-    """Print a table, a row for each mean length."""
+    """Print tables, a row for each mean length."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--mean", type=int, nargs="+", default=MEANS)
-    parser.add_argument("--peak", choices=list(PLANS))
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=list(PARTS))
+    parser.add_argument("--peak", choices=PLANS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.peak:
         print_peak(arguments.peak, arguments.mean[0])
         return
-    sys.stdout.write(machine_line() + "\n\n")
-    head = ["mean length", "kernel / dense", "dense, CPU-s", "step / dense", "dense, CPU-s"]
-    head += [f"{way}, peak MiB" for way in PLANS] + ["load"]
-    sys.stdout.write(table(head, [row_of(mean) for mean in arguments.mean]) + "\n")
+    sys.stdout.write(machine_line() + "\n")
+    for part in arguments.part:
+        figures, head = PARTS[part]
+        rows = [[str(mean), *figures(mean), f"{os.getloadavg()[0]:.1f}"] for mean in arguments.mean]
+        sys.stdout.write("\n" + table([f"{part}, mean length", *head, "load"], rows) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
