@@ -3,6 +3,9 @@
 They follow from the recipe, and from the ``config.json`` of a model that it starts from.
 """
 
+from collections.abc import Mapping
+
+from distrain.config.attention import AttentionKernel, kernels_by_rows
 from distrain.config.huggingface import load_config
 from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
@@ -42,6 +45,24 @@ def _stage_model(recipe: Recipe, name: str) -> tuple[ModelConfig, int] | None:
         return _pretrained_model(first.model.from_pretrained)
     rows = vocabulary_of_data(recipe, str(lineage.root))
     return None if rows is None else (first.model, rows)
+
+
+def stage_attention(recipe: Recipe, name: str) -> dict[str, Mapping[str, AttentionKernel]]:
+    """Return the kernels of each kind of device that a training stage may get; empty: unknown."""
+    stage, found = recipe.stages[name], _stage_model(recipe, name)
+    if found is None or not isinstance(stage, TrainStage):
+        return {}
+    training = stage.training
+    devices = ("cpu", "cuda") if training.device == "auto" else (training.device,)
+    automatic = {"cpu": "fp32", "cuda": "bf16"}  # as the runtime chooses, on a GPU that has it
+    return {
+        device: kernels_by_rows(
+            device,
+            automatic[device] if training.precision == "auto" else training.precision,
+            found[0].attention_needs,
+        )
+        for device in devices
+    }
 
 
 def stage_tokens(recipe: Recipe, name: str) -> int | None:

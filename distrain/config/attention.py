@@ -1,5 +1,6 @@
 """Layer 5: which kernel attends, by what is known without torch, so that a plan can say it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,3 +58,13 @@ def choose_kernel(
     # Rows that are one document have fused kernels in any precision.
     is_flash = precision == "bf16" and needs.head_dim <= LARGEST_FLASH_HEAD and not needs.dropout
     return "varlen" if is_flash and (divided or needs.window) else "sdpa"
+
+
+def kernels_by_rows(
+    device: str, precision: str, needs: AttentionNeeds
+) -> Mapping[str, AttentionKernel]:
+    """Return the kernel for rows that hold several documents, and for rows that are one."""
+    return {
+        "divided_rows": choose_kernel(device, precision, needs, divided=True),
+        "whole_rows": choose_kernel(device, precision, needs, divided=False),
+    }

@@ -78,6 +78,11 @@ class StageFolder:
         self.huggingface = self.path / "huggingface"
         """The model; after fine-tuning also ``base`` and ``adapter``, in PEFT's format."""
 
+    @property
+    def environment(self) -> Path:
+        """What the stage computes on since its last start: device, precision, attention."""
+        return self.path / "environment.json"
+
     def split(self, split: str) -> Path:
         """Folder of one split: shards, manifest, pairs (``train``, ``validation``, ``test``)."""
         return self.path / split

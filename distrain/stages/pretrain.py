@@ -75,6 +75,7 @@ def run_stage(context: StageContext) -> Outcome:
         validation=data.validation,
         spec=partial(model_spec, stage, vocab_size, context.recipe.seed),
         flops_per_token=shapes.flops_per_token(length),
+        attention=shapes.model_config.attention_needs,
         attempt=context.attempt,
     )
     run = build_run(setup, host)

@@ -59,6 +59,7 @@ def run_stage(context: StageContext) -> Outcome:
         validation={PAIRS: validation.dataset()},
         spec=partial(model_spec, stage, base, context.recipe.seed),
         flops_per_token=shapes.flops_per_token(stage.training.sequence_length),
+        attention=shapes.model_config.attention_needs,
         attempt=context.attempt,
         reads=lengths,
     )

@@ -1,5 +1,6 @@
 """Layer by layer, what the training loop is given: one ``build_<layer>`` function each."""
 
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from distrain.checkpoint.manager import CheckpointManager
+from distrain.config.attention import AttentionNeeds, kernels_by_rows
 from distrain.config.layout import count_steps, resolve_layout
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import TrainStage
@@ -50,6 +52,7 @@ class TrainSetup:
         validation: Held-out samples by source, measured every ``eval.eval_steps``.
         spec: Makes layer 4 from device and precision.
         flops_per_token: Of forward and backward, for MFU.
+        attention: What the model asks of a kernel, for the records.
         attempt: For the records, on rank 0; see ``StageContext``.
         reads: What else ``data.json`` says of what is read.
     """
@@ -65,6 +68,7 @@ class TrainSetup:
     flops_per_token: float
     attempt: int | None
     reads: Mapping[str, object] = field(default_factory=dict)
+    attention: AttentionNeeds = field(default_factory=AttentionNeeds)
 
 
 def build_run(setup: TrainSetup, host: HostGroup) -> Run:
@@ -75,6 +79,8 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
     max_steps = steps_of(training, streams_read(setup.data, setup.train))
     loader = build_loader(setup, engine)  # 1-3
     monitor = build_monitor(setup, host, device, max_steps)
+    if host.rank == 0:
+        record_environment(setup, device)
     wishes = Wishes(setup.run, host.rank)
     wishes.listen()
     return Run(
@@ -144,6 +150,23 @@ def build_monitor(
     )
     form = TASK_FORMS[training.task]
     return Monitor(setup.run, setup.name, setup.attempt, workload, setup.stage.logging, form)
+
+
+def record_environment(setup: TrainSetup, device: torch.device) -> None:
+    """Write down what this start computes on, as far as the recipe leaves it open."""
+    precision = resolve_precision(setup.stage.training.precision, device)
+    is_gpu = device.type == "cuda"
+    write_json(
+        setup.run.stage(setup.name).environment,
+        {
+            "time": utc_now(),
+            "hostname": socket.gethostname(),
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if is_gpu else device.type,
+            "precision": precision,
+            "attention": kernels_by_rows(device.type, precision, setup.attention),
+        },
+    )
 
 
 def build_checkpoints(

@@ -8,6 +8,7 @@ from distrain.runs.phases import PHASES, SHARED_PHASES
 from launcher.estimate import (
     checkpoint_bytes,
     logits_bytes,
+    stage_attention,
     stage_parameters,
     stage_tokens,
     stage_vocab_size,
@@ -41,6 +42,7 @@ def plan_text(loaded: LoadedRecipe, plan: Plan) -> str:
         *([table(TRAINING_HEADER, training, WIDTH), ""] if training else []),
         "In every stage: processes = ranks = product of the degrees of its layout.",
         *(wrapped(line) for stage in plan.stages if (line := _chunks(recipe, stage))),
+        *(wrapped(line) for stage in plan.stages if (line := _attention(recipe, stage))),
         *(wrapped(_chain(stage)) for stage in plan.stages if stage.tasks > 1),
     ]
     changed = [key for key, origin in loaded.origins.items() if origin == "override"]
@@ -67,6 +69,19 @@ def _chunks(recipe: Recipe, stage: StagePlan) -> str | None:
     positions = " or, on a GPU, ".join(f"{tokens:,}" for tokens in dict.fromkeys(found))
     logits = "the logits" if size is None else f"logits that would take {short_bytes(size)}"
     return f"{stage.name} takes the loss of {logits} in chunks of {positions} positions."
+
+
+def _attention(recipe: Recipe, stage: StagePlan) -> str | None:
+    """Say by which kernels a stage attends; nothing of stages that train nothing."""
+    found = stage_attention(recipe, stage.name)
+    if not found:
+        return None
+    words = {"cpu": "on a CPU", "cuda": "on a GPU"}
+    said = [
+        f"{kernels['divided_rows']} {words[device]} (rows of one document: {kernels['whole_rows']})"
+        for device, kernels in found.items()
+    ]
+    return f"{stage.name} attends by {', '.join(said)}."
 
 
 def _chunk_tokens(recipe: Recipe, stage: StagePlan) -> list[int]:
@@ -149,6 +164,7 @@ def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
         "tokens": stage_tokens(recipe, stage.name),
         "parameters": stage_parameters(recipe, stage.name),
         "checkpoint_bytes": checkpoint_bytes(recipe, stage.name),
+        "attention": stage_attention(recipe, stage.name),
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from distrain.config.attention import AttentionNeeds
 from distrain.config.forms import NamedSection
 
 Positive = Annotated[int, Field(ge=1)]
@@ -151,6 +152,11 @@ class ModelConfig(NamedSection):
         That is as large as the vocabulary, and may be the embedding itself.
         """
         raise NotImplementedError
+
+    @property
+    def attention_needs(self) -> AttentionNeeds:
+        """What the kernel of some layer must be able to do while training."""
+        return AttentionNeeds()
 
     def parameter_names(self) -> list[str] | None:
         """Return the names of all parameters, in order; ``None`` where only the module tells."""

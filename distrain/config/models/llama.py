@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from distrain.config.attention import AttentionNeeds
 from distrain.config.models.family import DecoderConfig, Dropout, Positive
 from distrain.config.section import Section
 
@@ -119,6 +120,11 @@ class LlamaConfig(DecoderConfig):
                 + ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
             )
         return self
+
+    @property
+    def attention_needs(self) -> AttentionNeeds:
+        """What the kernel must be able to do while training."""
+        return AttentionNeeds(dropout=self.attention_dropout > 0, head_dim=self.head_size)
 
     @property
     def head_size(self) -> int:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from distrain.config.attention import AttentionNeeds
 from distrain.config.models.family import (
     ModelConfig,
     ModelRefusal,
@@ -24,6 +25,8 @@ OF_FILES = frozenset(
 """Fields of a ``config.json`` that do not say what the model computes; the rows of the vocabulary
 stand beside a section, not in it."""
 PARTS = "parts beside the language model"
+WITH_SINKS = {"gpt_oss"}
+"""Families whose ``config.json`` does not say that their heads have sinks."""
 NO_LIMIT = 2**31 - 1
 
 
@@ -66,6 +69,23 @@ class TransformersConfig(ModelConfig):
         """Longest sequence that the model may see; no limit where the family states none."""
         value = self.value_of("max_position_embeddings")
         return value if isinstance(value, int) and value > 0 else NO_LIMIT
+
+    @property
+    def attention_needs(self) -> AttentionNeeds:
+        """What the kernel of some layer must do, by the names that families give it."""
+        drops = self.value_of("attention_dropout") or self.value_of("attn_pdrop")
+        key_sizes = [self.value_of(name) for name in ("qk_nope_head_dim", "qk_rope_head_dim")]
+        key_size = sum(size for size in key_sizes if isinstance(size, int))
+        value_size = self.value_of("v_head_dim")
+        return AttentionNeeds(
+            window=bool(self.value_of("sliding_window"))
+            and self.value_of("use_sliding_window") is not False,
+            softcap=bool(self.value_of("attn_logit_softcapping")),
+            sinks=self.model_type in WITH_SINKS,
+            dropout=bool(drops),
+            two_sizes=isinstance(value_size, int) and value_size != key_size,
+            head_dim=key_size or self.value_of("head_dim") or AttentionNeeds.head_dim,
+        )
 
     @property
     def tie_word_embeddings(self) -> bool:
