@@ -4,6 +4,7 @@ The modules, and with them the names of parameters, are those of the family. Wha
 instead of masks, the output layer with the loss, starting values as a pure function.
 """
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -35,6 +36,9 @@ from distrain.models.weights.family_layout import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+logger = logging.getLogger(__name__)
 
 
 class TransformersLM(CausalLM):
@@ -90,6 +94,12 @@ class TransformersLM(CausalLM):
 
     def require_separate_documents(self, module: nn.Module) -> None:
         """Let a few tokens through; see ``distrain.models.transformers.probe``."""
+        if getattr(self.family.config, "output_router_logits", False):
+            logger.warning(
+                "%s: output_router_logits asks for a balancing loss of the experts, which is not "
+                "computed here: router_aux_loss_coef has no effect",
+                self.family.config.model_type,
+            )
         require_separate_documents(module, self.family)
 
     def num_parameters(self) -> int:
