@@ -83,6 +83,11 @@ class StageFolder:
         """What the stage computes on since its last start: device, precision, attention."""
         return self.path / "environment.json"
 
+    @property
+    def pretrained(self) -> Path:
+        """Digests of the user's own model, as it was when the stage began with it."""
+        return self.path / "pretrained.json"
+
     def split(self, split: str) -> Path:
         """Folder of one split: shards, manifest, pairs (``train``, ``validation``, ``test``)."""
         return self.path / split

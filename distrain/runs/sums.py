@@ -12,7 +12,7 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\n]+)")
 def write_sums(folder: Path) -> None:
     """Digest the files of a folder that is complete; those in folders within it are not meant."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != SUMS)
-    lines = [f"{_digest(folder / name)}  {name}\n" for name in names]
+    lines = [f"{digest_of(folder / name)}  {name}\n" for name in names]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
@@ -36,11 +36,12 @@ def find_damage(folder: Path) -> str | None:
         digest, name = match.groups()
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if _digest(folder / name) != digest:
+        if digest_of(folder / name) != digest:
             return f"{name} does not match its digest"
     return None
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

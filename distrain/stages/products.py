@@ -22,6 +22,7 @@ from distrain.runs.products import (
     write_sources,
 )
 from distrain.stages.context import StageContext
+from distrain.stages.pretrained import require_same_folder
 
 Sources = Mapping[str, Path]
 """Name of a training stage -> the checkpoint that stands for it."""
@@ -49,9 +50,10 @@ def build_on(context: StageContext, host: HostGroup) -> Sources:
 
     Raises:
         NotFoundError: A stage that it needs has no result.
-        PreflightError: A product is damaged or gone, or is another one than the stage, or one that
-            it needs, has been built on.
+        PreflightError: A product, or the user's own model, is damaged or gone, or is another one
+            than the stage, or one that it needs, has been built on.
     """
+    on_first(host, partial(require_same_folder, context))
     names = [link.stage for link in context.source.model]
     found = {name: find_product(context.run, name, host) for name in names}
     on_first(host, partial(_record, context, found))
