@@ -3,7 +3,8 @@
 1. build: single-device code, on the meta device where the engine cuts it before it has memory;
    its blocks are told whether to make their activations again (``recomputation``);
 2. precision: the type of the master weights; bf16 is what the forward pass makes of them;
-3. wrap: FSDP2 block by block, then the root; DDP the whole; DeepSpeed the whole, after 4 and 5;
+3. wrap: FSDP2 block by block, then the root; DDP the whole; DeepSpeed after 4 and 5, ZeRO-3 one
+   parameter at a time;
 4. values: the same global ones under every engine;
 5. optimizer: over the parameters as they then are.
 """

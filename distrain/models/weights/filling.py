@@ -6,6 +6,7 @@ from torch import nn
 from distrain.config.models import ModelConfig
 from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
+from distrain.models.weights.freed_memory import LARGE_BYTES, release_freed_memory
 from distrain.models.weights.source import WeightSource
 
 
@@ -50,6 +51,8 @@ def fill_module(model: CausalLM, weights: WeightSource, device: torch.device) ->
         values.copy_(weights.read(name))
         filled = nn.Parameter(values, requires_grad) if is_parameter else values
         setattr(module, attribute, filled)
+        if values.nbytes >= LARGE_BYTES:
+            release_freed_memory()  # through which the values went
     model.tie_weights()
     model.to(device)
     model.require_separate_documents(model)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distrain.config.huggingface import INDEX_FILE, WEIGHTS_FILE
 from distrain.models.weights.folder import DTYPES
+from distrain.models.weights.freed_memory import LARGE_BYTES, release_freed_memory
 from distrain.models.weights.source import TensorForm, TensorWeights, WeightSource
 from distrain.runs.records import write_json
 
@@ -102,7 +103,10 @@ def _write(path: Path, source: WeightSource, forms: Mapping[str, TensorForm]) ->
             tensor = source.read(name)
             assert (tuple(tensor.shape), tensor.dtype) == (form.shape, form.dtype), name
             stream.write(_bytes(tensor))
+            is_large = tensor.nbytes >= LARGE_BYTES
             del tensor  # before the next is read
+            if is_large:
+                release_freed_memory()
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -14,12 +14,19 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from distrain.config.layout import Layout
 from distrain.config.optimizers import elementwise_optimizers
 from distrain.errors import RecipeError
+from distrain.models.weights.freed_memory import release_freed_memory
 from distrain.optim.state import OptimizerState, ScalarState
 from distrain.parallel.engine import Update, may_apply
+from distrain.parallel.engines.zero_construction import (
+    Values,
+    build_sharded,
+    partition_parameters,
+)
 from distrain.parallel.engines.zero_partition import FlatPartition, Partition, ShardedPartition
 from distrain.parallel.global_tensor import State, whole
 from distrain.parallel.model_spec import ModelSpec, build_whole, named_persistent_buffers
@@ -56,7 +63,13 @@ def build_deepspeed(ranks: Ranks, spec: ModelSpec) -> "DeepSpeedEngine":
             "Set parallelism.strategy to fsdp, or training.precision to fp32.",
         )
     deepspeed = _import_deepspeed(spec.device)
-    module = build_whole(spec)
+    values: Values = {}
+    if layout.zero_stage == 3:
+        module, values = build_sharded(
+            spec, init_device_mesh(spec.device.type, (layout.world_size,))
+        )
+    else:
+        module = build_whole(spec)
     parameters = dict(module.named_parameters())
     optimizer = spec.build_optimizer((spec.plain_name(n), p) for n, p in parameters.items())
     if not optimizer.kept.elementwise:
@@ -68,12 +81,16 @@ def build_deepspeed(ranks: Ranks, spec: ModelSpec) -> "DeepSpeedEngine":
             "Set parallelism.strategy to fsdp, or optimizer.name to "
             f"{' or '.join(elementwise_optimizers())}.",
         )
+    config = _config(layout, spec, parameters)
+    if layout.zero_stage == 3:
+        partition_parameters(deepspeed, module, values, config)
     wrapped, zero, _, _ = deepspeed.initialize(
         model=module,
         optimizer=optimizer.torch,
-        config=_config(layout, spec, parameters),
+        config=config,
         dist_init_required=False,
     )
+    release_freed_memory()  # of the shards that it has laid end to end
     partition = FlatPartition(zero) if layout.zero_stage < 3 else ShardedPartition(zero)
     return DeepSpeedEngine(ranks, wrapped, partition, parameters, optimizer, spec)
 
