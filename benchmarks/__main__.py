@@ -10,6 +10,7 @@ BENCHMARKS = (
     "attention",
     "loss",
     "optimizers",
+    "speed",
     "checkpoint_stall",
     "data.loader",
     "data.tokenize",

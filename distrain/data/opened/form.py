@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from distrain.config.data import DataConfig
 from distrain.config.loading import PretrainDataConfig
-from distrain.data.remote.cache.block_cache import BlockCache
-from distrain.data.remote.cache.settings import CacheSettings
 from distrain.data.samples.source import OpenedSource, SourceTokens
 from distrain.runs.folder import StageFolder
+
+if TYPE_CHECKING:
+    from distrain.data.remote.cache.block_cache import BlockCache
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,11 @@ class PreparedData:
     is_look: bool = False
 
     @cached_property
-    def blocks(self) -> BlockCache:
+    def blocks(self) -> "BlockCache":
         """The node's cache; made when the first remote source is opened."""
+        from distrain.data.remote.cache.block_cache import BlockCache
+        from distrain.data.remote.cache.settings import CacheSettings
+
         # One for all sources: its limits are those of the node.
         return BlockCache(CacheSettings.of_config(self.reading.cache, self.local_ranks))
 

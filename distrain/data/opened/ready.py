@@ -5,7 +5,6 @@ from typing import Any
 
 from distrain.data.opened.cutting import cut_samples
 from distrain.data.opened.form import PreparedData, SampleSettings
-from distrain.data.opened.token_source import content_digest, open_token_source
 from distrain.data.samples.source import OpenedSource, SourceTokens
 from distrain.data.shards.manifest import TEST_SPLIT
 from distrain.errors import DataError
@@ -20,6 +19,8 @@ class ReadyTokens:
 
     def tokens(self, prepared: PreparedData, name: str, split: str) -> SourceTokens:
         """Open one split, and compare it with what the prepare stage saw; see ``SourceForm``."""
+        from distrain.data.opened.token_source import content_digest, open_token_source
+
         source = prepared.data.token_sources[name]
         blocks = prepared.blocks if source.is_remote else None
         index = prepared.folder.ready_index / name

@@ -1,19 +1,19 @@
 """Sources of text: splits that the prepare stage wrote, or ranges tokenized while they are read."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
-from distrain.data.corpus.plan import InputPlan, load_plan
-from distrain.data.corpus.train_ranges import MakeTrainRange
 from distrain.data.opened.cutting import cut_samples
 from distrain.data.opened.form import PreparedData, SampleSettings
-from distrain.data.samples.on_the_fly import OnTheFlyStream, range_order
 from distrain.data.samples.order import Order
-from distrain.data.samples.range_shards import AHEAD, Patience, RangeShards
 from distrain.data.samples.source import OpenedSource, SourceTokens
 from distrain.data.shards.manifest import check_split
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
 from distrain.runs.folder import StageFolder
+
+if TYPE_CHECKING:
+    from distrain.data.corpus.plan import InputPlan
 
 
 class PreparedText:
@@ -42,6 +42,12 @@ class OnTheFlyText(PreparedText):
 
     def samples(self, prepared: PreparedData, name: str, settings: SampleSettings) -> OpenedSource:
         """Open what is trained on, in the order in which its ranges will be made."""
+        # All that prepare does comes with these: a twentieth of the start of a stage that does
+        # not make ranges.
+        from distrain.data.corpus.train_ranges import MakeTrainRange
+        from distrain.data.samples.on_the_fly import OnTheFlyStream, range_order
+        from distrain.data.samples.range_shards import AHEAD, Patience, RangeShards
+
         reading, folder = prepared.reading, prepared.folder
         plan = load_prepared_plan(folder)
         # The validation split was encoded by the engine whose ids were checked, for this tokenizer.
@@ -75,12 +81,14 @@ class OnTheFlyText(PreparedText):
         )
 
 
-def load_prepared_plan(prepare: StageFolder) -> InputPlan:
+def load_prepared_plan(prepare: StageFolder) -> "InputPlan":
     """Read the ranges that the prepare stage has found.
 
     Raises:
         DataError: They are not there.
     """
+    from distrain.data.corpus.plan import load_plan
+
     plan = load_plan(prepare.plan)
     if plan is None:
         raise DataError(

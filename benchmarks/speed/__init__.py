@@ -1,0 +1,1 @@
+"""Steps and starts as shipped, over a loop as people write it."""

@@ -1,0 +1,139 @@
+"""The processes of the comparison: each makes steps when it is told to, and says what they cost.
+
+``python -m benchmarks.speed.workers KIND SIZE FOLDER``, under torchrun for several ranks. A worker
+waits for ``FOLDER/go-N``, makes the round, leaves ``FOLDER/done-N-RANK``; ``FOLDER/stop`` ends it.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.measuring import timed
+from benchmarks.speed.plain import PlainLlama, plain_loop
+from benchmarks.speed.sizes import SIZES, Size
+
+POLL_S = 0.005
+
+Loop = Callable[[], None]
+
+
+def bare(size: Size) -> Loop:
+    """Plain torch; FSDP2 block by block on several ranks, without resharding."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        return plain_loop(size)
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo")
+    model = PlainLlama(size)
+    for block in model.blocks:
+        fully_shard(block, reshard_after_forward=False)
+    fully_shard(model, reshard_after_forward=False)
+    return plain_loop(size, model)
+
+
+def bare_qwen3(size: Size) -> Loop:
+    """The module of transformers in the same loop."""
+    return plain_loop(size, _qwen3(size))
+
+
+def _qwen3(size: Size) -> nn.Module:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(vocab_size=size.vocab_size, use_cache=False, **size.model)
+    module: nn.Module = Qwen3ForCausalLM(config)
+    return module
+
+
+def distrain(size: Size) -> Loop:
+    """The own Llama through the training loop, as a stage runs it."""
+    return ours(size, dict(size.model))
+
+
+def distrain_qwen3(size: Size) -> Loop:
+    """The same module of transformers through the training loop."""
+    return ours(size, {"model_type": "qwen3", "config": size.model})
+
+
+def ours(size: Size, model: dict[str, object]) -> Loop:
+    """Make steps of a pretrain stage: its loader, wishes, records; no save, no validation."""
+    from benchmarks.speed.synthetic import build_synthetic
+    from distrain.train.agreed import agree
+    from distrain.train.loop import Clock, record, train_step
+    from distrain.train.progress import Progress
+
+    run = build_synthetic(size, model, Path(tempfile.mkdtemp(prefix="speed-")))
+    batches, steps = run.loader.batches(), count()
+
+    def step() -> None:
+        clock = Clock()
+        own = run.wishes.own()
+        batch = next(batches)
+        clock.data_arrived()
+        agreed = agree(run, batch, own)
+        run.checkpoints.poll(agreed.is_saving)
+        number = next(steps)
+        record(run, Progress(number + 1), train_step(run, batch, agreed, number), clock)
+
+    return step
+
+
+KINDS = {
+    "bare": bare,
+    "distrain": distrain,
+    "bare_qwen3": bare_qwen3,
+    "distrain_qwen3": distrain_qwen3,
+}
+
+
+def serve(step: Loop, steps: int, folder: Path) -> None:
+    """Make rounds of ``steps`` steps until told to stop."""
+    rank = os.environ.get("RANK", "0")
+
+    def body() -> None:
+        for _ in range(steps):
+            step()
+
+    for number in count():
+        while not (folder / f"go-{number}").exists():
+            if (folder / "stop").exists():
+                return
+            time.sleep(POLL_S)
+        sample = timed(body)
+        peak = next(
+            line.split()[1]
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
+        fields = {"cpu_s": sample.cpu_s, "wall_s": sample.wall_s, "peak_kib": int(peak)}
+        partial_file = folder / f"partial-{number}-{rank}"
+        partial_file.write_text(json.dumps(fields))
+        partial_file.rename(folder / f"done-{number}-{rank}")
+
+
+def main() -> None:
+    """Be one process of a worker."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    size = SIZES[arguments.size]
+    step = KINDS[arguments.kind](size)
+    serve(step, size.steps, arguments.folder)
+    os._exit(0)  # gloo's threads would abort an ordinary end at random
+
+
+if __name__ == "__main__":
+    main()
