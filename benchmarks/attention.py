@@ -36,7 +36,7 @@ from distrain.models.init import initialize
 ROWS, LENGTH, HEADS, HEAD_SIZE = 2, 2048, 8, 64
 VOCAB_SIZE = 4096
 MEANS = (512, 128, 32)
-LAYOUTS, STEP_LAYOUTS = 4, 1
+LAYOUTS = 4
 """Drawn for each mean, and all measured in each round: a few long documents decide one's cost."""
 SIZES = {
     "hidden_size": 256,
@@ -133,8 +133,8 @@ def kernel_figures(mean: int) -> list[str]:
 
 def step_figures(mean: int) -> list[str]:
     """Measure whole steps."""
-    layouts = [draw_layout(mean, seed) for seed in range(STEP_LAYOUTS)]
-    return measure({way: step_of(way, layouts) for way in PLANS}, STEP_LAYOUTS)
+    layouts = [draw_layout(mean, seed) for seed in range(LAYOUTS)]
+    return measure({way: step_of(way, layouts) for way in PLANS}, LAYOUTS)
 
 
 def print_peak(way: str, mean: int) -> None:
