@@ -22,7 +22,8 @@ class ModelCounts:
     Args:
         parameters: Elements; ``None`` where nobody here can say.
         flops_per_token: Of forward and backward; ``None`` likewise.
-        problem: Why there can be no such model.
+        problem: Why there can be no such model, or none that is trained: what was found, what is
+            expected, the remedy.
     """
 
     parameters: int | None = None
@@ -51,9 +52,9 @@ def count_model(model: ModelConfig, vocab_size: int, sequence_length: int) -> Mo
 
 
 def folder_problem(folder: Path) -> str | None:
-    """Let the library compare a folder's weights with its sizes; ``None`` if they fit, or unknown.
+    """Let the library compare a folder's weights with its sizes, and judge the family.
 
-    Of the weights only the headers are read.
+    ``None`` if all is well, or nobody here knows. Of the weights only the headers are read.
     """
     question = json.dumps({"folder": str(folder.absolute())})
     if question not in _known:
@@ -93,5 +94,5 @@ def _read(answer: Mapping[str, object]) -> ModelCounts:
     return ModelCounts(
         parameters if isinstance(parameters, int) else None,
         flops if isinstance(flops, float) else None,
-        f"{problem}. {answer.get('remedy', '')}".strip() if problem is not None else None,
+        problem if isinstance(problem, str) else None,
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from distrain.config.huggingface import CONFIG_FILE, load_config, read_json_object
 from distrain.config.models import ModelConfig
 from distrain.errors import PreflightError
-from distrain.models import build_model
+from distrain.models import model_on_meta
 from distrain.models.causal_lm import CausalLM
 from distrain.models.origin import GENERATION_FILE, Origin, SpecialTokens
 from distrain.models.weights.conversion import ConvertedWeights, Rename
@@ -62,7 +62,7 @@ def open_huggingface(folder: Path) -> FolderModel:
         PreflightError: Something is missing, damaged, or of another architecture.
     """
     config, vocab_size = load_config(folder)
-    model = on_meta(config, vocab_size)
+    model = model_on_meta(config, vocab_size)
     try:
         stored = SafetensorsFolder(folder)
         converted = ConvertedWeights(stored, model.from_huggingface(stored.forms))
@@ -136,7 +136,7 @@ def write_huggingface(  # noqa: PLR0913
     Raises:
         ValueError: The weights are not those of such a model.
     """
-    model = on_meta(config, vocab_size)
+    model = model_on_meta(config, vocab_size)
     problem = _mismatch(weights.forms, model)
     if problem is not None:
         raise ValueError(f"the state is not that of the model: {problem}")
@@ -162,12 +162,6 @@ def as_stored(weights: WeightSource, model: CausalLM, origin: Origin | None) -> 
     """Show parameters as the tensors of an exported folder: its names, and its dtypes."""
     names = [name for name in weights.forms if not model.is_tied(name)]
     return ConvertedWeights(as_exported(weights, origin), model.to_huggingface(names))
-
-
-def on_meta(config: ModelConfig, vocab_size: int) -> CausalLM:
-    """Build the model without memory for its parameters."""
-    with torch.device("meta"):
-        return build_model(config, vocab_size)
 
 
 def _to_json(

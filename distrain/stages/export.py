@@ -14,7 +14,8 @@ from distrain.data.tokenizer.huggingface import save_huggingface as save_tokeniz
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.finetune.lora import save_adapter
 from distrain.finetune.merged import MergedWeights, transposed_layers
-from distrain.models.huggingface import as_exported, on_meta, write_huggingface
+from distrain.models import model_on_meta
+from distrain.models.huggingface import as_exported, write_huggingface
 from distrain.models.origin import Origin, SpecialTokens
 from distrain.models.weights.source import TensorWeights, WeightSource, read_all
 from distrain.parallel.collectives import HostGroup
@@ -125,7 +126,7 @@ def export_huggingface(
             save_adapter(
                 trained.adapter_state,
                 trained.lora,
-                on_meta(trained.model, trained.vocab_size),
+                model_on_meta(trained.model, trained.vocab_size),
                 BASE_FOLDER,
                 partial / ADAPTER_FOLDER,
             )

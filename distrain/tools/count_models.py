@@ -3,7 +3,7 @@
 In: mappings with ``model`` (a section of a recipe), ``vocab_size`` and ``sequence_length``, or with
 ``folder``, whose weights are compared with its sizes by their headers. Out, in the same order:
 ``parameters``, ``flops_per_token`` and ``linear_layers``, or ``problem``: why there can be no such
-model.
+model, or why it could not be trained.
 """
 
 import json
@@ -18,7 +18,9 @@ from torch import nn
 from distrain.config.models import ModelConfig
 from distrain.errors import DistrainError
 from distrain.models import model_on_meta
+from distrain.models.causal_lm import CausalLM
 from distrain.models.huggingface import open_huggingface
+from distrain.models.init import rule_of
 
 
 def run_command() -> int:
@@ -37,16 +39,18 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
             return {"parameters": count_folder(Path(asked["folder"]))}
         return count(asked)
     except DistrainError as error:
-        return {"problem": error.found, "remedy": error.remedy}
+        return {"problem": f"{error.found}; expected {error.expected}. {error.remedy}"}
     # Libraries refuse settings by whatever they meet first; each is a mistake of the recipe.
     except Exception as error:  # noqa: BLE001
-        return {"problem": f"{type(error).__name__}: {_last_line(error)}", "remedy": ""}
+        found = f"{type(error).__name__}: {_last_line(error)}"
+        return {"problem": f"{found}; expected settings that go together in this family"}
 
 
 def count_folder(folder: Path) -> int:
     """Open a folder, which compares its weights with its sizes, and count them."""
-    forms = open_huggingface(folder).weights.forms
-    return sum(math.prod(form.shape) for form in forms.values())
+    found = open_huggingface(folder)
+    _require_trainable(model_on_meta(found.config, found.vocab_size))
+    return sum(math.prod(form.shape) for form in found.weights.forms.values())
 
 
 def count(asked: dict[str, Any]) -> dict[str, Any]:
@@ -54,17 +58,26 @@ def count(asked: dict[str, Any]) -> dict[str, Any]:
     section = dict(asked["model"])
     form = ModelConfig.forms()[section["name"]]
     model = model_on_meta(form.model_validate(section), asked["vocab_size"])
+    for name, parameter in model.named_parameters():
+        rule_of(model, name, parameter.shape)
     layers = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
         if module is not model.output_layer
     }
-    return {
+    counted = {
         "parameters": model.num_parameters(),
         "flops_per_token": model.flops_per_token(asked["sequence_length"]),
         "linear_layers": sorted(layers),
     }
+    _require_trainable(model)
+    return counted
+
+
+def _require_trainable(model: CausalLM) -> None:
+    # The products of experts have no other precision on the meta device.
+    model.require_separate_documents(model.bfloat16())
 
 
 def _last_line(error: Exception) -> str:

@@ -50,9 +50,10 @@ def check_models(recipe: Recipe) -> Iterator[Finding]:
 
 
 def check_made_models(recipe: Recipe) -> Iterator[Finding]:
-    """Let the library build, without values, each model of transformers that begins here.
+    """Let the library build and run, without values, each model of transformers that begins here.
 
-    What its families ask of their settings together, no table holds.
+    What its families ask of their settings together, and which of their layers attend through its
+    interface, no table holds.
     """
     for name, stage in recipe.stages.items():
         if not isinstance(stage, TrainStage) or stage.model.counts_itself:
@@ -62,7 +63,7 @@ def check_made_models(recipe: Recipe) -> Iterator[Finding]:
         rows = vocabulary_of_data(recipe, name)
         counts = count_model(stage.model, rows or ANY_VOCABULARY, stage.training.sequence_length)
         if counts.problem is not None:
-            yield Finding(name, ("model", "config"), f"model.config: {counts.problem}")
+            yield Finding(name, ("model", "config"), f"model.config: found {counts.problem}")
 
 
 def _check_model(recipe: Recipe, name: str, written: str) -> Iterator[Finding]:

@@ -72,7 +72,7 @@ def tensors_problem(
     expected = model.tensor_shapes(vocab_size)
     if expected is None:
         problem = None if model.counts_itself else folder_problem(folder)
-        return None if problem is None else f"found {problem}; {REMEDY}"
+        return None if problem is None else f"found {problem}"
     found: dict[str, tuple[int, ...]] = {}
     for file in files:
         found |= {name: tensor.shape for name, tensor in read_header(file).items()}

@@ -4,6 +4,7 @@ A family is taken over without having been read. Whether it attends only through
 nothing in another way, and mixes positions nowhere else, its own forward pass tells, in the wrapped
 and sharded form in which it will train: a change in one document must move no score of another.
 Convolutions and recurrent states do, and are found so. Two forward passes of 2 x 12 tokens.
+Before the queue, where nothing has values, one pass on the meta device tells who attends, and how.
 
 Shape legend: B = sequences in a microbatch, T = tokens in a sequence, V = vocabulary.
 """
@@ -43,6 +44,9 @@ def require_separate_documents(module: nn.Module, family: "PreTrainedModel") -> 
     """
     name, vocab_size = family.config.model_type, family.config.vocab_size
     first, changed = _tokens(vocab_size, 0), _tokens(vocab_size, 1)
+    if next(module.parameters()).is_meta:
+        _require_calls(module, family, first)
+        return
     was_training = module.training
     module.eval()
     try:
@@ -62,6 +66,25 @@ def require_separate_documents(module: nn.Module, family: "PreTrainedModel") -> 
         raise refused(name, problem)
 
 
+def _require_calls(module: nn.Module, family: "PreTrainedModel", input_ids: Tensor) -> None:
+    """Judge what a pass without values shows: which layers attend through our function, and how.
+
+    Masks are left to loading: transformers looks at values before it makes one. A family that looks
+    at others itself ends the pass, and is left to it as well.
+    """
+    name, depth = family.config.model_type, family.config.num_hidden_layers
+    try:
+        with recording() as record:
+            _scores(module.eval(), input_ids)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise refused(name, str(error)) from error
+    except RuntimeError:  # NotImplementedError is one
+        return
+    problem = _layers_problem(record, depth)
+    if problem is not None:
+        raise refused(name, problem)
+
+
 def _tokens(vocab_size: int, shift: int) -> Tensor:
     """Lay two documents in both orders; the short one follows ``shift``. Shape (2, 12)."""
     short = (torch.arange(SHORT) * 3 + 2 + shift) % vocab_size
@@ -74,15 +97,24 @@ def _scores(module: nn.Module, input_ids: Tensor) -> Tensor:
     lengths = torch.tensor([SHORT, LONG, LONG, SHORT])
     positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
     ends = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]).to(torch.int32)
-    documents = DocumentLayout(ends.to(device), positions.view_as(input_ids).to(device))
+    documents = DocumentLayout(
+        ends.to(device), positions.view_as(input_ids).to(device), tuple(lengths.tolist())
+    )
     scores: Tensor = module(input_ids.to(device), documents=documents)
     return scores
 
 
-def _calls_problem(record: AttentionRecord, depth: int) -> str | None:
+def _layers_problem(record: AttentionRecord, depth: int) -> str | None:
     layers = {id(layer) for layer in record.layers}
     if len(record.layers) != depth or len(layers) != depth:
         return f"{len(layers)} of {depth} layers that call attention through the interface"
+    return None
+
+
+def _calls_problem(record: AttentionRecord, depth: int) -> str | None:
+    problem = _layers_problem(record, depth)
+    if problem is not None:
+        return problem
     if record.masks != record.windows:
         return f"masks that reach {record.masks} positions back where layers say {record.windows}"
     return None

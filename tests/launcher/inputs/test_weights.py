@@ -112,3 +112,29 @@ def test_a_family_of_transformers_is_compared_in_a_process_of_its_own(tmp_path):
     problem = model_counts.folder_problem(tmp_path)
     assert problem is not None
     assert "1 parameters missing ['model.norm.weight']" in problem
+
+
+@pytest.mark.models
+def test_a_family_that_does_not_attend_by_the_interface_is_named_before_the_queue(tmp_path):
+    (tmp_path / "corpus.txt").write_text("text\n" * 100)
+    recipe = tmp_path / "hybrid.yaml"
+    recipe.write_text(
+        "name: hybrid\n"
+        "defaults: {training: {max_steps: 4, sequence_length: 64}}\n"
+        "stages:\n"
+        "  text: {kind: prepare, tokenizer: {vocab_size: 300},\n"
+        f"    data: {{source: {{kind: files, paths: [{tmp_path}/corpus.txt]}}}}}}\n"
+        "  a: {kind: pretrain, needs: text,\n"
+        "      model: {model_type: jamba, config: {num_hidden_layers: 5, hidden_size: 64}}}\n"
+        "  b: {kind: pretrain, needs: text,\n"
+        "      model: {model_type: apertus, config: {num_hidden_layers: 1}}}\n"
+        "  c: {kind: pretrain, needs: text,\n"
+        "      model: {model_type: mixtral, config: {num_hidden_layers: 1}}}\n"
+    )
+    with pytest.raises(RecipeErrors) as refused:
+        check_inputs(load_recipe(recipe))
+    said = [problem.message for problem in refused.value.problems]
+    assert len(said) == 2, said
+    assert "found jamba: 1 of 5 layers that call attention through the interface" in said[0]
+    assert "Choose another family" in said[0]
+    assert "found apertus: a rule of initial values for" in said[1]

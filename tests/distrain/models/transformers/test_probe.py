@@ -6,7 +6,7 @@ from torch import nn
 
 from distrain.config.models.transformers import TransformersConfig
 from distrain.errors import RecipeError
-from distrain.models import build_model
+from distrain.models import build_model, model_on_meta
 from distrain.models.attention import plan_attention, undivided
 from distrain.models.transformers import interface
 from distrain.models.transformers import model as transformers_model
@@ -124,3 +124,12 @@ def test_a_balancing_loss_that_is_asked_for_is_said_to_be_missing(caplog):
     bend(model)
     model.require_separate_documents(model)
     assert "router_aux_loss_coef has no effect" in caplog.text
+
+
+def test_without_values_the_calls_alone_are_judged():
+    hybrid = {"hidden_size": 32, "num_hidden_layers": 5, "intermediate_size": 16}
+    model = model_on_meta(TransformersConfig(model_type="jamba", config=hybrid), VOCAB_SIZE)
+    expect_refusal(model.bfloat16(), "1 of 5 layers that call attention through the interface")
+    for name in ("qwen3", "mixtral", "gpt2", "gpt-oss"):
+        model = model_on_meta(section(name), VOCAB_SIZE).bfloat16()
+        model.require_separate_documents(model)
