@@ -6,7 +6,6 @@ import sys
 BENCHMARKS = (
     "launcher_start",
     "yaml_reading",
-    "step_overhead",
     "attention",
     "loss",
     "optimizers",
