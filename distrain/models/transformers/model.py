@@ -26,6 +26,7 @@ from distrain.models.transformers.construction import (
 from distrain.models.transformers.counts import count_module
 from distrain.models.transformers.initial_rules import recorded_rules
 from distrain.models.transformers.interface import PLAN
+from distrain.models.transformers.long_rope import choose_frequencies_by_document
 from distrain.models.transformers.probe import require_separate_documents
 from distrain.models.weights.conversion import Conversion
 from distrain.models.weights.family_layout import (
@@ -51,6 +52,7 @@ class TransformersLM(CausalLM):
         assert isinstance(model_config, TransformersConfig), f"{model_config.name} is another"
         super().__init__(model_config, vocab_size)
         family = build_causal_module(model_config.model_type, model_config.config, vocab_size)
+        choose_frequencies_by_document(family)
         scale, softcap = output_rule(family)
         linear = family.get_output_embeddings()
         family.set_output_embeddings(OutputLayer.of(linear, scale=scale, softcap=softcap))
