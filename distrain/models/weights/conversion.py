@@ -39,7 +39,7 @@ Conversion = Rename | Fusion
 
 
 class ConvertedWeights:
-    """Another source's tensors after conversions; what came out of the last one is kept.
+    """Another source's tensors after conversions; what one made is kept while it is asked for.
 
     Raises:
         ValueError: Two conversions make the same tensor, or what one needs does not fit together.
@@ -62,6 +62,8 @@ class ConvertedWeights:
         """Read what the tensor is made of, and convert it."""
         conversion = self._made_by[name]
         if isinstance(conversion, Rename):
+            # A stage holds its source until its end: what was made would stay with it.
+            self._last = None
             return self._source.read(conversion.source, place)
         if self._last is None or self._last[0] is not conversion:
             self._last = None  # let go before the next is read

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 
@@ -35,6 +37,24 @@ def test_parts_of_renamed_and_fused_tensors_are_read():
     assert weights.read("experts", (slice(1, 2),)).equal(torch.ones(1, 2, 3))
     assert weights.read("experts", (slice(0, 1),)).equal(torch.zeros(1, 2, 3))
     assert [name for name, _ in source.asked[1:]] == ["e0", "e1"]  # made once
+
+
+def test_what_was_made_is_let_go_when_another_tensor_is_read():
+    tensors = {"e0": torch.zeros(2, 3), "e1": torch.ones(2, 3), "old": torch.arange(8.0)}
+    made = []
+
+    def noted(parts):
+        tensor = stacked(parts)
+        made.append(weakref.ref(tensor["experts"]))
+        return tensor
+
+    weights = ConvertedWeights(
+        TensorWeights(tensors), [Rename("old", "new"), Fusion(("e0", "e1"), noted)]
+    )
+    weights.read("experts")
+    assert made[-1]() is not None
+    weights.read("new")
+    assert made[-1]() is None
 
 
 def test_what_does_not_fit_together_is_said_before_a_value_is_read():
