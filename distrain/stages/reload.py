@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ TOLERANCE = 1e-3
 """Of logits, in parts of the largest: two codes in float32 differ by a hundredth of it, a weight in
 the wrong place by far more."""
 BYTES_PER_PARAMETER = 4
+LITTLE_MEMORY = "the job has too little memory, or export.reload should be false"
 SPARE_BYTES = 2**30
 """For the libraries, and what is computed."""
 
@@ -119,6 +121,8 @@ def _read_elsewhere(folder: Path, ids: Tensor, scratch: Path) -> tuple[dict[str,
     ended = subprocess.run(
         command, cwd=scratch, env=os.environ | quiet, capture_output=True, text=True, check=False
     )
+    if ended.returncode == -signal.SIGKILL:  # the kernel, within a job's own limit of memory
+        return {"unable": f"the process that loads it was killed: {LITTLE_MEMORY}"}, torch.zeros(1)
     if ended.returncode or not answer.exists():
         last = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
         raise _differs(folder, f"that transformers cannot load it: {last}")

@@ -12,6 +12,7 @@ from distrain.errors import TrainingError
 from distrain.models import build_model
 from distrain.models.init import initialize
 from distrain.models.weights.source import TensorWeights
+from distrain.stages import foreign_reader
 from distrain.stages import reload as reloading
 from distrain.stages.export import TrainedModel, export_huggingface
 from distrain.stages.reload import compare_reloaded
@@ -118,6 +119,20 @@ def test_what_cannot_be_compared_is_said(tmp_path, trained, tokenizer_json, monk
     found = compare_reloaded(folder, trained.base, MODEL, trained.vocab_size)
     assert not found.compared
     assert "1.0 GB of memory are free" in str(found.reason)
+
+
+def test_a_reader_that_is_killed_says_nothing_of_the_folder(
+    tmp_path, trained, tokenizer_json, monkeypatch
+):
+    script = tmp_path / "killed.py"
+    script.write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setattr(foreign_reader, "__file__", str(script))
+    found = export_huggingface(trained, tokenizer_json, tmp_path / "out", reload=True)
+    assert not found.compared
+    assert "was killed" in str(found.reason)
+    script.write_text("raise SystemExit(9)")
+    with pytest.raises(TrainingError, match="cannot load it: exit code 9"):
+        export_huggingface(trained, tokenizer_json, tmp_path / "out", reload=True)
 
 
 @pytest.mark.models
