@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypedDict, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from distrain.config.optimizers import ParameterRule
 from distrain.errors import RecipeError
@@ -44,8 +44,8 @@ def parameter_groups(
     if not trainable:
         raise ValueError("found no parameter with requires_grad=True; expected at least one")
     # An FSDP2 shard counts the axes of the whole parameter, so all engines group alike.
-    matrices = [item for item in trainable if item[1].ndim >= 2]
-    others = [item for item in trainable if item[1].ndim < 2]
+    matrices = [item for item in trainable if is_weight_matrix(*item)]
+    others = [item for item in trainable if not is_weight_matrix(*item)]
     groups: dict[tuple[bool, float, float], ParameterGroup] = {}
     used = set[int]()
     for is_matrix, named in ((True, matrices), (False, others)):
@@ -65,6 +65,11 @@ def parameter_groups(
             group["names"].append(name)
     _require_used(rules, used, [name for name, _ in trainable])
     return list(groups.values())
+
+
+def is_weight_matrix(name: str, parameter: Tensor) -> bool:
+    """Return whether a parameter multiplies: the stacked biases of experts only look like it."""
+    return parameter.ndim >= 2 and not name.endswith("bias")
 
 
 def as_torch(groups: list[ParameterGroup]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from distrain.config.optimizers import MuonConfig
 from distrain.optim.adam import adam_state, may_fuse, step_adamw
 from distrain.optim.elementwise import local, own_settings
-from distrain.optim.groups import ParameterGroup, as_torch
+from distrain.optim.groups import ParameterGroup, as_torch, is_weight_matrix
 from distrain.optim.shards import gather_round, is_cut_within, scatter_round, shard_group
 from distrain.optim.state import Scalar, zeros_like
 
@@ -152,7 +152,7 @@ def _by_rule(group: ParameterGroup) -> Iterator[dict[str, Any]]:
         chosen = [
             (name, p)
             for name, p in named
-            if (p.ndim >= 2 and OF_A_BLOCK.search(name) is not None) == orthogonal
+            if (is_weight_matrix(name, p) and OF_A_BLOCK.search(name) is not None) == orthogonal
         ]
         if chosen:
             names, parameters = zip(*chosen, strict=True)

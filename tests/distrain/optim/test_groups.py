@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from distrain.config.models import LlamaConfig
-from distrain.config.optimizers import AdamWConfig, ParameterRule, SgdConfig
+from distrain.config.optimizers import AdamWConfig, MuonConfig, ParameterRule, SgdConfig
 from distrain.errors import RecipeError
 from distrain.models import build_model
 from distrain.optim import build_optimizer
@@ -29,6 +29,23 @@ def test_without_rules_matrices_decay():
     found = settings([])
     assert found["blocks.0.0.weight"] == found["embedding.weight"] == (0.1, 1.0)
     assert found["blocks.0.0.bias"] == (0.0, 1.0)
+
+
+def test_biases_of_stacked_experts_are_no_matrices():
+    named = {
+        name: nn.Parameter(torch.zeros(4, 6))
+        for name in ("layers.0.experts.up_proj", "layers.0.experts.up_proj_bias")
+    }
+    decays = [
+        (group["names"][0], group["weight_decay"]) for group in parameter_groups(named.items(), 0.1)
+    ]
+    assert decays == [("layers.0.experts.up_proj", 0.1), ("layers.0.experts.up_proj_bias", 0.0)]
+    optimizer = build_optimizer(named.items(), MuonConfig()).torch
+    orthogonal = [(g["names"][0], g["orthogonal"]) for g in optimizer.param_groups]
+    assert orthogonal == [
+        ("layers.0.experts.up_proj", True),
+        ("layers.0.experts.up_proj_bias", False),
+    ]
 
 
 def test_the_first_rule_that_matches_counts():
