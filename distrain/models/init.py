@@ -10,6 +10,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from distrain.models.causal_lm import CausalLM
 from distrain.models.initial_values import (
     VALUES_VERSION,
+    Constant,
     Normal,
     TruncatedNormal,
     Uniform,
@@ -48,7 +49,8 @@ def rule_of(model: CausalLM, name: str, shape: torch.Size) -> ValueRule:
     config = model.model_config
     rule = model.family_rule(name, shape)
     has_depth = model.FAMILY_SCALES_DEPTH
-    if config.initialization != "family" and len(shape) >= 2:
+    is_drawn = len(shape) >= 2 and not isinstance(rule, Constant)
+    if config.initialization != "family" and is_drawn:
         rule = _named_rule(config.initialization, config.initializer_range, model.fans(name, shape))
         has_depth = False
     wants_depth = (

@@ -8,7 +8,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from distrain.models import build_model
-from distrain.models.init import initialize
+from distrain.models.init import initialize, rule_of
 from distrain.models.initial_values import Constant, Normal
 from distrain.models.transformers.construction import family_config
 from tests.distrain.models.transformers.families import FAMILIES, VOCAB_SIZE, section
@@ -72,3 +72,14 @@ def test_values_follow_from_seed_and_name():
     matrices = [key for key, value in first.named_parameters() if value.ndim > 1]
     assert all(first.get_parameter(k).equal(again.get_parameter(k)) for k in matrices)
     assert not any(first.get_parameter(k).equal(other.get_parameter(k)) for k in matrices)
+
+
+def test_biases_of_experts_start_from_zero_under_every_rule():
+    found = section("gpt-oss").model_copy(update={"initialization": "xavier_normal"})
+    model = build_model(found, VOCAB_SIZE)
+    experts = "model.layers.0.mlp.experts"
+    bias = rule_of(model, f"{experts}.down_proj_bias", torch.Size((4, 32)))
+    assert bias == Constant(0.0)
+    assert rule_of(model, f"{experts}.down_proj", torch.Size((4, 32, 32))) == Normal(
+        math.sqrt(2 / 64)
+    )
