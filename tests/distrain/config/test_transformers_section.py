@@ -1,6 +1,7 @@
 """The section of transformers' families, and the table that it goes by, without transformers."""
 
 import pytest
+from pydantic import ValidationError
 
 from distrain.config.models import LlamaConfig, TransformersConfig
 from distrain.config.models.transformers.table import family_table
@@ -79,3 +80,17 @@ def test_what_cannot_be_trained_is_refused_with_what_can(fields, found):
     assert refusal is not None
     assert found in refusal.found
     assert TransformersConfig.refusal({"model_type": "gemma2"}) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_ignored"),
+    [({"depth_scaling": True}, True), ({"depth_scaling": False}, True), ({}, False)],
+)
+def test_a_scaling_by_depth_that_would_be_ignored_is_refused(setting, is_ignored):
+    named = {"model_type": "gpt2", "initialization": "normal", "depth_scaling": False}
+    assert TransformersConfig.model_validate(named).depth_scaling is False  # named rules have none
+    if not is_ignored:
+        assert GPT2.depth_scaling is None
+        return
+    with pytest.raises(ValidationError, match="a family of transformers decides itself; remove it"):
+        TransformersConfig.model_validate({"model_type": "gpt2", **setting})

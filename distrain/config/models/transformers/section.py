@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distrain.config.attention import AttentionNeeds
 from distrain.config.models.family import (
@@ -47,6 +47,16 @@ class TransformersConfig(ModelConfig):
     counts_itself: ClassVar[bool] = False
     MODEL_TYPES: ClassVar[tuple[str, ...]] = ()
     READS: ClassVar[str] = "a causal language model of transformers that attends by its interface"
+
+    @model_validator(mode="after")
+    def _scales_depth_by_its_own_rule(self) -> Self:
+        is_ignored = self.depth_scaling is False and self.initialization == "family"
+        if self.depth_scaling or is_ignored:
+            raise ValueError(
+                f"depth_scaling is {str(self.depth_scaling).lower()}, which a family of "
+                "transformers decides itself; remove it"
+            )
+        return self
 
     @property
     def family(self) -> FamilyKeys | None:
