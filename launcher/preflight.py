@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distrain.config.huggingface import CONFIG_FILE, TOKENIZER_FILE
 from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
-from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage
+from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage, folder_of
 from distrain.config.sources import (
     REMOTE_MODULES,
     DatasetsSource,
@@ -211,6 +211,7 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield "train", "transformers"
         if isinstance(stage, TrainStage):
             yield from _modules_of_training(stage)
+        yield from _modules_of_model(folder_of(stage))
 
 
 def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
@@ -220,7 +221,6 @@ def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
         yield "train", "transformers"
     if isinstance(stage, SftStage) and not stage.trains_all:
         yield from (("train", module) for module in ("peft", "transformers"))
-    yield from _modules_of_model(stage.model.from_pretrained)
     if stage.parallelism.strategy == "deepspeed":
         yield from (("deepspeed", module) for module in EXTRAS["deepspeed"])
     for sink in stage.logging.sinks.values():
@@ -251,8 +251,9 @@ def _paths(recipe: Recipe, done: Collection[str]) -> Iterator[tuple[str, str, st
                 yield from _paths_of_source(f"{name}.{setting}", source)
             if stage.tokenizer.path is not None:
                 yield f"{name}.tokenizer.path", stage.tokenizer.path, TOKENIZER
-        if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
-            yield f"{name}.model.from_pretrained", stage.model.from_pretrained, PRETRAINED
+        model = folder_of(stage)
+        if model is not None:
+            yield f"{name}.model.from_pretrained", model, PRETRAINED
         if isinstance(stage, SftStage) and stage.data.path is not None:
             yield f"{name}.data.path", stage.data.path, "file"
 

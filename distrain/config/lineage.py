@@ -134,6 +134,14 @@ def lineage_of(stages: Mapping[str, Needing], name: str) -> Lineage:
     return Lineage(tuple(_without_repeated_data(reversed(links))))
 
 
+def first_of(stages: Mapping[str, Needing], name: str) -> str:
+    """Return the stage that says which model a line begins with: its root, or else ``name`` itself.
+
+    A stage that trains nothing, and needs no stage that does, names a folder.
+    """
+    return lineage_of(stages, name).root or name
+
+
 def need_of(stages: Mapping[str, Needing], name: str, kinds: tuple[str, ...]) -> str | None:
     """Return the first stage of one of ``kinds`` that ``name`` itself needs, if there is one."""
     needs = stages[name].needs or ()

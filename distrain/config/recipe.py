@@ -84,20 +84,39 @@ class SftStage(TrainStage):
         return self.lora is None
 
 
+class GivenModelConfig(Section):
+    """A model that no stage of the recipe trains."""
+
+    from_pretrained: str | None = None
+    """In the place of a stage that trains: a local Hugging Face folder, a ``FILE.gguf`` or
+    ``package:MODULE/FILE.gguf``, as a training stage may name it."""
+
+
 class EvaluateStage(Section):
-    """The test split, used once: loss, perplexity, bits per byte."""
+    """The test split, used once: loss, perplexity, bits per byte.
+
+    Of a training stage's model, or of a folder on the documents of the ``prepare`` stage it needs.
+    """
 
     kind: Literal["evaluate"]
     needs: Needs
+    model: GivenModelConfig = GivenModelConfig()
+    sequence_length: Annotated[int, Field(ge=2)] | None = None
+    """Tokens of a row, with ``model.from_pretrained`` (default: the model's positions, 2048 at
+    most); a trained model is measured with those of its training."""
     micro_batch_size: Annotated[int, Field(ge=1)] = 8
     """Sequences per forward pass."""
 
 
 class ExportStage(Section):
-    """A Hugging Face folder (safetensors, config, tokenizer) of the stage it needs."""
+    """A Hugging Face folder (safetensors, config, tokenizer) of the stage it needs.
+
+    Or of a user's own model: a GGUF file becomes safetensors, a folder a copy without extras.
+    """
 
     kind: Literal["export"]
-    needs: Needs
+    needs: Needs = ()
+    model: GivenModelConfig = GivenModelConfig()
     reload: bool = True
     """Load what was written with transformers, in a process without distrain, and compare logits
     before the stage is done."""
@@ -107,6 +126,13 @@ Stage = Annotated[
     PrepareStage | PretrainStage | SftStage | EvaluateStage | ExportStage,
     Field(discriminator="kind"),
 ]
+
+
+def folder_of(stage: Stage) -> str | None:
+    """Return the user's model that a stage names itself."""
+    return None if isinstance(stage, PrepareStage) else stage.model.from_pretrained
+
+
 DISTRIBUTED_KINDS = frozenset({"pretrain", "sft"})
 """Stages that run on every process of the launch; the others run as one process."""
 

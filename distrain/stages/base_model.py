@@ -10,7 +10,7 @@ from distrain.checkpoint.dcp import load_entries
 from distrain.checkpoint.weights import CheckpointWeights
 from distrain.config.lineage import Lineage
 from distrain.config.models import ModelConfig
-from distrain.config.recipe import SftStage, TrainStage
+from distrain.config.recipe import SftStage, TrainStage, folder_of
 from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
@@ -22,6 +22,7 @@ from distrain.models.origin import Origin
 from distrain.models.weights.source import CastWeights, WeightSource, as_float32, read_all
 from distrain.parallel.engine import Engine
 from distrain.parallel.global_tensor import write_parts
+from distrain.runs.folder import StageFolder
 from distrain.stages.context import StageContext, typed
 from distrain.stages.products import Sources
 
@@ -119,13 +120,13 @@ def find_start(context: StageContext, sources: Sources) -> BaseModel | None:
 
 
 def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> BaseModel:
-    """Find the whole model at the end of a lineage that has one.
+    """Find the whole model at the end of a lineage; of one that trains nothing, the user's own.
 
     Raises:
         PreflightError: The user's Hugging Face folder cannot be used.
     """
-    stages, root = context.recipe.stages, lineage.root
-    assert root is not None, "a model has a stage that trained it"
+    root = context.first
+    first, written = context.recipe.stages[root], folder_of(context.recipe.stages[root])
     checkpoints = {link: sources[link.stage] for link in lineage.model}
     weights = [path for link, path in checkpoints.items() if link.artefact == "weights"]
     adapters = [
@@ -133,12 +134,11 @@ def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> Bas
         for link, path in checkpoints.items()
         if link.artefact == "adapter"
     ]
-    first = stages[root]
-    assert isinstance(first, TrainStage), "a stage that leaves a model trains one"
-    if first.model.from_pretrained is not None:
-        folder = pretrained_folder(first.model.from_pretrained, context.run.models)
+    if written is not None:
+        folder = pretrained_folder(written, context.run.models)
         base = _of_folder(folder, with_weights=not weights)
     else:
+        assert isinstance(first, TrainStage), "without a folder, a stage has trained the model"
         tokenizer = context.run.stage(str(lineage.up_to(root).data)).tokenizer
         base = BaseModel(first.model, Tokenizer.load(tokenizer).vocab_size, tokenizer)
     checkpoint = weights[0] if weights else None
@@ -167,6 +167,22 @@ def fitting_tokenizer(base: BaseModel) -> Tokenizer:
             "Take the tokenizer that the model was trained with.",
         )
     return tokenizer
+
+
+def require_same_tokenizer(start: BaseModel, tokenizer: Tokenizer, prepare: StageFolder) -> None:
+    """Refuse tokens whose ids mean other text to the model that the stage starts from.
+
+    Raises:
+        PreflightError: Another tokenizer made them.
+    """
+    known = fitting_tokenizer(start).fingerprint
+    if known != tokenizer.fingerprint:
+        raise PreflightError(
+            str(prepare.tokenizer),
+            f"the tokenizer {tokenizer.fingerprint[:12]}",
+            f"the one of the model that the stage starts from, {known[:12]} ({start.tokenizer})",
+            f"Set {prepare.name}.tokenizer.path to the tokenizer.json of that model.",
+        )
 
 
 def to_float32(source: WeightSource) -> WeightSource:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from distrain.config.lineage import MODEL_KINDS, Lineage, lineage_of
+from distrain.config.lineage import MODEL_KINDS, Lineage, first_of, lineage_of
 from distrain.config.recipe import (
     EvaluateStage,
     ExportStage,
@@ -46,6 +46,11 @@ class StageContext:
     def lineage(self) -> Lineage:
         """What the stage is made of, with what it makes itself."""
         return lineage_of(self.recipe.stages, self.name)
+
+    @property
+    def first(self) -> str:
+        """The stage that says which model its line begins with."""
+        return first_of(self.recipe.stages, self.name)
 
     @property
     def source(self) -> Lineage:

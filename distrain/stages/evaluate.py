@@ -1,14 +1,16 @@
 """The ``evaluate`` stage: the test split, used once, in one process.
 
-Documents are measured with the model of the last stage that trained every parameter; answers, after
-fine-tuning, with and without the adapters of the last stage.
+Documents are measured with the model of the last stage that trained every parameter, or with a
+user's own model; answers, after fine-tuning, with and without the adapters of the last stage.
 """
 
 import math
 from dataclasses import replace
 from typing import Any
 
+from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage, SftStage, TrainStage
+from distrain.config.tasks import CAUSAL_LM
 from distrain.data.opened.form import PreparedData
 from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDataset
 from distrain.data.tokenizer.layouts import layout_of
@@ -19,13 +21,16 @@ from distrain.models.weights.filling import build_empty
 from distrain.models.weights.source import WeightSource
 from distrain.parallel.device import resolve_device
 from distrain.runs.records import read_json, write_json
-from distrain.stages.base_model import to_float32
+from distrain.stages.base_model import BaseModel, require_same_tokenizer, to_float32
 from distrain.stages.context import Outcome, StageContext, typed
-from distrain.stages.export import read_trained
+from distrain.stages.export import TrainedModel, read_trained
 from distrain.stages.pretrain_data import open_held_out
 from distrain.stages.sft_data import PairSamples, find_test_pairs
 from distrain.tasks import TASKS
 from distrain.tasks.task import Task
+
+LONGEST_ROW = 2048
+"""Tokens; unless the recipe says more, whatever the positions of a user's model are."""
 
 
 def run_stage(context: StageContext) -> Outcome:
@@ -41,9 +46,26 @@ def run_stage(context: StageContext) -> Outcome:
     trained, whole = read_trained(context)
     tokenizer = Tokenizer.load(whole.tokenizer)
     model = build_empty(trained.model, trained.vocab_size)
-    size = typed(context.recipe, context.name, EvaluateStage).micro_batch_size
-    meter = Meter(model, size, resolve_device("auto"))
+    stage = typed(context.recipe, context.name, EvaluateStage)
+    meter = Meter(model, stage.micro_batch_size, resolve_device("auto"))
     result: dict[str, Any] = {"measured": {}}
+    if not context.lineage.trained:
+        split = open_split_for(context, whole, stage.sequence_length)
+        meter.load(to_float32(whole.source()))
+        result["documents"] = measure_documents(meter, split, tokenizer, TASKS[CAUSAL_LM])
+        result["measured"]["documents"] = context.name
+    else:
+        result |= _measure_trained(context, meter, trained, whole)
+    write_json(context.folder.result, result)
+    test_set.finish(context.run, context.name)
+    return Outcome(result)
+
+
+def _measure_trained(
+    context: StageContext, meter: Meter, trained: TrainedModel, whole: BaseModel
+) -> dict[str, Any]:
+    result: dict[str, Any] = {"measured": {}}
+    tokenizer = Tokenizer.load(whole.tokenizer)
     if whole.checkpoint is not None and _of_documents(context) is not None:
         pretrained = replace(whole, adapters=())
         meter.load(to_float32(pretrained.source()) if whole.adapters[1:] else trained.base)
@@ -60,9 +82,24 @@ def run_stage(context: StageContext) -> Outcome:
             merged = trained.merged if context.lineage.tuned is not None else None
             result["answers"] = measure_answers(meter, pairs, merged, task_of(context, last))
             result["measured"]["answers"] = last
-    write_json(context.folder.result, result)
-    test_set.finish(context.run, context.name)
-    return Outcome(result)
+    return result
+
+
+def open_split_for(context: StageContext, whole: BaseModel, length: int | None) -> Dataset:
+    """Open the test split of all sources for a user's own model.
+
+    Of ``length`` tokens a row; ``None``: the model's positions, up to a limit.
+
+    Raises:
+        PreflightError: The model has another tokenizer than the documents.
+        DataError: The split is missing or damaged.
+    """
+    data = str(context.lineage.data)
+    folder = context.run.stage(data)
+    require_same_tokenizer(whole, Tokenizer.load(folder.tokenizer), folder)
+    if length is None:
+        length = min(whole.model.max_position_embeddings, LONGEST_ROW)
+    return _joined_test_split(context, data, PretrainDataConfig(), length)
 
 
 def open_test_split(context: StageContext) -> Dataset:
@@ -74,14 +111,20 @@ def open_test_split(context: StageContext) -> Dataset:
     name = _of_documents(context)
     pretrain = typed(context.recipe, name, PretrainStage)
     lineage = context.lineage.up_to(str(name))
+    length = pretrain.training.sequence_length
+    return _joined_test_split(context, str(lineage.data), pretrain.data, length)
+
+
+def _joined_test_split(
+    context: StageContext, prepare: str, reading: PretrainDataConfig, length: int
+) -> Dataset:
     prepared = PreparedData(
-        typed(context.recipe, lineage.data, PrepareStage).data,
-        context.run.stage(str(lineage.data)),
-        pretrain.data,
+        typed(context.recipe, prepare, PrepareStage).data,
+        context.run.stage(prepare),
+        reading,
         stage_kind=context.stage.kind,
     )
     splits = [found.tokens for found in open_held_out(prepared, "test").values()]
-    length = pretrain.training.sequence_length
     return JoinedDataset([PretrainDataset(split, length, keep_tail=True) for split in splits])
 
 

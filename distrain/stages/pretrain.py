@@ -18,7 +18,6 @@ from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.opened.form import PreparedData, SampleSettings
 from distrain.data.shards.reader import check_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
-from distrain.errors import PreflightError
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
 from distrain.models import build_model, model_on_meta
 from distrain.models.init import initialize
@@ -26,8 +25,7 @@ from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision
 from distrain.parallel.process_group import local_world_size
-from distrain.runs.folder import StageFolder
-from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
+from distrain.stages.base_model import find_start, require_same_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.pretrain_data import open_pretrain_data
 from distrain.stages.products import build_on
@@ -95,22 +93,6 @@ def run_stage(context: StageContext) -> Outcome:
         "seconds": round(time.monotonic() - started, 1),
     }
     return replace(outcome, result=figures)
-
-
-def require_same_tokenizer(start: BaseModel, tokenizer: Tokenizer, prepare: StageFolder) -> None:
-    """Refuse tokens whose ids mean other text to the model that the stage starts from.
-
-    Raises:
-        PreflightError: Another tokenizer made them.
-    """
-    known = fitting_tokenizer(start).fingerprint
-    if known != tokenizer.fingerprint:
-        raise PreflightError(
-            str(prepare.tokenizer),
-            f"the tokenizer {tokenizer.fingerprint[:12]}",
-            f"the one of the model that the stage starts from, {known[:12]} ({start.tokenizer})",
-            f"Set {prepare.name}.tokenizer.path to the tokenizer.json of that model.",
-        )
 
 
 def model_spec(

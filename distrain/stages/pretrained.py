@@ -4,7 +4,7 @@ from pathlib import Path
 
 from distrain.checkpoint.layout import committed
 from distrain.config.huggingface import CONFIG_FILE, TOKENIZER_FILE, weight_files
-from distrain.config.recipe import TrainStage
+from distrain.config.recipe import folder_of
 from distrain.errors import PreflightError
 from distrain.models.gguf.convert import pretrained_folder
 from distrain.runs.records import read_json, write_json
@@ -13,19 +13,19 @@ from distrain.stages.context import StageContext
 
 
 def require_same_folder(context: StageContext) -> None:
-    """Write down what a model's files hold as training begins, and compare them ever after.
+    """Write down what a model's files hold as its line begins, and compare them ever after.
 
     A stage that goes on, or that is built on one that did, would mix two models without a word.
 
     Raises:
         PreflightError: A file is another one, or gone.
     """
-    root = context.lineage.root
-    stage = None if root is None else context.recipe.stages[root]
-    if not isinstance(stage, TrainStage) or stage.model.from_pretrained is None:
+    root = context.first
+    written = folder_of(context.recipe.stages[root])
+    if written is None:
         return
-    folder = pretrained_folder(stage.model.from_pretrained, context.run.models)
-    first = context.run.stage(str(root))
+    folder = pretrained_folder(written, context.run.models)
+    first = context.run.stage(root)
     found, recorded = digests(folder), read_json(first.pretrained)
     is_first = context.name == root and not committed(first.checkpoints)
     if is_first or recorded is None:

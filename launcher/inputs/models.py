@@ -16,7 +16,15 @@ from distrain.config.models import ModelConfig
 from distrain.config.pretrained.resolve import MissingPackageError, is_gguf, resolve_pretrained
 from distrain.config.reading.check_adapters import adapter_findings
 from distrain.config.reading.stage_parts import Finding
-from distrain.config.recipe import Recipe, SftStage, TrainStage
+from distrain.config.recipe import (
+    EvaluateStage,
+    ExportStage,
+    Recipe,
+    SftStage,
+    Stage,
+    TrainStage,
+    folder_of,
+)
 from distrain.errors import PreflightError
 from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
 from launcher.inputs.weights import weights_problem_of
@@ -45,8 +53,16 @@ ModelCheck = Callable[[str, TrainStage, ModelFolder], Iterator[Finding]]
 def check_models(recipe: Recipe) -> Iterator[Finding]:
     """Check the model of each stage that starts from one, and what goes on from it."""
     for name, stage in recipe.stages.items():
-        if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
-            yield from _check_model(recipe, name, stage.model.from_pretrained)
+        written = folder_of(stage)
+        if written is not None:
+            yield from _check_model(recipe, name, written)
+        elif isinstance(stage, EvaluateStage) and stage.sequence_length is not None:
+            message = (
+                f"sequence_length: found {stage.sequence_length} without model.from_pretrained; a "
+                "trained model is measured with the training.sequence_length of its own stage; "
+                "remove this one"
+            )
+            yield Finding(name, ("sequence_length",), message)
 
 
 def check_made_models(recipe: Recipe) -> Iterator[Finding]:
@@ -86,10 +102,20 @@ def _check_model(recipe: Recipe, name: str, written: str) -> Iterator[Finding]:
         return
     if problem is not None:
         yield Finding(name, SETTING, f"model.from_pretrained: {problem}")
+    found = ModelFolder(folder, model, vocab_size)
     for other, stage in recipe.stages.items():
         if isinstance(stage, TrainStage) and lineage_of(recipe.stages, other).root == name:
             for check in MODEL_CHECKS:
-                yield from check(other, stage, ModelFolder(folder, model, vocab_size))
+                yield from check(other, stage, found)
+    yield from _check_given(name, recipe.stages[name], found)
+
+
+def _check_given(name: str, stage: Stage, folder: ModelFolder) -> Iterator[Finding]:
+    """Check what a stage that trains nothing reads of its folder."""
+    if isinstance(stage, EvaluateStage | ExportStage):
+        yield from _check_tokenizer(name, stage, folder)
+    if isinstance(stage, EvaluateStage) and stage.sequence_length is not None:
+        yield from _too_long(name, ("sequence_length",), stage.sequence_length, folder)
 
 
 def _not_downloaded(name: str) -> str:
@@ -101,7 +127,9 @@ def _not_downloaded(name: str) -> str:
     )
 
 
-def _check_tokenizer(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
+def _check_tokenizer(
+    name: str, stage: TrainStage | EvaluateStage | ExportStage, folder: ModelFolder
+) -> Iterator[Finding]:
     if stage.model.from_pretrained is None:
         return  # said once, of the stage that names the folder
     file = folder.path if is_gguf(folder.path) else folder.path / TOKENIZER_FILE
@@ -144,12 +172,19 @@ def _check_sizes(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[
 
 
 def _check_positions(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
-    length, positions = stage.training.sequence_length, folder.model.max_position_embeddings
+    setting = ("training", "sequence_length")
+    yield from _too_long(name, setting, stage.training.sequence_length, folder)
+
+
+def _too_long(
+    name: str, setting: tuple[str, ...], length: int, folder: ModelFolder
+) -> Iterator[Finding]:
+    positions = folder.model.max_position_embeddings
     if length > positions:
         yield Finding(
             name,
-            ("training", "sequence_length"),
-            f"training.sequence_length: found {length}; expected at most {positions}, the "
+            setting,
+            f"{'.'.join(setting)}: found {length}; expected at most {positions}, the "
             f"max_position_embeddings of {config_file(folder.path)}",
         )
 

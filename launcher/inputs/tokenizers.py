@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distrain.config.huggingface import TOKENIZER_FILE
-from distrain.config.lineage import Lineage, lineage_of
+from distrain.config.lineage import first_of, lineage_of
 from distrain.config.pretrained import gguf_llama
 from distrain.config.pretrained.gguf_file import read_gguf
 from distrain.config.pretrained.resolve import (
@@ -15,7 +15,13 @@ from distrain.config.pretrained.resolve import (
 )
 from distrain.config.reading.sections import Path as SettingPath
 from distrain.config.reading.stage_parts import Finding
-from distrain.config.recipe import PrepareStage, PretrainStage, Recipe, TrainStage
+from distrain.config.recipe import (
+    EvaluateStage,
+    PrepareStage,
+    PretrainStage,
+    Recipe,
+    folder_of,
+)
 from distrain.errors import PreflightError
 
 
@@ -48,9 +54,12 @@ def check_same_tokenizers(recipe: Recipe) -> Iterator[Finding]:
     said: set[str | None] = set()
     for name, stage in recipe.stages.items():
         lineage = lineage_of(recipe.stages, name)
-        if not isinstance(stage, PretrainStage) or lineage.data in said:
+        reads = isinstance(stage, PretrainStage) or (
+            isinstance(stage, EvaluateStage) and folder_of(stage) is not None
+        )
+        if not reads or lineage.data in said:
             continue
-        known, own = _file_of_model(recipe, lineage), recipe.stages.get(str(lineage.data))
+        known, own = _file_of_model(recipe, name), recipe.stages.get(str(lineage.data))
         if known is None or not isinstance(own, PrepareStage) or own.tokenizer.path is None:
             continue
         try:
@@ -66,16 +75,16 @@ def check_same_tokenizers(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(str(lineage.data), ("tokenizer", "path"), message)
 
 
-def _file_of_model(recipe: Recipe, lineage: Lineage) -> Path | None:
+def _file_of_model(recipe: Recipe, name: str) -> Path | None:
     """Return the tokenizer of the model that a stage starts from, if a setting says where it is."""
-    first = recipe.stages[str(lineage.root)]
-    assert isinstance(first, TrainStage), "what a model comes from has trained it"
-    if first.model.from_pretrained is not None:
+    root = first_of(recipe.stages, name)
+    written = folder_of(recipe.stages[root])
+    if written is not None:
         try:
-            return tokenizer_file(first.model.from_pretrained, is_model=True)
+            return tokenizer_file(written, is_model=True)
         except PreflightError:  # told where the model is checked
             return None
-    made = recipe.stages.get(str(lineage.up_to(str(lineage.root)).data))
+    made = recipe.stages.get(str(lineage_of(recipe.stages, name).up_to(root).data))
     path = made.tokenizer.path if isinstance(made, PrepareStage) else None
     return None if path is None else Path(path).expanduser()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from graphlib import CycleError
 
 from distrain.config.layout import order_of
-from distrain.config.lineage import MODEL_KINDS, lineage_of
+from distrain.config.lineage import MODEL_KINDS, lineage_of, need_of
 from distrain.config.models import ModelConfig
 from distrain.config.reading.sections import Path
 from distrain.config.reading.stage_parts import Finding, StageParts
@@ -34,6 +34,14 @@ NEED_OF_KIND: dict[str, Need] = {
     "export": Need(MODEL_KINDS),
 }
 NOTHING = Need()
+NEED_OF_FOLDER: dict[str, Need] = {"evaluate": Need(("prepare",)), "export": NOTHING}
+"""What those need instead that name the user's own model, and train nothing."""
+OWN_MODEL: dict[str, str] = {
+    "sft": "set model.from_pretrained and data.path",
+    "evaluate": "set model.from_pretrained and need a prepare stage",
+    "export": "set model.from_pretrained",
+}
+"""Kind of a stage that may do without another's model -> how."""
 
 
 def check_needs(stages: Stages, left_out: Collection[str]) -> Iterator[Finding]:
@@ -83,7 +91,9 @@ def _unknown_need(stage: StageParts, name: str, stages: Stages, left_out: Collec
 def _check_kinds(stage: StageParts, stages: Stages) -> Iterator[Finding]:
     if stage.needs is None:
         return
-    need = NEED_OF_KIND.get(stage.kind, NOTHING)
+    need = _need_of(stage, stages)
+    if need is None:
+        return
     known = [name for name in stage.needs if name in stages and name != stage.name]
     main = [name for name in known if stages[name].kind in need.kinds]
     beside = [name for name in known if stages[name].kind in need.beside]
@@ -126,13 +136,25 @@ def _check_test_split(stage: StageParts, stages: Stages) -> Iterator[Finding]:
         yield Finding(stage.name, ("needs",), message)
 
 
+def _need_of(stage: StageParts, stages: Stages) -> Need | None:
+    """Return what a stage needs; ``None`` where its own mistakes hide it."""
+    if stage.kind in NEED_OF_FOLDER and need_of(stages, stage.name, MODEL_KINDS) is None:
+        if "model" not in stage.sections:
+            return None
+        if stage.folder is not None:
+            return NEED_OF_FOLDER[stage.kind]
+    return NEED_OF_KIND.get(stage.kind, NOTHING)
+
+
 def _expected_needs(stage: StageParts, stages: Stages) -> str:
-    need = NEED_OF_KIND.get(stage.kind, NOTHING)
+    need = _need_of(stage, stages) or NOTHING
     if not need.kinds:
-        return f"a {stage.kind} stage needs no other, remove it"
+        what = "with model.from_pretrained, " if stage.folder is not None else ""
+        return f"{what}{stage.kind} needs no other stage, remove it"
     fitting = _fitting(stage, stages, need)
     candidates = f", such as needs: {fitting[-1]}" if fitting else ""
-    own = "; or set model.from_pretrained and data.path" if stage.kind == "sft" else ""
+    is_open = need.kinds == MODEL_KINDS and need_of(stages, stage.name, MODEL_KINDS) is None
+    own = f"; or {OWN_MODEL[stage.kind]}" if is_open else ""
     return f"{stage.kind} needs exactly one {' or '.join(need.kinds)} stage{candidates}{own}"
 
 

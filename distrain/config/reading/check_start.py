@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
-from distrain.config.lineage import MODEL_KINDS, lineage_of, need_of
+from distrain.config.lineage import MODEL_KINDS, first_of, lineage_of, need_of
 from distrain.config.models import ModelConfig
 from distrain.config.pretrained.resolve import is_gguf
 from distrain.config.reading.sections import Path
@@ -15,8 +15,12 @@ Stages = Mapping[str, StageParts]
 
 
 def check_start(stage: StageParts, stages: Stages) -> Iterator[Finding]:
-    """Check where model, tokens and pairs of a training stage come from."""
-    if stage.kind not in MODEL_KINDS or stage.needs is None:
+    """Check where model, tokens and pairs of a stage come from."""
+    if stage.needs is None:
+        return
+    if stage.kind not in MODEL_KINDS:
+        if stage.folder is not None:
+            yield from _check_folder(stage, stages)
         return
     model = stage.get("model", ModelConfig)
     source = need_of(stages, stage.name, MODEL_KINDS)
@@ -31,6 +35,17 @@ def check_start(stage: StageParts, stages: Stages) -> Iterator[Finding]:
         yield from _check_pairs(stage, stages)
     elif has_folder or source is not None:
         yield from _check_tokenizer(stage, stages)
+
+
+def _check_folder(stage: StageParts, stages: Stages) -> Iterator[Finding]:
+    """Check the model of a stage that trains none."""
+    source = need_of(stages, stage.name, MODEL_KINDS)
+    if source is None:
+        yield from _check_tokenizer(stage, stages)
+    # Of the line that it needs, the defaults or an override may name it for every stage.
+    elif stage.folder != stages[first_of(stages, source)].folder:
+        message = f"the model comes from '{source}' or from this folder, not both; remove one"
+        yield Finding(stage.name, ("model", "from_pretrained"), message, at_key=True)
 
 
 def _check_same_sizes(
@@ -53,7 +68,7 @@ def _check_pairs(stage: StageParts, stages: Stages) -> Iterator[Finding]:
         return
     lineage = lineage_of(stages, stage.name)
     name = lineage.data
-    if name is None and _folder(stages, lineage.root) is not None:
+    if name is None and stages[first_of(stages, stage.name)].folder is not None:
         message = (
             "with model.from_pretrained the pairs come from a file; "
             "set data.path to a JSONL file with prompt and answer"
@@ -71,10 +86,10 @@ def _check_pairs(stage: StageParts, stages: Stages) -> Iterator[Finding]:
 def _check_tokenizer(stage: StageParts, stages: Stages) -> Iterator[Finding]:
     """Check that the tokens are not certain to be another tokenizer's than the model's."""
     lineage = lineage_of(stages, stage.name)
-    own, root = lineage.data, lineage.root
-    if own is None or root is None or _may_be_any(stages[own]):
+    own, root = lineage.data, first_of(stages, stage.name)
+    if own is None or _may_be_any(stages[own]):
         return
-    folder = _folder(stages, root)
+    folder = stages[root].folder
     if folder is not None:
         known = f"that of {folder}"
         file = folder if is_gguf(FilePath(folder)) else f"{folder.rstrip('/')}/tokenizer.json"
@@ -90,12 +105,6 @@ def _check_tokenizer(stage: StageParts, stages: Stages) -> Iterator[Finding]:
             f"{own}.tokenizer.path to {file}"
         )
         yield Finding(stage.name, _need_path(stage, own), message)
-
-
-def _folder(stages: Stages, root: str | None) -> str | None:
-    """Return the folder that the first stage of a line starts from, if it does."""
-    first = None if root is None else stages[root].get("model", ModelConfig)
-    return None if first is None else first.from_pretrained
 
 
 def _may_be_any(prepare: StageParts) -> bool:

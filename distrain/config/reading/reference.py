@@ -94,9 +94,16 @@ def _kinds() -> str:
         lines.append(
             f"| `{kind}` | {', '.join(f'`{name}`' for name in names)} | {_summary(model)} |"
         )
-    field = STAGE_KINDS["evaluate"].model_fields["micro_batch_size"]
-    row = _row("micro_batch_size", field, field_docs(STAGE_KINDS["evaluate"])["micro_batch_size"])
-    return "\n".join([*lines, "", "Of `evaluate` stages:", "", *_HEADER, row, ""])
+    for kind, model in STAGE_KINDS.items():
+        own = model.model_fields.keys() - {"kind", "needs"} - sections_of(model).keys()
+        rows = [
+            _row(key, field, field_docs(model)[key])
+            for key, field in model.model_fields.items()
+            if key in own
+        ]
+        if rows:
+            lines += ["", f"Of `{kind}` stages:", "", *_HEADER, *rows]
+    return "\n".join([*lines, ""])
 
 
 _HEADER = ("| key | value | default | what it says |", "|---|---|---|---|")

@@ -9,7 +9,7 @@ from typing import Any
 
 from distrain.config.lineage import lineage_of
 from distrain.config.models import TransformersConfig
-from distrain.config.recipe import Recipe, TrainStage
+from distrain.config.recipe import EvaluateStage, ExportStage, GivenModelConfig, Recipe, TrainStage
 
 OLDER_VALUES = {("sft", "data", "truncation"): "cut"}
 """Kind of stage, section and setting -> what a run folder goes by that does not state it: there
@@ -51,13 +51,16 @@ def _ordered(mapping: dict[str, object]) -> dict[str, object]:
 
 
 def with_whole_models(recipe: Recipe) -> Recipe:
-    """State every setting of the models that begin with random weights."""
+    """State every setting of the models that begin with random weights, and each model once."""
     stages = dict(recipe.stages)
     for name, stage in recipe.stages.items():
         if isinstance(stage, TrainStage) and lineage_of(stages, name).root == name:
             model = stage.model
             if isinstance(model, TransformersConfig) and model.from_pretrained is None:
                 stages[name] = stage.model_copy(update={"model": model.completed()})
+        elif isinstance(stage, EvaluateStage | ExportStage) and lineage_of(stages, name).root:
+            # What defaults say of all stages is that of the first one of the line.
+            stages[name] = stage.model_copy(update={"model": GivenModelConfig()})
     return recipe.model_copy(update={"stages": stages})
 
 

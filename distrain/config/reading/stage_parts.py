@@ -30,6 +30,11 @@ class StageParts:
         """Whether a stage of fine-tuning is without adapters."""
         return "lora" in self.sections and self.sections["lora"] is None
 
+    @property
+    def folder(self) -> str | None:
+        """The user's model that the stage names itself; ``None`` too if its section is broken."""
+        return getattr(self.sections.get("model"), "from_pretrained", None)
+
     def get(self, name: str, model: type[AnySection]) -> AnySection | None:
         """Return a section; ``None`` when the stage has none, or one with a mistake."""
         section = self.sections.get(name)

@@ -6,8 +6,7 @@ from distrain.config.models import LlamaConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.errors import PreflightError
 from distrain.runs.folder import StageFolder
-from distrain.stages.base_model import BaseModel
-from distrain.stages.pretrain import require_same_tokenizer
+from distrain.stages.base_model import BaseModel, require_same_tokenizer
 
 
 def tokenizer_in(folder, text):

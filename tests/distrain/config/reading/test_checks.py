@@ -77,10 +77,11 @@ def test_pairs_from_a_file_need_no_pairs_of_the_prepare_stage(recipe):
             "needs: sft}",
             "needs: prepare}",
             "'prepare' is of kind prepare; evaluate needs exactly one pretrain or sft stage, "
-            "such as needs: sft",
+            "such as needs: sft; or set model.from_pretrained and need a prepare stage",
         ),
         ("needs: sft}", "needs: []}", "stage 'evaluate' needs nothing; evaluate needs exactly one "
-         "pretrain or sft stage, such as needs: sft"),
+         "pretrain or sft stage, such as needs: sft; or set model.from_pretrained and need a "
+         "prepare stage"),
         ("    kind: prepare\n", "    kind: prepare\n    needs: sft\n",
          "the stages need each other in a circle: prepare -> sft -> pretrain -> prepare; "
          "remove one need"),
