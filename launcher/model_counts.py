@@ -24,11 +24,15 @@ class ModelCounts:
         flops_per_token: Of forward and backward; ``None`` likewise.
         problem: Why there can be no such model, or none that is trained: what was found, what is
             expected, the remedy.
+        adaptable_layers: Those that adapters may be for; empty: nobody here can say.
+        parameter_names: Of all; empty likewise.
     """
 
     parameters: int | None = None
     flops_per_token: float | None = None
     problem: str | None = None
+    adaptable_layers: tuple[str, ...] = ()
+    parameter_names: tuple[str, ...] = ()
 
 
 _known: dict[str, ModelCounts] = {}
@@ -51,15 +55,15 @@ def count_model(model: ModelConfig, vocab_size: int, sequence_length: int) -> Mo
     return _known[question]
 
 
-def folder_problem(folder: Path) -> str | None:
+def count_folder(folder: Path) -> ModelCounts:
     """Let the library compare a folder's weights with its sizes, and judge the family.
 
-    ``None`` if all is well, or nobody here knows. Of the weights only the headers are read.
+    Of the weights only the headers are read; operations are not counted.
     """
     question = json.dumps({"folder": str(folder.absolute())})
     if question not in _known:
         _known[question] = _read(_ask(question))
-    return _known[question].problem
+    return _known[question]
 
 
 def vocabulary_of_data(recipe: Recipe, name: str) -> int | None:
@@ -95,4 +99,11 @@ def _read(answer: Mapping[str, object]) -> ModelCounts:
         parameters if isinstance(parameters, int) else None,
         flops if isinstance(flops, float) else None,
         problem if isinstance(problem, str) else None,
+        _words(answer, "adaptable_layers"),
+        _words(answer, "parameter_names"),
     )
+
+
+def _words(answer: Mapping[str, object], name: str) -> tuple[str, ...]:
+    words = answer.get(name)
+    return tuple(map(str, words)) if isinstance(words, list) else ()

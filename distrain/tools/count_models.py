@@ -2,8 +2,8 @@
 
 In: mappings with ``model`` (a section of a recipe), ``vocab_size`` and ``sequence_length``, or with
 ``folder``, whose weights are compared with its sizes by their headers. Out, in the same order:
-``parameters``, ``flops_per_token`` and ``linear_layers``, or ``problem``: why there can be no such
-model, or why it could not be trained.
+``parameters``, ``flops_per_token`` (not of a folder), ``adaptable_layers`` and ``parameter_names``,
+or ``problem``: why there can be no such model, or why it could not be trained.
 """
 
 import json
@@ -12,8 +12,6 @@ import math
 import sys
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from distrain.config.models import ModelConfig
 from distrain.errors import DistrainError
@@ -36,7 +34,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """Count one model, or say why there is none."""
     try:
         if "folder" in asked:
-            return {"parameters": count_folder(Path(asked["folder"]))}
+            return count_folder(Path(asked["folder"]))
         return count(asked)
     except DistrainError as error:
         return {"problem": f"{error.found}; expected {error.expected}. {error.remedy}"}
@@ -46,11 +44,15 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         return {"problem": f"{found}; expected settings that go together in this family"}
 
 
-def count_folder(folder: Path) -> int:
+def count_folder(folder: Path) -> dict[str, Any]:
     """Open a folder, which compares its weights with its sizes, and count them."""
     found = open_huggingface(folder)
-    _require_trainable(model_on_meta(found.config, found.vocab_size))
-    return sum(math.prod(form.shape) for form in found.weights.forms.values())
+    model = model_on_meta(found.config, found.vocab_size)
+    _require_trainable(model)
+    return {
+        "parameters": sum(math.prod(form.shape) for form in found.weights.forms.values()),
+        **_names(model),
+    }
 
 
 def count(asked: dict[str, Any]) -> dict[str, Any]:
@@ -60,19 +62,20 @@ def count(asked: dict[str, Any]) -> dict[str, Any]:
     model = model_on_meta(form.model_validate(section), asked["vocab_size"])
     for name, parameter in model.named_parameters():
         rule_of(model, name, parameter.shape)
-    layers = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-        if module is not model.output_layer
-    }
     counted = {
         "parameters": model.num_parameters(),
         "flops_per_token": model.flops_per_token(asked["sequence_length"]),
-        "linear_layers": sorted(layers),
+        **_names(model),
     }
     _require_trainable(model)
     return counted
+
+
+def _names(model: CausalLM) -> dict[str, list[str]]:
+    return {
+        "adaptable_layers": list(model.adaptable_layers),
+        "parameter_names": [name for name, _ in model.named_parameters()],
+    }
 
 
 def _require_trainable(model: CausalLM) -> None:

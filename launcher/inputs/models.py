@@ -15,6 +15,7 @@ from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
 from distrain.config.pretrained.resolve import MissingPackageError, is_gguf, resolve_pretrained
 from distrain.config.reading.check_adapters import adapter_findings
+from distrain.config.reading.check_groups import group_findings
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import (
     EvaluateStage,
@@ -28,7 +29,7 @@ from distrain.config.recipe import (
 from distrain.errors import PreflightError
 from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
 from launcher.inputs.weights import weights_problem_of
-from launcher.model_counts import count_model, vocabulary_of_data
+from launcher.model_counts import ModelCounts, count_folder, count_model, vocabulary_of_data
 
 SETTING = ("model", "from_pretrained")
 ANY_VOCABULARY = 1024
@@ -80,6 +81,9 @@ def check_made_models(recipe: Recipe) -> Iterator[Finding]:
         counts = count_model(stage.model, rows or ANY_VOCABULARY, stage.training.sequence_length)
         if counts.problem is not None:
             yield Finding(name, ("model", "config"), f"model.config: found {counts.problem}")
+        for other, of in recipe.stages.items():
+            if isinstance(of, TrainStage) and lineage_of(recipe.stages, other).root == name:
+                yield from _check_names(other, of, stage.model, counts)
 
 
 def _check_model(recipe: Recipe, name: str, written: str) -> Iterator[Finding]:
@@ -171,6 +175,20 @@ def _check_sizes(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[
         yield Finding(name, ("model", *path), message, is_note=is_note)
 
 
+def _check_rates(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
+    """Say which dropout a section of another family states in vain."""
+    own, model = stage.model, folder.model
+    if type(own) is type(model):
+        return
+    for field in sorted(own.dropout_fields()):
+        if getattr(own, field) != type(own).model_fields[field].default:
+            message = (
+                f"model.{field} has no effect: the model of {folder.path} is {model.family_name}, "
+                "whose own settings of dropout go into model.config, beside model_type"
+            )
+            yield Finding(name, ("model", field), message, is_note=True)
+
+
 def _check_positions(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
     setting = ("training", "sequence_length")
     yield from _too_long(name, setting, stage.training.sequence_length, folder)
@@ -189,18 +207,31 @@ def _too_long(
         )
 
 
-def _check_adapters(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
-    """Check the layers that are adapted against those of the folder's own family."""
-    if isinstance(stage, SftStage) and stage.lora is not None and folder.model.adaptable_layers:
-        model = folder.model
-        yield from adapter_findings(name, stage.lora, model.adaptable_layers, model.name)
+def _check_folder_names(name: str, stage: TrainStage, folder: ModelFolder) -> Iterator[Finding]:
+    """Check the layers that are adapted, and names of parameters, against the folder's own."""
+    asked = ModelCounts() if folder.model.counts_itself else count_folder(folder.path)
+    yield from _check_names(name, stage, folder.model, asked)
+
+
+def _check_names(
+    name: str, stage: TrainStage, model: ModelConfig, asked: ModelCounts
+) -> Iterator[Finding]:
+    """Check names by what the section knows, or else by what the library was asked."""
+    if isinstance(stage, SftStage) and stage.lora is not None:
+        layers = model.adaptable_layers or asked.adaptable_layers
+        if layers:
+            yield from adapter_findings(name, stage.lora, layers, model.family_name)
+    else:
+        names = model.parameter_names() or asked.parameter_names
+        yield from group_findings(name, stage.optimizer, names)
 
 
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
     _check_tokenizer,
     _check_sizes,
     _check_positions,
-    _check_adapters,
+    _check_folder_names,
+    _check_rates,
 )
 """What a folder that can be read has to fit; further families are lines of ``FAMILIES`` in
 ``distrain.config.models``."""

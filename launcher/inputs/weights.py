@@ -7,7 +7,7 @@ from pathlib import Path
 from distrain.config.huggingface import CONFIG_FILE, weight_files, weights_problem
 from distrain.config.models import ModelConfig
 from distrain.config.pretrained.safetensors_header import read_header
-from launcher.model_counts import folder_problem
+from launcher.model_counts import count_folder
 
 SHOWN = 3
 """Names that a message spells out."""
@@ -71,7 +71,7 @@ def tensors_problem(
     """
     expected = model.tensor_shapes(vocab_size)
     if expected is None:
-        problem = None if model.counts_itself else folder_problem(folder)
+        problem = None if model.counts_itself else count_folder(folder).problem
         return None if problem is None else f"found {problem}"
     found: dict[str, tuple[int, ...]] = {}
     for file in files:

@@ -146,6 +146,11 @@ class ModelConfig(NamedSection):
                     return
 
     @property
+    def family_name(self) -> str:
+        """What the family is called in messages."""
+        return self.name
+
+    @property
     def adaptable_layers(self) -> tuple[str, ...]:
         """Return the last parts of the names of the linear layers, sorted, without the head.
 

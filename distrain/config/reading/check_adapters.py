@@ -20,7 +20,7 @@ def check_adapters(stage: StageParts, stages: Mapping[str, StageParts]) -> Itera
     if lora is None or model is None:
         return
     if model.from_pretrained is None and model.adaptable_layers:
-        yield from adapter_findings(stage.name, lora, model.adaptable_layers, model.name)
+        yield from adapter_findings(stage.name, lora, model.adaptable_layers, model.family_name)
         return
 
 

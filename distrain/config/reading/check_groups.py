@@ -1,6 +1,6 @@
 """Whether rules of ``optimizer.groups`` match names, where those are known without the model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from distrain.config.lineage import lineage_of
@@ -12,7 +12,8 @@ from distrain.config.reading.stage_parts import Finding, StageParts
 def check_groups(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterator[Finding]:
     """Yield the rules that match no parameter; a stage that begins judges the rest the same way.
 
-    Of a stage that trains adapters, and of a model from a folder, the names are known only there.
+    Of a stage that trains adapters, the names are known only there; of a folder or a family of
+    transformers, ``launcher.inputs.models`` asks for them.
     """
     optimizer, model = stage.get("optimizer", OptimizerConfig), stage.get("model", ModelConfig)
     root = lineage_of(stages, stage.name).root
@@ -20,10 +21,20 @@ def check_groups(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterato
     if optimizer is None or model is None or first is None or "lora" in stage.sections:
         return
     names = None if first.from_pretrained is not None else model.parameter_names()
+    yield from group_findings(stage.name, optimizer, names or ())
+
+
+def group_findings(
+    stage: str, optimizer: OptimizerConfig, names: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield a finding for each rule that matches none of ``names``; nothing where there are none.
+
+    ``names`` are unknown then.
+    """
     for number, rule in enumerate(optimizer.groups if names else ()):
-        if names and not any(fnmatchcase(name, rule.match) for name in names):
+        if not any(fnmatchcase(name, rule.match) for name in names):
             yield Finding(
-                stage.name,
+                stage,
                 ("optimizer", "groups", number, "match"),
                 f"optimizer.groups[{number}].match: found '{rule.match}', which no parameter's "
                 f"name matches; expected a pattern of names such as {names[0]}, {names[1]} and "

@@ -6,13 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from distrain.config.models import LlamaConfig
+from distrain.config.models import LlamaConfig, TransformersConfig
 from distrain.config.reading.load import load_recipe
 from distrain.config.reading.problems import RecipeErrors
+from distrain.config.recipe import SftStage
 from distrain.models import model_on_meta
 from distrain.models.huggingface import save_huggingface
 from distrain.models.origin import SpecialTokens
 from launcher import model_counts
+from launcher.inputs import models
 from launcher.inputs.checks import check_inputs
 from launcher.inputs.weights import weights_problem_of
 
@@ -109,7 +111,7 @@ def test_a_family_of_transformers_is_compared_in_a_process_of_its_own(tmp_path):
     )  # fmt: skip
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     changed(tmp_path, lambda t: t.pop("model.norm.weight"))
-    problem = model_counts.folder_problem(tmp_path)
+    problem = model_counts.count_folder(tmp_path).problem
     assert problem is not None
     assert "1 parameters missing ['model.norm.weight']" in problem
 
@@ -129,12 +131,34 @@ def test_a_family_that_does_not_attend_by_the_interface_is_named_before_the_queu
         "  b: {kind: pretrain, needs: text,\n"
         "      model: {model_type: apertus, config: {num_hidden_layers: 1}}}\n"
         "  c: {kind: pretrain, needs: text,\n"
-        "      model: {model_type: mixtral, config: {num_hidden_layers: 1}}}\n"
+        "      model: {model_type: mixtral, config: {num_hidden_layers: 1}},\n"
+        "      optimizer: {groups: [{match: '*nrom*', weight_decay: 0}, {match: '*norm*'}]}}\n"
     )
     with pytest.raises(RecipeErrors) as refused:
         check_inputs(load_recipe(recipe))
     said = [problem.message for problem in refused.value.problems]
-    assert len(said) == 2, said
+    assert len(said) == 3, said
     assert "found jamba: 1 of 5 layers that call attention through the interface" in said[0]
     assert "Choose another family" in said[0]
     assert "found apertus: a rule of initial values for" in said[1]
+    assert "optimizer.groups[0].match: found '*nrom*', which no parameter's name" in said[2]
+
+
+def test_what_a_stage_states_in_vain_of_a_folder_is_said(tmp_path):
+    """The names are of the folder's family, whatever the section's own is."""
+    qwen = TransformersConfig(model_type="qwen3", config={"num_hidden_layers": 1})
+    counts = model_counts.ModelCounts(parameter_names=("a.weight", "b.weight", "model.norm.weight"))
+    recipe = tmp_path / "tuned.yaml"
+    recipe.write_text(
+        RECIPE.replace("from_pretrained: FOLDER", "from_pretrained: FOLDER, dropout: 0.1")
+        + "    optimizer: {groups: [{match: '*nrom*'}]}\n    lora: null\n"
+    )
+    stage = load_recipe(recipe).recipe.stages["sft"]
+    assert isinstance(stage, SftStage)
+    (named,) = models._check_names("sft", stage, qwen, counts)
+    assert "found '*nrom*', which no parameter's name matches" in named.message
+    (rate,) = models._check_rates("sft", stage, models.ModelFolder(tmp_path, qwen, 8))
+    assert rate.is_note
+    assert "model.dropout has no effect" in rate.message
+    assert "is qwen3, whose own settings of dropout go into model.config" in rate.message
+    assert not list(models._check_rates("sft", stage, models.ModelFolder(tmp_path, MODEL, 8)))

@@ -63,6 +63,11 @@ class TransformersConfig(ModelConfig):
         """What the table says of the family; ``None`` if it is not among the tested ones."""
         return family_table().families.get(self.model_type)
 
+    @property
+    def family_name(self) -> str:
+        """The word of transformers for it."""
+        return self.model_type
+
     def completed(self) -> Self:
         """State every key, so that another release's defaults change nothing."""
         if self.family is None:
@@ -179,7 +184,7 @@ def refused_family(model_type: str, reason: str) -> ModelRefusal:
     return ModelRefusal(
         f"model_type {model_type!r}, which has {reason}",
         "a language model that attends through the attention interface of transformers",
-        f"Choose one of {', '.join(table.families)}, or of {len(table.others)} others.",
+        f"Choose one of {', '.join(table.families)}, or another that attends so.",
     )
 
 
