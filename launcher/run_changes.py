@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distrain.config.recipe import Recipe
+from distrain.config.recipe import Recipe, TrainStage
 from distrain.errors import PreflightError
 from distrain.runs.folder import STEP_PREFIX, RunFolder
 from distrain.runs.lock import is_held
@@ -22,12 +22,12 @@ FIXED_KEYS = frozenset(
         "training.task",
         "eval.max_batches",
         "optimizer.name",
-        "optimizer.centered",
         "optimizer.min_8bit_size",
     }
 )
 """What a begun stage has built on: its data, its model, what that is trained for, which samples a
-step takes and a validation measures, whose state its checkpoints hold."""
+step takes and a validation measures, whose state its checkpoints hold. What else changes that
+state, ``OptimizerConfig.keeps`` tells."""
 NEUTRAL_SECTIONS = frozenset({"logging", "checkpoint"})
 """What leaves no trace in what a finished stage made."""
 WHOLE_RUN = ("version", "seed")
@@ -80,7 +80,7 @@ def refuse_built_on(run: RunFolder, old: Recipe, new: Recipe) -> list[Change]:
         (change, by)
         for change in changes
         if not _is_scheduled(change.key, new, done)
-        and (by := _built_on_by(change.key, begun, done, run))
+        and (by := _built_on_by(change, old, begun, done, run))
     ]
     if built_on:
         raise _refusal(run, built_on)
@@ -121,9 +121,11 @@ def _has_begun(run: RunFolder, name: str) -> bool:
     return has_steps or any(folder.checkpoints.glob(f"{STEP_PREFIX}*")) or is_held(folder.lock)
 
 
-def _built_on_by(key: str, begun: Collection[str], done: Collection[str], run: RunFolder) -> str:
+def _built_on_by(
+    change: Change, old: Recipe, begun: Collection[str], done: Collection[str], run: RunFolder
+) -> str:
     """Say which stage has built on a value, and how far it is; empty: none has."""
-    stage, _, rest = key.partition(".")
+    stage, _, rest = change.key.partition(".")
     if stage == "name":
         return f"names the folder {run.root.name}"
     if stage in WHOLE_RUN:
@@ -132,8 +134,21 @@ def _built_on_by(key: str, begun: Collection[str], done: Collection[str], run: R
     section = rest.partition(".")[0]
     if stage in done:
         return "" if section in NEUTRAL_SECTIONS else _has_built(stage, done)
-    is_fixed = section in FIXED_SECTIONS or rest in FIXED_KEYS
-    return _has_built(stage, done) if stage in begun and is_fixed else ""
+    if stage not in begun:
+        return ""
+    is_fixed = section in FIXED_SECTIONS or rest in FIXED_KEYS or _is_of_state(change, old)
+    return _has_built(stage, done) if is_fixed else ""
+
+
+def _is_of_state(change: Change, old: Recipe) -> bool:
+    """Whether a setting decides which tensors an optimizer keeps, as momentum does above 0."""
+    name, _, rest = change.key.partition(".")
+    section, _, setting = rest.partition(".")
+    stage = old.stages.get(name)
+    if not isinstance(stage, TrainStage) or section != "optimizer":
+        return False
+    changed = stage.optimizer.model_copy(update={setting: change.new})
+    return changed.keeps != stage.optimizer.keeps
 
 
 def _has_built(stage: str, done: Collection[str]) -> str:

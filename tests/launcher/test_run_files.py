@@ -268,6 +268,30 @@ def test_a_stage_that_has_not_started_may_change_altogether(tmp_path):
     change_run(run, load_recipe(run.resolved, ["pretrain.model.hidden_size=64"]).recipe)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "override", "is_allowed"),
+    [
+        ("sgd", "momentum=0.8", True),
+        ("sgd", "momentum=0", False),
+        ("rmsprop", "momentum=0.5", False),
+        ("rmsprop", "centered=true", False),
+        ("rmsprop", "alpha=0.9", True),
+        ("adamw", "betas.1=0.9", True),
+    ],
+)
+def test_a_begun_stage_keeps_what_its_optimizer_keeps(tmp_path, optimizer, override, is_allowed):
+    begun = [f"pretrain.optimizer.name={optimizer}"]
+    run = new_run(tmp_path, *begun).run
+    mark(run, "prepare", "done")
+    mark(run, "pretrain", "failed")
+    recipe = load_recipe(run.resolved, [f"pretrain.optimizer.{override}"]).recipe
+    if is_allowed:
+        change_run(run, recipe)
+    else:
+        with pytest.raises(PreflightError, match="which stage pretrain has built on"):
+            change_run(run, recipe)
+
+
 def test_recipes_are_compared_value_by_value(tmp_path):
     old = load_small(tmp_path).recipe
     new = load_small(tmp_path, "seed=1", "optimizer.betas.1=0.99").recipe
