@@ -23,6 +23,10 @@ Fields = Mapping[str, Any]
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
+NAMING_FILES = ("tokenizer_config.json", "special_tokens_map.json", CONFIG_FILE)
+"""Those beside ``tokenizer.json`` that may name its end-of-text token."""
+END_OF_TEXT = "<|endoftext|>"
+"""Our own control token, which needs no such file."""
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """Of a folder whose weights are spread over several files."""

@@ -4,7 +4,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from distrain.config.huggingface import TOKENIZER_FILE
+from distrain.config.huggingface import (
+    END_OF_TEXT,
+    NAMING_FILES,
+    TOKENIZER_FILE,
+    read_json_object,
+)
 from distrain.config.lineage import first_of, lineage_of
 from distrain.config.pretrained import gguf_llama
 from distrain.config.pretrained.gguf_file import read_gguf
@@ -114,6 +119,7 @@ def tokenizer_problem(file: Path) -> str | None:
     """Say why a file is no tokenizer; ``None`` if it looks like one, or is not there."""
     try:
         vocabulary_size(file)
+        return None if is_gguf(file) else _end_problem(file)
     except FileNotFoundError:
         return None
     except PreflightError as error:
@@ -123,7 +129,27 @@ def tokenizer_problem(file: Path) -> str | None:
             f"found {file}, which is no tokenizer ({error}); expected a tokenizer.json of the "
             "tokenizers library, as `save_pretrained` writes it"
         )
-    return None
+
+
+def _end_problem(file: Path) -> str | None:
+    """Say that nothing names what ends a document; whether its id is there, is asked later.
+
+    Raises:
+        PreflightError: A file that may name it is damaged.
+    """
+    added = json.loads(file.read_bytes()).get("added_tokens") or ()
+    if any(isinstance(token, dict) and token.get("content") == END_OF_TEXT for token in added):
+        return None
+    for beside in (file.parent / name for name in NAMING_FILES):
+        if not beside.exists():
+            continue
+        fields = read_json_object(beside)
+        if fields.get("eos_token") or fields.get("eos_token_id") is not None:
+            return None
+    return (
+        f"found {file} without an end-of-text token; expected the control token {END_OF_TEXT}, or "
+        'a tokenizer_config.json that names one; put one with {"eos_token": "..."} beside it'
+    )
 
 
 def vocabulary_size(file: Path) -> int:

@@ -16,21 +16,16 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from distrain.config.huggingface import TOKENIZER_FILE
+from distrain.config.huggingface import END_OF_TEXT, NAMING_FILES, TOKENIZER_FILE
 from distrain.data.tokenizer.canonical_unigram import canonical_unigram
 from distrain.data.tokenizer.closing import close_tokenizer
 from distrain.errors import DataError
 
-END_OF_TEXT = "<|endoftext|>"
 USER = "<|user|>"
 ASSISTANT = "<|assistant|>"
 PAD = "<|pad|>"
 CONTROL_TOKENS = (END_OF_TEXT, USER, ASSISTANT, PAD)
 """They get the ids 0 to 3 of a tokenizer trained here."""
-
-CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json", "config.json")
-"""Hugging Face's files beside ``tokenizer.json`` that may name its end-of-text token."""
-
 
 GPT4_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -252,7 +247,7 @@ def _find_id(raw: tokenizers.Tokenizer, control: str, folder: Path, key: str) ->
     added = {token.content: number for number, token in raw.get_added_tokens_decoder().items()}
     if control in added:
         return added[control]
-    for name in CONFIG_FILES:
+    for name in NAMING_FILES:
         content = _read_config(folder / name)
         token = content.get(key)
         if isinstance(token, dict):
@@ -269,7 +264,7 @@ def _find_id(raw: tokenizers.Tokenizer, control: str, folder: Path, key: str) ->
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    """Read one of ``CONFIG_FILES``; empty where there is none."""
+    """Read one of ``NAMING_FILES``; empty where there is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

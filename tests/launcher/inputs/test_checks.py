@@ -318,3 +318,22 @@ def test_a_list_longer_than_its_file_does_not_keep_the_command(tmp_path):
         timeout=20, check=False,
     )  # fmt: skip
     assert done.returncode == 0
+
+
+def test_a_tokenizer_that_ends_no_document_is_named_before_the_queue(tmp_path):
+    file = tmp_path / "tokenizer.json"
+    content: dict[str, object] = {"model": {"vocab": {"a": 0, "<|endoftext|>": 1}}}
+    file.write_text(json.dumps(content))
+    assert "without an end-of-text token" in str(tokenizer_problem(file))
+    (tmp_path / "config.json").write_text("{}")
+    assert "without an end-of-text token" in str(tokenizer_problem(file))
+    (tmp_path / "tokenizer_config.json").write_text("[")
+    assert "tokenizer_config.json: found" in str(tokenizer_problem(file))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": {"content": "a"}}')
+    assert tokenizer_problem(file) is None
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "config.json").write_text('{"eos_token_id": 0}')
+    assert tokenizer_problem(file) is None
+    (tmp_path / "config.json").unlink()
+    file.write_text(json.dumps(content | {"added_tokens": [{"id": 1, "content": "<|endoftext|>"}]}))
+    assert tokenizer_problem(file) is None

@@ -22,6 +22,9 @@ MODEL = LlamaConfig(
     hidden_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=10, intermediate_size=32
 )
 TIED = MODEL.model_copy(update={"tie_word_embeddings": True})
+TOKENIZER = json.dumps(
+    {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 0, "content": "<|endoftext|>"}]}
+)
 RECIPE = """\
 name: tuned
 stages:
@@ -86,7 +89,7 @@ def test_weights_that_differ_are_named_at_their_setting(folder, tmp_path, change
     changed(folder, change)
     path = tmp_path / "tuned.yaml"
     path.write_text(RECIPE.replace("FOLDER", str(folder)))
-    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}}))
+    (folder / "tokenizer.json").write_text(TOKENIZER)
     with pytest.raises(RecipeErrors) as refused:
         check_inputs(load_recipe(path))
     found = refused.value.problems
