@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.data import SPLITS, DataConfig
+from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
 from distrain.config.recipe import PrepareStage
 from distrain.config.token_sources import TokenSource
 from distrain.data.adapters.opening import bad_id_error, find_bad_id
@@ -25,7 +26,6 @@ from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.data.workers import WorkerPool, worker_count
 from distrain.errors import DataError
 from distrain.fault.parent import die_with_parent
-from distrain.models.gguf.convert import pretrained_folder
 from distrain.runs.durable import whole_file
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import write_json
@@ -76,7 +76,11 @@ def with_tokenizer_files(stage: PrepareStage, folder: StageFolder) -> PrepareSta
     written = stage.tokenizer.path
     if written is None:
         return stage
-    path = pretrained_folder(written, RunFolder(folder.path.parent).models)
+    path = resolve_pretrained(written)
+    if is_gguf(path):
+        from distrain.models.gguf.convert import pretrained_folder  # torch, else not needed here
+
+        path = pretrained_folder(written, RunFolder(folder.path.parent).models)
     tokenizer = stage.tokenizer.model_copy(update={"path": str(path)})
     return stage.model_copy(update={"tokenizer": tokenizer})
 
