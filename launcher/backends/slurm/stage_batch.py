@@ -81,6 +81,9 @@ class StageBatch(BatchJob):
         os.environ[START] = f"{self.id}.{self.restart}"
         if any("MASTER_ADDR" in word for word in self.command):
             os.environ |= _where_to_meet(self.nodes)
+        # A cluster that was set up anew gives the same numbers again, and this start must not read
+        # the words of that one.
+        shutil.rmtree(self.folder.meeting(os.environ[START]).root, ignore_errors=True)
         code = self._wait(self.start())
         late = time.monotonic() + LATE_S
         while code == 0 and time.monotonic() < late and self._judge(number) == "crashed":

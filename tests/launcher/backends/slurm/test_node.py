@@ -1,5 +1,6 @@
 """What srun starts on a node: attempts within a job, and one count of those in vain."""
 
+import json
 import os
 import subprocess
 import sys
@@ -79,6 +80,17 @@ def test_a_lost_process_is_replaced_in_the_job_without_a_requeue(tmp_path):
     ends = Past(job.stage, "5").attempts()
     assert [(e.ending, e.committed) for e in ends] == [("crashed", False), ("crashed", True)]
     assert not job.stage.meeting("5.0").root.exists()
+
+
+def test_words_that_another_job_of_the_same_numbers_left_behind_are_not_read(tmp_path):
+    job = Job(tmp_path)
+    meeting = job.stage.meeting("5.0")
+    meeting.root.mkdir(parents=True)
+    left = {"ending": "yielded", "committed": True, "how": "exit code 0"}
+    meeting.start.write_text(json.dumps({"number": 7, "stage": "", "id": "", "last": left}))
+    assert job.start(SRUN_CODE="1") == (75, ["srun", "requeue"])
+    assert "attempt failed" in job.output
+    assert not meeting.root.exists()
 
 
 def test_attempts_in_vain_are_one_count_within_the_job_and_over_its_starts(tmp_path):
