@@ -19,6 +19,7 @@ SMALLER = (
 EXCLUDED = {
     "pip install -c constraints.txt '.[train]'": "needs the network; make quickstart does it too",
     "make test": "it is what runs this test",
+    "make chat": "takes minutes; .ci/run runs it with three steps",
     "make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu": "needs the network",
     "make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cu130": "needs the network",
     ".venv/bin/distrain run quickstart.yaml name=mine pretrain.optimizer.learning_rate=1e-3": (
