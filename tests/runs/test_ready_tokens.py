@@ -26,7 +26,7 @@ def text(tmp_path_factory):
     """A finished run over text, which measures its test split after pretraining."""
     folder = tmp_path_factory.mktemp("text")
     recipe = write_recipe(folder, steps=12)
-    recipe.write_text(recipe.read_text().replace("needs: sft}", "needs: pretrain}"))
+    recipe.write_text(recipe.read_text().replace("needs: sft", "needs: pretrain"))
     ran(folder, "run", str(recipe), "stages.sft=skip")
     return recipe, folder / "tiny"
 
