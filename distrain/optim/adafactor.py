@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from distrain.config.optimizers import AdafactorConfig
-from distrain.optim.elementwise import local, own_settings
+from distrain.optim.elementwise import local, own_settings, with_state
 from distrain.optim.groups import ParameterGroup, as_torch
 from distrain.optim.shards import cut_like, is_cut_within, same_everywhere, sum_over_shards
 from distrain.optim.state import Scalar, zeros_like
@@ -49,10 +49,8 @@ class Adafactor(Optimizer):
         """Update every parameter that has a gradient. Collective under FSDP2."""
         assert closure is None, "the loop computes the gradients"
         for group in self.param_groups:
-            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+            trained = with_state(self, group, adafactor_state)
             for parameter in trained:
-                if not self.state[parameter]:
-                    self.state[parameter].update(adafactor_state(self, parameter))
                 self.state[parameter]["step"] += 1
             if trained:
                 self._step_group(trained, group)

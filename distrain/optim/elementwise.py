@@ -48,18 +48,21 @@ class ElementwiseOptimizer(Optimizer):
         """Update every parameter that has a gradient."""
         assert closure is None, "the loop computes the gradients"
         for group in self.param_groups:
-            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
-            states = [self._state_of(parameter) for parameter in trained]
+            trained = with_state(self, group, self._create_state)
+            states = [self.state[parameter] for parameter in trained]
             if trained:
                 entries = {name: [local(state[name]) for state in states] for name in states[0]}
-                gradients = [local(parameter.grad) for parameter in trained]
+                gradients = [local(p.grad) for p in trained if p.grad is not None]
                 self._update([local(p) for p in trained], gradients, entries, group)
 
-    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
-        state: dict[str, Any] = self.state[parameter]
-        if not state:
-            state.update(self._create_state(self, parameter))
-        return state
+
+def with_state(optimizer: Optimizer, group: Mapping[str, Any], create: CreateState) -> list[Tensor]:
+    """Return the parameters of a group that have a gradient, each with its state made."""
+    trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+    for parameter in trained:
+        if not optimizer.state[parameter]:
+            optimizer.state[parameter].update(create(optimizer, parameter))
+    return trained
 
 
 def own_settings(config: OptimizerConfig) -> dict[str, Any]:

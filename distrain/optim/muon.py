@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from distrain.config.optimizers import MuonConfig
 from distrain.optim.adam import adam_state, may_fuse, step_adamw
-from distrain.optim.elementwise import local, own_settings
+from distrain.optim.elementwise import local, own_settings, with_state
 from distrain.optim.groups import ParameterGroup, as_torch, is_weight_matrix
 from distrain.optim.shards import gather_round, is_cut_within, scatter_round, shard_group
 from distrain.optim.state import Scalar, zeros_like
@@ -58,10 +58,7 @@ class Muon(Optimizer):
         """Update every parameter that has a gradient. Collective under FSDP2."""
         assert closure is None, "the loop computes the gradients"
         for group in self.param_groups:
-            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for parameter in trained:
-                if not self.state[parameter]:
-                    self.state[parameter].update(muon_state(self, parameter))
+            trained = with_state(self, group, muon_state)
             if trained and group["orthogonal"]:
                 self._step_matrices(trained, group)
             elif trained:
