@@ -17,12 +17,14 @@ from distrain.data.samples.loader import Microbatch
 from distrain.data.samples.order import Order
 from distrain.data.samples.rows import Ids, RowBuffer
 from distrain.data.samples.source import OpenedSource
+from distrain.fault.wishes import Wish
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.model_spec import ModelSpec
 from distrain.runs.folder import RunFolder
 from distrain.stages.pretrain import model_spec
 from distrain.tasks.task import Task, TaskSums
 from distrain.train.build import TrainSetup, build_run
+from distrain.train.loop import train
 from distrain.train.run import Run
 
 VOCAB_SIZE = 61
@@ -148,3 +150,27 @@ def make_run(
         attempt=1,
     )
     return build_run(setup, HostGroup())
+
+
+def finish(run: Run, stop: int | None = None) -> Wish:
+    """Train until the end, or until rank 0 wishes to yield after ``stop`` steps; then close."""
+    if stop is not None:
+        stop_after(run, stop)
+    _, wish = train(run)
+    run.host.barrier()
+    if run.monitor is not None:
+        run.monitor.close()
+    run.engine.close()
+    return wish
+
+
+def stop_after(run: Run, steps: int) -> None:
+    """Let rank 0 wish to yield when ``steps`` steps were made."""
+    calls: list[None] = []
+    own = run.wishes.own
+
+    def counted() -> Wish:
+        calls.append(None)
+        return Wish.YIELD if run.host.rank == 0 and len(calls) > steps else own()
+
+    run.wishes.own = counted  # type: ignore[method-assign]

@@ -14,12 +14,12 @@ from distrain.models import build_model
 from distrain.models.huggingface import load_huggingface, save_huggingface
 from distrain.models.init import initialize
 from distrain.models.origin import SpecialTokens
-from distrain.train.loop import train
 from tests.distrain.models.toy_family import ToyConfig, register, unregister
 from tests.distrain.train.synthetic import (
     ENGINES,
     SEQUENCE_LENGTH,
     VOCAB_SIZE,
+    finish,
     make_run,
     make_stage,
 )
@@ -73,27 +73,7 @@ def make_runs(folder, engine, names=("whole", "cut")):
 
 
 def train_until(stop, folder, stage):
-    run = make_run(folder, stage, SEED)
-    if stop is not None:
-        stop_after(run, stop)
-    _, wish = train(run)
-    run.host.barrier()
-    if run.monitor is not None:
-        run.monitor.close()
-    run.engine.close()
-    return wish
-
-
-def stop_after(run, steps):
-    """Let rank 0 wish to yield when ``steps`` steps were made."""
-    calls: list[None] = []
-    own = run.wishes.own
-
-    def counted():
-        calls.append(None)
-        return Wish.YIELD if run.host.rank == 0 and len(calls) > steps else own()
-
-    run.wishes.own = counted
+    return finish(make_run(folder, stage, SEED), stop)
 
 
 def records(folder):

@@ -14,9 +14,8 @@ from distrain.models import build_model
 from distrain.models.weights.source import TensorWeights
 from distrain.stages.base_model import BaseModel
 from distrain.stages.pretrain import model_spec
-from distrain.train.loop import train
 from tests.distrain.models.transformers.families import FAMILIES, bent, section
-from tests.distrain.train.synthetic import ENGINES, VOCAB_SIZE, make_run, make_stage
+from tests.distrain.train.synthetic import ENGINES, VOCAB_SIZE, finish, make_run, make_stage
 from tests.ranks import run_ranks
 
 STEPS, CUT = 20, 12
@@ -71,28 +70,6 @@ def adapted_spec(stage, vocab_size, seed, device, precision):
         initialize=lambda model: initialize_lora(model, seed),
         plain_name=plain_name,
     )
-
-
-def finish(run, stop):
-    if stop is not None:
-        stop_after(run, stop)
-    _, wish = train(run)
-    run.host.barrier()
-    if run.monitor is not None:
-        run.monitor.close()
-    run.engine.close()
-    return wish
-
-
-def stop_after(run, steps):
-    """Let rank 0 wish to yield when ``steps`` steps were made."""
-    calls: list[None] = []
-
-    def counted():
-        calls.append(None)
-        return Wish.YIELD if run.host.rank == 0 and len(calls) > steps else Wish.NONE
-
-    run.wishes.own = counted
 
 
 def make_runs(folder, engine, names, until=train_until, cuts=True):
