@@ -9,8 +9,8 @@ from typing import Any
 
 from distrain.config.labels import PairChecksConfig
 from distrain.config.recipe import SftStage
+from distrain.data.chats.pairs_file import Pair, open_pairs, read_user_pairs
 from distrain.data.corpus.labels import inspect_pairs
-from distrain.data.pairs.reading import Pair, open_pairs, read_user_pairs
 from distrain.data.samples.datasets import SftDataset
 from distrain.data.samples.feed import OrderedStream
 from distrain.data.samples.order import Order

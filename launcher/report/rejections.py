@@ -52,7 +52,7 @@ class CountsChart:
 
 
 @dataclass(frozen=True)
-class Example:
+class RejectedText:
     """The beginning of one rejected document; its text is none if it could not be read."""
 
     path: str
@@ -66,7 +66,7 @@ class ReasonExamples:
     source: str
     reason: str
     documents: str
-    examples: tuple[Example, ...]
+    examples: tuple[RejectedText, ...]
 
 
 def counts_charts(stage: StageRecords) -> tuple[list[CountsChart], str]:
@@ -118,7 +118,7 @@ def examples_shown(stage: StageRecords) -> tuple[list[ReasonExamples], str]:
         for source in read_sources(stage)
         for reason, amount in (source.rejected + source.broken).most_common()
     }
-    found: dict[tuple[str, str], list[Example]] = {}
+    found: dict[tuple[str, str], list[RejectedText]] = {}
     for record in stage.rejections:
         key = (str(record.get("source", "")), str(record.get("reason", "")))
         found.setdefault(key, []).append(_example(record))
@@ -137,13 +137,13 @@ def examples_shown(stage: StageRecords) -> tuple[list[ReasonExamples], str]:
     return chosen, note
 
 
-def _example(record: Fields) -> Example:
+def _example(record: Fields) -> RejectedText:
     path, text = record.get("path"), record.get("text")
     path = path if isinstance(path, str) else ""
     if len(path) > PATH_CHARACTERS:
         path = "…" + path[1 - PATH_CHARACTERS :]  # the end tells files apart
     shown = beginning(text) if isinstance(text, str) else None
-    return Example(visible(path, PATH_CHARACTERS), shown)
+    return RejectedText(visible(path, PATH_CHARACTERS), shown)
 
 
 def beginning(text: str) -> str:
@@ -155,8 +155,8 @@ def beginning(text: str) -> str:
     return "\n".join([*lines[:EXAMPLE_LINES], "…"])
 
 
-def _within(budget: int, groups: Sequence[Sequence[Example]]) -> list[list[Example]]:
-    shown: list[list[Example]] = [[] for _ in groups]
+def _within(budget: int, groups: Sequence[Sequence[RejectedText]]) -> list[list[RejectedText]]:
+    shown: list[list[RejectedText]] = [[] for _ in groups]
     for turn in range(max(map(len, groups), default=0)):
         for chosen, group in zip(shown, groups, strict=True):
             if turn < len(group):
@@ -168,7 +168,7 @@ def _within(budget: int, groups: Sequence[Sequence[Example]]) -> list[list[Examp
     return shown
 
 
-def _size(example: Example) -> int:
+def _size(example: RejectedText) -> int:
     markup = 120
     return markup + sum(len(escape(text or "").encode()) for text in (example.path, example.text))
 

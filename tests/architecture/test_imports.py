@@ -72,7 +72,7 @@ ROOMS = {
         {"sources", "workers"},
         {"curate", "tokenizer"},
         {"shards"},
-        {"pairs", "remote"},
+        {"chats", "remote"},
         {"corpus", "adapters"},
         {"samples"},
         {"opened"},
@@ -147,7 +147,7 @@ def test_imports_between_rooms_point_down(path, package):
 @pytest.mark.parametrize(
     ("source", "package", "room", "wrong"),
     [
-        ("from distrain.data.samples.order import x", "distrain/data", "pairs", 1),
+        ("from distrain.data.samples.order import x", "distrain/data", "chats", 1),
         ("from distrain.data import samples", "distrain/data", "shards", 1),
         ("def f():\n    from launcher.commands import cli", "launcher", "report", 1),
         ("import launcher.report.page", "launcher", "watch", 1),

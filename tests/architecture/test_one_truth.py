@@ -15,7 +15,7 @@ RECORD_FILES = {"metrics", "events", "rejections"}
 READS = {"open", "read_text", "read_bytes"}
 OTHER_LINES = {
     "distrain/data/corpus/decontaminate.py": "benchmark texts of a user",
-    "distrain/data/pairs/reading.py": "pairs, beside shards and under their digests, or a user's",
+    "distrain/data/chats/pairs_file.py": "pairs, beside shards under their digests, or a user's",
     "distrain/data/shards/inputs.py": "input ranges, beside shards and under their digests",
     "distrain/data/sources/lines.py": "documents of a user",
     "distrain/data/corpus/encode.py": "cells of a table",

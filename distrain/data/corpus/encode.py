@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.data import SPLITS, PairsConfig
+from distrain.data.chats.docstrings import docstring_pairs
 from distrain.data.corpus.cleaned import CleanedBatch, read_batches
 from distrain.data.corpus.clusters import Reason
 from distrain.data.corpus.plan import PlannedRange
 from distrain.data.corpus.work_folder import WorkFolder
-from distrain.data.pairs.docstrings import docstring_pairs
 from distrain.data.shards.inputs import RecordedFile, RecordedRange
 from distrain.data.shards.writer import DataOrigin, ShardWriter
 from distrain.data.tokenizer.encoders.choose import open_encoder

@@ -34,7 +34,7 @@ class Labelled:
 
 
 class PromptAndAnswer(Protocol):
-    """The fields that are read of a ``pairs.reading.Pair``."""
+    """The fields that are read of a ``pairs_file.Pair``."""
 
     @property
     def prompt(self) -> str: ...  # noqa: D102

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.tasks import IGNORE_INDEX
-from distrain.data.pairs.reading import Pair
+from distrain.data.chats.pairs_file import Pair
 from distrain.data.samples.datasets import SftDataset
 from distrain.data.samples.order import permute, round_keys
 from distrain.data.samples.rows import Ids

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distrain.config.data import SPLITS
-from distrain.data.pairs.reading import open_pairs
+from distrain.data.chats.pairs_file import open_pairs
 from distrain.data.shards.reader import open_split
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError

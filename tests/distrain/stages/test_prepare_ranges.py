@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from distrain.config.data import SPLITS
+from distrain.data.chats.pairs_file import open_pairs
 from distrain.data.corpus.cleaning import CleanJob
-from distrain.data.pairs.reading import open_pairs
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
 from distrain.runs.folder import StageFolder

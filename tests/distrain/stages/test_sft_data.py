@@ -8,7 +8,7 @@ import pytest
 from distrain.config.labels import PairChecksConfig
 from distrain.config.recipe import Recipe
 from distrain.config.training import TrainingConfig
-from distrain.data.pairs.reading import Pair
+from distrain.data.chats.pairs_file import Pair
 from distrain.data.tokenizer.layouts import MarkedLayout
 from distrain.errors import DataError
 from distrain.runs.folder import RunFolder

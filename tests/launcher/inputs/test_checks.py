@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from distrain.config.huggingface import weight_files, weights_problem
 from distrain.config.reading.load import load_recipe
 from distrain.config.reading.problems import RecipeErrors
-from distrain.data.pairs.reading import read_user_pairs
+from distrain.data.chats.pairs_file import read_user_pairs
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.errors import DataError, PreflightError
 from distrain.models.huggingface import load_huggingface
@@ -42,7 +42,7 @@ stages:
   sft:
     kind: sft
     model: {from_pretrained: models/good}
-    data: {path: data/pairs.jsonl}
+    data: {path: data/chats.jsonl}
     training: {max_steps: 4, sequence_length: 64}
     lora: {target_modules: [q_proj]}
 """

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrain.config.labels import LabelsConfig, PairChecksConfig
+from distrain.data.chats.pairs_file import Pair
 from distrain.data.corpus.labels import SHOWN, Labelled, inspect_labels, inspect_pairs
 from distrain.data.curate.split import text_digest
-from distrain.data.pairs.reading import Pair
 from distrain.errors import DataError
 
 LENIENT = LabelsConfig(max_missing_fraction=None, max_conflict_fraction=None)

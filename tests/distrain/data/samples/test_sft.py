@@ -1,7 +1,7 @@
 import pytest
 
 from distrain.config.tasks import IGNORE_INDEX
-from distrain.data.pairs.reading import Pair
+from distrain.data.chats.pairs_file import Pair
 from distrain.data.samples.sft import (
     encode_pairs,
     lay_out,

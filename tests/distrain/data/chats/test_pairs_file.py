@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from distrain.data.pairs.reading import Pair, open_pairs, read_user_pairs
+from distrain.data.chats.pairs_file import Pair, open_pairs, read_user_pairs
 from distrain.errors import DataError, PreflightError
 from tests.distrain.data.made_corpus import make_texts, write_split
 

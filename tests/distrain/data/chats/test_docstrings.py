@@ -3,7 +3,7 @@ import textwrap
 import pytest
 
 from distrain.config.data import PairsConfig
-from distrain.data.pairs.docstrings import docstring_pairs
+from distrain.data.chats.docstrings import docstring_pairs
 
 CONFIG = PairsConfig(kind="docstrings", min_answer_characters=5, max_answer_characters=60)
 

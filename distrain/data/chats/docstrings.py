@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 
 from distrain.config.data import PairsConfig
-from distrain.data.pairs.reading import Pair
+from distrain.data.chats.pairs_file import Pair
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
