@@ -9,6 +9,7 @@ BENCHMARKS = (
     "attention",
     "loss",
     "optimizers",
+    "generating",
     "speed",
     "checkpoint_stall",
     "data.loader",

@@ -72,23 +72,33 @@ class CausalLM(nn.Module, ABC):
         output: Tensor = self.output_layer(hidden_BTD, target_ids, rows)
         return output
 
+    def new_cache(self) -> KeyValueCache:
+        """Return what ``next_scores`` keeps of texts that are about to grow."""
+        return KeyValueCache()
+
     def next_scores(self, input_ids: Tensor, cache: KeyValueCache) -> Tensor:
         """Compute the scores of the token that follows a text, of which a part was seen before.
 
-        Without dropout, and without gradients. A family that keeps no keys and values computes the
-        whole text anew.
+        Without dropout, and without gradients.
 
         Args:
             input_ids: What follows what ``cache`` has seen, shape (B, T), int64.
-            cache: Of these texts; it takes in the ids.
+            cache: Of these texts, from ``new_cache``; it takes in the ids.
 
         Returns:
             Logits, shape (B, V).
         """
-        ids_BS = cache.add_ids(input_ids)
-        hidden_BSD = self.hidden_states(ids_BS, undivided(ids_BS))
-        logits_B1V: Tensor = self.output_layer(hidden_BSD[:, -1:])
+        hidden_BTD = self.next_hidden_states(input_ids, cache)
+        logits_B1V: Tensor = self.output_layer(hidden_BTD[:, -1:])
         return logits_B1V[:, -1]
+
+    def next_hidden_states(self, input_ids: Tensor, cache: KeyValueCache) -> Tensor:
+        """Compute what ``next_scores`` makes scores of, at least of the last position.
+
+        A family that keeps no keys and values computes the whole text anew, as here.
+        """
+        ids_BS = cache.add_ids(input_ids)
+        return self.hidden_states(ids_BS, undivided(ids_BS))
 
     @property
     def block_classes(self) -> tuple[type[nn.Module], ...]:

@@ -170,16 +170,12 @@ class Llama(CausalLM):
         hidden_BTD: Tensor = self.model(input_ids, documents)
         return hidden_BTD
 
-    def next_scores(self, input_ids: Tensor, cache: KeyValueCache) -> Tensor:
+    def next_hidden_states(self, input_ids: Tensor, cache: KeyValueCache) -> Tensor:
         """Compute the new positions only; see ``CausalLM``."""
-        seen = cache.length
+        documents = undivided(input_ids, first=cache.length)
         cache.add_ids(input_ids)
-        rows, length = input_ids.shape
-        new = undivided(input_ids)
-        documents = DocumentLayout(new.cu_seqlens, new.position_ids + seen, (length,) * rows)
-        hidden_BTD = self.model(input_ids, documents, cache)
-        logits_B1V: Tensor = self.lm_head(hidden_BTD[:, -1:])
-        return logits_B1V[:, -1]
+        hidden_BTD: Tensor = self.model(input_ids, documents, cache)
+        return hidden_BTD
 
     def tie_weights(self) -> None:
         """Let ``lm_head`` and ``embed_tokens`` be one parameter, if the recipe ties them."""

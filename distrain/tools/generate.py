@@ -19,7 +19,6 @@ from distrain.errors import ExitCode, PreflightError
 from distrain.models.causal_lm import CausalLM
 from distrain.models.gguf.convert import pretrained_folder
 from distrain.models.huggingface import open_huggingface
-from distrain.models.key_value_cache import KeyValueCache
 from distrain.models.origin import GENERATION_FILE
 from distrain.models.weights.filling import build_empty, fill_module
 from distrain.parallel.device import resolve_device
@@ -182,7 +181,8 @@ def sample(model: CausalLM, ids: Sequence[int], sampling: Sampling) -> Iterator[
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(sampling.seed)
     longest = model.model_config.max_position_embeddings
-    window, new, cache = list(ids)[-longest:], list(ids)[-longest:], KeyValueCache()
+    window = new = list(ids)[-longest:]
+    cache = model.new_cache()
     while True:
         scores = model.next_scores(torch.tensor([new], device=device), cache)
         logits = scores[0].float().cpu()
@@ -190,7 +190,7 @@ def sample(model: CausalLM, ids: Sequence[int], sampling: Sampling) -> Iterator[
         yield token
         window, new = [*window, token][-longest:], [token]
         if cache.length == longest:
-            new, cache = window, KeyValueCache()
+            new, cache = window, model.new_cache()
 
 
 def penalized(logits: Tensor, window: Sequence[int], sampling: Sampling) -> Tensor:

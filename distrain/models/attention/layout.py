@@ -38,9 +38,14 @@ class DocumentLayout:
         return len(self.lengths) == len(self.position_ids)
 
 
-def undivided(input_ids: Tensor) -> DocumentLayout:
-    """Return the layout of rows that are one document each; ``input_ids`` of shape (B, T)."""
+def undivided(input_ids: Tensor, first: int = 0) -> DocumentLayout:
+    """Return the layout of rows that are one document each.
+
+    Args:
+        input_ids: Shape (B, T).
+        first: Position of the rows' first tokens; those before it were seen in earlier calls.
+    """
     rows, length = input_ids.shape
     starts = torch.arange(rows + 1, dtype=torch.int32, device=input_ids.device) * length
-    positions = torch.arange(length, device=starts.device).expand(rows, length)
+    positions = torch.arange(first, first + length, device=starts.device).expand(rows, length)
     return DocumentLayout(starts, positions, (length,) * rows)

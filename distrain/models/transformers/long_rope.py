@@ -18,18 +18,32 @@ if TYPE_CHECKING:
 LONG_ROPE = "longrope"
 
 
-def choose_frequencies_by_document(family: "PreTrainedModel") -> None:
-    """Let each document have the frequencies that it would have alone, in place."""
+def choose_frequencies_by_document(family: "PreTrainedModel") -> frozenset[int]:
+    """Let each document have the frequencies that it would have alone, in place.
+
+    Returns:
+        The longest documents that still have the short frequencies; empty for other families.
+    """
+    lengths: set[int] = set()
     for module in family.modules():
         kinds = getattr(module, "rope_type", None)
         if kinds == LONG_ROPE or (isinstance(kinds, dict) and LONG_ROPE in kinds.values()):
-            _choose_by_document(module, family.config.rope_parameters)
+            parameters = family.config.rope_parameters
+            _choose_by_document(module, parameters)
+            layers = [parameters] if "rope_type" in parameters else list(parameters.values())
+            lengths |= {
+                own["original_max_position_embeddings"]
+                for own in layers
+                if own["rope_type"] == LONG_ROPE
+            }
+    return frozenset(lengths)
 
 
 def is_in_longer_document(position_ids: Tensor, length: int) -> Tensor:
     """Return which tokens lie in documents of more than ``length`` tokens; shape (B, T), bool."""
     flat = position_ids.flatten()
-    document = (flat == 0).cumsum(0) - 1
+    # While a text grows, none of the new positions is a first one; its rows are then of one length.
+    document = ((flat == 0).cumsum(0) - 1).clamp_min(0)
     last = torch.zeros_like(flat).scatter_reduce(0, document, flat, "amax")
     return (last >= length)[document].view_as(position_ids)
 

@@ -6,6 +6,8 @@ instead of masks, the output layer with the loss, starting values as a pure func
 
 import logging
 from collections.abc import Iterable
+from functools import cached_property
+from inspect import signature
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -13,9 +15,10 @@ from torch import Tensor, nn
 
 from distrain.config.models import ModelConfig
 from distrain.config.models.transformers import TransformersConfig
-from distrain.models.attention import DocumentLayout, plan_attention
+from distrain.models.attention import DocumentLayout, plan_attention, undivided
 from distrain.models.causal_lm import CausalLM
 from distrain.models.initial_values import ValueRule
+from distrain.models.key_value_cache import KeyValueCache
 from distrain.models.output_layer import OutputLayer
 from distrain.models.transformers.construction import (
     block_classes,
@@ -24,6 +27,7 @@ from distrain.models.transformers.construction import (
     refused,
 )
 from distrain.models.transformers.counts import count_module
+from distrain.models.transformers.family_cache import FamilyCache, can_continue
 from distrain.models.transformers.initial_rules import recorded_rules
 from distrain.models.transformers.interface import PLAN
 from distrain.models.transformers.long_rope import choose_frequencies_by_document
@@ -52,7 +56,7 @@ class TransformersLM(CausalLM):
         assert isinstance(model_config, TransformersConfig), f"{model_config.name} is another"
         super().__init__(model_config, vocab_size)
         family = build_causal_module(model_config.model_type, model_config.config, vocab_size)
-        choose_frequencies_by_document(family)
+        self._turns = choose_frequencies_by_document(family)
         scale, softcap = output_rule(family)
         linear = family.get_output_embeddings()
         family.set_output_embeddings(OutputLayer.of(linear, scale=scale, softcap=softcap))
@@ -85,14 +89,50 @@ class TransformersLM(CausalLM):
 
     def hidden_states(self, input_ids: Tensor, documents: DocumentLayout) -> Tensor:
         """Run the family's decoder; see ``CausalLM``."""
-        output = self.get_submodule(self.family.base_model_prefix)(
+        return self._decode(input_ids, documents, use_cache=False)
+
+    def new_cache(self) -> KeyValueCache:
+        """Return transformers' own of this family, unless that forgets what is still seen."""
+        return self._empty_cache() if self._can_continue else super().new_cache()
+
+    def next_hidden_states(self, input_ids: Tensor, cache: KeyValueCache) -> Tensor:
+        """Compute the new positions only, with a ``FamilyCache``; see ``CausalLM``."""
+        if not isinstance(cache, FamilyCache):
+            return super().next_hidden_states(input_ids, cache)
+        new_ids, first = cache.take_in(input_ids)
+        documents = undivided(new_ids, first)
+        return self._decode(new_ids, documents, use_cache=True, **{self._cache_keyword: cache.kept})
+
+    def _empty_cache(self) -> FamilyCache:
+        return FamilyCache(self.family.config, self._turns)
+
+    @cached_property
+    def _can_continue(self) -> bool:
+        can = can_continue(self, self._empty_cache())
+        if not can:
+            kind = self.family.config.model_type
+            logger.warning("%s keeps no keys and values: each token costs the whole text", kind)
+        return can
+
+    def _decode(self, input_ids: Tensor, documents: DocumentLayout, **cache: object) -> Tensor:
+        output = self._decoder(
             input_ids=input_ids,
             position_ids=documents.position_ids.long(),
-            use_cache=False,
             **{PLAN: plan_attention(documents)},
+            **cache,
         )
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD
+
+    @property
+    def _decoder(self) -> nn.Module:
+        return self.get_submodule(self.family.base_model_prefix)
+
+    @cached_property
+    def _cache_keyword(self) -> str:
+        # Renamed in transformers 5.
+        named = signature(type(self._decoder).forward).parameters
+        return "cache" if "cache" in named else "past_key_values"
 
     def require_separate_documents(self, module: nn.Module) -> None:
         """Let a few tokens through; see ``distrain.models.transformers.probe``."""

@@ -49,10 +49,11 @@ def test_what_was_seen_matters(model):
 
 
 @torch.no_grad()
-def test_a_family_that_keeps_none_gives_the_same(model):
+def test_a_family_that_keeps_none_gives_the_same(model, monkeypatch):
+    monkeypatch.setattr(Llama, "next_hidden_states", CausalLM.next_hidden_states)
     cache, ids = KeyValueCache(), torch.tensor([[3, 4, 5, 6]])
-    CausalLM.next_scores(model, ids[:, :3], cache)
-    scores = CausalLM.next_scores(model, ids[:, 3:], cache)
+    model.next_scores(ids[:, :3], cache)
+    scores = model.next_scores(ids[:, 3:], cache)
     torch.testing.assert_close(scores, model(ids)[:, -1])
 
 
@@ -64,7 +65,7 @@ def test_tokens_are_those_without_a_cache_also_beyond_the_context(model, samplin
         return [next(drawn) for _ in range(40)]  # the context ends after 21 of them
 
     kept = tokens()
-    monkeypatch.setattr(Llama, "next_scores", CausalLM.next_scores)
+    monkeypatch.setattr(Llama, "next_hidden_states", CausalLM.next_hidden_states)
     assert kept == tokens()
     assert len(set(kept)) > 3
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,19 @@ def test_length_is_limited(folder):
     assert limited
     assert TEXT.removeprefix("def area(").startswith(limited)
     assert len(limited) < len(TEXT) / 2
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_ends_at_what_the_generation_config_calls_an_end(folder, tmp_path, as_list):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    (copy / "SHA256SUMS").unlink()
+    tokenizer = Tokenizer.load(copy)
+    (_, *_, last) = tokenizer.encode(TEXT.rstrip("\n"))
+    stops = [tokenizer.vocab_size - 1, last] if as_list else last
+    (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
+    ended = generate(copy, "def area(")
+    assert TEXT.removeprefix("def area(").startswith(ended)
+    assert len(ended) < len(generate(folder, "def area("))
 
 
 def test_sampling_repeats_with_its_seed(folder):
