@@ -1,0 +1,33 @@
+"""Examples as ids: what is trained of them follows from where the template puts contents."""
+
+import pytest
+
+from distrain.data.chats.encoder import ChatEncoder
+from distrain.data.chats.example import EncodedExample, Example
+from distrain.data.tokenizer.layouts import layout_of
+from distrain.data.tokenizer.tokenizer import Tokenizer
+from tests.distrain.data.tokenizer.test_layouts import CONTENTS, TEMPLATES, folder_with
+
+
+@pytest.mark.parametrize("template", [*TEMPLATES.values(), None], ids=[*TEMPLATES, "ours"])
+def test_a_pair_keeps_the_ids_that_it_had(tmp_path, template):
+    folder = folder_with(tmp_path / "model", template)
+    tokenizer = Tokenizer.load(folder)
+    examples = [
+        Example(
+            f"pairs:{number}",
+            ({"role": "user", "content": asked}, {"role": "assistant", "content": said}),
+        )
+        for number, (asked, said) in enumerate(CONTENTS)
+    ]
+    layout = layout_of(folder, tokenizer)
+    encoder = ChatEncoder(folder, tokenizer)
+    for found, pair in zip(encoder.encode(examples), layout.pairs(CONTENTS), strict=True):
+        assert isinstance(found, EncodedExample)
+        assert found.ids.tolist() == [*pair.before, *pair.prompt, *pair.between, *pair.answer]
+        assert found.ids[found.is_trained].tolist() == pair.answer
+        assert found.ids[-1] in encoder.stop_ids
+    for asked, _ in CONTENTS:
+        question = encoder.question([{"role": "user", "content": asked}])
+        pair = layout.question(asked)
+        assert question.ids.tolist() == [*pair.before, *pair.prompt, *pair.between]
