@@ -61,17 +61,20 @@ class Peak:
         held: What was still there at its end.
         shard: Parameters that this rank holds.
         largest: The largest parameter.
+        state: What the engine has to hold besides them, to train: gradients under ZeRO-3, whose
+            buffer is made with the engine.
     """
 
     peak: int
     held: int
     shard: int
     largest: int
+    state: int = 0
 
     @property
     def bound(self) -> int:
-        """What the peak may be: the shard and two parameters."""
-        return self.shard + 2 * self.largest
+        """What the peak may be: the shard, its state, and two parameters."""
+        return self.shard + self.state + 2 * self.largest
 
 
 def rss_anon() -> int:
@@ -144,10 +147,13 @@ def measure(case: str, folder: Path) -> list[Peak]:
 
 def run_case(case: str, rank: int, folder: Path, scratch: Path) -> None:
     """Be one rank of a case, and write down what it took."""
+    import torch
     import torch.distributed as dist
 
     from distrain.models.weights.freed_memory import release_freed_memory
+    from distrain.parallel.allocator import return_large_buffers
 
+    return_large_buffers("auto", torch.device("cpu"))  # as a stage begins
     what, _, strategy = case.partition(", ")
     body = CASE_BODIES[what](strategy, folder, scratch)
     if CASES[case] > 1:
@@ -162,6 +168,8 @@ def run_case(case: str, rank: int, folder: Path, scratch: Path) -> None:
     held = rss_anon() - before
     del kept
     figures = {"peak": peak[0] - before, "held": held, "shard": shard, "largest": largest}
+    if what.startswith("import") and strategy == "deepspeed":
+        figures["state"] = shard  # fp32 gradients
     (scratch / f"{rank}.json").write_text(json.dumps(figures))
     if CASES[case] > 1:
         dist.barrier()
@@ -298,10 +306,19 @@ def main() -> None:
         for case, ranks in CASES.items():
             started = time.monotonic()
             worst = max(measure(case, Path(folder)), key=lambda found: found.peak / found.bound)
-            sizes = (worst.shard, worst.held, worst.peak, worst.bound)
+            sizes = (worst.shard, worst.state, worst.held, worst.peak, worst.bound)
             seconds = f"{time.monotonic() - started:.0f} s"
             rows.append([case, str(ranks), *(f"{size / 1e6:.0f}" for size in sizes), seconds])
-    head = ("case", "ranks", "shard MB", "held after MB", "peak MB", "bound MB", "wall")
+    head = (
+        "case",
+        "ranks",
+        "shard MB",
+        "gradients MB",
+        "held after MB",
+        "peak MB",
+        "bound MB",
+        "wall",
+    )
     sys.stdout.write(f"{machine_line()}\n\n{table(head, rows)}\n")
 
 

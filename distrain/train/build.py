@@ -26,7 +26,7 @@ from distrain.fault.wishes import Wishes
 from distrain.monitor.monitor import Monitor, Workload
 from distrain.monitor.throughput import peak_flops
 from distrain.optim.schedules import lr_at
-from distrain.parallel.allocator import keep_freed_memory
+from distrain.parallel.allocator import keep_freed_memory, return_large_buffers
 from distrain.parallel.apply import ModelSpec, build_engine
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.device import resolve_device, resolve_precision
@@ -76,6 +76,7 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
     stage, training = setup.stage, setup.stage.training
     device = resolve_device(training.device)
     engine = build_engine_of(setup, host, device)
+    keep_freed_memory(training.allocator, device)  # what comes is done again in every step
     max_steps = steps_of(training, streams_read(setup.data, setup.train))
     loader = build_loader(setup, engine)  # 1-3
     monitor = build_monitor(setup, host, device, max_steps)
@@ -106,7 +107,7 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
 def build_host(training: TrainingConfig) -> HostGroup:
     """Join the other ranks, if torchrun started any."""
     device = resolve_device(training.device)
-    keep_freed_memory(training.allocator, device)
+    return_large_buffers(training.allocator, device)
     torch.set_num_threads(training.num_threads)
     start_process_group(device)
     return HostGroup()

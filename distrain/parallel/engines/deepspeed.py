@@ -27,6 +27,7 @@ from distrain.parallel.engines.zero_construction import (
     build_sharded,
     partition_parameters,
 )
+from distrain.parallel.engines.zero_memory import without_copies
 from distrain.parallel.engines.zero_partition import FlatPartition, Partition, ShardedPartition
 from distrain.parallel.global_tensor import State, whole
 from distrain.parallel.model_spec import ModelSpec, build_whole, named_persistent_buffers
@@ -84,13 +85,14 @@ def build_deepspeed(ranks: Ranks, spec: ModelSpec) -> "DeepSpeedEngine":
     config = _config(layout, spec, parameters)
     if layout.zero_stage == 3:
         partition_parameters(deepspeed, module, values, config)
-    wrapped, zero, _, _ = deepspeed.initialize(
-        model=module,
-        optimizer=optimizer.torch,
-        config=config,
-        dist_init_required=False,
-    )
-    release_freed_memory()  # of the shards that it has laid end to end
+    with without_copies():
+        wrapped, zero, _, _ = deepspeed.initialize(
+            model=module,
+            optimizer=optimizer.torch,
+            config=config,
+            dist_init_required=False,
+        )
+    release_freed_memory()  # through which parameters went, gathered one by one
     partition = FlatPartition(zero) if layout.zero_stage < 3 else ShardedPartition(zero)
     return DeepSpeedEngine(ranks, wrapped, partition, parameters, optimizer, spec)
 

@@ -9,8 +9,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from distrain.models.weights.freed_memory import LARGE_BYTES
 from distrain.parallel import allocator
-from distrain.parallel.allocator import NEVER, OLDER_MAXIMUM, USERS_OWN, keep_freed_memory
+from distrain.parallel.allocator import (
+    M_MMAP_THRESHOLD,
+    NEVER,
+    OLDER_MAXIMUM,
+    USERS_OWN,
+    keep_freed_memory,
+    return_large_buffers,
+)
 
 CPU = torch.device("cpu")
 IS_GLIBC = platform.libc_ver()[0] == "glibc"
@@ -59,7 +67,14 @@ def test_a_buffer_that_was_freed_is_not_faulted_in_again():
     assert kept < system / 4
 
 
+def test_while_a_model_is_made_large_buffers_are_mapped_alone(calls):
+    return_large_buffers("auto", CPU)
+    assert calls.values == [(M_MMAP_THRESHOLD, LARGE_BYTES)]
+
+
 def test_nothing_is_set_where_it_is_not_wanted(calls, monkeypatch):
+    return_large_buffers("system", CPU)
+    return_large_buffers("auto", torch.device("cuda"))
     assert keep_freed_memory("system", CPU) == (0, 0)
     assert keep_freed_memory("auto", torch.device("cuda")) == (0, 0)
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000")
