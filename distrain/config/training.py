@@ -215,6 +215,9 @@ class LoraConfig(Section):
     """``all-linear``: every linear layer but the head."""
 
 
+Truncation = Literal["refuse", "drop", "cut", "cut_left"]
+
+
 class SftDataConfig(Section):
     """Where ``sft`` takes its pairs from; default: the prepare stage's."""
 
@@ -224,7 +227,12 @@ class SftDataConfig(Section):
     """What the pairs have to be like."""
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Share of the prompts of ``path`` that is held out, chosen by their hash."""
-    truncation: Literal["refuse", "cut"] = "refuse"
-    """Of answers that do not fit into ``training.sequence_length``. ``refuse``: up to 0.1 % of the
-    pairs are left out, and named; with more the stage does not begin. ``cut``: each loses its end.
-    A prompt that does not fit beside its answer loses its beginning either way."""
+    packing: Literal["none", "best_fit"] = "none"
+    """``none``: one example a row. ``best_fit``: as many whole examples as fit, each attending to
+    itself only. It cannot change at a resume."""
+    truncation: Truncation = "refuse"
+    """Of examples that do not fit into ``training.sequence_length``. ``refuse``: what stands before
+    the answer loses the beginning of its contents; up to 0.1 % of the examples, whose answer does
+    not fit, are left out, and named; with more the stage does not begin. ``drop``: what does not
+    fit whole is left out, however much. ``cut``: contents before the answer give way, then the end
+    does. ``cut_left``: contents give way from the left, answers too, but for the last one."""

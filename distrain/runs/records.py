@@ -66,13 +66,16 @@ class StageData(TypedDict):
     """Fingerprint of each source, as in a checkpoint."""
     validation: NotRequired[dict[str, Any]]
     """Which held-out samples are measured; see ``held_out.Choice``. Older versions had none."""
-    truncation: NotRequired[Literal["refuse", "cut"]]
+    truncation: NotRequired[Literal["refuse", "drop", "cut", "cut_left"]]
     """Of sft, as what follows: what was done with answers that do not fit into a sample."""
+    packing: NotRequired[Literal["none", "best_fit"]]
     long_answers: NotRequired[dict[str, int]]
     """By split."""
     cut_prompts: NotRequired[dict[str, int]]
+    effects: NotRequired[dict[str, dict[str, int]]]
+    """By split and effect: examples that are not as they were given; see ``fitting``."""
     dropped_pairs: NotRequired[list[str]]
-    """Where the pairs come from that were left out."""
+    """Where the examples come from that were left out; the first hundred."""
 
 
 STEP = "train/global_step"

@@ -25,7 +25,8 @@ from distrain.stages.base_model import BaseModel, require_same_tokenizer, to_flo
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.export import TrainedModel, read_trained
 from distrain.stages.pretrain_data import open_held_out
-from distrain.stages.sft_data import PairSamples, find_test_pairs
+from distrain.stages.sft_data import find_test_pairs
+from distrain.stages.sft_samples import ExampleSamples
 from distrain.tasks import TASKS
 from distrain.tasks.task import Task
 
@@ -155,18 +156,18 @@ def measure_documents(
 
 
 def measure_answers(
-    meter: Meter, pairs: PairSamples, merged: WeightSource | None, task: Task
+    meter: Meter, pairs: ExampleSamples, merged: WeightSource | None, task: Task
 ) -> dict[str, float]:
     """Return the trained metric of answers as the model is, then with ``merged`` weights.
 
     With ``None`` the model is the trained one, and its base is not measured.
     """
-    own, shuffled, trained = pairs.dataset(), pairs.shuffled(), task.form.trained.name
+    own, shuffled, trained = pairs.dataset(), pairs.shuffled_dataset(), task.form.trained.name
     summed = meter.measure(own, task)
     counts = {
         "pairs": len(pairs),
-        "long_answers": len(pairs.lengths.long_answers),
-        "cut_prompts": pairs.lengths.cut_prompts,
+        "long_answers": pairs.lengths.long_answers,
+        "cut_prompts": pairs.lengths.effects.get("cut_context", 0),
         "targets": summed.num_targets,
     }
     before = {

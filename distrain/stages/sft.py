@@ -31,8 +31,6 @@ from distrain.stages.training import close, train_to_outcome
 from distrain.train.build import TrainSetup, build_host, build_run, build_validation
 from distrain.train.run import Run
 
-PAIRS = "pairs"
-"""Name of the one source."""
 BASE = "_base"
 """End of the names of figures of the model before fine-tuning."""
 
@@ -54,9 +52,9 @@ def run_stage(context: StageContext) -> Outcome:
         name=context.name,
         seed=context.recipe.seed,
         stage=stage,
-        train={PAIRS: train.stream()},
+        train=train.streams(),
         data=PretrainDataConfig(),
-        validation={PAIRS: validation.dataset()},
+        validation=validation.datasets(),
         spec=partial(model_spec, stage, base, context.recipe.seed),
         flops_per_token=shapes.flops_per_token(stage.training.sequence_length),
         attention=shapes.model_config.attention_needs,
@@ -65,7 +63,7 @@ def run_stage(context: StageContext) -> Outcome:
     )
     run = build_run(setup, host)
     base.load_into(run.engine)
-    shuffled = build_validation(setup, {PAIRS: validation.shuffled()}, run.engine, run.device)
+    shuffled = build_validation(setup, validation.shuffled(), run.engine, run.device)
     # Without adapters there is no way back to the base: it is measured while it is there.
     before = measure_answers(run, shuffled, BASE) if stage.trains_all else {}
     outcome, _ = train_to_outcome(run)

@@ -1,77 +1,29 @@
-"""Select and encode the pairs of an sft stage."""
+"""Select and encode the examples of an sft stage."""
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distrain.config.labels import PairChecksConfig
 from distrain.config.recipe import SftStage
 from distrain.data.chats.pairs_file import Pair, open_pairs, read_user_pairs
 from distrain.data.corpus.labels import inspect_pairs
-from distrain.data.samples.datasets import SftDataset
-from distrain.data.samples.feed import OrderedStream
-from distrain.data.samples.order import Order
-from distrain.data.samples.sft import (
-    EncodedPair,
-    Lengths,
-    encode_pairs,
-    measure_lengths,
-    sft_dataset,
-    shuffle_prompts,
-)
+from distrain.data.samples.sft import encode_pairs
 from distrain.data.tokenizer.layouts import ChatLayout
 from distrain.errors import DataError
 from distrain.stages.context import StageContext, typed
+from distrain.stages.sft_samples import ExampleSamples, RowForm
 
 log = logging.getLogger(__name__)
 
+PAIRS = "pairs"
+"""Name of a source that has no other."""
 MAX_DROPPED = 0.001
-"""Pairs, of those to train and to validate with, that ``data.truncation: refuse`` leaves out."""
+"""Examples, of those to train and to validate with, that ``data.truncation: refuse`` leaves out."""
 SHOWN = 5
-
-
-@dataclass(frozen=True)
-class PairSamples:
-    """The pairs of one split, ready to be laid out.
-
-    Args:
-        encoded: Pairs of which samples are made.
-        lengths: Of all pairs of the split.
-        dropped: Where the pairs come from that were left out, because their answer does not fit.
-    """
-
-    encoded: list[EncodedPair]
-    lengths: Lengths
-    dropped: list[str]
-    pad_id: int
-    sequence_length: int
-    seed: int
-
-    def __len__(self) -> int:
-        """Count the samples."""
-        return len(self.encoded)
-
-    def dataset(self) -> SftDataset:
-        """Lay out each pair as it is."""
-        return sft_dataset(self.encoded, self.pad_id, self.sequence_length)
-
-    def stream(self) -> OrderedStream:
-        """Put the samples in the order in which a run reads them."""
-        dataset = self.dataset()
-        content = hashlib.blake2b(digest_size=16)
-        for inputs, targets in dataset.examples:
-            content.update(inputs.tobytes())
-            content.update(targets.tobytes())
-        order = Order(self.seed, "pairs", max(1, len(dataset)))
-        return OrderedStream(dataset, order, content.hexdigest())
-
-    def shuffled(self) -> SftDataset:
-        """Lay out each answer after another pair's prompt."""
-        encoded = shuffle_prompts(self.encoded, self.seed)
-        return sft_dataset(encoded, self.pad_id, self.sequence_length)
+NAMED = 100
+"""Of the examples that are left out, in ``data.json``; ``rejections.jsonl`` has more of them."""
 
 
 def check_pairs(pairs: Sequence[Pair], config: PairChecksConfig) -> None:
@@ -95,14 +47,14 @@ def check_pairs(pairs: Sequence[Pair], config: PairChecksConfig) -> None:
 
 def find_training_pairs(
     context: StageContext, layout: ChatLayout
-) -> tuple[PairSamples, PairSamples]:
-    """Find the train and the validation pairs of an ``sft`` stage.
+) -> tuple[ExampleSamples, ExampleSamples]:
+    """Find the train and the validation examples of an ``sft`` stage.
 
     Raises:
         DataError: They are missing, damaged, too few to measure anything, or faulty, or too many
             answers do not fit into a sample.
     """
-    stage = _sft_stage(context)
+    stage = sft_stage_of(context)
     found = {split: _read_pairs(context, stage, split) for split in ("train", "validation")}
     check_pairs(found["train"] or [], stage.data.checks)
     splits = {
@@ -115,8 +67,8 @@ def find_training_pairs(
     return splits["train"], splits["validation"]
 
 
-def find_test_pairs(context: StageContext, layout: ChatLayout) -> PairSamples | None:
-    """Find the test pairs for the line of an ``evaluate`` stage, by the rules of its ``sft`` stage.
+def find_test_pairs(context: StageContext, layout: ChatLayout) -> ExampleSamples | None:
+    """Find the test examples for the line of an ``evaluate`` stage, as its ``sft`` stage says.
 
     Returns:
         ``None`` for a user's own file: it has no test split.
@@ -124,7 +76,7 @@ def find_test_pairs(context: StageContext, layout: ChatLayout) -> PairSamples | 
     Raises:
         DataError: They are missing, damaged or too few to measure anything.
     """
-    stage = _sft_stage(context)
+    stage = sft_stage_of(context)
     pairs = _read_pairs(context, stage, "test")
     if pairs is None:
         return None
@@ -134,39 +86,48 @@ def find_test_pairs(context: StageContext, layout: ChatLayout) -> PairSamples | 
     return samples
 
 
-def check_lengths(splits: Mapping[str, PairSamples], stage: SftStage) -> None:
-    """Refuse pairs of which too many would lose the end of their answer.
+def check_lengths(splits: Mapping[str, ExampleSamples], stage: SftStage) -> None:
+    """Refuse examples of which too many would lose what is trained on.
 
     Raises:
         DataError: So many are left out that the recipe should say what is meant.
     """
-    dropped = [path for samples in splits.values() for path in samples.dropped]
-    total = sum(samples.lengths.pairs for samples in splits.values())
+    if stage.data.truncation != "refuse":
+        return
+    dropped = _paths(splits)
+    total = sum(samples.lengths.examples for samples in splits.values())
     if len(dropped) <= MAX_DROPPED * total:
         return
     longest = max(samples.lengths.longest for samples in splits.values())
-    counts = ", ".join(f"{len(samples.dropped)} to {split}" for split, samples in splits.items())
+    counts = ", ".join(f"{len(samples.left_out)} to {split}" for split, samples in splits.items())
     raise DataError(
         "data.truncation: refuse",
         f"{len(dropped):,} of {total:,} pairs ({counts}) whose answer does not fit into "
         f"training.sequence_length {stage.training.sequence_length}: {_shown(dropped)}",
         f"at most {int(MAX_DROPPED * total):,} (0.1 %), which are left out",
         f"Raise training.sequence_length (the longest answer needs {longest}), shorten the "
-        "answers, or set data.truncation to cut: each then loses its end.",
+        "answers, or set data.truncation to cut (each then loses its end), cut_left (what was said "
+        "first goes) or drop (they are left out).",
     )
 
 
-def lengths_record(splits: Mapping[str, PairSamples], stage: SftStage) -> dict[str, Any]:
+def lengths_record(splits: Mapping[str, ExampleSamples], stage: SftStage) -> dict[str, Any]:
     """Say what did not fit, for ``data.json`` and ``result.json``."""
+    lengths = {name: found.lengths for name, found in splits.items()}
     return {
         "truncation": stage.data.truncation,
-        "long_answers": {name: len(found.lengths.long_answers) for name, found in splits.items()},
-        "cut_prompts": {name: found.lengths.cut_prompts for name, found in splits.items()},
-        "dropped_pairs": [path for found in splits.values() for path in found.dropped],
+        "packing": stage.data.packing,
+        "long_answers": {name: found.long_answers for name, found in lengths.items()},
+        "cut_prompts": {
+            name: found.effects.get("cut_context", 0) for name, found in lengths.items()
+        },
+        "effects": {name: dict(found.effects) for name, found in lengths.items()},
+        "dropped_pairs": _paths(splits)[:NAMED],
     }
 
 
-def _sft_stage(context: StageContext) -> SftStage:
+def sft_stage_of(context: StageContext) -> SftStage:
+    """Return the sft stage that the line of ``context`` ends with."""
     return typed(context.recipe, context.lineage.trained[-1].stage, SftStage)
 
 
@@ -186,26 +147,22 @@ def _samples(
     stage: SftStage,
     pairs: list[Pair],
     layout: ChatLayout,
-) -> PairSamples:
-    """Encode pairs; of those whose answer does not fit, leave out what the recipe does not cut."""
-    length = stage.training.sequence_length
-    encoded = encode_pairs(pairs, layout)
-    lengths = measure_lengths(encoded, length)
-    left_out = set(lengths.long_answers) if stage.data.truncation == "refuse" else set()
-    return PairSamples(
-        encoded=[pair for number, pair in enumerate(encoded) if number not in left_out],
-        lengths=lengths,
-        dropped=[pairs[number].path for number in sorted(left_out)],
+) -> ExampleSamples:
+    """Encode pairs, and leave out or cut what does not fit, as the recipe says."""
+    form = RowForm(
+        sequence_length=stage.training.sequence_length,
         pad_id=layout.pad_id,
-        sequence_length=length,
+        packing=stage.data.packing,
+        truncation=stage.data.truncation,
         seed=context.recipe.seed,
     )
+    return ExampleSamples.of({PAIRS: encode_pairs(pairs, layout)}, form)
 
 
-def _require_two(samples: PairSamples, split: str) -> None:
+def _require_two(samples: ExampleSamples, split: str) -> None:
     if len(samples) >= 2:
         return
-    too_long = f", and {len(samples.dropped)} too long" if samples.dropped else ""
+    too_long = f", and {len(samples.left_out)} too long" if samples.left_out else ""
     raise DataError(
         f"pairs of the {split} split",
         f"{len(samples)}{too_long}",
@@ -214,31 +171,29 @@ def _require_two(samples: PairSamples, split: str) -> None:
     )
 
 
-def _tell_lengths(samples: PairSamples, split: str) -> None:
+def _tell_lengths(samples: ExampleSamples, split: str) -> None:
     """Log what does not fit: on one rank, for all read the same."""
-    lengths = samples.lengths
-    if samples.dropped:
+    count, effects = samples.lengths.examples, samples.lengths.effects
+    if samples.left_out:
         log.info(
-            "%d of %d %s pairs are left out, for their answer does not fit: %s",
-            len(samples.dropped),
-            lengths.pairs,
+            "%d of %d %s examples are left out, for they do not fit: %s",
+            len(samples.left_out),
+            count,
             split,
-            _shown(samples.dropped),
+            _shown([left.example.path for left in samples.left_out]),
         )
-    elif lengths.long_answers:
-        log.info(
-            "%d of %d %s answers do not fit and lose their end",
-            len(lengths.long_answers),
-            lengths.pairs,
-            split,
-        )
-    if lengths.cut_prompts:
-        log.info(
-            "%d of %d %s prompts do not fit beside their answer and lose their beginning",
-            lengths.cut_prompts,
-            lengths.pairs,
-            split,
-        )
+    told: tuple[tuple[Literal["cut_end", "cut_left", "cut_context"], str], ...] = (
+        ("cut_end", "answers do not fit and lose their end"),
+        ("cut_left", "examples do not fit and lose the beginning of their contents"),
+        ("cut_context", "prompts do not fit beside their answer and lose their beginning"),
+    )
+    for effect, what in told:
+        if effects.get(effect):
+            log.info("%d of %d %s %s", effects[effect], count, split, what)
+
+
+def _paths(splits: Mapping[str, ExampleSamples]) -> list[str]:
+    return [left.example.path for samples in splits.values() for left in samples.left_out]
 
 
 def _shown(paths: Sequence[str]) -> str:

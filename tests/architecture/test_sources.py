@@ -30,7 +30,7 @@ FORMS = {
     "PretrainDataset",
     "PackedDataset",
     "JoinedDataset",
-    "SftDataset",
+    "ExampleDataset",
 }
 """Classes of opened sources, of their shards and of the datasets over them."""
 TELLS_APART = {"isinstance", "issubclass"}

@@ -1,4 +1,4 @@
-"""Layer 3: from the index of a sample to its tokens; of text and of pairs."""
+"""Layer 3: from the index of a sample to its tokens; of text."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from distrain.data.samples.order import Ints
 from distrain.data.samples.packing import PACK_VERSION, PackedIndex, Pieces
 from distrain.data.samples.pieces import cut_at_documents, packed_samples_of, samples_of
-from distrain.data.samples.rows import Ids, RowBuffer, Rows
+from distrain.data.samples.rows import RowBuffer, Rows
 from distrain.data.shards.reader import ShardedTokens, TokenShard
 
 Signature = tuple[object, ...]
@@ -265,39 +265,3 @@ class JoinedDataset:
             chosen = numbers == number
             local = indices[chosen] - self._firsts[number]
             self.parts[number].fill(buffer, rows[chosen], local)
-
-
-class SftDataset:
-    """Pairs of ids, one a sample, filled up to ``sequence_length``.
-
-    Args:
-        examples: Input and target ids of each pair, of equal length, at most ``sequence_length``.
-        pad_id: Fills up the inputs.
-    """
-
-    def __init__(
-        self, examples: "list[tuple[Ids, Ids]]", sequence_length: int, *, pad_id: int
-    ) -> None:
-        self.examples = examples
-        self.sequence_length = sequence_length
-        self.pad_id = pad_id
-
-    @property
-    def signature(self) -> Signature:
-        """Equal for datasets that make the same samples of the same content."""
-        return ("pairs",)
-
-    def __len__(self) -> int:
-        """Count the samples."""
-        return len(self.examples)
-
-    def fill(self, buffer: RowBuffer, rows: Ints, indices: Ints) -> None:
-        """Write the samples ``indices`` into ``rows`` of the buffer."""
-        buffer.clear(rows, self.pad_id)
-        for row, index in zip(rows.tolist(), indices.tolist(), strict=True):
-            input_ids, target_ids = self.examples[index]
-            used = len(input_ids)
-            buffer.input_ids[row, :used] = input_ids
-            buffer.target_ids[row, :used] = target_ids
-            if used < self.sequence_length:
-                buffer.begin_documents(np.array([row * self.sequence_length + used]))

@@ -10,9 +10,9 @@ from distrain.data.samples.datasets import (
     JoinedDataset,
     PackedDataset,
     PretrainDataset,
-    SftDataset,
     gather,
 )
+from distrain.data.samples.examples import example_dataset
 from distrain.data.samples.feed import Feed, OrderedStream
 from distrain.data.samples.loader import Loader, Microbatch, evaluation_microbatches
 from distrain.data.samples.order import Order
@@ -21,6 +21,7 @@ from distrain.data.samples.schedule import Schedule
 from distrain.data.shards.reader import open_split
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, write_split
+from tests.distrain.data.samples.made_examples import example
 
 LENGTH = 32
 FIELDS = ("input_ids", "target_ids", "position_ids", "document_starts")
@@ -181,8 +182,8 @@ def test_packed_samples_hold_every_target_of_every_document_once(split):
 
 
 def test_pairs_are_filled_up_with_positions_that_nothing_sees():
-    pair = (np.array([5, 6, 7]), np.array([IGNORE_INDEX, 7, 0]))
-    rows = gather(SftDataset([pair], 5, pad_id=3), np.array([0]))
+    pair = example([5, 6, 7, 0], trained_from=2)
+    rows = gather(example_dataset([pair], 5, pad_id=3), np.array([0]))
     assert rows.input_ids.tolist() == [[5, 6, 7, 3, 3]]
     assert rows.target_ids.tolist() == [[IGNORE_INDEX, 7, 0, IGNORE_INDEX, IGNORE_INDEX]]
     assert rows.cu_seqlens.tolist() == [0, 3, 5]

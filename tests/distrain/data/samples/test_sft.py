@@ -1,17 +1,17 @@
+import hashlib
+
+import numpy as np
 import pytest
 
 from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.chats.pairs_file import Pair
-from distrain.data.samples.sft import (
-    encode_pairs,
-    lay_out,
-    measure_lengths,
-    sft_dataset,
-    shuffle_prompts,
-)
+from distrain.data.samples.examples import ExampleTokens, example_dataset
+from distrain.data.samples.fitting import fit
+from distrain.data.samples.sft import encode_pairs, shuffle_prompts
 from distrain.data.tokenizer.layouts import MarkedLayout, fitted, layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from tests.distrain.data.made_corpus import make_tokenizer
+from tests.distrain.data.samples.made_examples import made_examples
 from tests.distrain.data.tokenizer.test_tokenizer import foreign
 
 EOS = {"eos_token": "</s>"}
@@ -25,7 +25,7 @@ def tokenizer(tmp_path_factory):
 
 def laid_out(pair, tokenizer, length):
     (encoded,) = encode_pairs([pair], MarkedLayout(tokenizer))
-    return lay_out(encoded, length)
+    return ExampleTokens.of([fit(encoded, length + 1, "cut").kept]).inputs_and_targets(0)
 
 
 def test_only_the_answer_and_its_end_are_targets(tokenizer):
@@ -54,6 +54,31 @@ def test_a_long_prompt_loses_its_beginning_and_never_the_answer(tokenizer, lengt
         assert tokenizer.decode(inputs).split("<|assistant|>")[0].endswith("end")
 
 
+@pytest.mark.parametrize("length", range(1, 40, 3))
+def test_pairs_become_the_rows_that_they_were_before_there_were_examples(
+    tokenizer, tmp_path, length
+):
+    texts = [("value " * words, "self " * words) for words in (1, 2, 4, 7, 12)]
+    pairs = [Pair(prompt, answer, "") for prompt, _ in texts for _, answer in texts]
+    other = Tokenizer.load(foreign(tmp_path, tokenizer_config=EOS))
+    for layout in (MarkedLayout(tokenizer), layout_of(tmp_path, other)):
+        content, rows = hashlib.blake2b(digest_size=16), []
+        for pair in layout.pairs([(pair.prompt, pair.answer) for pair in pairs]):
+            ids, before = fitted(pair, length + 1)
+            row = np.array(ids, np.int64)
+            targets = row[1:].copy()
+            targets[: before - 1] = IGNORE_INDEX
+            rows.append((row[:-1].tolist(), targets.tolist()))
+            content.update(row[:-1].tobytes())
+            content.update(targets.tobytes())
+        encoded = encode_pairs(pairs, layout)
+        tokens = ExampleTokens.of([fit(pair, length + 1, "cut").kept for pair in encoded])
+        made = [tokens.inputs_and_targets(number) for number in range(len(tokens))]
+        assert [(inputs.tolist(), targets.tolist()) for inputs, targets in made] == rows
+        assert tokens.digest() == content.hexdigest()
+    assert example_dataset([], 5, pad_id=0).signature == ("pairs",)
+
+
 def test_foreign_tokenizers_get_plain_text_after_their_own_prefix(tmp_path):
     tokenizer = Tokenizer.load(foreign(tmp_path, tokenizer_config={"eos_token": "</s>"}))
     layout = layout_of(tmp_path, tokenizer)
@@ -65,44 +90,22 @@ def test_foreign_tokenizers_get_plain_text_after_their_own_prefix(tmp_path):
     assert not set(ids[1:-1]) & {0, 1}
 
 
-def test_shuffled_prompts_are_all_there_and_none_at_its_place(tokenizer):
+def test_shuffled_prompts_are_all_there_and_none_at_its_place():
+    examples = made_examples(12)
+
+    def asked(found):
+        return [tuple(one.ids[: one.num_context].tolist()) for one in found]
+
+    def answers(found):
+        return [one.ids[one.num_context :].tolist() for one in found]
+
     for count in (2, 3, 12):
-        shuffled = shuffle_prompts(PAIRS[:count], seed=3)
-        assert [pair.answer for pair in shuffled] == [pair.answer for pair in PAIRS[:count]]
-        assert {pair.prompt for pair in shuffled} == {pair.prompt for pair in PAIRS[:count]}
-        assert all(a.prompt != b.prompt for a, b in zip(shuffled, PAIRS, strict=False))
-    assert shuffle_prompts(PAIRS, seed=3) == shuffle_prompts(PAIRS, seed=3)
-    assert shuffle_prompts(PAIRS, seed=3) != shuffle_prompts(PAIRS, seed=4)
+        own = examples[:count]
+        shuffled = shuffle_prompts(own, seed=3)
+        assert answers(shuffled) == answers(own)
+        assert sorted(asked(shuffled)) == sorted(asked(own))
+        assert all(a != b for a, b in zip(asked(shuffled), asked(own), strict=True))
+    assert asked(shuffle_prompts(examples, seed=3)) == asked(shuffle_prompts(examples, seed=3))
+    assert asked(shuffle_prompts(examples, seed=3)) != asked(shuffle_prompts(examples, seed=4))
     with pytest.raises(ValueError, match="needs two"):
-        shuffle_prompts(PAIRS[:1], seed=3)
-    encoded = encode_pairs(PAIRS, MarkedLayout(tokenizer))
-    own = sft_dataset(encoded, tokenizer.pad_id, 16)
-    other = sft_dataset(shuffle_prompts(encoded, seed=3), tokenizer.pad_id, 16)
-    for (_, targets), (_, other_targets) in zip(own.examples, other.examples, strict=True):
-        answer = targets[targets != IGNORE_INDEX].tolist()
-        assert answer == other_targets[other_targets != IGNORE_INDEX].tolist()
-
-
-@pytest.mark.parametrize("length", range(2, 40))
-def test_what_does_not_fit_is_what_is_cut(tokenizer, tmp_path, length):
-    texts = [("value " * words, "self " * words) for words in (1, 2, 4, 7, 12)]
-    pairs = [Pair(prompt, answer, "") for prompt, _ in texts for _, answer in texts]
-    other = Tokenizer.load(foreign(tmp_path, tokenizer_config=EOS))
-    for layout in (MarkedLayout(tokenizer), layout_of(tmp_path, other)):
-        encoded = encode_pairs(pairs, layout)
-        lengths = measure_lengths(encoded, length)
-        long_answers, cut_prompts = [], 0
-        for number, pair in enumerate(encoded):
-            inputs, targets = lay_out(pair, length)
-            asked = targets[targets != IGNORE_INDEX].tolist()
-            if asked != pair.answer.tolist():
-                long_answers.append(number)
-            elif len(inputs) < len(lay_out(pair, 10_000)[0]):
-                cut_prompts += 1
-        assert lengths.long_answers == tuple(long_answers)
-        assert lengths.cut_prompts == cut_prompts
-        assert lengths.pairs == len(pairs)
-        enough = measure_lengths(encoded, lengths.longest)
-        assert not enough.long_answers
-        assert enough.longest == lengths.longest
-        assert measure_lengths(encoded, lengths.longest - 1).long_answers
+        shuffle_prompts(examples[:1], seed=3)

@@ -1,0 +1,154 @@
+"""The examples of one split of an sft stage, as far as they fit into rows, and the rest by name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from distrain.config.training import Truncation
+from distrain.data.chats.example import EncodedExample
+from distrain.data.samples.datasets import Dataset, JoinedDataset
+from distrain.data.samples.examples import ExampleDataset, example_dataset
+from distrain.data.samples.feed import OrderedStream
+from distrain.data.samples.fitting import Effect, fit
+from distrain.data.samples.order import Order
+from distrain.data.samples.sft import shuffle_prompts
+
+
+@dataclass(frozen=True)
+class RowForm:
+    """How examples become rows.
+
+    Args:
+        sequence_length: T, inputs of a row.
+        pad_id: Fills rows up.
+        packing: ``none`` or ``best_fit``.
+        truncation: Of what is longer than a row.
+        seed: Of the order.
+    """
+
+    sequence_length: int
+    pad_id: int
+    packing: str
+    truncation: Truncation
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An example that is not used, and how many tokens a row would need for it."""
+
+    source: str
+    example: EncodedExample
+    reason: Effect
+    needed: int
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How the examples of a split fit into rows.
+
+    Args:
+        examples: How many there are.
+        long_answers: Those of which even what is trained on does not fit.
+        longest: Inputs of the longest of these, whole: the sequence length that it needs.
+        effects: How many there are of each effect of ``fitting``.
+    """
+
+    examples: int
+    long_answers: int
+    longest: int
+    effects: Mapping[Effect, int]
+
+
+@dataclass(frozen=True)
+class ExampleSamples:
+    """The examples of one split that are used, ready to be laid out.
+
+    Args:
+        whole: As they were encoded, by source.
+        fitted: The same, as a row takes them.
+        lengths: Of all examples of the split.
+        left_out: Those that are not used.
+        form: Of the rows.
+    """
+
+    whole: Mapping[str, list[EncodedExample]]
+    fitted: Mapping[str, list[EncodedExample]]
+    lengths: Lengths
+    left_out: list[LeftOut]
+    form: RowForm
+
+    @classmethod
+    def of(
+        cls, examples: Mapping[str, Sequence[EncodedExample]], form: RowForm
+    ) -> "ExampleSamples":
+        """Fit the examples of all sources."""
+        whole: dict[str, list[EncodedExample]] = {source: [] for source in examples}
+        fitted: dict[str, list[EncodedExample]] = {source: [] for source in examples}
+        left_out, effects = [], dict[Effect, int]()
+        long_answers, longest, room = 0, 0, form.sequence_length + 1
+        for source, found in examples.items():
+            for example in found:
+                made = fit(example, room, form.truncation)
+                longest = max(longest, made.needed)
+                long_answers += made.needed > room
+                if made.effect is not None:
+                    effects[made.effect] = effects.get(made.effect, 0) + 1
+                if made.example is not None:
+                    whole[source].append(example)
+                    fitted[source].append(made.example)
+                elif made.effect is not None:
+                    left_out.append(LeftOut(source, example, made.effect, made.needed))
+        count = sum(map(len, examples.values()))
+        lengths = Lengths(count, long_answers, longest - 1, effects)
+        return cls(whole, fitted, lengths, left_out, form)
+
+    def __len__(self) -> int:
+        """Count the examples that are used."""
+        return sum(map(len, self.fitted.values()))
+
+    def datasets(self) -> dict[str, ExampleDataset]:
+        """Lay out each example as it is, by source; a source without an example is left out."""
+        return {name: self._lay_out(found) for name, found in self.fitted.items() if found}
+
+    def dataset(self) -> Dataset:
+        """Lay out the examples of all sources, one source after the other."""
+        return _joined(self.datasets())
+
+    def streams(self) -> dict[str, OrderedStream]:
+        """Put the samples of each source in the order in which a run reads them."""
+        return {
+            name: OrderedStream(
+                dataset, Order(self.form.seed, name, len(dataset)), dataset.tokens.digest()
+            )
+            for name, dataset in self.datasets().items()
+        }
+
+    def shuffled(self) -> dict[str, ExampleDataset]:
+        """Lay out each answer after another example's prompt, of whichever source."""
+        together = [example for found in self.whole.values() for example in found]
+        # Another's context may be longer than one's own; what is measured must not get fewer.
+        made = [
+            fit(example, self.form.sequence_length + 1, "cut").kept
+            for example in shuffle_prompts(together, self.form.seed)
+        ]
+        bounds = pairwise(accumulate(map(len, self.whole.values()), initial=0))
+        parts = {
+            name: made[start:stop] for name, (start, stop) in zip(self.whole, bounds, strict=True)
+        }
+        return {name: self._lay_out(found) for name, found in parts.items() if found}
+
+    def shuffled_dataset(self) -> Dataset:
+        """Lay out what ``shuffled`` makes, one source after the other."""
+        return _joined(self.shuffled())
+
+    def _lay_out(self, examples: Sequence[EncodedExample]) -> ExampleDataset:
+        form = self.form
+        return example_dataset(
+            examples, form.sequence_length, pad_id=form.pad_id, packing=form.packing
+        )
+
+
+def _joined(datasets: Mapping[str, ExampleDataset]) -> Dataset:
+    parts = list(datasets.values())
+    return parts[0] if len(parts) == 1 else JoinedDataset(parts)
