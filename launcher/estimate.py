@@ -101,7 +101,8 @@ def kept_checkpoint_bytes(recipe: Recipe) -> dict[str, int]:
     for name, stage in recipe.stages.items():
         size = checkpoint_bytes(recipe, name)
         if isinstance(stage, TrainStage) and size is not None:
-            sizes[name] = size * (stage.checkpoint.keep_last + 1)
+            kept = stage.checkpoint.keep_last + (stage.checkpoint.keep_best is not None)
+            sizes[name] = size * (kept + 1)
     return sizes
 
 

@@ -14,7 +14,9 @@ from launcher.text import plural
 
 SHOWN_CHANGES = 5
 
-FIXED_SECTIONS = frozenset({"kind", "needs", "model", "data", "tokenizer", "pairs", "lora"})
+FIXED_SECTIONS = frozenset(
+    {"kind", "needs", "from_checkpoint", "model", "data", "tokenizer", "pairs", "lora"}
+)
 FIXED_KEYS = frozenset(
     {
         "training.sequence_length",

@@ -9,8 +9,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from distrain.checkpoint.commit import Content, read_commit, read_extra
 from distrain.checkpoint.content import join, sum_hashes
 from distrain.checkpoint.dcp import load_entries
 from distrain.checkpoint.deadline import Deadline
-from distrain.checkpoint.layout import Name
+from distrain.checkpoint.layout import Name, committed
 from distrain.checkpoint.removing import make_room, retire
 from distrain.checkpoint.staging import Staging
 from distrain.checkpoint.writing import Written, write_checkpoint
@@ -54,6 +54,7 @@ class _Save:
 
     step: int
     extra: Mapping[str, object]
+    best: int | None
     size_bytes: int
     deadline: Deadline
     blocked_s: float = 0.0
@@ -77,6 +78,7 @@ class CheckpointManager:
         on_event: Called on rank 0 with a kind of ``EVENT_KINDS`` (``checkpoint``,
             ``checkpoint_failed``, ``quarantined``) and its fields; in the loop's thread, unless a
             deadline passes.
+        keep_steps: Steps whose checkpoints are never deleted, for later stages name them.
     """
 
     def __init__(
@@ -87,12 +89,16 @@ class CheckpointManager:
         config: CheckpointConfig,
         host: HostGroup,
         on_event: Callable[[str, dict[str, Any]], None],
+        keep_steps: Collection[int] = (),
     ) -> None:
         self._folder = folder
         self._quarantine = quarantine
         self._config = config
         self._host = host
         self._on_event = on_event
+        self._keep_steps = frozenset(keep_steps)
+        self.best_step: int | None = None
+        """Of the best checkpoint that is known to be on disk; on rank 0."""
         # A group of its own: the thread that saves and the loop would take each other's messages.
         self._background = HostGroup(timeout_s=config.save_deadline + MARGIN_S)
         self._staging = Staging()
@@ -107,7 +113,9 @@ class CheckpointManager:
         """Return whether a checkpoint follows ``step`` optimizer steps: every ``save_steps``."""
         return step % self._config.save_steps == 0
 
-    def save(self, step: int, state: State, extra: Mapping[str, object]) -> None:
+    def save(
+        self, step: int, state: State, extra: Mapping[str, object], best: int | None = None
+    ) -> None:
         """Save this moment; returns once ``state`` may change. Collective.
 
         A save still in flight is waited for first. A save that fails becomes an event, and
@@ -117,6 +125,7 @@ class CheckpointManager:
             step: The optimizer step that ``state`` follows.
             state: This rank's part.
             extra: JSON values that belong to the step, the same on every rank.
+            best: The step whose checkpoint is the best so far, and stays; ``None``: none is.
 
         Raises:
             DistrainError: On every rank: ``checkpoint.max_failed_saves`` in a row have failed.
@@ -124,7 +133,7 @@ class CheckpointManager:
         begun = time.monotonic()
         # Before the state is copied: the save in flight still reads the same buffers.
         self.wait()
-        save = self._begin(step, state, extra)
+        save = self._begin(step, state, extra, best)
         if self._config.async_save:
             self._write_in_background(save, state)
         else:
@@ -133,7 +142,9 @@ class CheckpointManager:
         if save.thread is None:
             self._settle(save)
 
-    def save_and_wait(self, step: int, state: State, extra: Mapping[str, object]) -> Content:
+    def save_and_wait(
+        self, step: int, state: State, extra: Mapping[str, object], best: int | None = None
+    ) -> Content:
         """Make sure that this moment is on disk; nothing is written if it is. Collective.
 
         Returns:
@@ -150,7 +161,7 @@ class CheckpointManager:
             if self._content is None:  # committed by a version that took no digest
                 self._content = join(agree(self._host, lambda: sum_hashes(state)))
             return self._content
-        save = self._begin(step, state, extra)
+        save = self._begin(step, state, extra, best)
         self._write(save, state)
         save.blocked_s = time.monotonic() - begun
         failure = self._settle(save)
@@ -240,9 +251,11 @@ class CheckpointManager:
         self._content = commit.content
         return name.step, extra
 
-    def _begin(self, step: int, state: State, extra: Mapping[str, object]) -> _Save:
+    def _begin(
+        self, step: int, state: State, extra: Mapping[str, object], best: int | None
+    ) -> _Save:
         deadline = Deadline(self._config.save_deadline, lambda: self._report_hanging(step))
-        self._in_flight = _Save(step, extra, _size_bytes(state), deadline)
+        self._in_flight = _Save(step, extra, best, _size_bytes(state), deadline)
         return self._in_flight
 
     def _write_in_background(self, save: _Save, state: State) -> None:
@@ -276,13 +289,36 @@ class CheckpointManager:
             written = write_checkpoint(self._folder, save.step, state, save.extra, host)
         except FailedError as failure:
             is_full = failure.errno in DISK_FULL
-            if not is_full or not on_first(host, lambda: make_room(self._folder, self._good)):
+            if not is_full or not on_first(host, lambda: self._make_room(save.best)):
                 raise
             written = write_checkpoint(self._folder, save.step, state, save.extra, host)
         # First: only those known to be good count when ``retire`` chooses.
         self._good.add(written.name)
-        on_first(host, lambda: retire(self._folder, self._good, self._config.keep_last))
+        on_first(host, lambda: self._retire(save.best))
         return written
+
+    def _make_room(self, best: int | None) -> bool:
+        return make_room(self._folder, self._good, self._kept(best))
+
+    def _retire(self, best: int | None) -> int:
+        return retire(self._folder, self._good, self._config.keep_last, self._kept(best))
+
+    def _kept(self, best: int | None) -> frozenset[int]:
+        """Return the steps that stay. The best of before stays until a better one is on disk."""
+        if any(name.step == best for name in committed(self._folder)):
+            self.best_step = best
+        return self._keep_steps | ({self.best_step} if self.best_step is not None else set())
+
+    def best_product(self) -> dict[str, Any] | None:
+        """Return step and digests of the best checkpoint, if one is kept. Collective."""
+        return on_first(self._host, self._find_best)
+
+    def _find_best(self) -> dict[str, Any] | None:
+        names = [name for name in committed(self._folder) if name.step == self.best_step]
+        if not names:
+            return None
+        content = read_commit(self._folder / str(names[-1])).content
+        return {"step": names[-1].step, **(asdict(content) if content else {})}
 
     def _settle(self, save: _Save) -> FailedError | None:
         """Take note of how a save ended, once; all ranks do so after the same step."""
@@ -306,6 +342,7 @@ class CheckpointManager:
                 size_bytes=outcome.size_bytes,
                 blocked_s=round(save.blocked_s, 4),
                 write_s=round(save.write_s, 4),
+                **({"best": True} if save.best == save.step else {}),
             )
             return None
         self._num_failed += 1

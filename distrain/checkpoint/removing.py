@@ -11,14 +11,16 @@ from distrain.runs import durable
 logger = logging.getLogger(__name__)
 
 
-def retire(folder: Path, good: Collection[Name], keep_last: int) -> int:
+def retire(
+    folder: Path, good: Collection[Name], keep_last: int, keep_steps: Collection[int] = ()
+) -> int:
     """Delete what ``expired`` allows; one that cannot be deleted is only warned of.
 
     Returns:
         How many were deleted.
     """
     removed = 0
-    for name in expired(committed(folder), good, keep_last):
+    for name in expired(committed(folder), good, keep_last, keep_steps):
         try:
             remove(folder, name)
         except OSError as error:
@@ -28,14 +30,16 @@ def retire(folder: Path, good: Collection[Name], keep_last: int) -> int:
     return removed
 
 
-def make_room(folder: Path, good: Collection[Name]) -> bool:
+def make_room(folder: Path, good: Collection[Name], keep_steps: Collection[int] = ()) -> bool:
     """Delete all that a run can do without: leftovers, and all but the newest good checkpoint.
+
+    What is kept for another reason than its age stays.
 
     Returns:
         Whether there was any of it.
     """
     leftovers = remove_leftovers(folder)
-    removed = retire(folder, good, keep_last=1)
+    removed = retire(folder, good, 1, keep_steps)
     if removed:
         logger.warning("no room for a checkpoint: %d older ones were deleted", removed)
     return removed + leftovers > 0

@@ -5,7 +5,12 @@ from collections.abc import Collection
 from distrain.checkpoint.layout import Name
 
 
-def expired(present: Collection[Name], good: Collection[Name], keep_last: int) -> list[Name]:
+def expired(
+    present: Collection[Name],
+    good: Collection[Name],
+    keep_last: int,
+    keep_steps: Collection[int] = (),
+) -> list[Name]:
     """Choose what may be deleted: what is older than the ``keep_last`` newest good steps.
 
     Only checkpoints known to be good count, so a damaged one never pushes out the last good one,
@@ -16,6 +21,7 @@ def expired(present: Collection[Name], good: Collection[Name], keep_last: int) -
         present: Every checkpoint in the folder.
         good: Those that this process committed or verified.
         keep_last: Steps to keep, at least 1.
+        keep_steps: Steps that stay however old they are.
 
     Returns:
         Oldest first, so that a crash in between leaves the newer ones.
@@ -29,5 +35,9 @@ def expired(present: Collection[Name], good: Collection[Name], keep_last: int) -
     superseded = {
         name for name in present if name.step in newest_of_step and name < newest_of_step[name.step]
     }
-    outdated = {name for name in present if len(kept) == keep_last and name < kept[0]}
+    outdated = {
+        name
+        for name in present
+        if len(kept) == keep_last and name < kept[0] and name.step not in keep_steps
+    }
     return sorted(superseded | outdated)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from distrain.config.best import FromCheckpoint, WatchedMetric, watched_metrics
 from distrain.config.curation import WORD
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.launch import ENDPOINT, ONE_LINE, VARIABLE_NAME, LaunchConfig
@@ -48,6 +49,9 @@ class TrainStage(Section):
     """What pretraining and fine-tuning share."""
 
     needs: Needs = ()
+    from_checkpoint: FromCheckpoint = "last"
+    """Of the training stage that it needs: which checkpoint it starts from. Step and content are
+    recorded when it begins; a step that is named here is never deleted."""
     model: ModelConfig = LlamaConfig()
     training: TrainingConfig
     optimizer: OptimizerConfig = AdamWConfig()
@@ -56,6 +60,11 @@ class TrainStage(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    @property
+    def watched(self) -> dict[str, WatchedMetric]:
+        """Metrics of validations that decide something, by the setting that names them."""
+        return watched_metrics(self.training.early_stopping, self.checkpoint.keep_best)
 
 
 class PretrainStage(TrainStage):
@@ -100,6 +109,8 @@ class EvaluateStage(Section):
 
     kind: Literal["evaluate"]
     needs: Needs
+    from_checkpoint: FromCheckpoint = "last"
+    """Of the training stage that it needs: which checkpoint is measured."""
     model: GivenModelConfig = GivenModelConfig()
     sequence_length: Annotated[int, Field(ge=2)] | None = None
     """Tokens of a row, with ``model.from_pretrained`` (default: the model's positions, 2048 at
@@ -116,6 +127,8 @@ class ExportStage(Section):
 
     kind: Literal["export"]
     needs: Needs = ()
+    from_checkpoint: FromCheckpoint = "last"
+    """Of the training stage that it needs: which checkpoint is exported."""
     model: GivenModelConfig = GivenModelConfig()
     reload: bool = True
     """Load what was written with transformers, in a process without distrain, and compare logits

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from distrain.config.best import EarlyStopping, KeepBest
 from distrain.config.labels import PairChecksConfig
 from distrain.config.section import Count, Duration, Section
 from distrain.config.tasks import CAUSAL_LM, TaskName
@@ -12,15 +13,6 @@ Positive = Annotated[int, Field(ge=1)]
 
 RUN_LENGTHS = ("max_steps", "max_tokens", "num_epochs")
 """The three ways to say how long a run is; a stage gives exactly one."""
-
-
-class EarlyStopping(Section):
-    """Stop when the validation loss has not improved for ``patience`` measurements."""
-
-    patience: Positive = 3
-    """Measurements in a row that may fail to improve."""
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
-    """By how much a measurement must beat the best one; of ``causal_lm`` in nats."""
 
 
 MAX_LOGITS_BYTES = 1 << 28
@@ -146,6 +138,8 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; one is also written when the stage ends or is stopped."""
     keep_last: Positive = 2
     """Newest checkpoints that are kept."""
+    keep_best: KeepBest | None = None
+    """Also keep the one of the best validation; a section that is there (``{}``) switches it on."""
     async_save: bool = True
     """Write in the background; the loop waits only for the copy to host memory."""
     save_deadline: Annotated[Duration, Field(ge=1)] = 1800

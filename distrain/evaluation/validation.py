@@ -24,6 +24,15 @@ class Scores:
     metrics: Mapping[str, float]
     by_source: Mapping[str, Mapping[str, float]]
 
+    def by_name(self) -> dict[str, float]:
+        """Return all of them by name, those of a source as ``loss/web``."""
+        of_sources = {
+            f"{name}/{source}": value
+            for source, found in self.by_source.items()
+            for name, value in found.items()
+        }
+        return {**self.metrics, **of_sources}
+
 
 @dataclass(frozen=True)
 class Validation:

@@ -6,7 +6,7 @@ together of parts that do not belong to each other.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,8 +15,14 @@ from distrain.runs.command import command_again
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import is_done, read_json, write_json
 
-CHECKPOINT_FIELD = "checkpoint"
-"""Of ``result.json``."""
+CHECKPOINT_FIELD, BEST_FIELD = "checkpoint", "best"
+"""Of ``result.json``: the last checkpoint, and the one of the best validation."""
+LAST, BEST = "last", "best"
+CHOICE_FIELD = "from_checkpoint"
+"""Of ``built_on.json``; absent: the last one."""
+
+Choice = int | str
+"""Which checkpoint of a stage stands for it: ``last``, ``best``, or that of a step."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,10 @@ class Product:
 
     step: int
     digest: str | None = None
-    """Of its weights and buffers; ``None``: the version that made it took none."""
+    """Of its weights and buffers; ``None``: the version that made it took none, or a recipe names
+    the step and nobody has looked."""
+    choice: Choice = field(default=LAST, compare=False)
+    """As what it was chosen."""
 
     def __str__(self) -> str:
         return f"step {self.step}" + (f" (content {self.digest})" if self.digest else "")
@@ -38,7 +47,8 @@ class Product:
 
     def to_json(self) -> dict[str, Any]:
         """Return the form in which records hold it."""
-        return {"step": self.step, "product": self.digest}
+        chosen = {} if self.choice == LAST else {CHOICE_FIELD: self.choice}
+        return {"step": self.step, "product": self.digest, **chosen}
 
     @classmethod
     def from_json(cls, value: object) -> Self | None:
@@ -46,16 +56,26 @@ class Product:
         if not isinstance(value, dict):
             return None
         step, digest = value.get("step"), value.get("product")
+        choice = value.get(CHOICE_FIELD, LAST)
         if not isinstance(step, int) or not isinstance(digest, str | None):
             return None
-        return cls(step, digest)
+        return cls(step, digest, choice) if isinstance(choice, int | str) else None
 
 
-def read_product(folder: StageFolder) -> Product | None:
-    """Return what a training stage's result names; ``None`` if there is none, or it names none."""
+def read_product(folder: StageFolder, choice: Choice = LAST) -> Product | None:
+    """Return what a training stage's result names; ``None`` if there is none, or it names none.
+
+    Of a step that a recipe names no digest is known here: the result names the last and the best.
+    """
     result = _read(folder.result)
+    if choice == BEST:
+        best = Product.from_json(result.get(BEST_FIELD))
+        return None if best is None else replace(best, choice=BEST)
     # Before there were digests, the last step stood for the stage.
-    return Product.from_json(result.get(CHECKPOINT_FIELD, {"step": result.get("steps")}))
+    last = Product.from_json(result.get(CHECKPOINT_FIELD, {"step": result.get("steps")}))
+    if last is None or isinstance(choice, str):
+        return last
+    return Product(choice, last.digest if choice == last.step else None, choice)
 
 
 def read_sources(folder: StageFolder) -> dict[str, Product]:
@@ -76,7 +96,7 @@ def check_sources(run: RunFolder, name: str) -> None:
         PreflightError: Names both stages and both products.
     """
     for source, built_on in read_sources(run.stage(name)).items():
-        product = read_product(run.stage(source))
+        product = read_product(run.stage(source), built_on.choice)
         if product is not None and is_done(run, source):
             require_same(run, name, source, built_on, product)
 

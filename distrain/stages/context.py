@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from distrain.config.lineage import MODEL_KINDS, Lineage, first_of, lineage_of
+from distrain.config.lineage import MODEL_KINDS, Lineage, first_of, lineage_of, need_of
 from distrain.config.recipe import (
     EvaluateStage,
     ExportStage,
@@ -14,6 +14,7 @@ from distrain.config.recipe import (
     Stage,
 )
 from distrain.runs.folder import RunFolder, StageFolder
+from distrain.runs.products import Choice
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,25 @@ class StageContext:
     def source(self) -> Lineage:
         """What the stage begins with: for a training stage without what it makes itself."""
         return self.lineage if self.stage.kind not in MODEL_KINDS else self.lineage.start
+
+    def choice_of(self, trained: str) -> Choice:
+        """Return which checkpoint of a stage below is built on: as the next stage in line says."""
+        line = [link.stage for link in self.source.trained]
+        taker = self.recipe.stages[[*line, self.name][line.index(trained) + 1]]
+        assert not isinstance(taker, PrepareStage), "it builds on a model"
+        return taker.from_checkpoint
+
+    @property
+    def named_steps(self) -> frozenset[int]:
+        """Steps of this stage that later ones name: their checkpoints stay."""
+        stages = self.recipe.stages
+        takers = (
+            stage.from_checkpoint
+            for name, stage in stages.items()
+            if not isinstance(stage, PrepareStage)
+            and need_of(stages, name, MODEL_KINDS) == self.name
+        )
+        return frozenset(step for step in takers if isinstance(step, int))
 
 
 @dataclass(frozen=True)

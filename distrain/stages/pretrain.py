@@ -75,6 +75,7 @@ def run_stage(context: StageContext) -> Outcome:
         flops_per_token=shapes.flops_per_token(length),
         attention=shapes.model_config.attention_needs,
         attempt=context.attempt,
+        keep_steps=context.named_steps,
     )
     run = build_run(setup, host)
     if start is not None:

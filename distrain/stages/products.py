@@ -1,7 +1,7 @@
 """The very checkpoints that a stage is built from: found, checked, and recorded as it begins."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from distrain.parallel.collectives import HostGroup
 from distrain.runs.command import command_again
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.products import (
+    BEST,
+    LAST,
+    Choice,
     Product,
     check_sources,
     read_product,
@@ -21,6 +24,7 @@ from distrain.runs.products import (
     require_same,
     write_sources,
 )
+from distrain.runs.records import is_done
 from distrain.stages.context import StageContext
 from distrain.stages.pretrained import require_same_folder
 
@@ -42,7 +46,7 @@ class FoundProduct:
             return self.named
         content = read_commit(self.checkpoint).content
         digest = product_of_files(self.checkpoint) if content is None else content.product
-        return Product(self.named.step, digest)
+        return replace(self.named, digest=digest)
 
 
 def build_on(context: StageContext, host: HostGroup) -> Sources:
@@ -55,20 +59,28 @@ def build_on(context: StageContext, host: HostGroup) -> Sources:
     """
     on_first(host, partial(require_same_folder, context))
     names = [link.stage for link in context.source.model]
-    found = {name: find_product(context.run, name, host) for name in names}
+    found = {name: find_product(context.run, name, host, context.choice_of(name)) for name in names}
     on_first(host, partial(_record, context, found))
     return {name: product.checkpoint for name, product in found.items()}
 
 
-def find_product(run: RunFolder, name: str, host: HostGroup) -> FoundProduct:
-    """Find the checkpoint that a stage's result names, and no other. Collective.
+def find_product(run: RunFolder, name: str, host: HostGroup, choice: Choice = LAST) -> FoundProduct:
+    """Find the checkpoint that stands for a stage, and no other. Collective.
 
     Raises:
-        NotFoundError: The stage has no result.
+        NotFoundError: The stage has no result, or none that names the chosen one.
         PreflightError: The checkpoint is damaged or gone.
     """
     folder = run.stage(name)
-    product = read_product(folder)
+    product = read_product(folder, choice)
+    if product is None and choice == BEST and is_done(run, name):
+        raise NotFoundError(
+            str(folder.result),
+            "no best checkpoint",
+            f"that of stage '{name}', which from_checkpoint: best asks for",
+            f"Set {name}.checkpoint.keep_best before that stage runs; of this run, "
+            "from_checkpoint: last is there.",
+        )
     if product is None:
         raise NotFoundError(
             str(folder.result),

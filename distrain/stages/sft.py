@@ -59,6 +59,7 @@ def run_stage(context: StageContext) -> Outcome:
         flops_per_token=shapes.flops_per_token(stage.training.sequence_length),
         attention=shapes.model_config.attention_needs,
         attempt=context.attempt,
+        keep_steps=context.named_steps,
         reads=lengths,
     )
     run = build_run(setup, host)

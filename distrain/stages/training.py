@@ -5,7 +5,7 @@ from typing import Any
 
 from distrain.fault.wishes import Wish
 from distrain.models.causal_lm import CausalLM
-from distrain.runs.products import CHECKPOINT_FIELD
+from distrain.runs.products import BEST_FIELD, CHECKPOINT_FIELD
 from distrain.stages.context import Outcome
 from distrain.train.loop import train
 from distrain.train.progress import Progress
@@ -36,10 +36,22 @@ def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:
         "train_loss": progress.train_loss,
         "eval_loss": progress.eval_loss,
         "best_eval_loss": progress.best_eval_loss,
+        **best_of(run, progress),
         "stopped_early": progress.step < run.max_steps,
         "ranks": run.host.world_size,
     }
     return Outcome(figures, progress.step), progress
+
+
+def best_of(run: Run, progress: Progress) -> dict[str, Any]:
+    """Name the checkpoint of the best validation, where it is kept. Collective."""
+    product = run.checkpoints.best_product() if run.keep_best is not None else None
+    if product is None or run.keep_best is None:
+        return {}
+    metric = run.keep_best.metric or run.task.form.trained.name
+    is_same = product["step"] == progress.best_step  # unless the save of a better one failed
+    value = progress.best_value if is_same else None
+    return {BEST_FIELD: {**product, "metric": metric, "value": value}}
 
 
 def close(run: Run) -> None:

@@ -1,7 +1,7 @@
 """Layer by layer, what the training loop is given: one ``build_<layer>`` function each."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -55,6 +55,7 @@ class TrainSetup:
         attention: What the model asks of a kernel, for the records.
         attempt: For the records, on rank 0; see ``StageContext``.
         reads: What else ``data.json`` says of what is read.
+        keep_steps: Steps whose checkpoints stay, for later stages name them.
     """
 
     run: RunFolder
@@ -69,11 +70,13 @@ class TrainSetup:
     attempt: int | None
     reads: Mapping[str, object] = field(default_factory=dict)
     attention: AttentionNeeds = field(default_factory=AttentionNeeds)
+    keep_steps: Collection[int] = ()
 
 
 def build_run(setup: TrainSetup, host: HostGroup) -> Run:
     """Build everything, in the order of the layers. Collective."""
     stage, training = setup.stage, setup.stage.training
+    check_watched(stage, setup.validation)
     device = resolve_device(training.device)
     engine = build_engine_of(setup, host, device)
     keep_freed_memory(training.allocator, device)  # what comes is done again in every step
@@ -97,6 +100,7 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
         engine=engine,  # 4, 5, 7, 8
         task=TASKS[training.task],  # 6
         lr_at=build_lr(stage, max_steps),  # 8
+        keep_best=stage.checkpoint.keep_best,
         checkpoints=build_checkpoints(setup, host, monitor),  # 9
         validation=build_validation(setup, setup.validation, engine, device),  # 10
         monitor=monitor,
@@ -190,7 +194,25 @@ def build_checkpoints(
         config=config,
         host=host,
         on_event=on_event,
+        keep_steps=setup.keep_steps,
     )
+
+
+def check_watched(stage: TrainStage, sources: Collection[str]) -> None:
+    """Refuse to watch a source that no validation measures.
+
+    Raises:
+        RecipeError: Names the setting and the sources that there are.
+    """
+    for setting, watched in stage.watched.items():
+        metric, _, source = (watched.metric or "").partition("/")
+        if source and source not in sources:
+            raise RecipeError(
+                f"{setting}.metric",
+                f"{metric}/{source}, with a source that has no held-out samples",
+                f"one of {', '.join(sources)} after the slash",
+                f"Write {metric} for all sources, or name one of these.",
+            )
 
 
 def build_lr(stage: TrainStage, max_steps: int) -> Callable[[int], float]:

@@ -63,7 +63,8 @@ def train(run: Run) -> tuple[Progress, Wish]:
         progress.check_applied(result, run.training.max_skipped_steps, run.max_steps)
         if run.validation.is_due(progress.step, run.max_steps):  # 10 evaluation
             progress = validate(run, progress)
-        if run.checkpoints.is_due(progress.step) or wish is Wish.SAVE:
+        is_best = progress.best_step == progress.step
+        if run.checkpoints.is_due(progress.step) or wish is Wish.SAVE or is_best:
             run.save(progress)
     run.save_and_wait(progress)  # first: a thread may still wait for samples nobody will read
     run.loader.feed.close()
@@ -121,8 +122,8 @@ def seed_dropout(run: Run, step: int, microbatch: int) -> None:
 def validate(run: Run, progress: Progress) -> Progress:
     """Measure the validation split after ``progress.step`` steps. Collective."""
     scores = run.validation.measure()
-    early = run.training.early_stopping
-    progress = progress.after_validation(scores.loss, early.min_delta if early else 0.0)
+    early, trained = run.training.early_stopping, run.task.form.trained.name
+    progress = progress.after_validation(scores.by_name(), trained, early, run.keep_best)
     if run.monitor is not None:
         run.monitor.record_scores(progress.step, scores.metrics, scores.by_source)
         if progress.is_stale(early):

@@ -1,11 +1,10 @@
 """How far a stage has come: all that a restart needs besides the tensors."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from distrain.config.training import EarlyStopping
+from distrain.config.best import EarlyStopping, KeepBest, WatchedMetric
 from distrain.errors import TrainingError
 from distrain.monitor.step_result import StepResult
 from distrain.runs.records import finite
@@ -22,7 +21,11 @@ class Progress:
         skipped_in_a_row: Steps up to the last one that were not applied.
         eval_loss: The trained metric of the last validation.
         best_eval_loss: Of the best validation.
-        evals_since_best: Validations that did not beat the best one, in a row.
+        evals_since_best: Validations that did not beat the best one, in a row, by the metric that
+            early stopping watches.
+        best_watched: The best value of that metric.
+        best_step: Steps after which the validation was best, by ``checkpoint.keep_best``.
+        best_value: What it found of that metric.
     """
 
     step: int = 0
@@ -32,6 +35,9 @@ class Progress:
     eval_loss: float | None = None
     best_eval_loss: float | None = None
     evals_since_best: int = 0
+    best_watched: float | None = None
+    best_step: int | None = None
+    best_value: float | None = None
 
     def after(self, result: StepResult) -> Self:
         """Count one step; a step that was not applied is counted too, its samples are used up."""
@@ -66,16 +72,38 @@ class Progress:
             "lr_scheduler.warmup_steps; `distrain data seen` shows what these steps read.",
         )
 
-    def after_validation(self, loss: float, min_delta: float = 0.0) -> Self:
-        """Count one validation that found ``loss`` for the trained metric."""
-        best = math.inf if self.best_eval_loss is None else self.best_eval_loss
-        improved = loss < best - min_delta  # NaN and infinity are no best
-        return replace(
+    def after_validation(
+        self,
+        found: Mapping[str, float],
+        trained: str,
+        early: EarlyStopping | None = None,
+        keep_best: KeepBest | None = None,
+    ) -> Self:
+        """Count one validation.
+
+        Args:
+            found: What it measured, by name.
+            trained: The name of what is trained.
+            early: What early stopping watches; default: what is trained.
+            keep_best: What decides on the best checkpoint; before the first step there is none.
+        """
+        loss, early = found[trained], early or EarlyStopping()
+        watched = early.value(found, trained)
+        improved = early.is_better(watched, self.best_watched, early.min_delta)
+        is_least = WatchedMetric().is_better(loss, self.best_eval_loss)
+        progress = replace(
             self,
             eval_loss=loss,
-            best_eval_loss=loss if improved else self.best_eval_loss,
+            best_eval_loss=loss if is_least else self.best_eval_loss,
+            best_watched=watched if improved else self.best_watched,
             evals_since_best=0 if improved else self.evals_since_best + 1,
         )
+        if keep_best is None or self.step == 0:
+            return progress
+        value = keep_best.value(found, trained)
+        if not keep_best.is_better(value, self.best_value):
+            return progress
+        return replace(progress, best_step=self.step, best_value=value)
 
     def is_stale(self, early_stopping: EarlyStopping | None) -> bool:
         """Return whether early stopping asks to end here."""
@@ -89,4 +117,7 @@ class Progress:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Read what ``to_json`` wrote, or an older version: it counted no skipped steps."""
         # That version also wrote NaN, where there is null now, and took it for the best loss.
-        return cls(**{name: finite(number) for name, number in value.items()})
+        saved = {name: finite(number) for name, number in value.items()}
+        if "best_watched" not in saved:  # of a version that watched the loss and nothing else
+            saved["best_watched"] = saved.get("best_eval_loss")
+        return cls(**saved)

@@ -9,6 +9,7 @@ import torch
 
 from distrain.checkpoint.commit import Content
 from distrain.checkpoint.manager import CheckpointManager
+from distrain.config.best import KeepBest
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.tasks import CAUSAL_LM
 from distrain.config.training import TrainingConfig
@@ -55,6 +56,7 @@ class Run:
     engine: Engine
     task: Task
     lr_at: Callable[[int], float]
+    keep_best: KeepBest | None
     checkpoints: CheckpointManager
     validation: Validation
     monitor: Monitor | None
@@ -73,6 +75,7 @@ class Run:
         else:
             step, extra = restored
             progress = Progress.from_json(extra["progress"])
+            self.checkpoints.best_step = progress.best_step
             self.engine.loaded(ScalarState.from_extra(extra))
             self.loader.feed.restore(extra["data"], step)
             self.validation.held_out.restore(extra.get("validation"))
@@ -95,12 +98,14 @@ class Run:
 
     def save(self, progress: Progress) -> None:
         """Begin a checkpoint of this moment; returns once the state is copied. Collective."""
-        self.checkpoints.save(progress.step, self.engine.state(), self._extra(progress))
+        self.checkpoints.save(
+            progress.step, self.engine.state(), self._extra(progress), progress.best_step
+        )
 
     def save_and_wait(self, progress: Progress) -> Content:
         """Make sure that this moment is on disk; returns the digest of it. Collective."""
         return self.checkpoints.save_and_wait(
-            progress.step, self.engine.state(), self._extra(progress)
+            progress.step, self.engine.state(), self._extra(progress), progress.best_step
         )
 
     def _refuse_others(self, extra: Mapping[str, Any]) -> None:

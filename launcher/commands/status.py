@@ -9,10 +9,11 @@ from distrain.config.recipe import Recipe, TrainStage
 from distrain.config.tasks import TaskForm, task_form
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.figures import number_text
-from distrain.runs.folder import RunFolder
+from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.json_lines import last_records, read_records
 from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
+from distrain.runs.products import BEST, read_product
 from distrain.runs.records import STEP, TRAIN, is_validation, read_state
 from launcher.backends.backend import BACKENDS, backend_of, is_on_one_machine, jobs_of_runs
 from launcher.backends.protocol import Backend, JobState
@@ -174,9 +175,17 @@ def _word(run: RunFolder, recipe: Recipe, name: str) -> tuple[str, str]:
         if is_held(run.lock):
             return "running", "starts again"
         return "interrupted", f"no process; distrain resume {name_of(run)}"
-    if word == "stopped":
-        return word, f"work is left; distrain resume {name_of(run)}"
-    return word, _ranges_note(run, recipe, name) if word == "running" else ""
+    notes = {
+        "stopped": f"work is left; distrain resume {name_of(run)}",
+        "done": _best_note(folder),
+        "running": _ranges_note(run, recipe, name),
+    }
+    return word, notes.get(word, "")
+
+
+def _best_note(folder: StageFolder) -> str:
+    best = read_product(folder, BEST)
+    return "" if best is None else f"best: step {best.step}"
 
 
 def _ranges_note(run: RunFolder, recipe: Recipe, name: str) -> str:

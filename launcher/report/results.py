@@ -5,6 +5,7 @@ from statistics import median
 
 from distrain.config.tasks import perplexity
 from distrain.runs.failures import count_restarts
+from distrain.runs.products import BEST_FIELD
 from launcher.report.corpus import NAME_CHARACTERS, prepare_tables
 from launcher.report.data import Fields, RunData, StageRecords, fields, number
 from launcher.report.metrics import metric_figures, source_tables, trained_scores, values
@@ -39,6 +40,10 @@ def training_figures(stage: StageRecords) -> list[Figure]:
         note = "" if trained is None else f"{short_count(trained)} trained"
         figures.append(Figure("parameters", short_count(parameters), note))
     figures += metric_figures(stage)
+    best = fields(stage.result.get(BEST_FIELD))
+    if best:
+        note = f"{best.get('metric')} {digits(number(best.get('value')))}"
+        figures.append(Figure("best checkpoint", f"step {best.get('step')}", note))
     speeds = values(stage.steps, "perf/tokens_per_sec")
     if speeds:
         figures.append(Figure("tokens/s", short_count(median(speeds)), "median"))

@@ -80,7 +80,7 @@ ROOMS = {
     "distrain/config": (
         {"attention", "section", "input_files", "rows", "pretrained"},
         {"tasks"},
-        {"curation", "dedup", "forms", "labels", "launch", "loading", "token_sources"},
+        {"best", "curation", "dedup", "forms", "labels", "launch", "loading", "token_sources"},
         {"models", "optimizers", "schedules", "sources", "training"},
         {"data", "huggingface"},
         {"recipe"},

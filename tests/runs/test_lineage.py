@@ -1,84 +1,30 @@
 """A model that several stages make, one after the other, is whole, exact and the same after kills.
 
 ``pretrain -> anneal (kind: pretrain) -> sft -> sft2``: each begins with the whole model of the one
-before. Here each stage is a process of its own, forked from the server of ``tests.ranks``: that of
-the tests has threads, and a fork of it may inherit a lock that nobody will release.
+before. Here each stage is a process of its own (``tests.runs.forked``).
 """
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 
 import tests.ranks  # noqa: F401  (its fork server has torch and peft loaded)
-from distrain.__main__ import run_stage
 from distrain.checkpoint.dcp import read_full
 from distrain.config.reading.load import load_recipe
 from distrain.finetune.lora import is_adapter, merge
-from distrain.runs.folder import RunFolder
 from tests.runs import processes
-from tests.runs.processes import attempts
+from tests.runs.forked import FIRST_SAVE, finish, kill_after_first_save
 from tests.tiny import distrain, events, exact_records, tensor_digests, write_line
 
 TRAINED = ("pretrain", "anneal", "sft", "sft2")
 FOLDERS = ("huggingface", "huggingface/base", "huggingface/adapter")
 WEIGHTS = {"huggingface/adapter": "adapter_model.safetensors"}
-FIRST_SAVE = "step_000005"
-
-
-def rank_main(recipe, run, name, rank, world_size):
-    if world_size > 1:
-        os.environ.update(
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-            WORLD_SIZE=str(world_size),
-            LOCAL_WORLD_SIZE=str(world_size),
-        )
-        meeting = f"file://{run.parent}/meeting-{os.getppid()}-{attempts(run, name)}-{name}"
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
-    run_stage(recipe, RunFolder(run), name, rank)
-
-
-def start(recipe, run, name):
-    """Begin a stage, each rank in a process of its own; a lonely one for what is not trained."""
-    ranks = recipe.launch.processes_per_node if name in TRAINED else 1
-    server = multiprocessing.get_context("forkserver")
-    children = [
-        server.Process(target=rank_main, args=(recipe, run, name, rank, ranks))
-        for rank in range(ranks)
-    ]
-    for child in children:
-        child.start()
-    return children
-
-
-def finish(recipe, run, *names):
-    for name in names:
-        children = start(recipe, run, name)
-        for child in children:
-            child.join(180)
-        assert {child.exitcode for child in children} == {0}, name
-
-
-def kill_after_first_save(recipe, run, name):
-    children = start(recipe, run, name)
-    saved = run / name / "checkpoints" / FIRST_SAVE
-    while not saved.exists() and all(child.is_alive() for child in children):
-        time.sleep(0.002)
-    for child in reversed(children):
-        child.kill()
-    for child in children:
-        child.join()
-    assert {child.exitcode for child in children} == {-signal.SIGKILL}, "killed before its end"
 
 
 @pytest.fixture(scope="module")

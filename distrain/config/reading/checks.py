@@ -9,6 +9,7 @@ from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
 from distrain.config.optimizers import OptimizerConfig, elementwise_optimizers
 from distrain.config.reading.check_adapters import check_adapters
+from distrain.config.reading.check_checkpoints import check_checkpoints
 from distrain.config.reading.check_family import check_family
 from distrain.config.reading.check_groups import check_groups
 from distrain.config.reading.check_mixture import check_mixture
@@ -39,6 +40,7 @@ def check_recipe(
     for stage in parts:
         findings += _check_stage(stage, stages, launch)
         findings += check_task(stage)
+        findings += check_checkpoints(stage, stages)
         findings += check_family(stage)
         findings += check_adapters(stage, stages)
         findings += check_start(stage, stages)

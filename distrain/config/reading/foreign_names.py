@@ -227,7 +227,8 @@ EXPLANATIONS: dict[str, str] = {
         "validation is measured every eval.eval_steps steps",
     ),
     "logging_strategy": "a line is shown every logging.logging_steps steps",
-    "load_best_model_at_end": "there is no such setting; the last checkpoint is exported",
+    "load_best_model_at_end": "set checkpoint.keep_best to {}, and from_checkpoint of the stages "
+    "that follow to best",
     **dict.fromkeys(
         ("hidden_act", "activation", "activation_function"),
         "there is no such setting; a Llama's activation is SiLU (SwiGLU)",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from distrain.config.best import FromCheckpoint
 from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.reading.checks import check_recipe
 from distrain.config.reading.extends import read_file, with_parents
@@ -178,7 +179,10 @@ def _stage_parts(name: str, kind: str, tree: Tree, problems: ProblemList) -> Sta
             sections[section] = (
                 None if below is None else section_model.model_validate(below, strict=True)
             )
-    return StageParts(name, kind, _needs(tree, stage, broken), sections)
+    choice: FromCheckpoint = "last"
+    if "from_checkpoint" in tree.mapping and "from_checkpoint" not in broken:
+        choice = plain(tree.mapping["from_checkpoint"])
+    return StageParts(name, kind, _needs(tree, stage, broken), sections, choice)
 
 
 def _check_said(section: Tree | None, name: str, problems: ProblemList) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
+from distrain.config.best import FromCheckpoint
 from distrain.config.reading.sections import Path
 from distrain.config.section import Section
 
@@ -18,12 +19,14 @@ class StageParts:
         kind: Of the stage.
         needs: ``None`` when they could not be read.
         sections: Those without a mistake; ``None``: one that is switched off.
+        from_checkpoint: Of the stage it builds on; ``last`` too when it could not be read.
     """
 
     name: str
     kind: str
     needs: tuple[str, ...] | None
     sections: dict[str, Section | None]
+    from_checkpoint: FromCheckpoint = "last"
 
     @property
     def trains_all(self) -> bool:

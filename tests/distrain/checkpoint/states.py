@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,7 @@ def manager(
     keep_last: int = 2,
     async_save: bool = True,
     host: HostGroup | None = None,
+    keep_steps: Collection[int] = (),
     **settings: Any,
 ) -> CheckpointManager:
     return CheckpointManager(
@@ -112,6 +113,7 @@ def manager(
         config=CheckpointConfig(keep_last=keep_last, async_save=async_save, **settings),
         host=host or HostGroup(),
         on_event=recorder or Recorder(),
+        keep_steps=keep_steps,
     )
 
 

@@ -1,14 +1,17 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from distrain.config.training import EarlyStopping
+from distrain.config.best import EarlyStopping, KeepBest
 from distrain.errors import TrainingError
 from distrain.monitor.step_result import StepResult
 from distrain.parallel.engine import may_apply
 from distrain.runs.records import json_text
 from distrain.train.progress import Progress
+
+START = Progress()
 
 
 def step(loss=2.0, norm=1.0):
@@ -56,23 +59,30 @@ def test_too_many_of_them_or_all_of_a_short_stage_end_it(allowed, max_steps, fai
         progress.check_applied(step(math.nan), allowed, max_steps)
 
 
+def validated(*losses, progress=START, **watching):
+    for loss in losses:
+        progress = progress.after_validation({"loss": loss}, "loss", **watching)
+    return progress
+
+
 def test_a_validation_that_is_not_finite_is_never_the_best():
-    progress = Progress().after_validation(math.nan).after_validation(math.inf)
+    progress = validated(math.nan, math.inf)
     assert (progress.best_eval_loss, progress.evals_since_best) == (None, 2)
-    assert progress.after_validation(3.0).best_eval_loss == 3.0
+    assert validated(3.0, progress=progress).best_eval_loss == 3.0
 
 
 def test_early_stopping_waits_for_patience_measurements():
     early, progress = EarlyStopping(patience=2), Progress()
     for loss, stale in ((3.0, False), (2.0, False), (2.5, False), (2.1, True)):
-        progress = progress.after_validation(loss)
+        progress = validated(loss, progress=progress)
         assert progress.is_stale(early) is stale
     assert progress.best_eval_loss == 2.0
 
 
 def test_an_improvement_below_min_delta_does_not_count():
-    progress = Progress().after_validation(2.0, 0.1).after_validation(1.95, 0.1)
+    progress = validated(2.0, 1.95, early=EarlyStopping(min_delta=0.1))
     assert progress.evals_since_best == 1
+    assert progress.best_eval_loss == 1.95
 
 
 def test_no_early_stopping_never_stops():
@@ -80,7 +90,7 @@ def test_no_early_stopping_never_stops():
 
 
 def test_it_survives_a_checkpoint():
-    progress = Progress().after(step()).after(step(norm=math.inf)).after_validation(1.5)
+    progress = validated(1.5, progress=Progress().after(step()).after(step(norm=math.inf)))
     assert progress.skipped_in_a_row == 1
     assert Progress.from_json(json.loads(json_text(progress.to_json()))) == progress
 
@@ -89,4 +99,27 @@ def test_what_an_older_version_saved_is_read():
     saved = '{"step": 7, "tokens_seen": 9, "train_loss": NaN, "best_eval_loss": NaN}'
     progress = Progress.from_json(json.loads(saved))
     assert progress == Progress(step=7, tokens_seen=9)
-    assert progress.after_validation(2.0).best_eval_loss == 2.0
+    assert validated(2.0, progress=progress).best_eval_loss == 2.0
+
+
+def test_early_stopping_goes_on_with_the_best_loss_of_an_older_version():
+    progress = Progress.from_json({"step": 7, "best_eval_loss": 2.0, "evals_since_best": 1})
+    assert validated(2.1, progress=progress).evals_since_best == 2
+
+
+def test_early_stopping_may_watch_a_source_or_what_should_grow():
+    early, progress = EarlyStopping(metric="accuracy/web", mode="max"), Progress()
+    for accuracy, count in ((0.5, 0), (0.6, 0), (0.4, 1), (0.7, 0)):
+        found = {"loss": 3.0 + accuracy, "accuracy/web": accuracy}
+        progress = progress.after_validation(found, "loss", early)
+        assert progress.evals_since_best == count
+    assert progress.best_eval_loss == 3.4
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation_after_a_step():
+    progress, best = Progress(), []
+    for number, loss in enumerate((1.0, 3.0, math.nan, 2.0, 2.5, 2.0)):
+        progress = validated(loss, progress=replace(progress, step=number), keep_best=KeepBest())
+        best.append((progress.best_step, progress.best_value))
+    # Of equal ones the first; the model before the first step is no checkpoint.
+    assert best == [(None, None), (1, 3.0), (1, 3.0), (3, 2.0), (3, 2.0), (3, 2.0)]

@@ -48,7 +48,7 @@ STEPS = "training: {max_steps: 10}"
         (f"{STEPS}\n    logging: {{wandb: on}}", "logging.wandb: found the text 'on'; expected a mapping"),
         (f"{STEPS}\n    logging: {{wandb: {{project: 1}}}}", 'logging.wandb.project: found 1; expected text; write it in quotes: "1"'),
         (f"{STEPS}\n    lora: {{r: 4}}", "this stage has no section 'lora'; it is of sft stages"),
-        (f"{STEPS}\n    velocity: 1", "unknown key 'velocity' in this stage; known keys: needs, model, training, optimizer, lr_scheduler, parallelism, checkpoint, eval, logging, kind, data"),
+        (f"{STEPS}\n    velocity: 1", "unknown key 'velocity' in this stage; known keys: needs, from_checkpoint, model, training, optimizer, lr_scheduler, parallelism, checkpoint, eval, logging, kind, data"),
         (f"{STEPS}\n    kind: pretrain", "'kind' is given twice, first in line 12; keep one"),
     ],
 )  # fmt: skip
