@@ -11,7 +11,9 @@ from distrain.config.models import ModelConfig
 from distrain.config.recipe import ExportStage
 from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
+from distrain.data.tokenizer.layouts import layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
+from distrain.errors import DataError
 from distrain.finetune.lora import save_adapter
 from distrain.finetune.merged import MergedWeights, transposed_layers
 from distrain.models import model_on_meta
@@ -139,12 +141,25 @@ def export_huggingface(
         return compare_reloaded(partial, exported, trained.model, trained.vocab_size)
 
 
-def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
-    """Return the ids that transformers needs to start, end and pad a text."""
-    prefix = tokenizer.prefix_ids
+def special_tokens(folder: Path) -> SpecialTokens:
+    """Return the ids that transformers needs to start, end and pad a text.
+
+    Args:
+        folder: Holds ``tokenizer.json`` and what describes it.
+    """
+    tokenizer = Tokenizer.load(folder)
+    ends, prefix = [tokenizer.eos_id], tokenizer.prefix_ids
+    try:
+        turn_end = layout_of(folder, tokenizer).end_id
+    except DataError:
+        # A template that lays out no pair, as of a model for tools alone: nothing was trained by
+        # it, and it is the user's own.
+        turn_end = tokenizer.eos_id
+    if turn_end not in ends:  # otherwise generation would go on after each answer
+        ends.append(turn_end)
     return SpecialTokens(
         bos_token_id=prefix[0] if prefix else None,
-        eos_token_id=tokenizer.eos_id,
+        eos_token_id=ends[0] if len(ends) == 1 else ends,
         pad_token_id=tokenizer.pad_id,
     )
 
@@ -158,5 +173,5 @@ def _write(
         model_max_length=trained.model.max_position_embeddings,
         verbatim=trained.origin is not None,
     )
-    special = special_tokens(Tokenizer.load(folder))
+    special = special_tokens(folder)
     write_huggingface(weights, trained.model, trained.vocab_size, folder, special, trained.origin)

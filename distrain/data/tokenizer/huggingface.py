@@ -16,11 +16,11 @@ SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 OLD_TEMPLATE_FILE = "chat_template.json"
 MORE_TEMPLATES = "additional_chat_templates"
 FILES = (
-    *(TOKENIZER_FILE, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, TEMPLATE_FILE, OLD_TEMPLATE_FILE),
+    *(TOKENIZER_FILE, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP),
     *("added_tokens.json", "vocab.json", "merges.txt", "vocab.txt"),
     *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
 )
-"""What may describe a tokenizer in a model's folder."""
+"""What may describe a tokenizer in a model's folder, beside its chat templates."""
 
 
 def save_huggingface(
@@ -54,7 +54,6 @@ def save_huggingface(
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
-        "chat_template": chat_template(tokenizer),
         # Later entries win: the user's own over our defaults, what this run relies on over both.
         **_read(source.parent / TOKENIZER_CONFIG),
         **_named_tokens(tokenizer),
@@ -62,6 +61,9 @@ def save_huggingface(
     # A user's own limit stays, unless the caller knows the model's.
     if model_max_length is not None:
         config["model_max_length"] = model_max_length
+    if not has_template(source.parent):
+        config["chat_template"] = chat_template(tokenizer)
+    _copy_templates(source.parent, folder)
     special = _read(source.parent / SPECIAL_TOKENS_MAP) | _named_tokens(tokenizer)
     write_json(folder / TOKENIZER_CONFIG, config)
     write_json(folder / SPECIAL_TOKENS_MAP, special)
@@ -73,28 +75,42 @@ def copy_files(source: Path, folder: Path) -> None:
     for name in FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+    _copy_templates(source, folder)
+
+
+def _copy_templates(source: Path, folder: Path) -> None:
+    """Copy chat templates that are files of their own; they win over the configuration's."""
+    for name in (TEMPLATE_FILE, OLD_TEMPLATE_FILE):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
     if (source / MORE_TEMPLATES).is_dir():
         shutil.copytree(source / MORE_TEMPLATES, folder / MORE_TEMPLATES, dirs_exist_ok=True)
 
 
 def has_template(folder: Path) -> bool:
-    """Return whether a model's folder says how a chat is laid out."""
-    beside = (TEMPLATE_FILE, OLD_TEMPLATE_FILE)
-    return any((folder / name).is_file() for name in beside) or bool(
-        _read(folder / TOKENIZER_CONFIG).get("chat_template")
-    )
+    """Return whether a model's folder says how a chat is laid out.
+
+    ``chat_template.json`` does not: it is a processor's, and no tokenizer reads it.
+    """
+    stated = _read(folder / TOKENIZER_CONFIG).get("chat_template")
+    return (folder / TEMPLATE_FILE).is_file() or bool(stated)
 
 
 def copy_tokenizer(tokenizer_json: Path, folder: Path) -> None:
     """Copy a ready tokenizer so that ``Tokenizer.load`` finds the same ids beside the copy.
+
+    Its chat template comes along: a model that is trained with the tokenizer is fine-tuned by it.
 
     Raises:
         DataError: It is missing, or has no end-of-text token.
     """
     source, tokenizer = _source(tokenizer_json)
     # The tokens that were found are named in it, even where another file beside the original did.
-    config = _read(source.parent / TOKENIZER_CONFIG) | _named_tokens(tokenizer)
-    write_json(folder / TOKENIZER_CONFIG, config)
+    named = _named_tokens(tokenizer)
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        if name == TOKENIZER_CONFIG or (source.parent / name).is_file():
+            write_json(folder / name, _read(source.parent / name) | named)
+    _copy_templates(source.parent, folder)
     write_text(folder / TOKENIZER_FILE, source.read_text(encoding="utf-8"))
 
 

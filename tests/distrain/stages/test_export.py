@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -211,3 +212,22 @@ def test_files_have_the_modes_that_the_umask_gives(tmp_path, tokenizer_json, mas
     assert modes == {0o666 & ~mask}
     modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("out/**/*") if path.is_dir()}
     assert modes == {0o777 & ~mask}
+
+
+TURNS = (
+    "{% for message in messages %}{{ message['content'] + '<|pad|>' }}{% endfor %}",
+    "{{ raise_exception('no chats') }}",
+)
+
+
+@pytest.mark.parametrize("template", TURNS)
+def test_what_ends_a_turn_of_the_template_ends_generation(tmp_path, tokenizer_json, template):
+    _, trained = fine_tuned(MODEL, tokenizer_json)
+    tokenizer = Tokenizer.load(tokenizer_json)
+    own_model(tmp_path / "own", trained, tokenizer, eos=tokenizer.eos_id)
+    shutil.copy(tokenizer_json, tmp_path / "own")
+    (tmp_path / "own" / "chat_template.jinja").write_text(template)
+    export_huggingface(tuned_from(tmp_path / "own", trained), tmp_path / "own", tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    ends = {TURNS[0]: [tokenizer.eos_id, tokenizer.pad_id], TURNS[1]: tokenizer.eos_id}
+    assert content["eos_token_id"] == ends[template]

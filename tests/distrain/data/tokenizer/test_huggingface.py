@@ -67,6 +67,29 @@ def test_a_copied_tokenizer_still_knows_its_end_of_text(tmp_path):
     assert (copy.eos_id, copy.fingerprint) == (source.eos_id, source.fingerprint)
 
 
+def test_a_copied_tokenizer_keeps_its_template_up_to_the_export(tmp_path, auto_tokenizer):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    foreign(
+        folder,
+        tokenizer_config={"eos_token": "</s>", "bos_token": "<s>"},
+        special_tokens_map={"unk_token": "<s>"},
+    )
+    template = "{% for message in messages %}{{ message['content'] }}</s>{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    copy_tokenizer(folder, tmp_path / "stage")
+    stated = json.loads((tmp_path / "stage" / "special_tokens_map.json").read_text())
+    assert stated["unk_token"] == "<s>"
+    ours = Tokenizer.load(tmp_path / "stage")
+    (pair,) = layout_of(tmp_path / "stage", ours).pairs([("aaa", "aa")])
+    save_huggingface(tmp_path / "stage", tmp_path / "hf")
+    theirs = auto_tokenizer.from_pretrained(tmp_path / "hf")
+    assert theirs.chat_template == template
+    told = [{"role": "user", "content": "aaa"}, {"role": "assistant", "content": "aa"}]
+    # transformers would put the BOS before it twice, were it in the template.
+    assert theirs.apply_chat_template(told)["input_ids"] == fitted(pair, 1000)[0]
+
+
 def files_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
