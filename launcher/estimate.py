@@ -33,18 +33,36 @@ def stage_vocab_size(recipe: Recipe, name: str) -> int | None:
     return None if found is None else found[1]
 
 
-def _stage_model(recipe: Recipe, name: str) -> tuple[ModelConfig, int] | None:
+def stage_model(recipe: Recipe, name: str) -> ModelConfig | None:
+    """Return the model that a stage trains, with the rates that the stage itself states.
+
+    ``None`` for a stage that trains none, and for a folder that cannot be read here.
+    """
     stage = recipe.stages[name]
     if not isinstance(stage, TrainStage):
         return None
-    # Through any number of stages down to the one that made the model.
-    lineage = lineage_of(recipe.stages, name)
-    first = recipe.stages[str(lineage.root)]
-    assert isinstance(first, TrainStage), "what a model comes from has trained it"
+    first = _first_stage(recipe, name)
+    if first.model.from_pretrained is None:
+        return first.model.with_rates_of(stage.model)
+    found = _pretrained_model(first.model.from_pretrained)
+    return None if found is None else found[0].with_rates_of(stage.model)
+
+
+def _stage_model(recipe: Recipe, name: str) -> tuple[ModelConfig, int] | None:
+    if not isinstance(recipe.stages[name], TrainStage):
+        return None
+    first = _first_stage(recipe, name)
     if first.model.from_pretrained is not None:
         return _pretrained_model(first.model.from_pretrained)
-    rows = vocabulary_of_data(recipe, str(lineage.root))
+    rows = vocabulary_of_data(recipe, str(lineage_of(recipe.stages, name).root))
     return None if rows is None else (first.model, rows)
+
+
+def _first_stage(recipe: Recipe, name: str) -> TrainStage:
+    """Go through any number of stages down to the one that made the model."""
+    first = recipe.stages[str(lineage_of(recipe.stages, name).root)]
+    assert isinstance(first, TrainStage), "what a model comes from has trained it"
+    return first
 
 
 def stage_attention(recipe: Recipe, name: str) -> dict[str, Mapping[str, AttentionKernel]]:

@@ -6,7 +6,7 @@ mark of a position that no task is trained on.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from distrain.config.section import NameIn
@@ -59,6 +59,11 @@ class Derived:
     form: str = ".1f"
 
 
+BALANCING_LOSS = Metric("balancing_loss", "experts", "token")
+"""Of a step of a model that balances its experts, whatever the task: how unevenly tokens go to
+them, from the number of experts of a token up; before its coefficient. Validations have none."""
+
+
 @dataclass(frozen=True)
 class TaskForm:
     """What recipe, records, status and report know of a task.
@@ -95,13 +100,18 @@ class TaskForm:
         """Sums that a microbatch gives: the trained numerator, and a pair of each other metric."""
         return 1 + 2 * len(self.others)
 
+    def with_balancing(self) -> "TaskForm":
+        """Return the form of a step that measures the balancing loss, too."""
+        return replace(self, others=(*self.others, BALANCING_LOSS))
+
     def with_derived(self, values: Mapping[str, float]) -> dict[str, float]:
         """Add the derived figures to the metrics of a validation."""
         return dict(values) | {d.name: d.compute(values[d.of]) for d in self.derived}
 
     def step_text(self, values: Mapping[str, float | None]) -> str:
-        """Write the metrics of a step, such as ``loss 3.214``."""
-        return _text(self.metrics, values)
+        """Write the metrics of a step, such as ``loss 3.214``, and the balancing loss if it has."""
+        has_balancing = BALANCING_LOSS.name in values
+        return _text((*self.metrics, *([BALANCING_LOSS] if has_balancing else [])), values)
 
     def validation_text(self, values: Mapping[str, float | None]) -> str:
         """Write all that a validation shows, such as ``loss 3.214 | perplexity 24.9``."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distrain.config.models import ModelConfig
 from distrain.models.attention import DocumentLayout, undivided
+from distrain.models.balancing import BalancingRule
 from distrain.models.initial_values import ValueRule
 from distrain.models.key_value_cache import KeyValueCache
 from distrain.models.output_layer import OutputLayer
@@ -44,6 +45,8 @@ class CausalLM(nn.Module, ABC):
         super().__init__()
         self.model_config = model_config
         self.vocab_size = vocab_size
+        self.balancing: BalancingRule | None = None
+        """How training balances experts; a model that has the rule records their routing."""
 
     def forward(
         self,

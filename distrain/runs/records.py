@@ -102,7 +102,8 @@ STEP_FIELDS = (
 EVAL_FIELDS = (STEP, "eval/loss", "eval/perplexity")
 """A line of ``metrics.jsonl`` holds ``time``, ``attempt`` and all of one of these two sets; a task
 other than ``causal_lm`` has its own names in place of the losses and of perplexity. A validation of
-several sources also has each metric of each source: ``eval/<metric>/<source>``."""
+several sources also has each metric of each source: ``eval/<metric>/<source>``. A step that
+balances experts has ``train/balancing_loss``, too."""
 
 EVENT_KINDS = frozenset({
     "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",

@@ -25,10 +25,18 @@ class TaskSums:
             ``Task.denominators``.
         others: Of each other metric numerator and denominator, each of shape (G,), without
             gradients.
+        added: What is made smaller besides, and is no part of the trained metric: of shape (G,),
+            with gradients, to be divided by the same denominator.
     """
 
     trained: Tensor
     others: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    added: Tensor | None = None
+
+    @property
+    def objective(self) -> Tensor:
+        """What the backward pass begins with, before it is scaled; shape (G,)."""
+        return self.trained if self.added is None else self.trained + self.added
 
     def stacked(self, form: TaskForm) -> Tensor:
         """Return all sums in one tensor without gradients, shape (G, ``form.num_sums``)."""

@@ -23,6 +23,7 @@ from distrain.data.samples.source import OpenedSource
 from distrain.errors import RecipeError
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
+from distrain.models.causal_lm import CausalLM
 from distrain.monitor.monitor import Monitor, Workload
 from distrain.monitor.throughput import peak_flops
 from distrain.optim.schedules import lr_at
@@ -36,6 +37,7 @@ from distrain.parallel.ranks import Ranks
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import read_json, utc_now, write_json
 from distrain.tasks import TASKS
+from distrain.train.balancing import Balancing
 from distrain.train.data_plan import count_samples, plan_schedule, streams_read
 from distrain.train.run import Run
 
@@ -105,6 +107,7 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
         validation=build_validation(setup, setup.validation, engine, device),  # 10
         monitor=monitor,
         wishes=wishes,
+        balancing=build_balancing(engine),  # 6
     )
 
 
@@ -136,6 +139,13 @@ def build_engine_of(setup: TrainSetup, host: HostGroup, device: torch.device) ->
     layout = resolve_layout(setup.stage.parallelism, host.world_size)
     precision = resolve_precision(setup.stage.training.precision, device)
     return build_engine(Ranks(layout, host), setup.spec(device, precision))
+
+
+def build_balancing(engine: Engine) -> Balancing | None:
+    """Layer 6: how the model, whatever wraps it, has its experts balanced."""
+    models = (child for child in engine.model.modules() if isinstance(child, CausalLM))
+    rule = next((model.balancing for model in models), None)
+    return None if rule is None else Balancing(rule, engine.ranks)
 
 
 def build_monitor(

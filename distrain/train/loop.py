@@ -74,7 +74,7 @@ def train(run: Run) -> tuple[Progress, Wish]:
 
 def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
     """Make one update from one global batch; its metrics are exact over all ranks."""
-    form, engine, parts = run.task.form, run.engine, batch.microbatches
+    form, engine, parts = run.form, run.engine, batch.microbatches
     # Every engine averages gradients over ranks. This factor undoes that, so the update
     # does not depend on how the batch was cut into ranks and microbatches.
     scale = engine.ranks.dp_size / agreed.denominator
@@ -82,9 +82,8 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
     for number, microbatch in enumerate(parts, start=1):
         seed_dropout(run, step, number)
         with engine.accumulate(last=number == len(parts)):
-            # 4 architecture, 5 forward pass, 6 loss
-            measured = run.task.measure(engine.model, microbatch.to(run.device))
-            engine.backward(measured.trained * scale)  # 7 backward pass
+            measured = run.measure(microbatch)  # 4 architecture, 5 forward pass, 6 loss
+            engine.backward(measured.objective * scale)  # 7 backward pass
         sums += measured.stacked(form)
     mine, norm = engine.fetch(sums[0])  # the one wait for the device
     # The second host collective. Before the update: all ranks make it or none, and the losses and

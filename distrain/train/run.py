@@ -11,19 +11,21 @@ from distrain.checkpoint.commit import Content
 from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.best import KeepBest
 from distrain.config.loading import PretrainDataConfig
-from distrain.config.tasks import CAUSAL_LM
+from distrain.config.tasks import CAUSAL_LM, TaskForm
 from distrain.config.training import TrainingConfig
 from distrain.data.samples.held_out import Choice
-from distrain.data.samples.loader import Loader
+from distrain.data.samples.loader import Loader, Microbatch
 from distrain.data.samples.schedule import Schedule
 from distrain.errors import CheckpointError
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
+from distrain.models.balancing import recording_routing
 from distrain.monitor.monitor import Monitor
 from distrain.optim.state import ScalarState
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
-from distrain.tasks.task import Task
+from distrain.tasks.task import Task, TaskSums
+from distrain.train.balancing import Balancing
 from distrain.train.data_plan import check_epochs
 from distrain.train.progress import Progress
 
@@ -42,6 +44,7 @@ class Run:
         reads: What else ``data.json`` says of what is read.
         lr_at: Learning rate of the update that follows ``step`` steps.
         monitor: Writes the records; on rank 0 only.
+        balancing: Of the experts of the model; ``None``: it has none, or leaves them alone.
     """
 
     seed: int
@@ -61,6 +64,27 @@ class Run:
     validation: Validation
     monitor: Monitor | None
     wishes: Wishes
+    balancing: Balancing | None = None
+
+    @property
+    def form(self) -> TaskForm:
+        """What a step measures: the task's metrics and, where experts are balanced, that loss."""
+        form = self.task.form
+        return form if self.balancing is None else form.with_balancing()
+
+    def measure(self, microbatch: Microbatch) -> TaskSums:
+        """Layers 4 to 6 of a training step, from a microbatch on the host.
+
+        Collective where experts are balanced.
+        """
+        on_device = microbatch.to(self.device)
+        if self.balancing is None:
+            return self.task.measure(self.engine.model, on_device)
+        with recording_routing() as forwards:
+            measured = self.task.measure(self.engine.model, on_device)
+        return self.balancing.add_to(
+            measured, forwards, microbatch, sum(self.task.denominators(microbatch))
+        )
 
     def restore(self) -> Progress:
         """Go back to the newest good checkpoint, or begin at step 0. Collective.

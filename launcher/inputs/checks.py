@@ -10,6 +10,7 @@ from dataclasses import replace
 from distrain.config.reading.load import LoadedRecipe
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe
+from launcher.inputs.balancing import note_balancing
 from launcher.inputs.models import check_made_models, check_models
 from launcher.inputs.pairs import check_pairs
 from launcher.inputs.sources import check_sources
@@ -21,6 +22,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     check_sources,
     check_models,
     check_made_models,
+    note_balancing,
     check_pairs,
 )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from distrain import __version__
 from distrain.config.lineage import MODEL_KINDS
-from distrain.config.tasks import Metric
+from distrain.config.tasks import BALANCING_LOSS, Metric
 from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.durable import write_text
 from distrain.runs.failures import Failure
@@ -196,7 +196,8 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
         )
     marks = restart_marks(stage)
     scores = thinned(stage.scores, records_drawn)
-    specs = [_metric_spec(metric, records, scores, marks) for metric in stage.task.others]
+    others = (*stage.task.others, BALANCING_LOSS)  # no chart where no record has it
+    specs = [_metric_spec(metric, records, scores, marks) for metric in others]
     specs += _chart_specs(records, marks)
     charts = [chart for chart in map(build_chart, specs) if chart is not None]
     return StageSection(
@@ -250,7 +251,7 @@ def _metric_spec(
         for part, found in ((TRAIN, records), (EVAL, scores))
     }
     return ChartSpec(
-        title=metric.name.capitalize(),
+        title=metric.name.capitalize().replace("_", " "),
         unit=metric.full_unit,
         series=(
             Series("train", "train", points[TRAIN]),

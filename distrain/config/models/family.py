@@ -97,6 +97,19 @@ class ModelConfig(NamedSection):
     NUM_REQUIRED: ClassVar[int] = 0
     """How many of them it must have."""
 
+    @property
+    def asks_for_balancing(self) -> bool:
+        """Whether training is to balance the experts by a loss of their own."""
+        return False
+
+    @property
+    def balancing_coefficient(self) -> float | None:
+        """What that loss is multiplied by; 0 where there is none, ``None``: unknown without torch.
+
+        Of a model that asks for it.
+        """
+        return 0.0
+
     @classmethod
     def forms(cls) -> Mapping[str, type[Self]]:
         """Return the section of every family."""

@@ -92,9 +92,12 @@ def block_classes(module: "PreTrainedModel") -> tuple[type[nn.Module], ...]:
 class _Given(nn.Module):
     """Stands for a decoder, and for its output: the last hidden state is given."""
 
-    def __init__(self, hidden: torch.Tensor) -> None:
+    def __init__(
+        self, hidden: torch.Tensor, router_logits: tuple[torch.Tensor, ...] | None
+    ) -> None:
         super().__init__()
         self.last_hidden_state = hidden
+        self.router_logits = router_logits
 
     def forward(self, *inputs: object, **settings: object) -> "_Given":
         del inputs, settings
@@ -119,7 +122,7 @@ def output_rule(module: "PreTrainedModel") -> tuple[float, float | None]:
     small, huge = 1e-6, 1e30
     probes = [small, huge, -90.0, -3.0, 0.25, 40.0]
     hidden = torch.tensor([[probes]], dtype=torch.float64, device="cpu")
-    scores = _scores_of(module, hidden)
+    scores: torch.Tensor = run_with_given(module, hidden).logits
     if scores.shape != hidden.shape or scores.is_meta:
         raise refused(module.config.model_type, "scores of another shape than the output layer's")
     scale = float(f"{scores[0, 0, 0].item() / small:.9g}")
@@ -134,21 +137,40 @@ def output_rule(module: "PreTrainedModel") -> tuple[float, float | None]:
 
 
 @torch.no_grad()
-def _scores_of(module: "PreTrainedModel", hidden: torch.Tensor) -> torch.Tensor:
+def run_with_given(
+    module: "PreTrainedModel",
+    hidden: torch.Tensor,
+    router_logits: tuple[torch.Tensor, ...] | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """Run a family's own forward pass around a decoder and an output layer that change nothing.
+
+    Args:
+        module: The causal module; it may lie on the meta device.
+        hidden: What the decoder returns, and so the products of the output layer; on the CPU.
+        router_logits: What the routers of the decoder return, a tensor a layer.
+        settings: Further arguments of the forward pass.
+
+    Returns:
+        The family's output.
+
+    Raises:
+        RecipeError: It needs more than that.
+    """
     places = [(module, module.base_model_prefix), _place_of_output_layer(module)]
     kept = [parent._modules[name] for parent, name in places]
+    stand_ins = (_Given(hidden, router_logits), nn.Identity())
     try:
-        for (parent, name), stand_in in zip(places, (_Given(hidden), nn.Identity()), strict=True):
+        for (parent, name), stand_in in zip(places, stand_ins, strict=True):
             parent._modules[name] = stand_in
-        tokens = torch.zeros(1, 1, dtype=torch.long, device="cpu")
-        scores: torch.Tensor = module(input_ids=tokens, use_cache=False).logits
+        tokens = torch.zeros(hidden.shape[:2], dtype=torch.long, device="cpu")
+        return module(input_ids=tokens, use_cache=False, **settings)
     except (AttributeError, TypeError, RuntimeError) as error:
         found = f"more than a decoder and a linear output layer ({error})"
         raise refused(module.config.model_type, found) from error
     finally:
         for (parent, name), child in zip(places, kept, strict=True):
             parent._modules[name] = child
-    return scores
 
 
 def _place_of_output_layer(module: "PreTrainedModel") -> tuple[nn.Module, str]:

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from distrain.config.models import ModelConfig
 from distrain.config.models.transformers import TransformersConfig
 from distrain.models.attention import DocumentLayout, plan_attention, undivided
+from distrain.models.balancing import is_routing_recorded, record_routing
 from distrain.models.causal_lm import CausalLM
 from distrain.models.initial_values import ValueRule
 from distrain.models.key_value_cache import KeyValueCache
 from distrain.models.output_layer import OutputLayer
+from distrain.models.transformers.balancing import balancing_rule
 from distrain.models.transformers.construction import (
     block_classes,
     build_causal_module,
@@ -60,6 +62,11 @@ class TransformersLM(CausalLM):
         scale, softcap = output_rule(family)
         linear = family.get_output_embeddings()
         family.set_output_embeddings(OutputLayer.of(linear, scale=scale, softcap=softcap))
+        self._asks_for_balancing = bool(getattr(family.config, "output_router_logits", False))
+        if self._asks_for_balancing:
+            self.balancing = balancing_rule(family)
+            # From now on routers' scores are kept where they are asked for, as an argument.
+            family.config.output_router_logits = False
         # In a tuple, and so no part of this module: its children are.
         self._family = (family,)
         for name, child in family.named_children():
@@ -115,12 +122,16 @@ class TransformersLM(CausalLM):
         return can
 
     def _decode(self, input_ids: Tensor, documents: DocumentLayout, **cache: object) -> Tensor:
+        is_recorded = self.balancing is not None and is_routing_recorded()
         output = self._decoder(
             input_ids=input_ids,
             position_ids=documents.position_ids.long(),
             **{PLAN: plan_attention(documents)},
             **cache,
+            **({"output_router_logits": True} if is_recorded else {}),
         )
+        if is_recorded:
+            record_routing(output.router_logits)
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD
 
@@ -136,10 +147,10 @@ class TransformersLM(CausalLM):
 
     def require_separate_documents(self, module: nn.Module) -> None:
         """Let a few tokens through; see ``distrain.models.transformers.probe``."""
-        if getattr(self.family.config, "output_router_logits", False):
+        if self._asks_for_balancing and self.balancing is None:
             logger.warning(
-                "%s: output_router_logits asks for a balancing loss of the experts, which is not "
-                "computed here: router_aux_loss_coef has no effect",
+                "%s: output_router_logits asks for a balancing loss of the experts, and has no "
+                "effect: the family has none, or its coefficient is 0",
                 self.family.config.model_type,
             )
         require_separate_documents(module, self.family)

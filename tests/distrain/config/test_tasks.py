@@ -30,3 +30,10 @@ def test_a_name_that_would_hide_another_figure_is_refused(trained, others, figur
 
 def test_other_names_are_taken():
     assert TaskForm(metric("loss"), (metric("margin"),), (derived("twice"),)).num_sums == 3
+
+
+def test_a_task_may_not_have_the_name_of_the_balancing_loss_where_experts_are_balanced():
+    form = TaskForm(metric("loss"), (metric("margin"),))
+    assert [m.name for m in form.with_balancing().others] == ["margin", "balancing_loss"]
+    with pytest.raises(ValueError, match="a metric named balancing_loss"):
+        form.with_balancing().with_balancing()

@@ -32,6 +32,16 @@ def test_a_step_line_has_the_columns_of_the_field():
     )
 
 
+def test_a_balancing_loss_stands_beside_the_loss_of_a_step_that_has_it():
+    record = at(10, step_record(3, attempt=1)) | {"train/loss": 3.0}
+    pace = Pace(None)
+    pace.add(record)
+    assert "| loss 3.000 | lr" in step_line("pretrain", record, pace, TASK)
+    balanced = record | {"train/balancing_loss": 2.0625}
+    line = step_line("pretrain", balanced, pace, TASK)
+    assert "| loss 3.000 | balancing_loss 2.062 | lr" in line
+
+
 def test_speed_and_time_left_are_means_over_the_last_steps():
     pace = Pace(10)
     for number in range(1, 5):

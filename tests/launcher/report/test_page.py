@@ -295,6 +295,14 @@ def test_report_needs_no_torch_and_no_numpy(tmp_path, make_run):
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
+def test_the_balancing_loss_is_drawn_where_steps_have_it(tmp_path, finished):
+    writer = RunWriter(tmp_path / "experts")
+    record = writer._step(1, 1, 3.0, 0.1, 20) | {"train/balancing_loss": 2.0625}
+    writer._append(writer.run.stage("pretrain").metrics, record)
+    assert "Balancing loss experts per token" in text_of(page_of(writer.run))
+    assert "Balancing loss" not in finished
+
+
 def test_the_metrics_of_another_task_are_shown_and_drawn_by_their_names(tmp_path):
     writer = RunWriter(tmp_path / "other")
     text = writer.run.resolved.read_text()

@@ -27,6 +27,8 @@ stand beside a section, not in it."""
 PARTS = "parts beside the language model"
 WITH_SINKS = {"gpt_oss"}
 """Families whose ``config.json`` does not say that their heads have sinks."""
+BALANCING_KEYS = ("router_aux_loss_coef", "aux_loss_coef")
+"""What families call the coefficient of the balancing loss of their experts."""
 NO_LIMIT = 2**31 - 1
 
 
@@ -112,6 +114,19 @@ class TransformersConfig(ModelConfig):
         """Standard deviation of the starting weights."""
         value = self.value_of("initializer_range")
         return value if isinstance(value, float) else 0.02
+
+    @property
+    def asks_for_balancing(self) -> bool:
+        """Whether the family is told to compute its balancing loss."""
+        return self.value_of("output_router_logits") is True
+
+    @property
+    def balancing_coefficient(self) -> float | None:
+        """Return that of the config; every family of the table that has the loss states it."""
+        found = next((c for c in map(self.value_of, BALANCING_KEYS) if c is not None), None)
+        if isinstance(found, int | float):
+            return float(found)
+        return None if self.family is None else 0.0
 
     @property
     def adaptable_layers(self) -> tuple[str, ...]:
@@ -215,5 +230,5 @@ def is_rate(key: str) -> bool:
 
 
 RATES = frozenset(
-    {"initializer_range", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise"}
+    {"initializer_range", "output_router_logits", "router_jitter_noise", *BALANCING_KEYS}
 )

@@ -12,7 +12,7 @@ from distrain.models.transformers import interface
 from distrain.models.transformers import model as transformers_model
 from distrain.models.weights.filling import build_empty, fill_module
 from distrain.models.weights.source import TensorWeights
-from tests.distrain.models.transformers.families import FAMILIES, VOCAB_SIZE, bend, bent, section
+from tests.distrain.models.transformers.families import FAMILIES, VOCAB_SIZE, bent, section
 
 QUICK = ("qwen3", "gemma2", "gpt2", "deepseek-v3", "gpt-oss")
 
@@ -117,13 +117,6 @@ def test_what_is_no_decoder_of_text_is_refused(model_type, config, found):
     with pytest.raises(RecipeError) as caught, torch.device("meta"):
         build_model(TransformersConfig(model_type=model_type, config=config), VOCAB_SIZE)
     assert found in str(caught.value)
-
-
-def test_a_balancing_loss_that_is_asked_for_is_said_to_be_missing(caplog):
-    model = build_model(section("mixtral", output_router_logits=True), VOCAB_SIZE)
-    bend(model)
-    model.require_separate_documents(model)
-    assert "router_aux_loss_coef has no effect" in caplog.text
 
 
 def test_without_values_the_calls_alone_are_judged():
