@@ -1,6 +1,6 @@
 """The loop as people write it: a Llama in sixty lines, plain torch, nothing of ours.
 
-``python -m benchmarks.speed.plain`` makes one step and prints the CPU time so far.
+``python -m benchmarks.speed.plain SIZE MODEL`` makes one step and prints the CPU time so far.
 """
 
 import argparse
@@ -101,10 +101,25 @@ def plain_loop(size: Size, model: nn.Module | None = None) -> Callable[[], None]
     return step
 
 
+def qwen3(size: Size) -> nn.Module:
+    """Make the module of transformers, which only then is imported."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(vocab_size=size.vocab_size, use_cache=False, **size.model)
+    module: nn.Module = Qwen3ForCausalLM(config)
+    return module
+
+
+MODELS: dict[str, Callable[[Size], nn.Module]] = {"llama": PlainLlama, "qwen3": qwen3}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("size", choices=SIZES)
+    parser.add_argument("model", choices=MODELS)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    plain_loop(SIZES[parser.parse_args().size])()
+    size = SIZES[arguments.size]
+    plain_loop(size, MODELS[arguments.model](size))()
     used = os.times()
     print(used.user + used.system, flush=True)

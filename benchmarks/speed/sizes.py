@@ -41,6 +41,13 @@ class Size:
         }
 
 
+def section_of(size: Size, model: str) -> dict[str, object]:
+    """Return the model section of a recipe: of the own Llama, or of a family of transformers."""
+    if model == "llama":
+        return dict(size.model)
+    return {"model_type": model, "config": size.model}
+
+
 SIZES = {
     "nano": Size(256, 4, 4, 2, 768, 4096, 128, 2, steps=8),
     "tiny": Size(256, 4, 4, 2, 768, 32000, 256, 4, steps=2),

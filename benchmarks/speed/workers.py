@@ -14,11 +14,10 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from benchmarks.measuring import timed
-from benchmarks.speed.plain import PlainLlama, plain_loop
-from benchmarks.speed.sizes import SIZES, Size
+from benchmarks.speed.plain import PlainLlama, plain_loop, qwen3
+from benchmarks.speed.sizes import SIZES, Size, section_of
 
 POLL_S = 0.005
 
@@ -43,25 +42,17 @@ def bare(size: Size) -> Loop:
 
 def bare_qwen3(size: Size) -> Loop:
     """The module of transformers in the same loop."""
-    return plain_loop(size, _qwen3(size))
-
-
-def _qwen3(size: Size) -> nn.Module:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    config = Qwen3Config(vocab_size=size.vocab_size, use_cache=False, **size.model)
-    module: nn.Module = Qwen3ForCausalLM(config)
-    return module
+    return plain_loop(size, qwen3(size))
 
 
 def distrain(size: Size) -> Loop:
     """The own Llama through the training loop, as a stage runs it."""
-    return ours(size, dict(size.model))
+    return ours(size, section_of(size, "llama"))
 
 
 def distrain_qwen3(size: Size) -> Loop:
     """The same module of transformers through the training loop."""
-    return ours(size, {"model_type": "qwen3", "config": size.model})
+    return ours(size, section_of(size, "qwen3"))
 
 
 def ours(size: Size, model: dict[str, object]) -> Loop:

@@ -1,10 +1,9 @@
 """Doing something on all ranks so that a failure of one is known to all before the next thing."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
 
-from distrain.checkpoint.entries import os_error_behind
 from distrain.errors import DistrainError
 from distrain.parallel.collectives import HostGroup
 
@@ -37,6 +36,19 @@ def describe(error: BaseException) -> FailedError:
         place = f": {system.filename}" if system.filename else ""
         return FailedError(f"{system.strerror or system}{place}", system.errno)
     return FailedError(f"{type(error).__name__}: {error}", None)
+
+
+def os_error_behind(error: BaseException) -> OSError | None:
+    """Find the operating system's error that led to ``error``, through DCP's wrappings."""
+    if isinstance(error, OSError):
+        return error
+    # Of DCP's CheckpointException: (error, traceback) of each rank. DCP is not imported to ask.
+    failures: Mapping[int, tuple[BaseException, object]] = getattr(error, "failures", {})
+    if failures:
+        behind = (os_error_behind(cause) for cause, _ in failures.values())
+        return next((found for found in behind if found is not None), None)
+    link = error.__cause__ or error.__context__
+    return os_error_behind(link) if link is not None else None
 
 
 def agree(host: HostGroup, act: Callable[[], T]) -> list[T]:

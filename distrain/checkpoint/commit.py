@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distrain.checkpoint.index import IndexReader
 from distrain.checkpoint.layout import COMMIT, EXTRA, METADATA, Name
 from distrain.errors import CheckpointError
 from distrain.runs import durable
@@ -217,6 +216,8 @@ def _read_again(folder: Path, commit: Commit) -> None:
     if EXTRA in commit.files:
         read_extra(folder)
     if METADATA in commit.files:
+        from distrain.checkpoint.index import IndexReader
+
         try:
             IndexReader(folder).read_metadata()
         except pickle.UnpicklingError as error:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distrain.checkpoint.commit import Content
-from distrain.checkpoint.dcp import read_whole
 from distrain.parallel.global_tensor import Box, GlobalTensor, State
 
 PRODUCT_PREFIXES = ("model/", "buffer/")
@@ -61,6 +60,8 @@ def product_of_files(checkpoint: Path) -> str:
 
     In this process alone. What serves the stage alone, twice as large, is not read.
     """
+    from distrain.checkpoint.dcp import read_whole
+
     return join([sum_hashes(read_whole(checkpoint, PRODUCT_PREFIXES))]).product
 
 

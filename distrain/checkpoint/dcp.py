@@ -25,14 +25,8 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import SavePlan
 from torch.distributed.checkpoint.storage import WriteResult
 
-from distrain.checkpoint.agreement import agree, on_first
-from distrain.checkpoint.entries import (
-    BoxLoadPlanner,
-    BoxSavePlanner,
-    Entry,
-    SyncedWriter,
-    os_error_behind,
-)
+from distrain.checkpoint.agreement import agree, on_first, os_error_behind
+from distrain.checkpoint.entries import BoxLoadPlanner, BoxSavePlanner, Entry, SyncedWriter
 from distrain.checkpoint.index import IndexReader
 from distrain.errors import CheckpointError
 from distrain.parallel.collectives import HostGroup

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
@@ -23,6 +22,7 @@ from torch.distributed.checkpoint.planner import (
     WriteItemType,
 )
 
+from distrain.checkpoint.agreement import os_error_behind
 from distrain.parallel.global_tensor import GlobalTensor
 
 
@@ -127,14 +127,3 @@ class SyncedWriter(FileSystemWriter):
                 raise
             raise cause from error
         return written
-
-
-def os_error_behind(error: BaseException) -> OSError | None:
-    """Find the operating system's error that led to ``error``, through DCP's wrappings."""
-    if isinstance(error, OSError):
-        return error
-    if isinstance(error, CheckpointException):
-        behind = (os_error_behind(cause) for cause, _ in error.failures.values())
-        return next((found for found in behind if found is not None), None)
-    link = error.__cause__ or error.__context__
-    return os_error_behind(link) if link is not None else None

@@ -18,7 +18,6 @@ from distrain.checkpoint.agreement import FailedError, agree, describe, on_first
 from distrain.checkpoint.choosing import choose_newest_good
 from distrain.checkpoint.commit import Content, read_commit, read_extra
 from distrain.checkpoint.content import join, sum_hashes
-from distrain.checkpoint.dcp import load_entries
 from distrain.checkpoint.deadline import Deadline
 from distrain.checkpoint.layout import Name, committed
 from distrain.checkpoint.removing import make_room, retire
@@ -245,6 +244,8 @@ class CheckpointManager:
             ) from failure
         # Before the tensors: those of another optimizer or task would only be said not to fit.
         refuse(extra)
+        from distrain.checkpoint.dcp import load_entries
+
         load_entries(path, state, self._host.process_group)
         self._good = {name}
         self._latest = (name.step, extra)

@@ -9,8 +9,6 @@ from pathlib import Path
 from distrain.checkpoint.agreement import FailedError, agree, on_first
 from distrain.checkpoint.commit import Commit, CommittedFile, Content, digest_file, write_commit
 from distrain.checkpoint.content import Sums, join, sum_hashes
-from distrain.checkpoint.dcp import save_entries
-from distrain.checkpoint.index import IndexReader
 from distrain.checkpoint.layout import EXTRA, METADATA, Name, free_name
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State
@@ -43,6 +41,8 @@ def write_checkpoint(
     Raises:
         FailedError: On every rank; nothing is left behind.
     """
+    from distrain.checkpoint.dcp import save_entries
+
     name, saving = on_first(host, lambda: _begin(folder, step, extra))
     try:
         _check_equal(state, extra, host)
@@ -111,6 +111,8 @@ def _begin(folder: Path, step: int, extra: Mapping[str, object]) -> tuple[Name, 
 
 def _digest_part(saving: Path, state: State, rank: int) -> _Part:
     """Digest this rank's file and values; rank 0 also answers for what it alone wrote."""
+    from distrain.checkpoint.index import IndexReader
+
     own = [path.name for path in saving.glob(f"__{rank}_*")]
     if rank == 0:
         IndexReader(saving).read_metadata()  # what we could not read again is no checkpoint

@@ -5,6 +5,7 @@ import torch
 from distrain.config.models import ModelConfig
 from distrain.config.training import LossConfig
 from distrain.models.causal_lm import CausalLM
+from distrain.models.drawing import NoDraws
 from distrain.models.llama import Llama
 from distrain.models.transformers.model import TransformersLM
 
@@ -29,5 +30,5 @@ def build_model(config: ModelConfig, vocab_size: int, loss: LossConfig | None = 
 
 def model_on_meta(config: ModelConfig, vocab_size: int) -> CausalLM:
     """Build a model without values: for its names, shapes and counts."""
-    with torch.device("meta"):
+    with torch.device("meta"), NoDraws():
         return build_model(config, vocab_size)

@@ -4,9 +4,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from distrain.dtensor import is_dtensor
 from distrain.models.causal_lm import CausalLM
 from distrain.models.initial_values import (
     VALUES_VERSION,
@@ -80,8 +79,10 @@ def _named_rule(method: str, std: float, fans: tuple[int, int]) -> ValueRule:
 
 def _own_part(parameter: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """Return what this rank holds of a parameter, and where in the whole that begins."""
-    if not isinstance(parameter, DTensor):
+    if not is_dtensor(parameter):
         return parameter, (0,) * parameter.ndim
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
     _, offsets = compute_local_shape_and_global_offset(
         parameter.shape, parameter.device_mesh, parameter.placements
     )
@@ -92,7 +93,9 @@ def fill(parameter: Tensor, full: Tensor) -> None:
     """Copy the whole tensor ``full`` into a parameter, or this rank's part of it into a DTensor."""
     full = full.to(parameter.device, parameter.dtype)
     with torch.no_grad():
-        if isinstance(parameter, DTensor):
+        if is_dtensor(parameter):
+            from torch.distributed.tensor import distribute_tensor
+
             # With no source rank, each rank cuts its part from its own copy: nothing is sent.
             full = distribute_tensor(
                 full, parameter.device_mesh, parameter.placements, src_data_rank=None

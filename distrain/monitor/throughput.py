@@ -45,7 +45,7 @@ Where a sheet states the figure with sparsity, half of it stands here. A name co
 longest key that matches counts (``H100 PCIe`` before ``H100``).
 """
 MATMUL_SIZE = 512
-MATMUL_TIME_S = 0.1
+MATMUL_TIME_S = 0.05
 
 
 def tokens_per_second(tokens_per_step: int, steps: int, seconds: float) -> float:
@@ -71,7 +71,7 @@ def peak_flops(device: torch.device, peak_tflops: float | None = None) -> float:
 
     Args:
         device: A known GPU is found by its name; anything else is measured with a matrix product
-            in 0.1 s, once per process, with the threads that the process has now.
+            in 0.05 s, once per process, with the threads that the process has now.
         peak_tflops: ``logging.peak_tflops`` of the recipe; it wins.
     """
     if peak_tflops is not None:

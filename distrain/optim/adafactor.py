@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from distrain.config.optimizers import AdafactorConfig
 from distrain.optim.elementwise import local, own_settings, with_state
 from distrain.optim.groups import ParameterGroup, as_torch
+from distrain.optim.own import OwnOptimizer
 from distrain.optim.shards import cut_like, is_cut_within, same_everywhere, sum_over_shards
 from distrain.optim.state import Scalar, zeros_like
 
@@ -38,7 +39,7 @@ def adafactor_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor
     return {"step": 0, "exp_avg_sq_row": row, "exp_avg_sq_col": column}
 
 
-class Adafactor(Optimizer):
+class Adafactor(OwnOptimizer):
     """Steps the shards of this rank, with the sums of all."""
 
     def __init__(self, groups: list[ParameterGroup], config: AdafactorConfig) -> None:

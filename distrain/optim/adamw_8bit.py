@@ -18,6 +18,7 @@ from distrain.errors import RecipeError
 from distrain.optim.adam import adam_state, step_adamw
 from distrain.optim.elementwise import local, own_settings
 from distrain.optim.groups import ParameterGroup, as_torch
+from distrain.optim.own import OwnOptimizer
 from distrain.optim.shards import cut_like, shard_group
 from distrain.optim.state import Scalar
 
@@ -59,7 +60,7 @@ def adamw_8bit_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tenso
     return state
 
 
-class AdamW8bit(Optimizer):
+class AdamW8bit(OwnOptimizer):
     """Steps large parameters by bitsandbytes, small ones by torch's AdamW."""
 
     def __init__(self, groups: list[ParameterGroup], config: AdamW8bitConfig) -> None:

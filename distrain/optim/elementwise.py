@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from distrain.config.optimizers import OptimizerConfig
+from distrain.dtensor import is_dtensor
 from distrain.optim.groups import ParameterGroup, as_torch
+from distrain.optim.own import OwnOptimizer
 from distrain.optim.state import CreateState
 
 Update = Callable[[list[Tensor], list[Tensor], Mapping[str, list[Tensor]], Mapping[str, Any]], None]
@@ -19,7 +20,7 @@ The gradients may be written to as well.
 """
 
 
-class ElementwiseOptimizer(Optimizer):
+class ElementwiseOptimizer(OwnOptimizer):
     """Steps the memory of this rank, whole parameters or their shards, a group at a time.
 
     An operation runs over all tensors of a group at once, and none goes through DTensor, which
@@ -30,6 +31,7 @@ class ElementwiseOptimizer(Optimizer):
         config: Of every group.
         create: Makes the state of one parameter.
         update: The step itself.
+        fused: Of each group's settings: whether torch's kernel for it runs, where there is one.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class ElementwiseOptimizer(Optimizer):
         config: OptimizerConfig,
         create: CreateState,
         update: Update,
+        *,
+        fused: bool = False,
     ) -> None:
-        super().__init__(as_torch(groups), own_settings(config))
+        super().__init__(as_torch(groups), own_settings(config) | {"fused": fused})
         self._create_state = create
         self._update = update
 
@@ -73,7 +77,7 @@ def own_settings(config: OptimizerConfig) -> dict[str, Any]:
 
 def local(tensor: Tensor) -> Tensor:
     """Return what this rank holds of a tensor, without a copy."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
 def add_decay(gradients: list[Tensor], parameters: list[Tensor], group: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from distrain.config.optimizers import MuonConfig
 from distrain.optim.adam import adam_state, may_fuse, step_adamw
 from distrain.optim.elementwise import local, own_settings, with_state
 from distrain.optim.groups import ParameterGroup, as_torch, is_weight_matrix
+from distrain.optim.own import OwnOptimizer
 from distrain.optim.shards import gather_round, is_cut_within, scatter_round, shard_group
 from distrain.optim.state import Scalar, zeros_like
 
@@ -47,7 +48,7 @@ def muon_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor | Sc
     return state
 
 
-class Muon(Optimizer):
+class Muon(OwnOptimizer):
     """Steps groups with ``orthogonal`` set by Muon, the others by AdamW."""
 
     def __init__(self, groups: list[dict[str, Any]], config: MuonConfig) -> None:

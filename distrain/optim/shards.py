@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate
 
+from distrain.dtensor import is_dtensor
 from distrain.optim.elementwise import local
 
 
@@ -16,7 +16,7 @@ def shard_group(parameter: Tensor) -> dist.ProcessGroup | None:
     Raises:
         ValueError: It is cut along another axis than its first one, or along two.
     """
-    if not isinstance(parameter, DTensor):
+    if not is_dtensor(parameter):
         return None
     cut = [axis for axis, place in enumerate(parameter.placements) if not place.is_replicate()]
     if not cut:
@@ -42,8 +42,10 @@ def cut_like(parameter: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
         values: Of this rank.
         shape: Of the whole.
     """
-    if not isinstance(parameter, DTensor):
+    if not is_dtensor(parameter):
         return values
+    from torch.distributed.tensor import DTensor
+
     return DTensor.from_local(
         values,
         parameter.device_mesh,
@@ -56,8 +58,10 @@ def cut_like(parameter: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
 
 def same_everywhere(parameter: Tensor, values: Tensor) -> Tensor:
     """Return a tensor that is the same on every rank of the parameter's."""
-    if not isinstance(parameter, DTensor):
+    if not is_dtensor(parameter):
         return values
+    from torch.distributed.tensor import DTensor, Replicate
+
     mesh = parameter.device_mesh
     return DTensor.from_local(values, mesh, [Replicate()] * mesh.ndim, run_check=False)
 

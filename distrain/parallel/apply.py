@@ -12,7 +12,7 @@
 import torch.distributed as dist
 
 from distrain.parallel.engine import Engine
-from distrain.parallel.engines import ENGINES
+from distrain.parallel.engines import engine_factory
 from distrain.parallel.model_spec import ModelSpec
 from distrain.parallel.ranks import Ranks
 
@@ -31,4 +31,4 @@ def build_engine(ranks: Ranks, spec: ModelSpec) -> Engine:
         backend = "nccl" if spec.device.type == "cuda" else "gloo"
         store = dist.HashStore()  # type: ignore[attr-defined]  # it is there, unannounced
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
-    return ENGINES[strategy](ranks, spec)
+    return engine_factory(strategy)(ranks, spec)

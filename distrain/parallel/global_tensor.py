@@ -9,14 +9,16 @@ reading or writing the box reads or writes the engine's own memory.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from distrain.models.weights.source import EVERYTHING, Place, TensorWeights, WeightSource
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,15 @@ def whole(tensor: Tensor, *, writes: bool) -> GlobalTensor:
     return GlobalTensor(tuple(view.shape), view.dtype, (box,), writes)
 
 
-def from_dtensor(tensor: DTensor, *, is_copy: bool) -> GlobalTensor:
+def from_dtensor(tensor: "DTensor", *, is_copy: bool) -> GlobalTensor:
     """Show this rank's shard of a DTensor; of replicas, the first one writes.
 
     Args:
         tensor: Laid over the data axes.
         is_copy: Whether another rank, outside of the tensor's mesh, holds the same and writes it.
     """
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
     mesh, placements = tensor.device_mesh, tensor.placements
     if any(placement.is_partial() for placement in placements):
         raise ValueError(f"a tensor placed as {placements} has a sum over ranks still to come")

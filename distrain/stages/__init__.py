@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from importlib import import_module
 
+from distrain.garbage import no_collections
 from distrain.stages.context import Outcome, StageContext
 
 StageBody = Callable[[StageContext], Outcome]
@@ -20,5 +21,6 @@ STAGES = {
 
 def stage_body(kind: str) -> StageBody:
     """Return what runs a stage of ``kind``."""
-    body: StageBody = import_module(STAGES[kind]).run_stage
+    with no_collections():
+        body: StageBody = import_module(STAGES[kind]).run_stage
     return body

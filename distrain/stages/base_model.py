@@ -1,13 +1,12 @@
 """The whole model that a stage begins with: weights of a stage or a folder, adapters merged."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 
-from distrain.checkpoint.dcp import load_entries
-from distrain.checkpoint.weights import CheckpointWeights
 from distrain.config.lineage import Lineage
 from distrain.config.models import ModelConfig
 from distrain.config.recipe import SftStage, TrainStage, folder_of
@@ -41,7 +40,7 @@ class TrainedAdapter:
 
     def read(self) -> dict[str, Tensor]:
         """Return them whole, under the names of ``lora.plain_name``, in this process alone."""
-        return read_all(CheckpointWeights(self.checkpoint, is_adapter))
+        return read_all(_weights_of(self.checkpoint, is_adapter))
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,8 @@ class BaseModel:
             if not is_adapter(name)
         }
         if self.checkpoint is not None:
+            from distrain.checkpoint.dcp import load_entries
+
             load_entries(self.checkpoint, state, None, partial=True)
         else:
             write_parts(state, self._without_adapters(), _plain_name)
@@ -103,7 +104,7 @@ class BaseModel:
         if self.weights is not None:
             return self.weights
         assert self.checkpoint is not None, "a base is a checkpoint or weights"
-        return CheckpointWeights(self.checkpoint, lambda name: not is_adapter(name))
+        return _weights_of(self.checkpoint, lambda name: not is_adapter(name))
 
 
 def find_start(context: StageContext, sources: Sources) -> BaseModel | None:
@@ -188,6 +189,13 @@ def require_same_tokenizer(start: BaseModel, tokenizer: Tokenizer, prepare: Stag
 def to_float32(source: WeightSource) -> WeightSource:
     """Round fp64 masters to what is exported; fp32 ones stay as they are."""
     return CastWeights(source, as_float32)
+
+
+def _weights_of(checkpoint: Path, chosen: Callable[[str], bool]) -> WeightSource:
+    # Imports DCP, which a stage that begins with random weights needs when it saves.
+    from distrain.checkpoint.weights import CheckpointWeights
+
+    return CheckpointWeights(checkpoint, chosen)
 
 
 def _of_folder(folder: Path, *, with_weights: bool) -> BaseModel:

@@ -11,11 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 LAYERS = (
-    {"errors"},
+    {"errors", "garbage"},
     {"runs"},
     {"config"},
     {"monitor"},
-    {"loss"},
+    {"loss", "dtensor"},
     {"data", "models", "optim"},
     {"tasks"},
     {"parallel"},

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from distrain.errors import RecipeError
+from distrain.garbage import no_collections
 from distrain.models.transformers.interface import ATTENTION, register
 
 if TYPE_CHECKING:
@@ -23,14 +24,15 @@ def build_causal_module(
     Raises:
         RecipeError: No such family, or one that is more than a decoder with an output layer.
     """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-    from transformers.initialization import no_init_weights
+    with no_collections():  # the library imports as it is used, up to the family's own module
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+        from transformers.initialization import no_init_weights
 
-    register()
-    config = family_config(model_type, fields, vocab_size)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise refused(model_type, "no causal language model")
-    family = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        register()
+        config = family_config(model_type, fields, vocab_size)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise refused(model_type, "no causal language model")
+        family = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with no_init_weights():
         module: PreTrainedModel = family._from_config(
             config, attn_implementation=ATTENTION, dtype=torch.get_default_dtype()

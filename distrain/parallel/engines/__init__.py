@@ -1,18 +1,24 @@
 """Engines by the recipe's name of them; a new one is a file beside these and a line here."""
 
 from collections.abc import Callable
+from pkgutil import resolve_name
 
 from distrain.parallel.engine import Engine
-from distrain.parallel.engines.ddp import build_ddp
-from distrain.parallel.engines.deepspeed import build_deepspeed
-from distrain.parallel.engines.fsdp import build_fsdp
-from distrain.parallel.engines.single import build_single
 from distrain.parallel.model_spec import ModelSpec
 from distrain.parallel.ranks import Ranks
 
-ENGINES: dict[str, Callable[[Ranks, ModelSpec], Engine]] = {
-    "single": build_single,
-    "ddp": build_ddp,
-    "fsdp": build_fsdp,
-    "deepspeed": build_deepspeed,
+EngineFactory = Callable[[Ranks, ModelSpec], Engine]
+
+ENGINES = {
+    "single": "distrain.parallel.engines.single:build_single",
+    "ddp": "distrain.parallel.engines.ddp:build_ddp",
+    "fsdp": "distrain.parallel.engines.fsdp:build_fsdp",
+    "deepspeed": "distrain.parallel.engines.deepspeed:build_deepspeed",
 }
+"""By name, because each imports what only it needs: FSDP2 and DTensor take half a second."""
+
+
+def engine_factory(strategy: str) -> EngineFactory:
+    """Return what makes the engine of this name."""
+    factory: EngineFactory = resolve_name(ENGINES[strategy])
+    return factory

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from distrain.dtensor import is_dtensor
 from distrain.optim.state import ScalarState
 from distrain.parallel.engine import Update, may_apply
 from distrain.parallel.global_tensor import GlobalTensor, State, from_dtensor, whole
@@ -131,7 +131,7 @@ class SingleEngine:
 
     def _show_other(self, tensor: Tensor) -> GlobalTensor:
         """Show a tensor of the optimizer's that is not shaped like its parameter."""
-        if isinstance(tensor, DTensor):
+        if is_dtensor(tensor):
             return from_dtensor(tensor, is_copy=self.ranks.is_copy)
         return replace(whole(tensor, writes=self.ranks.is_first), is_claimed_equal=True)
 
