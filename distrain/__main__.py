@@ -248,6 +248,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     generate.add_argument("--temperature", type=float, required=True)
     generate.add_argument("--repetition-penalty", type=float, required=True)
     generate.add_argument("--seed", type=int, required=True)
+    generate.add_argument("--max-memory", type=int, help="bytes of weights on each device")
     generate.add_argument("--chat", action="store_true", help="the prompt is a user's turn")
     data = commands.add_parser("data", help="look at token files", add_help=False)
     data.add_argument("arguments", nargs=argparse.REMAINDER)

@@ -16,7 +16,7 @@ from distrain.config.loading import PretrainDataConfig
 from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.config.optimizers import AdamWConfig, OptimizerConfig
 from distrain.config.schedules import CosineLrConfig, LrSchedulerConfig
-from distrain.config.section import Section
+from distrain.config.section import ByteSize, Section
 from distrain.config.training import (
     CheckpointConfig,
     EvalConfig,
@@ -117,6 +117,10 @@ class EvaluateStage(Section):
     most); a trained model is measured with those of its training."""
     micro_batch_size: Annotated[int, Field(ge=1)] = 8
     """Sequences per forward pass."""
+    max_memory: Annotated[ByteSize, Field(ge=1)] | None = None
+    """Bytes that weights may take of each GPU or, without one, of the host, such as ``20GiB``
+    (default: what is free). What does not fit is laid on further GPUs, into host memory, and
+    otherwise read from its files in each forward pass."""
 
 
 class ExportStage(Section):

@@ -19,6 +19,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 COUNT_UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+DECIMAL_BYTES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+BINARY_BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+BYTE_UNITS = {"": 1} | DECIMAL_BYTES | BINARY_BYTES
 DURATION_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PLAIN_BITS = 16
 """Limits that are larger powers of two are written as such."""
@@ -81,6 +84,20 @@ def parse_count(value: Any) -> Any:  # noqa: ANN401  (pydantic hands over whatev
     return int(count)
 
 
+def parse_bytes(value: Any) -> Any:  # noqa: ANN401
+    """Read ``20GiB``, ``1.5GB``, ``512MiB`` as bytes; numbers are bytes already.
+
+    Raises:
+        ValueError: Something that is no size.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", value.strip())
+    if match is None or match[2] not in BYTE_UNITS:
+        raise ValueError(f"'{value}' is not a size; write one such as 512MiB, 20GiB or 20GB")
+    return int(Decimal(match[1]) * BYTE_UNITS[match[2]])
+
+
 def parse_duration(value: Any) -> Any:  # noqa: ANN401
     """Read ``90s``, ``10m``, ``24h``, ``1d12h`` or Slurm's ``24:00:00`` as seconds.
 
@@ -137,6 +154,18 @@ Count = Annotated[
             "anyOf": [
                 {"type": "number"},
                 {"type": "string", "pattern": r"^[0-9][0-9_]*(\.[0-9]+)?\s*[kMBT]?$"},
+            ]
+        }
+    ),
+]
+ByteSize = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer"},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*([kMGT]B|[KMGT]iB)?$"},
             ]
         }
     ),

@@ -11,8 +11,8 @@ from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.samples.datasets import Dataset
 from distrain.data.samples.loader import evaluation_microbatches
 from distrain.models.causal_lm import CausalLM
-from distrain.models.weights.filling import fill_module
 from distrain.models.weights.source import WeightSource
+from distrain.parallel.device_map import DeviceMemory, load_weights
 from distrain.tasks.task import Task, means
 
 
@@ -39,17 +39,17 @@ class Meter:
     Args:
         model: On the meta device; gets its weights from ``load``.
         micro_batch_size: Samples of one forward pass.
-        device: Where it computes.
+        memory: Of the devices that it may take.
     """
 
-    def __init__(self, model: CausalLM, micro_batch_size: int, device: torch.device) -> None:
+    def __init__(self, model: CausalLM, micro_batch_size: int, memory: DeviceMemory) -> None:
         self.model = model
         self.micro_batch_size = micro_batch_size
-        self.device = device
+        self._memory = memory
 
     def load(self, weights: WeightSource) -> None:
         """Take whole parameters, one at a time; a tied output layer may be missing."""
-        fill_module(self.model, weights, self.device)
+        load_weights(self.model, weights, self._memory)
         self.model.eval()
 
     @torch.no_grad()
@@ -64,10 +64,10 @@ class Meter:
             token_bytes: Length of each token in UTF-8; with it, bytes of targets are counted.
         """
         form = task.form
-        sums = torch.zeros(1, form.num_sums, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(1, form.num_sums, dtype=torch.float64, device=self._memory.main)
         denominator, num_targets, target_bytes = 0.0, 0, 0
         for part in evaluation_microbatches(dataset, micro_batch_size=self.micro_batch_size):
-            sums += task.measure(self.model, part.to(self.device)).stacked(form)
+            sums += task.measure(self.model, part.to(self._memory.main)).stacked(form)
             denominator += sum(task.denominators(part))
             num_targets += part.num_targets
             if token_bytes is not None:

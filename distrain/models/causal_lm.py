@@ -47,6 +47,8 @@ class CausalLM(nn.Module, ABC):
         self.vocab_size = vocab_size
         self.balancing: BalancingRule | None = None
         """How training balances experts; a model that has the rule records their routing."""
+        self.main_device: torch.device | None = None
+        """Where inputs go, of a model that ``distrain.parallel.device_map`` has spread."""
 
     def forward(
         self,
@@ -74,6 +76,11 @@ class CausalLM(nn.Module, ABC):
         hidden_BTD = self.hidden_states(input_ids, documents or undivided(input_ids))
         output: Tensor = self.output_layer(hidden_BTD, target_ids, rows)
         return output
+
+    @property
+    def input_device(self) -> torch.device:
+        """Where inputs go: where the parameters are, unless they are in several places."""
+        return self.main_device or next(self.parameters()).device
 
     def new_cache(self) -> KeyValueCache:
         """Return what ``next_scores`` keeps of texts that are about to grow."""

@@ -19,7 +19,7 @@ from distrain.evaluation import test_set
 from distrain.evaluation.meter import Meter
 from distrain.models.weights.filling import build_empty
 from distrain.models.weights.source import WeightSource
-from distrain.parallel.device import resolve_device
+from distrain.parallel.device_map import DeviceMemory
 from distrain.runs.records import read_json, write_json
 from distrain.stages.base_model import BaseModel, require_same_tokenizer, to_float32
 from distrain.stages.context import Outcome, StageContext, typed
@@ -48,7 +48,7 @@ def run_stage(context: StageContext) -> Outcome:
     tokenizer = Tokenizer.load(whole.tokenizer)
     model = build_empty(trained.model, trained.vocab_size)
     stage = typed(context.recipe, context.name, EvaluateStage)
-    meter = Meter(model, stage.micro_batch_size, resolve_device("auto"))
+    meter = Meter(model, stage.micro_batch_size, DeviceMemory.find(stage.max_memory))
     result: dict[str, Any] = {"measured": {}}
     if not context.lineage.trained:
         split = open_split_for(context, whole, stage.sequence_length)

@@ -18,6 +18,7 @@ from distrain.config.models import ModelConfig
 from distrain.errors import TrainingError
 from distrain.models.weights.filling import build_empty, fill_module
 from distrain.models.weights.source import CastWeights, WeightSource, as_float32
+from distrain.monitor.memory import available_bytes
 from distrain.stages import foreign_reader
 
 ROWS, TOKENS = 2, 32
@@ -100,46 +101,6 @@ def compare_reloaded(
 def fixed_batch(vocab_size: int, tokens: int) -> Tensor:
     """Return the ids that are compared, shape (rows, tokens)."""
     return (torch.arange(ROWS * tokens) * STRIDE % vocab_size).view(ROWS, tokens)
-
-
-def available_bytes() -> int | None:
-    """Return the memory that a process may still take, by the machine and by its job's own limit.
-
-    ``None`` where unknown.
-    """
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        (line,) = [line for line in lines if line.startswith("MemAvailable:")]
-        found = int(line.split()[1]) * 1024
-        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
-    return min([found, *room_in_groups(groups, Path("/sys/fs/cgroup"))])
-
-
-def room_in_groups(groups: str, root: Path) -> list[int]:
-    """Return the bytes that each control group around the process has left (cgroup v2).
-
-    Files in the page cache count as free, as the kernel drops them first.
-
-    Args:
-        groups: Content of ``/proc/self/cgroup``.
-        root: Where the groups are mounted.
-    """
-    own = next((line[4:] for line in groups.splitlines() if line.startswith("0::/")), None)
-    if own is None:
-        return []
-    folder = root / own
-    rooms = []
-    for place in (folder, *folder.parents[: len(Path(own).parts)]):
-        try:
-            limit = int((place / "memory.max").read_text())  # "max": there is none
-            lines = (place / "memory.stat").read_text().splitlines()
-            held = sum(int(line.split()[1]) for line in lines if line.startswith("anon "))
-        except (OSError, ValueError):
-            continue
-        rooms.append(max(0, limit - held))
-    return rooms
 
 
 def _read_elsewhere(folder: Path, ids: Tensor, scratch: Path) -> tuple[dict[str, Any], Tensor]:

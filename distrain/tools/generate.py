@@ -20,8 +20,8 @@ from distrain.models.causal_lm import CausalLM
 from distrain.models.gguf.convert import pretrained_folder
 from distrain.models.huggingface import open_huggingface
 from distrain.models.origin import GENERATION_FILE
-from distrain.models.weights.filling import build_empty, fill_module
-from distrain.parallel.device import resolve_device
+from distrain.models.weights.filling import build_empty
+from distrain.parallel.device_map import DeviceMemory, load_weights
 from distrain.runs.figures import short_count
 from distrain.runs.records import read_json
 from distrain.runs.sums import SUMS, find_damage
@@ -67,6 +67,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         Sampling(arguments.temperature, arguments.repetition_penalty, arguments.seed),
         max_new_tokens=arguments.max_new_tokens,
         chat=arguments.chat,
+        max_memory=arguments.max_memory,
     )
     sys.stdout.write(text + "\n")
     return ExitCode.DONE
@@ -79,6 +80,7 @@ def generate(
     *,
     max_new_tokens: int = 64,
     chat: bool = False,
+    max_memory: int | None = None,
 ) -> str:
     """Return what the model writes after ``prompt``, up to a token that ends a text.
 
@@ -89,6 +91,7 @@ def generate(
         max_new_tokens: Length at most.
         chat: The prompt is a user's turn, laid out by the model's chat template or, where it has
             none, as fine-tuning does.
+        max_memory: Bytes that weights may take of each device; see ``DeviceMemory.find``.
 
     Raises:
         PreflightError: The folder holds no such model or no tokenizer, or a damaged file.
@@ -100,7 +103,7 @@ def generate(
     folder = pretrained_folder(str(model), user_cache())
     check_whole(folder)
     tokenizer = Tokenizer.load(folder)
-    loaded = load_model(folder).to(resolve_device("auto"))
+    loaded = load_model(folder, DeviceMemory.find(max_memory))
     size = short_count(sum(parameter.numel() for parameter in loaded.parameters()))
     log.info(
         "loaded %s parameters in %.1f s; writing up to %d tokens: %s",
@@ -163,11 +166,11 @@ def check_whole(folder: Path) -> None:
         )
 
 
-def load_model(folder: Path) -> CausalLM:
-    """Read a Hugging Face folder into a model that is ready to be asked, on the CPU."""
+def load_model(folder: Path, memory: DeviceMemory) -> CausalLM:
+    """Read a Hugging Face folder into a model that is ready to be asked."""
     found = open_huggingface(folder)
     model = build_empty(found.config, found.vocab_size)
-    fill_module(model, found.weights, torch.device("cpu"))
+    load_weights(model, found.weights, memory)
     return model.eval()
 
 
@@ -178,13 +181,12 @@ def sample(model: CausalLM, ids: Sequence[int], sampling: Sampling) -> Iterator[
     Keys and values are kept. Only when the text is longer than the context the model was made for,
     its beginning is dropped, and what is left is computed anew for each token: its positions move.
     """
-    device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(sampling.seed)
     longest = model.model_config.max_position_embeddings
     window = new = list(ids)[-longest:]
     cache = model.new_cache()
     while True:
-        scores = model.next_scores(torch.tensor([new], device=device), cache)
+        scores = model.next_scores(torch.tensor([new], device=model.input_device), cache)
         logits = scores[0].float().cpu()
         token = choose(penalized(logits, window, sampling), sampling, generator)
         yield token

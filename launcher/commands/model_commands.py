@@ -9,6 +9,18 @@ from launcher.commands.arguments import JsonOption, RunArgument
 from launcher.commands.output import Shown, show
 
 
+def _size(text: str) -> int:
+    from distrain.config.section import parse_bytes  # imports pydantic
+
+    try:
+        size: int = parse_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if size < 1:
+        raise typer.BadParameter("found 0; expected at least 1 byte")
+    return size
+
+
 def export(target: RunArgument = None, as_json: JsonOption = False) -> None:
     """Write the model as a Hugging Face folder."""
     from launcher.commands import actions
@@ -59,6 +71,14 @@ def generate(  # noqa: PLR0913
         int, typer.Option(help="Of the draws: the same one gives the same text.", min=0)
     ] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's turn.")] = False,
+    max_memory: Annotated[
+        int | None,
+        typer.Option(
+            parser=_size,
+            metavar="SIZE",
+            help="Of weights on each GPU, or on the host without one; such as 20GiB.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a completion of a prompt."""
@@ -70,6 +90,7 @@ def generate(  # noqa: PLR0913
         f"--repetition-penalty={repetition_penalty}",
         f"--seed={seed}",
         *(["--chat"] if chat else []),
+        *([] if max_memory is None else [f"--max-memory={max_memory}"]),
         *("--", prompt),  # which may begin with a dash
     ]
     run, folder, code, text = actions.generate(target, arguments, capture=as_json)

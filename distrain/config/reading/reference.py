@@ -27,6 +27,7 @@ from distrain.config.section import (
     Section,
     format_duration,
     format_limit,
+    parse_bytes,
     parse_count,
     parse_duration,
 )
@@ -40,8 +41,8 @@ Written by `{COMMAND} > docs/recipe.md` from the schema; a test compares the two
 A recipe has the keys of its top level, `defaults` (sections for every stage that has them), and
 `stages`: names, each with a `kind`. A section of a stage is written as `section: {{key: value}}`,
 here as `section.key`. A **count** is a whole number, with a unit if wanted (`512k`, `10M`, `2.5B`,
-`1T`); a **duration** has its unit (`90s`, `10m`, `24h`, `1d12h`). What a key says only together
-with others is in the pages of its area.
+`1T`); a **duration** has its unit (`90s`, `10m`, `24h`, `1d12h`), a **size** is in bytes or has one
+(`512MiB`, `20GB`). What a key says only together with others is in the pages of its area.
 """
 UNITS = {
     "steps": "steps",
@@ -63,7 +64,7 @@ UNITS = {
 }
 """Last words of a key -> the unit of its number."""
 WORDS = {bool: "true or false", str: "text", int: "whole number", float: "number", Any: "any value"}
-PARSED = {parse_count: "count", parse_duration: "duration"}
+PARSED = {parse_count: "count", parse_bytes: "size", parse_duration: "duration"}
 
 
 def recipe_reference() -> str:

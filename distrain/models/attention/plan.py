@@ -3,6 +3,8 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import torch
+
 from distrain.models.attention.layout import DocumentLayout
 from distrain.models.attention.pieces import DocumentPieces
 
@@ -23,6 +25,20 @@ class AttentionPlan:
         self.documents = documents
         self.is_divided = not documents.has_one_document_a_row
         self._block_masks: dict[int | None, BlockMask] = {}
+        self._elsewhere: dict[torch.device, AttentionPlan] = {}
+
+    def to(self, device: torch.device | str | int) -> "AttentionPlan":
+        """Return it on the device of other blocks: accelerate asks, as it does of tensors.
+
+        Each device has one, which its blocks share.
+        """
+        device, documents = torch.empty(0, device=device).device, self.documents
+        if device == documents.cu_seqlens.device:
+            return self
+        if device not in self._elsewhere:
+            tensors = documents.cu_seqlens.to(device), documents.position_ids.to(device)
+            self._elsewhere[device] = AttentionPlan(DocumentLayout(*tensors, documents.lengths))
+        return self._elsewhere[device]
 
     @cached_property
     def pieces(self) -> DocumentPieces:

@@ -71,8 +71,8 @@ class FamilyCache(KeyValueCache):
 @torch.no_grad()
 def can_continue(model: CausalLM, cache: FamilyCache) -> bool:
     """Try whether a text in parts, with an empty ``cache``, has the scores of one as a whole."""
-    device = next(model.parameters()).device
-    ids = (torch.arange(sum(PARTS), device=device).unsqueeze(0) * 5 + 1) % model.vocab_size
+    tokens = torch.arange(sum(PARTS), device=model.input_device).unsqueeze(0)
+    ids = (tokens * 5 + 1) % model.vocab_size
     try:
         with recording() as record:
             scores = [model.next_scores(part, cache) for part in ids.split(PARTS, dim=1)]

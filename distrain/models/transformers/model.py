@@ -153,7 +153,7 @@ class TransformersLM(CausalLM):
                 "effect: the family has none, or its coefficient is 0",
                 self.family.config.model_type,
             )
-        require_separate_documents(module, self.family)
+        require_separate_documents(module, self.family, self.input_device)
 
     def num_parameters(self) -> int:
         """Count the family's module."""

@@ -30,7 +30,9 @@ ROUNDING_OF_LESS = 5e-2
 
 
 @torch.no_grad()
-def require_separate_documents(module: nn.Module, family: "PreTrainedModel") -> None:
+def require_separate_documents(
+    module: nn.Module, family: "PreTrainedModel", device: torch.device
+) -> None:
     """Refuse a model whose documents see each other, or that attends past our function.
 
     Collective: every rank calls it with the same tokens.
@@ -38,13 +40,14 @@ def require_separate_documents(module: nn.Module, family: "PreTrainedModel") -> 
     Args:
         module: What the engine's forward pass calls, or the model itself.
         family: The causal module within.
+        device: Of inputs.
 
     Raises:
         RecipeError: The family cannot be trained on packed documents.
     """
     name, vocab_size = family.config.model_type, family.config.vocab_size
-    first, changed = _tokens(vocab_size, 0), _tokens(vocab_size, 1)
-    if next(module.parameters()).is_meta:
+    first, changed = _tokens(vocab_size, 0, device), _tokens(vocab_size, 1, device)
+    if device.type == "meta":
         _require_calls(module, family, first)
         return
     was_training = module.training
@@ -85,22 +88,22 @@ def _require_calls(module: nn.Module, family: "PreTrainedModel", input_ids: Tens
         raise refused(name, problem)
 
 
-def _tokens(vocab_size: int, shift: int) -> Tensor:
+def _tokens(vocab_size: int, shift: int, device: torch.device) -> Tensor:
     """Lay two documents in both orders; the short one follows ``shift``. Shape (2, 12)."""
     short = (torch.arange(SHORT) * 3 + 2 + shift) % vocab_size
     long = (torch.arange(LONG) * 5 + 1) % vocab_size
-    return torch.stack([torch.cat([short, long]), torch.cat([long, short])])
+    return torch.stack([torch.cat([short, long]), torch.cat([long, short])]).to(device)
 
 
 def _scores(module: nn.Module, input_ids: Tensor) -> Tensor:
-    device = next(module.parameters()).device
+    device = input_ids.device
     lengths = torch.tensor([SHORT, LONG, LONG, SHORT])
     positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
     ends = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]).to(torch.int32)
     documents = DocumentLayout(
         ends.to(device), positions.view_as(input_ids).to(device), tuple(lengths.tolist())
     )
-    scores: Tensor = module(input_ids.to(device), documents=documents)
+    scores: Tensor = module(input_ids, documents=documents)
     return scores
 
 

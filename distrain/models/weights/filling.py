@@ -1,5 +1,7 @@
 """The model of one process: made without memory, then given its weights one at a time."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -35,6 +37,21 @@ def fill_module(model: CausalLM, weights: WeightSource, device: torch.device) ->
     Raises:
         RecipeError: A family of transformers that does not keep documents apart.
     """
+    fill_tensors(model, weights, lambda _: device)
+    model.to(device)
+    model.require_separate_documents(model)
+
+
+def fill_tensors(
+    model: CausalLM, weights: WeightSource, device_of: Callable[[str], torch.device]
+) -> None:
+    """Give each parameter and persistent buffer its memory and its values.
+
+    Args:
+        model: From ``build_empty``, or with older values, whose memory is let go one by one.
+        weights: Everything but what is tied, in the dtypes that the model gets.
+        device_of: A tensor's device, by name; ``meta`` leaves it without values.
+    """
     parameters = dict(model.named_parameters())
     for name, form in weights.forms.items():
         if model.is_tied(name):
@@ -46,13 +63,12 @@ def fill_module(model: CausalLM, weights: WeightSource, device: torch.device) ->
         is_parameter = old is not None
         del old
         setattr(module, attribute, None)  # lets the old memory go before there is new
-        # A copy, as what is read may be a mapped file.
-        values = torch.empty(form.shape, dtype=form.dtype, device=device)
-        values.copy_(weights.read(name))
+        values = torch.empty(form.shape, dtype=form.dtype, device=device_of(name))
+        if not values.is_meta:
+            # A copy, as what is read may be a mapped file.
+            values.copy_(weights.read(name))
         filled = nn.Parameter(values, requires_grad) if is_parameter else values
         setattr(module, attribute, filled)
-        if values.nbytes >= LARGE_BYTES:
+        if values.nbytes >= LARGE_BYTES and not values.is_meta:
             release_freed_memory()  # through which the values went
     model.tie_weights()
-    model.to(device)
-    model.require_separate_documents(model)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrain.config.section import format_duration, parse_count, parse_duration
+from distrain.config.section import format_duration, parse_bytes, parse_count, parse_duration
 
 
 @given(st.integers(min_value=0, max_value=10**8))
@@ -41,3 +41,17 @@ def test_forms_of_a_count(value, count):
 def test_what_is_no_count_is_refused(text):
     with pytest.raises(ValueError, match=r"not a (count|whole number)"):
         parse_count(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [("20GiB", 20 << 30), ("1.5GB", 1_500_000_000), ("512 MiB", 512 << 20), ("7", 7), (7, 7)],
+)
+def test_forms_of_a_size(value, size):
+    assert parse_bytes(value) == size
+
+
+@pytest.mark.parametrize("text", ["20G", "much", "-1GB", "GiB", "1gib", ""])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match="not a size"):
+        parse_bytes(text)

@@ -19,6 +19,7 @@ from distrain.models.llama import Llama
 from distrain.models.origin import SpecialTokens
 from distrain.models.weights.source import TensorWeights, read_all
 from distrain.models.weights.writer import write_tensors
+from distrain.parallel.device_map import DeviceMemory
 from distrain.stages.export import TrainedModel, export_huggingface
 from distrain.tools.generate import load_model
 
@@ -109,7 +110,7 @@ def test_pretrained_model_has_no_adapter_folders(tmp_path, tokenizer_json):
     assert not any(path.is_dir() for path in (tmp_path / "model").iterdir())
     ids = torch.arange(20).view(1, 20)
     model.eval()
-    loaded = load_model(tmp_path / "model")
+    loaded = load_model(tmp_path / "model", DeviceMemory.find())
     assert loaded(ids).shape == (1, 20, trained.vocab_size)
     state = dict(loaded.named_parameters())
     assert all(torch.equal(state[name], value) for name, value in read_all(trained.base).items())

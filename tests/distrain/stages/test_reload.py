@@ -144,19 +144,5 @@ def test_a_model_that_transformers_does_not_know_is_not_compared(tmp_path, train
     assert found.reason == "the installed transformers knows no model_type 'own'"
 
 
-def test_the_memory_that_is_free_is_known_here():
-    available = reloading.available_bytes()
-    assert available is None or 2**20 < available < 2**50
+def test_the_fixed_batch_goes_over_the_vocabulary():
     assert torch.equal(reloading.fixed_batch(5, 4), torch.tensor([[0, 4, 3, 2], [1, 0, 4, 3]]))
-
-
-def test_the_limit_of_a_job_counts(tmp_path):
-    job, step = tmp_path / "job", tmp_path / "job" / "step"
-    step.mkdir(parents=True)
-    (step / "memory.max").write_text("max\n")
-    (step / "memory.stat").write_text("anon 10\nfile 500\n")
-    (job / "memory.max").write_text("1000\n")
-    (job / "memory.stat").write_text("anon 300\nfile 600\nanon_thp 7\n")
-    assert reloading.room_in_groups("0::/job/step\n", tmp_path) == [700]
-    assert reloading.room_in_groups("0::/\n", tmp_path) == []
-    assert reloading.room_in_groups("5:memory:/job\n", tmp_path) == []  # version 1

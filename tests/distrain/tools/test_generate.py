@@ -84,6 +84,12 @@ def test_answers_a_prompt_laid_out_as_in_fine_tuning(folder):
     assert generate(folder, QUESTION, chat=True) == ANSWER
 
 
+def test_a_model_larger_than_its_device_writes_the_same(folder, caplog):
+    caplog.set_level("INFO", "distrain")
+    assert generate(folder, "def area(", max_memory=60_000) == TEXT.removeprefix("def area(")
+    assert "on disk" in caplog.text
+
+
 def test_length_is_limited(folder):
     limited = generate(folder, "def area(", max_new_tokens=2)
     assert limited
@@ -129,11 +135,13 @@ def test_transformers_generates_the_same(folder, tmp_path, penalty):
 def test_command_prints_the_text_alone_and_what_it_does_on_stderr(folder):
     options = ("--max-new-tokens=64", "--temperature=0", "--repetition-penalty=1", "--seed=0")
     command = [sys.executable, "-m", "distrain", "generate", str(folder), QUESTION, "--chat"]
+    command += ["--max-memory=1000"]
     found = subprocess.run(
         [*command, *options], check=True, timeout=120, capture_output=True, text=True
     )
     assert found.stdout == ANSWER + "\n"
     assert "parameters in" in found.stderr
+    assert "GiB are spread, as cpu may take 0.00" in found.stderr
     assert "up to 64 tokens: the likeliest token each time" in found.stderr
 
 

@@ -37,6 +37,12 @@ def test_generate_samples_unless_told_otherwise_and_says_so(distrain, monkeypatc
     assert f"loads {folder}, made by stage export of pretrain at step 25" in err
     given = ["--temperature=0.8", "--repetition-penalty=1.1", "--seed=4", "--", "-x"]
     assert commands[-1][-5:] == given
+    distrain("generate", "small", "x", "--max-memory", "1.5GiB")
+    assert "--max-memory=1610612736" in commands[-1]
+    for wrong, found in (("20G", "'20G' is not a size"), ("0", "found 0; expected at least 1")):
+        code, _, err = distrain("generate", "small", "x", "--max-memory", wrong)
+        assert code == 2
+        assert found in err
     document = json.loads(distrain("generate", "small", "x", "--json")[1])
     assert (document["run"], document["folder"]) == ("small", str(run.root))
     shown = distrain("generate", "--help")[1]

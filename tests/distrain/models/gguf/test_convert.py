@@ -12,6 +12,7 @@ from distrain.config.pretrained.gguf_llama import BY_DIGIT, LIKE_GPT2, WORDS, co
 from distrain.errors import PreflightError
 from distrain.models.gguf import convert
 from distrain.models.gguf.convert import pretrained_folder
+from distrain.parallel.device_map import DeviceMemory
 from distrain.tools.generate import load_model
 from tests.gguf_models import write_gguf
 
@@ -26,7 +27,7 @@ def difference(folder, path) -> float:
         path.parent, gguf_file=path.name, dtype=torch.float32
     )
     ids = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(0))
-    found, known = load_model(folder)(ids), theirs(ids).logits
+    found, known = load_model(folder, DeviceMemory.find())(ids), theirs(ids).logits
     return float((found - known).abs().max() / known.abs().max())
 
 
