@@ -69,6 +69,10 @@ class StageData(TypedDict):
     truncation: NotRequired[Literal["refuse", "drop", "cut", "cut_left"]]
     """Of sft, as what follows: what was done with answers that do not fit into a sample."""
     packing: NotRequired[Literal["none", "best_fit"]]
+    positions: NotRequired[Literal["needed", "all"]]
+    """Which positions of a row are computed; older versions, which wrote nothing, computed all."""
+    rows: NotRequired[dict[str, dict[str, float]]]
+    """By split: ``examples``, ``samples``, and the shares ``padding`` and ``trained``."""
     long_answers: NotRequired[dict[str, int]]
     """By split."""
     cut_prompts: NotRequired[dict[str, int]]

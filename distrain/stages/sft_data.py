@@ -12,6 +12,8 @@ from distrain.data.corpus.labels import inspect_pairs
 from distrain.data.samples.sft import encode_pairs
 from distrain.data.tokenizer.layouts import ChatLayout
 from distrain.errors import DataError
+from distrain.runs.folder import StageFolder
+from distrain.runs.records import read_json
 from distrain.stages.context import StageContext, typed
 from distrain.stages.sft_samples import ExampleSamples, RowForm
 
@@ -121,9 +123,25 @@ def lengths_record(splits: Mapping[str, ExampleSamples], stage: SftStage) -> dic
         "cut_prompts": {
             name: found.effects.get("cut_context", 0) for name, found in lengths.items()
         },
+        "rows": {name: found.figures() for name, found in splits.items()},
+        "positions": "needed" if needs_only(splits) else "all",
         "effects": {name: dict(found.effects) for name, found in lengths.items()},
         "dropped_pairs": _paths(splits)[:NAMED],
     }
+
+
+def needs_only(splits: Mapping[str, ExampleSamples]) -> bool:
+    """Return whether a pass computes only the positions that targets need."""
+    return all(samples.form.needed_only for samples in splits.values())
+
+
+def computed_all(folder: StageFolder) -> bool:
+    """Return whether the stage began in a version that computed every position of a row.
+
+    Such a run is resumed as it was: sums of other shapes differ in their last bits.
+    """
+    record = read_json(folder.data)
+    return record is not None and record.get("positions") != "needed"
 
 
 def sft_stage_of(context: StageContext) -> SftStage:
@@ -155,6 +173,7 @@ def _samples(
         packing=stage.data.packing,
         truncation=stage.data.truncation,
         seed=context.recipe.seed,
+        needed_only=not computed_all(context.folder),
     )
     return ExampleSamples.of({PAIRS: encode_pairs(pairs, layout)}, form)
 

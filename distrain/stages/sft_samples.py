@@ -24,6 +24,7 @@ class RowForm:
         packing: ``none`` or ``best_fit``.
         truncation: Of what is longer than a row.
         seed: Of the order.
+        needed_only: See ``ExampleDataset``.
     """
 
     sequence_length: int
@@ -31,6 +32,7 @@ class RowForm:
     packing: str
     truncation: Truncation
     seed: int
+    needed_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,20 @@ class ExampleSamples:
         """Count the examples that are used."""
         return sum(map(len, self.fitted.values()))
 
+    def figures(self) -> dict[str, float]:
+        """Say how full rows are and how much of them is trained on; shares from 0 to 1."""
+        datasets = list(self.datasets().values())
+        samples = sum(map(len, datasets))
+        inputs = sum(int(dataset.tokens.num_inputs().sum()) for dataset in datasets)
+        targets = sum(int(dataset.tokens.num_targets().sum()) for dataset in datasets)
+        return {
+            "examples": len(self),
+            "samples": samples,
+            "padding": round(1 - inputs / (samples * self.form.sequence_length), 4),
+            "trained": round(targets / inputs, 4),
+            "targets_per_sample": round(targets / samples, 2),
+        }
+
     def datasets(self) -> dict[str, ExampleDataset]:
         """Lay out each example as it is, by source; a source without an example is left out."""
         return {name: self._lay_out(found) for name, found in self.fitted.items() if found}
@@ -144,9 +160,11 @@ class ExampleSamples:
 
     def _lay_out(self, examples: Sequence[EncodedExample]) -> ExampleDataset:
         form = self.form
-        return example_dataset(
+        dataset = example_dataset(
             examples, form.sequence_length, pad_id=form.pad_id, packing=form.packing
         )
+        dataset.needed_only = form.needed_only
+        return dataset
 
 
 def _joined(datasets: Mapping[str, ExampleDataset]) -> Dataset:

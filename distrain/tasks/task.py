@@ -96,10 +96,13 @@ def forward_targets(
     module: nn.Module, microbatch: Microbatch, rows: Sequence[int] | None = None
 ) -> Tensor:
     """Run a forward pass up to the losses; see ``CausalLM.forward`` for what comes out."""
+    # Sums only: losses one by one are asked for by position, and go by all of them.
+    places = None if rows is None else microbatch.places
     losses: Tensor = module(
         microbatch.input_ids,
         target_ids=microbatch.target_ids,
-        rows=rows,
+        rows=rows if places is None else microbatch.places_by_group(),
+        places=places,
         documents=DocumentLayout(
             microbatch.cu_seqlens, microbatch.position_ids, microbatch.document_lengths
         ),

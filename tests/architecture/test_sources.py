@@ -115,5 +115,5 @@ def test_the_loader_imports_nothing_of_a_form():
     }
     ours = {module for module in modules if module.startswith("distrain.data")}
     assert ours <= {
-        f"distrain.data.samples.{name}" for name in ("datasets", "feed", "order", "rows")
+        f"distrain.data.samples.{name}" for name in ("datasets", "feed", "needed", "order", "rows")
     }

@@ -93,6 +93,10 @@ class ExampleDataset:
         plan: Bins of whole examples; ``None``: sample i is example i.
     """
 
+    needed_only = True
+    """Whether a pass computes only what targets need. Runs of older versions computed all, and are
+    resumed so: sums of other shapes differ in their last bits."""
+
     def __init__(
         self,
         tokens: ExampleTokens,
@@ -144,6 +148,7 @@ class ExampleDataset:
     def fill(self, buffer: RowBuffer, rows: Ints, indices: Ints) -> None:
         """Write the samples ``indices`` into ``rows`` of the buffer."""
         buffer.clear(rows, self.pad_id)
+        buffer.needed_only = self.needed_only
         begins = []
         for row, index in zip(rows.tolist(), indices.tolist(), strict=True):
             place = 0

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.samples.datasets import Dataset, gather
 from distrain.data.samples.feed import Feed
+from distrain.data.samples.needed import find_needed, shortened
 from distrain.data.samples.order import Ints
 from distrain.data.samples.rows import Rows
 from distrain.errors import DataError
@@ -32,10 +33,15 @@ TOKENS_AT_ONCE = 1 << 17
 class Microbatch:
     """Input of one forward pass on one rank: ``datasets.Rows`` as tensors, shape (b, T).
 
+    Where only what targets need is computed, T is less than the rows': see ``needed``.
+
     Args:
         row_groups: Sizes of groups of neighbouring rows that are measured apart from each other;
             ``None``: all rows are one.
         document_lengths: Tokens of each document, on the host whatever the device.
+        places: Of the positions whose losses are taken, in the rows laid end to end, shape (n,),
+            int64; ``None``: of all.
+        places_by_row: How many of them are in each row, on the host.
     """
 
     input_ids: Tensor
@@ -44,10 +50,19 @@ class Microbatch:
     cu_seqlens: Tensor
     row_groups: tuple[int, ...] | None = None
     document_lengths: tuple[int, ...] = ()
+    places: Tensor | None = None
+    places_by_row: tuple[int, ...] = ()
 
     @classmethod
     def from_rows(cls, rows: Rows, start: int, stop: int) -> Self:
         """View the samples [start, stop) of ``rows``."""
+        if rows.needed_only:
+            needed = find_needed(rows.target_ids[start:stop])
+            short = shortened(rows, start, stop, needed.length)
+            whole = cls.from_rows(short, 0, stop - start)
+            return replace(
+                whole, places=torch.from_numpy(needed.places), places_by_row=needed.by_row
+            )
         length = rows.input_ids.shape[1]
         # Both limits are there, as no document goes beyond its row.
         first, last = np.searchsorted(rows.cu_seqlens, [start * length, stop * length])
@@ -76,6 +91,13 @@ class Microbatch:
             return [self.num_targets]
         return [_count_targets(part) for part in self.target_ids.split(self.groups)]
 
+    def places_by_group(self) -> list[int]:
+        """Count ``places`` in each group of rows."""
+        ends = np.cumsum(self.groups)
+        totals = np.concatenate([[0], np.cumsum(self.places_by_row)])
+        counts: list[int] = np.diff(totals[ends], prepend=0).tolist()
+        return counts
+
     def to(self, device: torch.device) -> "Microbatch":
         """Copy to a device; returns itself if it is there already."""
         return Microbatch(
@@ -85,6 +107,8 @@ class Microbatch:
             self.cu_seqlens.to(device, non_blocking=True),
             self.row_groups,
             self.document_lengths,
+            None if self.places is None else self.places.to(device, non_blocking=True),
+            self.places_by_row,
         )
 
 

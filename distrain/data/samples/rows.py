@@ -25,12 +25,14 @@ class Rows:
         cu_seqlens: Where each document begins, in the rows laid end to end, and where the last one
             ends, as FlashAttention's varlen functions take it; padding counts as a document.
             Shape (documents + 1,), int32.
+        needed_only: Whether only those positions are computed that targets need; see ``needed``.
     """
 
     input_ids: Ids
     target_ids: Ids
     position_ids: NDArray[np.int32]
     cu_seqlens: NDArray[np.int32]
+    needed_only: bool = False
 
     def digest(self, first_sample: int = 0, start: int = 0, stop: int | None = None) -> int:
         """Hash the rows [start, stop) as the samples from ``first_sample`` on; 32 bits.
@@ -54,6 +56,9 @@ class RowBuffer:
         length: T, tokens of one.
         pad_id: Input where no sample puts anything else; not a target.
     """
+
+    needed_only = False
+    """Set by a dataset of few targets; see ``Rows``."""
 
     def __init__(self, num_rows: int, length: int, *, pad_id: int | None = None) -> None:
         self.length = length
@@ -85,9 +90,8 @@ class RowBuffer:
         starts = starts[np.diff(starts, prepend=-1) > 0].astype(np.int32)
         cu_seqlens = np.concatenate([starts, np.array([self.input_ids.size], np.int32)])
         positions = _count(self.input_ids.size) - np.repeat(starts, np.diff(cu_seqlens))
-        return Rows(
-            self.input_ids, self.target_ids, positions.reshape(self.input_ids.shape), cu_seqlens
-        )
+        positions = positions.reshape(self.input_ids.shape)
+        return Rows(self.input_ids, self.target_ids, positions, cu_seqlens, self.needed_only)
 
 
 @lru_cache(maxsize=8)
