@@ -63,7 +63,14 @@ LINE = """\
     needs: anneal
     model: {{dropout: 0.1}}
     training: {{max_steps: {steps}}}
-    lora: {{r: 4, alpha: 8}}
+    lora:
+      r: 4
+      alpha: 8
+      rank_pattern: {{down_proj: 2}}
+      alpha_pattern: {{'layers\\.1\\..*': 4}}
+      use_rslora: true
+      use_dora: true
+      modules_to_save: [embed_tokens, model.norm]
     data: {{truncation: cut}}
   sft2:
     kind: sft
@@ -74,7 +81,8 @@ LINE = """\
   evaluate: {{kind: evaluate, needs: sft2}}
   export: {{kind: export, needs: sft2, reload: false}}
 """
-"""Several stages of a kind, each from the one before: in the place of ``sft`` and what follows."""
+"""Several stages of a kind, each from the one before: in the place of ``sft`` and what follows. The
+first fine-tuning has all that adapters may have, and unties the embedding."""
 
 EXACT_FIELDS = (
     "train/global_step",
@@ -114,6 +122,7 @@ def write_line(folder: Path, *, processes: int = 1, steps: int = 10) -> Path:
     corpus = write_corpus(folder / "corpus", ("json", "logging", "http", "html"))
     text = RECIPE.format(corpus=corpus, processes=processes, steps=steps, sft_steps=steps)
     head, _, rest = text.partition("  sft:\n")
+    head = head.replace("dropout: 0.1", "dropout: 0.1\n      tie_word_embeddings: true")
     path = folder / "tiny.yaml"
     path.write_text(head + LINE.format(steps=steps) + rest[rest.index("launch:") :])
     return path

@@ -13,6 +13,7 @@ from distrain.config.curation import WORD
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.launch import ENDPOINT, ONE_LINE, VARIABLE_NAME, LaunchConfig
 from distrain.config.loading import PretrainDataConfig
+from distrain.config.lora import LoraConfig
 from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.config.optimizers import AdamWConfig, OptimizerConfig
 from distrain.config.schedules import CosineLrConfig, LrSchedulerConfig
@@ -21,7 +22,6 @@ from distrain.config.training import (
     CheckpointConfig,
     EvalConfig,
     LoggingConfig,
-    LoraConfig,
     ParallelismConfig,
     SftDataConfig,
     TrainingConfig,

@@ -194,21 +194,6 @@ class LoggingConfig(Section):
         return {name: section for name, section in self if isinstance(section, SinkSection)}
 
 
-class LoraConfig(Section):
-    """Low-rank adaptation (arXiv 2106.09685), in peft's words."""
-
-    r: Positive = 8
-    """Rank of the adapters."""
-    alpha: Positive = 16
-    """The adapters' output is scaled by ``alpha / r``."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """On the adapters' input, in training only."""
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = (
-        "all-linear"
-    )
-    """``all-linear``: every linear layer but the head."""
-
-
 Truncation = Literal["refuse", "drop", "cut", "cut_left"]
 
 

@@ -5,7 +5,7 @@ parameter, belongs to its user, and is the same in what comes out.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,16 @@ class Origin:
     def dtype_of(self, name: str, dtype: torch.dtype) -> torch.dtype:
         """Return the dtype in which a parameter came; for ``CastWeights``."""
         return self.dtypes.get(name, dtype)
+
+    def untied(self, embedding: str, output: str) -> "Origin":
+        """Return it for a model whose output layer has a parameter of its own by now.
+
+        Args:
+            embedding: Name of the parameter that was both.
+            output: Name of the new one, which is stored alike.
+        """
+        dtypes = {**self.dtypes, output: self.dtypes[embedding]}
+        return replace(self, dtypes=dtypes, config={**self.config, "tie_word_embeddings": False})
 
     def files(self, special: SpecialTokens) -> dict[str, dict[str, Any]]:
         """Make the content of the two files; only ids that the folder lacks are set."""

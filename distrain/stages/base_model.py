@@ -2,19 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from torch import Tensor
 
 from distrain.config.lineage import Lineage
+from distrain.config.lora import LoraConfig
 from distrain.config.models import ModelConfig
 from distrain.config.recipe import SftStage, TrainStage, folder_of
-from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
-from distrain.finetune.lora import is_adapter, merge_into
-from distrain.finetune.merged import MergedWeights, transposed_layers
+from distrain.finetune.lora import MAGNITUDE_SUFFIX, is_adapter, is_tuned
+from distrain.finetune.merged import Magnitudes, MergedWeights, transposed_layers
+from distrain.finetune.untied import tied_names, untied
 from distrain.models.gguf.convert import pretrained_folder
 from distrain.models.huggingface import open_huggingface
 from distrain.models.origin import Origin
@@ -28,7 +29,7 @@ from distrain.stages.products import Sources
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """The low-rank matrices that a fine-tuning stage has trained.
+    """What a stage of fine-tuning with adapters has trained: those, and what it trained whole.
 
     Args:
         checkpoint: That stands for the stage.
@@ -39,8 +40,9 @@ class TrainedAdapter:
     lora: LoraConfig
 
     def read(self) -> dict[str, Tensor]:
-        """Return them whole, under the names of ``lora.plain_name``, in this process alone."""
-        return read_all(_weights_of(self.checkpoint, is_adapter))
+        """Return it whole, under the names of ``lora.plain_name``, in this process alone."""
+        chosen = partial(is_tuned, config=self.lora)
+        return read_all(_weights_of(self.checkpoint, chosen))
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class BaseModel:
         weights: those of a user's Hugging Face folder.
         adapters: Merged into it, one after the other.
         origin: What else the user's folder says, if the first stage started from one.
+        tied: Sizes and origin of the weights below the adapters, where one of those has untied the
+            output layer.
     """
 
     model: ModelConfig
@@ -64,41 +68,86 @@ class BaseModel:
     weights: WeightSource | None = None
     adapters: tuple[TrainedAdapter, ...] = ()
     origin: Origin | None = None
+    tied: tuple[ModelConfig, Origin | None] | None = None
 
     def with_rates_of(self, stated: ModelConfig) -> "BaseModel":
         """Return it with the rates that the stage that trains it states."""
         return replace(self, model=self.model.with_rates_of(stated))
 
+    def for_adapters(self, lora: LoraConfig | None) -> "BaseModel":
+        """Return it as adapters of such settings find it: untied, if they train embedding or head.
+
+        The output layer then begins with the embedding's values.
+        """
+        if lora is None or not lora.modules_to_save or not self.model.tie_word_embeddings:
+            return self
+        names = tied_names(self.model, self.vocab_size)
+        if not lora.unties(names):
+            return self
+        origin = None if self.origin is None else self.origin.untied(*names)
+        tied = (self.model, self.origin)
+        return replace(self, model=self.model.untied(), origin=origin, tied=tied)
+
+    @property
+    def is_untied_last(self) -> bool:
+        """Whether the last adapters are the ones that have untied its output layer."""
+        if self.tied is None:
+            return False
+        names = self._tied_names()
+        return not any(adapter.lora.unties(names) for adapter in self.adapters[:-1])
+
     def source(self) -> WeightSource:
         """Open the whole model, in this process alone; adapters are merged as it is read."""
-        source = self._without_adapters()
-        for adapter in self.adapters:
-            source = MergedWeights(source, adapter.read(), adapter.lora, self._transposed)
-        return source
+        return self._merged() or self._start()
 
     def load_into(self, engine: Engine) -> None:
         """Fill all parameters but adapters of its own; each rank reads its part. Collective.
 
-        The bits are those of ``source``, whatever part a rank holds.
+        The bits are those of ``source``, whatever part a rank holds. What its own adapters begin
+        with besides, DoRA's magnitudes, follows from that.
         """
-        state = {
-            name: entry
-            for name, entry in engine.state(optimizer=False).items()
-            if not is_adapter(name)
-        }
+        whole = engine.state(optimizer=False)
+        state = {name: entry for name, entry in whole.items() if not is_adapter(name)}
+        merged = self._merged()
+        touched = set() if merged is None else set(merged.touched)
+        if self.tied is not None:
+            touched |= set(self._tied_names())
+        made = {name: entry for name, entry in state.items() if _plain_name(name) in touched}
+        kept = {name: entry for name, entry in state.items() if name not in made}
         if self.checkpoint is not None:
             from distrain.checkpoint.dcp import load_entries
 
-            load_entries(self.checkpoint, state, None, partial=True)
+            load_entries(self.checkpoint, kept, None, partial=True)
         else:
-            write_parts(state, self._without_adapters(), _plain_name)
-        for adapter in self.adapters:
-            merge_into(state, adapter.read(), adapter.lora, self._transposed)
+            write_parts(kept, self._without_adapters(), _plain_name)
+        write_parts(made, self.source(), _plain_name)
+        own = {name: entry for name, entry in whole.items() if name.endswith(MAGNITUDE_SUFFIX)}
+        if own:
+            names = map(_plain_name, own)
+            write_parts(own, Magnitudes(self.source(), names, self._transposed), _plain_name)
         engine.loaded(None)
 
     @cached_property
     def _transposed(self) -> frozenset[str]:
         return transposed_layers(self.model, self.vocab_size)
+
+    def _merged(self) -> MergedWeights | None:
+        """Open it with its adapters, if there are any."""
+        source: WeightSource = self._start()
+        merged = None
+        for adapter in self.adapters:
+            source = merged = MergedWeights(source, adapter.read(), adapter.lora, self._transposed)
+        return merged
+
+    def _start(self) -> WeightSource:
+        weights = self._without_adapters()
+        if self.tied is None:
+            return weights
+        return untied(weights, *self._tied_names())
+
+    def _tied_names(self) -> tuple[str, str]:
+        assert self.tied is not None, "what is untied was tied"
+        return tied_names(self.tied[0], self.vocab_size)
 
     def _without_adapters(self) -> WeightSource:
         if self.weights is not None:
@@ -142,8 +191,15 @@ def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> Bas
         assert isinstance(first, TrainStage), "without a folder, a stage has trained the model"
         tokenizer = context.run.stage(str(lineage.up_to(root).data)).tokenizer
         base = BaseModel(first.model, Tokenizer.load(tokenizer).vocab_size, tokenizer)
-    checkpoint = weights[0] if weights else None
-    return replace(base, checkpoint=checkpoint, adapters=tuple(adapters))
+    for link in lineage.pretrained.trained:
+        if link.artefact == "adapter":
+            # Merged by now, and trained further: what was untied is so in the checkpoint.
+            base = replace(base.for_adapters(lora_of(context, link.stage)), tied=None)
+    base = replace(base, checkpoint=weights[0] if weights else None)
+    for adapter in adapters:
+        base = base.for_adapters(adapter.lora)
+        base = replace(base, adapters=(*base.adapters, adapter))
+    return base
 
 
 def lora_of(context: StageContext, stage: str) -> LoraConfig:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from distrain.config.lora import LoraConfig
 from distrain.config.models import ModelConfig
 from distrain.config.recipe import ExportStage
-from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
 from distrain.data.tokenizer.layouts import layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
-from distrain.finetune.lora import save_adapter
+from distrain.finetune.adapter_files import save_adapter
 from distrain.finetune.merged import MergedWeights, transposed_layers
 from distrain.models import model_on_meta
 from distrain.models.huggingface import as_exported, write_huggingface
@@ -43,6 +43,8 @@ class TrainedModel:
         adapter_state: Whole adapters under the names of ``lora.plain_name``; ``None`` without.
         lora: With which they were made.
         origin: What else the user's folder says; ``None`` for a model made here.
+        before: Sizes and words of the base in a folder of its own, where the last stage has untied
+            its output layer.
     """
 
     base: WeightSource
@@ -51,6 +53,7 @@ class TrainedModel:
     adapter_state: Mapping[str, Tensor] | None = None
     lora: LoraConfig | None = None
     origin: Origin | None = None
+    before: tuple[ModelConfig, Origin | None] | None = None
 
     @property
     def merged(self) -> WeightSource:
@@ -94,6 +97,8 @@ def read_trained(context: StageContext) -> tuple[TrainedModel, BaseModel]:
     # Values that a user's folder holds are kept as they are, and written so again.
     source = base.source() if base.origin else to_float32(base.source())
     trained = TrainedModel(source, base.model, base.vocab_size, origin=base.origin)
+    if whole.is_untied_last:
+        trained = replace(trained, before=whole.tied)
     if adapter is not None:
         matrices = read_all(to_float32(TensorWeights(adapter.read())))
         trained = replace(trained, adapter_state=matrices, lora=adapter.lora)
@@ -124,7 +129,9 @@ def export_huggingface(
     with whole_folder(folder) as partial:
         if trained.adapter_state is not None:
             assert trained.lora is not None, "adapters come with the settings that made them"
-            _write(trained, trained.base, tokenizer_json, partial / BASE_FOLDER)
+            model, origin = trained.before or (trained.model, trained.origin)
+            base = replace(trained, model=model, origin=origin)
+            _write(base, trained.base, tokenizer_json, partial / BASE_FOLDER)
             save_adapter(
                 trained.adapter_state,
                 trained.lora,

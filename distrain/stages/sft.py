@@ -42,7 +42,7 @@ def run_stage(context: StageContext) -> Outcome:
     host = build_host(stage.training)
     start = find_start(context, build_on(context, host))
     assert start is not None, "the recipe says what is tuned"
-    base = start.with_rates_of(stage.model)
+    base = start.with_rates_of(stage.model).for_adapters(stage.lora)
     tokenizer = fitting_tokenizer(base)
     train, validation = find_training_pairs(context, layout_of(base.tokenizer, tokenizer))
     lengths = lengths_record({"train": train, "validation": validation}, stage)
@@ -65,8 +65,9 @@ def run_stage(context: StageContext) -> Outcome:
     run = build_run(setup, host)
     base.load_into(run.engine)
     shuffled = build_validation(setup, validation.shuffled(), run.engine, run.device)
-    # Without adapters there is no way back to the base: it is measured while it is there.
-    before = measure_answers(run, shuffled, BASE) if stage.trains_all else {}
+    # Adapters alone can be left out; else there is no way back to the base: it is measured now.
+    is_lost = stage.lora is None or stage.lora.modules_to_save
+    before = measure_answers(run, shuffled, BASE) if is_lost else {}
     outcome, _ = train_to_outcome(run)
     answers = compare_with_base(run, shuffled, before) if outcome.result is not None else {}
     close(run)

@@ -220,7 +220,7 @@ def _check_names(
     if isinstance(stage, SftStage) and stage.lora is not None:
         layers = model.adaptable_layers or asked.adaptable_layers
         if layers:
-            yield from adapter_findings(name, stage.lora, layers, model.family_name)
+            yield from adapter_findings(name, stage.lora, model, layers, asked.parameter_names)
     else:
         names = model.parameter_names() or asked.parameter_names
         yield from group_findings(name, stage.optimizer, names)

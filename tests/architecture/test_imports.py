@@ -80,7 +80,10 @@ ROOMS = {
     "distrain/config": (
         {"attention", "section", "input_files", "rows", "pretrained"},
         {"tasks"},
-        {"best", "curation", "dedup", "forms", "labels", "launch", "loading", "token_sources"},
+        {
+            *("best", "curation", "dedup", "forms", "labels", "launch", "loading", "lora"),
+            "token_sources",
+        },
         {"models", "optimizers", "schedules", "sources", "training"},
         {"data", "huggingface"},
         {"recipe"},

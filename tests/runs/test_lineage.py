@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 
 import tests.ranks  # noqa: F401  (its fork server has torch and peft loaded)
 from distrain.checkpoint.dcp import read_full
+from distrain.config.lora import LoraConfig
 from distrain.config.reading.load import load_recipe
-from distrain.finetune.lora import is_adapter, merge
+from distrain.finetune.lora import is_adapter, is_tuned
+from distrain.finetune.merged import merge
 from tests.runs import processes
 from tests.runs.forked import FIRST_SAVE, finish, kill_after_first_save
 from tests.tiny import distrain, events, exact_records, tensor_digests, write_line
@@ -25,6 +27,7 @@ from tests.tiny import distrain, events, exact_records, tensor_digests, write_li
 TRAINED = ("pretrain", "anneal", "sft", "sft2")
 FOLDERS = ("huggingface", "huggingface/base", "huggingface/adapter")
 WEIGHTS = {"huggingface/adapter": "adapter_model.safetensors"}
+PLAIN = LoraConfig()
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +50,15 @@ def trained(run, stage):
     return read_full(run / stage / "checkpoints" / f"step_{step:06}")
 
 
-def adapters(run, stage):
-    return {name: tensor for name, tensor in trained(run, stage).items() if is_adapter(name)}
+def adapters(run, stage, lora=PLAIN):
+    return {name: t for name, t in trained(run, stage).items() if is_tuned(name, lora)}
+
+
+def start_of_sft2(recipe, run):
+    """Merge what ``sft`` has trained into what it began with: the embedding, untied."""
+    start, lora = trained(run, "anneal"), recipe.stages["sft"].lora
+    start["lm_head.weight"] = start["model.embed_tokens.weight"]
+    return merge(start, adapters(run, "sft", lora), lora)
 
 
 def assert_same(found, expected):
@@ -73,11 +83,12 @@ def test_each_stage_begins_with_the_whole_model_of_the_one_before(line):
 def test_the_frozen_weights_of_a_stage_are_the_model_before_it_bit_for_bit(line):
     recipe, run = line
     frozen = {name: t for name, t in trained(run, "sft2").items() if not is_adapter(name)}
-    tuned = merge(trained(run, "anneal"), adapters(run, "sft"), recipe.stages["sft"].lora)
+    tuned = start_of_sft2(recipe, run)
     assert_same(frozen, tuned)
     unlike = [name for name, tensor in trained(run, "anneal").items()
               if not torch.equal(tensor, tuned[name])]  # fmt: skip
-    assert len(unlike) == 2 * 7
+    assert len(unlike) == 2 * 7 + 2
+    assert torch.equal(tuned["lm_head.weight"], trained(run, "anneal")["model.embed_tokens.weight"])
 
 
 def test_an_export_holds_the_last_start_the_last_adapters_and_both_in_one(line):
@@ -86,11 +97,11 @@ def test_an_export_holds_the_last_start_the_last_adapters_and_both_in_one(line):
         load_file(run / "export" / folder / WEIGHTS.get(folder, "model.safetensors"))
         for folder in FOLDERS
     )
-    start_of_sft2 = merge(trained(run, "anneal"), adapters(run, "sft"), recipe.stages["sft"].lora)
-    assert_same(base, start_of_sft2)
+    start = start_of_sft2(recipe, run)
+    assert_same(base, start)
     last = adapters(run, "sft2")
     assert_same(adapter, {f"base_model.model.{name}": tensor for name, tensor in last.items()})
-    assert_same(whole, merge(start_of_sft2, last, recipe.stages["sft2"].lora))
+    assert_same(whole, merge(start, last, recipe.stages["sft2"].lora))
 
 
 def test_the_records_name_every_product_from_the_first_stage_on(line):
@@ -133,7 +144,7 @@ def test_a_killed_stage_of_a_line_ends_as_its_twin(line, tmp_path):
     recipe, twin = line
     run = tmp_path / "tiny"
     shutil.copytree(twin, run)
-    for stage in ("anneal", "sft2"):
+    for stage in ("anneal", "sft"):
         shutil.rmtree(run / stage)
         kill_after_first_save(recipe, run, stage)
         finish(recipe, run, stage)
@@ -143,7 +154,9 @@ def test_a_killed_stage_of_a_line_ends_as_its_twin(line, tmp_path):
 
 STRATEGIES: dict[str, dict[str, object]] = {
     "single": {},
+    "ddp": {"strategy": "ddp"},
     "fsdp": {"strategy": "fsdp"},
+    "zero2": {"strategy": "deepspeed", "zero_stage": 2},
     "zero3": {"strategy": "deepspeed", "zero_stage": 3},
 }
 
@@ -168,6 +181,56 @@ def test_a_line_that_is_killed_in_each_stage_ends_as_its_twin(strategy, line, tm
     finish(recipe, run, "evaluate", "export")
     assert [event["step"] for event in events(run, "resumed")] == [5, 5, 5, 5]
     assert_equal_runs(run, twin)
+
+
+DEEPER = """\
+  deeper: {kind: pretrain, needs: [prepare, sft], training: {max_steps: 1}}
+  deepest: {kind: sft, needs: deeper, data: {truncation: cut}, training: {max_steps: 1}}
+  export: {kind: export, needs: deepest}
+"""
+
+
+@pytest.mark.seams
+def test_what_an_adapter_has_untied_stays_so_in_all_that_follows(line, tmp_path):
+    path = write_line(tmp_path)
+    head, _, rest = path.read_text().partition("  sft2:\n")
+    path.write_text(head + DEEPER + rest[rest.index("launch:") :])
+    overrides = [
+        "optimizer.learning_rate=1e-30",
+        "optimizer.weight_decay=0",
+        "lr_scheduler.warmup_steps=0",
+    ]
+    recipe = load_recipe(path, overrides).recipe
+    run = tmp_path / "tiny"
+    begin(line[1], run)
+    for stage in ("pretrain", "anneal", "sft"):
+        shutil.copytree(line[1] / stage, run / stage)
+    finish(recipe, run, "deeper", "deepest", "export")
+    assert_same(trained(run, "deeper"), start_of_sft2(line[0], run))
+    assert_same(
+        load_file(run / "export/huggingface/base/model.safetensors"), trained(run, "deeper")
+    )
+    assert read(run / "export/result.json")["reload"]["compared"]
+
+
+@pytest.mark.seams
+def test_every_engine_trains_the_same_adapters(line, tmp_path):
+    import deepspeed  # noqa: F401  (as of peft)
+
+    losses = {}
+    for strategy, settings in STRATEGIES.items():
+        path = write_line(tmp_path / strategy, processes=1 if strategy == "single" else 2)
+        overrides = [f"parallelism.{key}={value}" for key, value in settings.items()]
+        recipe = load_recipe(path, [*overrides, "sft.model.dropout=0"]).recipe
+        run = tmp_path / strategy / "tiny"
+        begin(line[1], run)
+        for stage in ("pretrain", "anneal"):
+            shutil.copytree(line[1] / stage, run / stage)
+        finish(recipe, run, "sft")
+        losses[strategy] = [record["train/loss"] for record in exact_records(run, "sft")]
+    for strategy, found in losses.items():
+        assert found == pytest.approx(losses["single"], rel=1e-5), strategy
+    assert len(losses["single"]) > 10
 
 
 @pytest.mark.seams

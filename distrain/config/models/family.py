@@ -136,6 +136,10 @@ class ModelConfig(NamedSection):
         names = self.dropout_fields() & other.dropout_fields()
         return self.model_copy(update={name: getattr(other, name) for name in names})
 
+    def untied(self) -> Self:
+        """Return it with an output layer of its own beside the embedding."""
+        return self.model_copy(update={"tie_word_embeddings": False})
+
     def every_size(self) -> dict[tuple[str, ...], object]:
         """Return the sizes by their paths below ``model``."""
         return {(size,): getattr(self, size) for size in sorted(self.size_fields())}

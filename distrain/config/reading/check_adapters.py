@@ -1,16 +1,16 @@
-"""Whether the layers that fine-tuning adapts are there. Pure."""
+"""Whether the layers that fine-tuning adapts, and the modules it trains whole, are there. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from distrain.config.lineage import lineage_of
+from distrain.config.lora import LoraConfig, ends_with, matches_end
 from distrain.config.models import ModelConfig
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.reading.suggest import nearest
-from distrain.config.training import LoraConfig
 
 
 def check_adapters(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterator[Finding]:
-    """Check each name of ``lora.target_modules``.
+    """Check each name and pattern of ``lora``.
 
     Which family a folder's model is of, and so which layers it has, is read later
     (``launcher.inputs.models``).
@@ -20,18 +20,78 @@ def check_adapters(stage: StageParts, stages: Mapping[str, StageParts]) -> Itera
     if lora is None or model is None:
         return
     if model.from_pretrained is None and model.adaptable_layers:
-        yield from adapter_findings(stage.name, lora, model.adaptable_layers, model.family_name)
-        return
+        yield from adapter_findings(stage.name, lora, model, model.adaptable_layers)
 
 
 def adapter_findings(
-    stage: str, lora: LoraConfig, layers: Collection[str], family: str
+    stage: str,
+    lora: LoraConfig,
+    model: ModelConfig,
+    layers: Collection[str],
+    names: Sequence[str] = (),
 ) -> Iterator[Finding]:
-    """Yield a finding for each target that is not among the layers of a model of ``family``."""
-    if lora.target_modules == "all-linear":
+    """Yield a finding for each name or pattern that no part of a model goes by.
+
+    Args:
+        stage: That trains adapters.
+        lora: Its section.
+        model: Sizes.
+        layers: Last parts of the names of layers that can be adapted.
+        names: Of all parameters, where the section does not know them. Without, only last parts are
+            judged.
+    """
+    known = model.parameter_names() or names
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in known))
+    adaptable = [name for name in modules if name.rpartition(".")[2] in layers] or list(layers)
+    yield from _targets(stage, lora, adaptable, layers, model.family_name)
+    if not known:
+        return
+    targets = list(filter(lora.is_target, adaptable))
+    for setting in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(lora, setting):
+            if not any(matches_end(pattern, layer) for layer in targets):
+                found = "an adapted layer" if targets else "a layer"
+                yield Finding(
+                    stage,
+                    ("lora", setting, pattern),
+                    f"lora.{setting}: found '{pattern}', which matches the name of no adapted "
+                    f"layer; expected the end of the name of {found}, such as "
+                    f"{(targets or adaptable)[0]}{_hint(pattern, targets)}",
+                    at_key=True,
+                )
+    # The output layer's own parameter is not there while it is the embedding.
+    whole = [*modules, *(["lm_head"] if model.tie_word_embeddings else [])]
+    for number, name in enumerate(lora.modules_to_save):
+        if not any(ends_with(module, name) for module in whole):
+            yield Finding(
+                stage,
+                ("lora", "modules_to_save", number),
+                f"lora.modules_to_save: found '{name}', which is the end of no module's name that "
+                f"has parameters; expected one such as {modules[0]} or {modules[-1]}"
+                f"{_hint(name, whole)}",
+            )
+
+
+def _targets(
+    stage: str,
+    lora: LoraConfig,
+    adaptable: Sequence[str],
+    layers: Collection[str],
+    family: str,
+) -> Iterator[Finding]:
+    if isinstance(lora.target_modules, str):
+        if not any(map(lora.is_target, adaptable)) and set(adaptable) != set(layers):
+            yield Finding(
+                stage,
+                ("lora", "target_modules"),
+                f"lora.target_modules: found '{lora.target_modules}', which matches the whole name "
+                f"of no linear layer of {family}; expected all-linear, a list of names, or a "
+                f"regular expression for names such as {adaptable[0]} and {adaptable[-1]}",
+            )
         return
     for number, name in enumerate(lora.target_modules):
-        if name not in layers:
+        is_known = any(ends_with(layer, name) for layer in adaptable)
+        if not is_known and not (set(adaptable) == set(layers) and _last(name) in layers):
             message = (
                 f"lora.target_modules: found '{name}', which {_reason(name, layers, family)}; "
                 f"expected some of {', '.join(layers)}{_hint(name, layers)}"
@@ -39,15 +99,20 @@ def adapter_findings(
             yield Finding(stage, ("lora", "target_modules", number), message)
 
 
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
 def _reason(name: str, layers: Collection[str], family: str) -> str:
     if name == "lm_head":
         return "is as large as the vocabulary and is not adapted"
-    if name.rpartition(".")[2] in layers:
-        return "is a path, while layers are named by the last part"
+    if _last(name) in layers:
+        return f"is no end of a layer's name of {family}"
     return f"is no linear layer of {family}"
 
 
-def _hint(name: str, layers: Collection[str]) -> str:
-    last = name.rpartition(".")[2]
-    near = last if last in layers else nearest(name, layers)
-    return f"; did you mean '{near}'?" if near else ", or all-linear"
+def _hint(name: str, known: Collection[str]) -> str:
+    """Suggest a name by its last part, or by all of it."""
+    ends = {_last(layer) for layer in known}
+    near = _last(name) if _last(name) in ends else nearest(_last(name), ends)
+    return f"; did you mean '{near}'?" if near else ""

@@ -105,6 +105,10 @@ FOREIGN_NAMES: dict[str, tuple[str, str]] = {
     "lora_dropout": ("peft's", "lora.dropout"),
     "lora_target": ("LLaMA-Factory's", "lora.target_modules"),
     "lora_target_modules": ("axolotl's", "lora.target_modules"),
+    "lora_modules_to_save": ("axolotl's", "lora.modules_to_save"),
+    "additional_target": ("LLaMA-Factory's", "lora.modules_to_save"),
+    "peft_use_dora": ("axolotl's", "lora.use_dora"),
+    "peft_use_rslora": ("axolotl's", "lora.use_rslora"),
     "save_interval": ("Megatron's", "checkpoint.save_steps"),
     "save_total_limit": ("Hugging Face's", "checkpoint.keep_last"),
     "keep_latest_k": ("torchtitan's", "checkpoint.keep_last"),
@@ -254,7 +258,6 @@ EXPLANATIONS: dict[str, str] = {
     ),
     "cpu_offload": "there is no such setting; fsdp and deepspeed cut the state over ranks",
     "bits": "there is no quantised training; training.precision is bf16, fp32 or fp64",
-    "use_rslora": "there is no such setting; lora.alpha / lora.r is the scale",
 }
 
 _NO_FP16 = "there is no fp16, which needs loss scaling; write bf16, or fp32 for a GPU without it"

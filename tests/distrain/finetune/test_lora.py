@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from itertools import pairwise
 
 import pytest
@@ -9,24 +7,16 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from distrain.config.lora import LoraConfig
 from distrain.config.models import LlamaConfig
-from distrain.config.training import LoraConfig
 from distrain.errors import RecipeError
-from distrain.finetune.lora import (
-    adapted_layers,
-    initialize_lora,
-    inject_lora,
-    is_adapter,
-    merge,
-    merge_into,
-    plain_name,
-    save_adapter,
-)
-from distrain.models.huggingface import save_huggingface
+from distrain.finetune.adapter_files import save_adapter
+from distrain.finetune.lora import initialize_lora, inject_lora, is_adapter, plain_name
+from distrain.finetune.merged import MergedWeights, adapted_layers, merge
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
-from distrain.models.origin import SpecialTokens
-from distrain.parallel.global_tensor import from_flat_range
+from distrain.models.weights.source import TensorWeights
+from distrain.parallel.global_tensor import from_flat_range, write_parts
 from tests.distrain.models.layouts import layout_of
 from tests.distrain.models.toy_family import Toy, ToyConfig
 from tests.ranks import run_ranks
@@ -44,17 +34,6 @@ MODEL = LlamaConfig(
 TIED = MODEL.model_copy(update={"tie_word_embeddings": True})
 LORA = LoraConfig(r=4, alpha=12)
 IDS = torch.randint(VOCAB_SIZE, (2, 48), generator=torch.Generator().manual_seed(0))
-
-FOREIGN = """
-import sys, torch, transformers, peft
-torch.set_num_threads(1)
-for folder in sys.argv[1:]:
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder + "/base")
-    model = peft.PeftModel.from_pretrained(model, folder + "/adapter").eval()
-    with torch.no_grad():
-        torch.save(model(torch.load(folder + "/ids.pt")).logits, folder + "/logits.pt")
-assert "distrain" not in sys.modules
-"""
 
 
 def base_model(config=MODEL):
@@ -146,11 +125,11 @@ def wide_pair():
 
 
 def merged_in_parts(weight, adapter, lora, bounds):
-    """Merge row-major ranges of a weight, each alone; returns the whole again."""
-    parts = [weight.flatten()[start:stop].clone() for start, stop in pairwise(bounds)]
+    """Read row-major ranges of a merged weight, each alone; returns the whole again."""
+    source = MergedWeights(TensorWeights({f"{WIDE}.weight": weight}), adapter, lora)
+    parts = [torch.empty(stop - start) for start, stop in pairwise(bounds)]
     for start, part in zip(bounds, parts, strict=False):
-        merge_into({f"model/{WIDE}.weight": from_flat_range(weight.shape, start, part)}, adapter,
-                   lora)  # fmt: skip
+        write_parts({f"{WIDE}.weight": from_flat_range(weight.shape, start, part)}, source, str)
     return torch.cat(parts).view(weight.shape)
 
 
@@ -173,41 +152,13 @@ def test_merged_weights_have_the_same_bits_in_whatever_parts_and_with_any_thread
     assert not torch.equal(merged_in_parts(weight, adapter, other, (0, size)), expected)
 
 
-def test_parts_of_another_model_are_refused():
+def test_an_adapter_of_another_model_is_refused_before_anything_is_read():
     weight, adapter = wide_pair()
-    state = {f"model/{WIDE}.weight": from_flat_range((520, 700), 0, weight.flatten())}
+    other = {f"{WIDE}.weight": weight.T}
     with pytest.raises(ValueError, match=r"is of shape \(520, 700\) in the base model"):
-        merge_into(state, adapter, LORA)
+        merge(other, adapter, LORA)
     with pytest.raises(ValueError, match="is missing in the base model"):
-        merge_into({}, adapter, LORA)
-
-
-def test_peft_alone_computes_what_the_merged_model_does(tmp_path):
-    expected = {}
-    recipes = {
-        "plain": (MODEL, LORA),
-        "tied": (TIED, LORA),
-        "two_layers_only": (
-            MODEL,
-            LORA.model_copy(update={"target_modules": ("v_proj", "q_proj")}),
-        ),
-    }
-    for name, (config, lora) in recipes.items():
-        model = with_adapter(config, lora)
-        adapter = trained_adapter(model)
-        folder = tmp_path / name
-        base = {n: p.detach() for n, p in base_model(config).named_parameters()}
-        save_huggingface(base, config, VOCAB_SIZE, folder / "base", SpecialTokens())
-        save_adapter(adapter, lora, base_model(config), "base", folder / "adapter")
-        torch.save(IDS, folder / "ids.pt")
-        merged = base_model(config)
-        merged.load_state_dict(merge(base, adapter, lora), strict=False)
-        expected[name] = merged(IDS).detach()
-    command = [sys.executable, "-I", "-c", FOREIGN, *(str(tmp_path / name) for name in recipes)]
-    subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
-    for name, ours in expected.items():
-        theirs = torch.load(tmp_path / name / "logits.pt")
-        assert float((ours - theirs).abs().max()) < 1e-4, name
+        merge({}, adapter, LORA)
 
 
 def test_dropout_acts_on_adapters_in_training_only():
@@ -246,10 +197,10 @@ def test_adapter_of_another_model_is_refused():
 def test_half_an_adapter_is_refused():
     adapter = trained_adapter(with_adapter())
     adapter.popitem()
-    with pytest.raises(ValueError, match="expected pairs of lora_A, lora_B"):
-        adapted_layers(adapter)
+    with pytest.raises(ValueError, match="expected of each layer lora_A, lora_B"):
+        adapted_layers(adapter, LORA)
     with pytest.raises(ValueError, match="no adapter"):
-        adapted_layers({})
+        adapted_layers({}, LORA)
 
 
 def test_sharded_after_meta_construction_equals_single_process(tmp_path):
@@ -289,7 +240,7 @@ def test_adapters_of_a_family_with_other_names_are_written_under_those_of_its_fo
         for name, parameter in model.named_parameters()
         if is_adapter(plain_name(name))
     }
-    assert {layer.rpartition(".")[2] for layer in adapted_layers(state)} == set(
+    assert {layer.rpartition(".")[2] for layer in adapted_layers(state, LORA)} == set(
         config.adaptable_layers
     )
     base = {plain_name(name): value for name, value in model.named_parameters()}

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from distrain.config.training import LoraConfig
-from distrain.finetune.lora import inject_lora, is_adapter, merge, plain_name, save_adapter
-from distrain.finetune.merged import transposed_layers
+from distrain.config.lora import LoraConfig
+from distrain.finetune.adapter_files import save_adapter
+from distrain.finetune.lora import inject_lora, is_adapter, plain_name
+from distrain.finetune.merged import merge, transposed_layers
 from distrain.models.huggingface import save_huggingface
 from distrain.models.initial_values import keyed_generator
 from distrain.models.origin import SpecialTokens

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from distrain.config.lora import LoraConfig
 from distrain.config.models import LlamaConfig
-from distrain.config.training import LoraConfig
 from distrain.data.tokenizer.layouts import MarkedLayout, fitted
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.finetune.lora import inject_lora, is_adapter, plain_name

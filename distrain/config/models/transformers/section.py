@@ -140,6 +140,10 @@ class TransformersConfig(ModelConfig):
         rates = {key: value for key, value in other.config.items() if is_rate(key)}
         return self.model_copy(update={"config": {**self.config, **rates}})
 
+    def untied(self) -> Self:
+        """Return it with an output layer of its own beside the embedding."""
+        return self.model_copy(update={"config": {**self.config, "tie_word_embeddings": False}})
+
     def every_size(self) -> dict[tuple[str, ...], object]:
         """Return the family's own settings; see ``ModelConfig``."""
         sizes: dict[tuple[str, ...], object] = {("model_type",): self.model_type}

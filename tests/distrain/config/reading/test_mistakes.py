@@ -114,6 +114,11 @@ OVERRIDE_MISTAKES = [
     ("lora=false", "write null to leave it out"),
     ("lora.target_modules=[lm_head]", "expected some of down_proj"),
     ("lora.target_modules=[layers.0.q_proj]", "did you mean 'q_proj'?"),
+    ("lora.target_modules=mlp", "matches the whole name of no linear layer of llama"),
+    ("lora.target_modules='mlp.('", "is no regular expression"),
+    ("lora.rank_pattern={q_prj: 4}", "matches the name of no adapted layer"),
+    ("lora.alpha_pattern={attn.q_proj: 4}", "did you mean 'q_proj'?"),
+    ("lora.modules_to_save=[embed_token]", "did you mean 'embed_tokens'?"),
 ]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distrain.checkpoint.dcp import read_full
-from distrain.config.training import LoraConfig
+from distrain.config.lora import LoraConfig
 from distrain.fault.wishes import Wish
 from distrain.finetune.lora import initialize_lora, inject_lora, plain_name
 from distrain.models import build_model
