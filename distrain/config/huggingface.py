@@ -22,6 +22,7 @@ from distrain.errors import PreflightError
 Fields = Mapping[str, Any]
 
 CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer.json"
 NAMING_FILES = ("tokenizer_config.json", "special_tokens_map.json", CONFIG_FILE)
 """Those beside ``tokenizer.json`` that may name its end-of-text token."""

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distrain.config.huggingface import CONFIG_FILE, load_config, read_json_object
+from distrain.config.huggingface import CONFIG_FILE, GENERATION_FILE, load_config, read_json_object
 from distrain.config.models import ModelConfig
 from distrain.errors import PreflightError
 from distrain.models import model_on_meta
 from distrain.models.causal_lm import CausalLM
-from distrain.models.origin import GENERATION_FILE, Origin, SpecialTokens
+from distrain.models.origin import Origin, SpecialTokens
 from distrain.models.weights.conversion import ConvertedWeights, Rename
 from distrain.models.weights.folder import SafetensorsFolder
 from distrain.models.weights.source import (

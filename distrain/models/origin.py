@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 
-from distrain.config.huggingface import CONFIG_FILE
-
-GENERATION_FILE = "generation_config.json"
+from distrain.config.huggingface import CONFIG_FILE, GENERATION_FILE
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distrain.config.huggingface import CONFIG_FILE
+from distrain.config.huggingface import CONFIG_FILE, GENERATION_FILE
 from distrain.data.tokenizer.layouts import fitted, layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import ExitCode, PreflightError
 from distrain.models.causal_lm import CausalLM
 from distrain.models.gguf.convert import pretrained_folder
 from distrain.models.huggingface import open_huggingface
-from distrain.models.origin import GENERATION_FILE
 from distrain.models.weights.filling import build_empty
 from distrain.parallel.device_map import DeviceMemory, load_weights
 from distrain.runs.figures import short_count

@@ -1,12 +1,15 @@
 """Chat templates as transformers renders them: Jinja in a sandbox (``apply_chat_template``)."""
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -15,10 +18,16 @@ from distrain.runs.records import read_json
 
 TEMPLATE_FILE = "chat_template.jinja"
 NAMING_FILES = ("special_tokens_map.json", "tokenizer_config.json")
-PLAIN_CHAT = "default"
-"""Of several templates by name, the one for plain chats."""
+PLAIN_CHAT, TOOL_CHAT = "default", "tool_use"
+"""Of several templates by name, the one for plain chats, and the one where tools are given."""
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Names of what an assistant thinks before it answers; the first is the standard one."""
+OWN_ARGUMENTS = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
+"""What every template is given, and a recipe's arguments may not replace."""
+SPAN_START, SPAN_END = "\U000f0f00", "\U000f0f01"
+"""Private characters around what ``{% generation %}`` marks, where a rendering shows it."""
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 
 
 class ChatTemplate:
@@ -28,46 +37,82 @@ class ChatTemplate:
         source: Jinja.
         names: ``bos_token`` and its kin -> name in the vocabulary.
         where: It comes from, for messages.
-        has_clock: Let it ask for the date, as transformers does. Without it, equal messages give
-            equal text on any day.
+        arguments: What else it is given, such as ``enable_thinking``.
+        today: What it is told when it asks for the date, as transformers lets it. Without it,
+            there is no clock: equal messages give equal text on any day.
     """
 
     def __init__(
-        self, source: str, names: Mapping[str, str], where: str, *, has_clock: bool = False
+        self,
+        source: str,
+        names: Mapping[str, str],
+        where: str,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        today: date | None = None,
     ) -> None:
-        self._names = dict(names)
+        self.source = source
+        self._given = {**names, **(arguments or {})}
         self._where = where
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _refuse
-        if has_clock:
-            environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        self._environment = _environment(today)
         try:
-            self._template = environment.from_string(source)
+            self._template = self._environment.from_string(source)
         except jinja2.TemplateError as error:
             raise self._failed(error) from error
 
-    def render(self, messages: Sequence[Message], *, asks: bool = False) -> str:
+    @property
+    def has_marks(self) -> bool:
+        """Whether it says itself what the assistant writes."""
+        return re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", self.source) is not None
+
+    @cached_property
+    def tested(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Strings that it may look for in contents, such as ``</think>``; and all its strings.
+
+        The first are those that it compares with, or hands to a method or a filter; names of
+        roles, keys and kinds are none of them.
+        """
+        tree = self._environment.parse(self.source)
+        tests: set[str] = set()
+        for node in tree.find_all((nodes.Compare, nodes.Call, nodes.Filter)):
+            tests |= {found.value for found in _operands(node) if isinstance(found, nodes.Const)}
+        every = {node.value for node in tree.find_all(nodes.Const)}
+        strings = [{text for text in group if _is_told(text)} for group in (tests, every)]
+        return (
+            frozenset(text for text in strings[0] if not re.fullmatch(r"[\w ]+", text)),
+            frozenset(strings[1]),
+        )
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        asks: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
+        marks: bool = False,
+    ) -> str:
         """Lay out a chat as text.
 
         Args:
             messages: With ``role`` and ``content``.
             asks: End where the assistant's answer is to follow.
+            tools: What it is told of tools.
+            marks: Put ``SPAN_START`` and ``SPAN_END`` around what ``{% generation %}`` marks.
 
         Raises:
             DataError: The template refuses the messages, or fails.
         """
         try:
             return self._template.render(
-                **self._names,
-                messages=[dict(message) for message in messages],
-                tools=None,
+                **self._given,
+                messages=[_completed(message) for message in messages],
+                tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=asks,
+                **{SHOWS_SPANS: marks},
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+        # A template may do anything with what it is given: sums of text and numbers, endless loops.
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> DataError:
@@ -79,19 +124,41 @@ class ChatTemplate:
         )
 
 
+SHOWS_SPANS = "distrain_shows_spans"
+
+
 class GenerationTag(Extension):
-    """``{% generation %}``: what the assistant writes; transformers marks it, the text is as is."""
+    """``{% generation %}``: what the assistant writes; its text is as is, marked on request."""
 
     tags = {"generation"}  # noqa: RUF012  (as the base class has it)
 
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        """Read up to ``endgeneration``."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: jinja2.parser.Parser) -> nodes.Node:
+        """Read up to ``endgeneration``, as a block of its own scope, as transformers does."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = self.call_method("_written", [nodes.ContextReference()])
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+    def _written(self, context: jinja2.runtime.Context, caller: Callable[[], str]) -> str:
+        text = caller()
+        return f"{SPAN_START}{text}{SPAN_END}" if context.get(SHOWS_SPANS) else text
 
 
-def read_template(folder: Path, *, has_clock: bool = False) -> ChatTemplate | None:
-    """Read the chat template of a model's folder, where transformers would find it."""
+def read_template(
+    folder: Path,
+    *,
+    tools: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+    today: date | None = None,
+) -> ChatTemplate | None:
+    """Read the chat template of a model's folder, where transformers would find it.
+
+    Args:
+        folder: Of the model.
+        tools: Take the one for chats with tools, where there are several.
+        arguments: As ``ChatTemplate`` has it.
+        today: As ``ChatTemplate`` has it.
+    """
     names: dict[str, str] = {}
     config: dict[str, Any] = {}
     for file in NAMING_FILES:
@@ -100,10 +167,42 @@ def read_template(folder: Path, *, has_clock: bool = False) -> ChatTemplate | No
     path = folder / TEMPLATE_FILE
     source = path.read_text(encoding="utf-8") if path.is_file() else config.get("chat_template")
     if isinstance(source, list):
-        source = {item.get("name"): item.get("template") for item in source}.get(PLAIN_CHAT)
+        named = {item.get("name"): item.get("template") for item in source}
+        source = (named.get(TOOL_CHAT) if tools else None) or named.get(PLAIN_CHAT)
     if not isinstance(source, str):
         return None
-    return ChatTemplate(source, names, str(folder), has_clock=has_clock)
+    return ChatTemplate(source, names, str(folder), arguments=arguments, today=today)
+
+
+def _environment(today: date | None) -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    if today is not None:
+        environment.globals["strftime_now"] = today.strftime
+    return environment
+
+
+def _completed(message: Message) -> dict[str, Any]:
+    """Return a message as transformers gives it: without ``None``, its reasoning by each name."""
+    given = {key: value for key, value in message.items() if value is not None}
+    thought = next((given[key] for key in REASONING if key in given), None)
+    return given if thought is None else {"thinking": thought, **given, REASONING[0]: thought}
+
+
+def _operands(node: nodes.Node) -> list[nodes.Node]:
+    if isinstance(node, nodes.Compare):
+        return [node.expr, *(operand.expr for operand in node.ops)]
+    assert isinstance(node, nodes.Call | nodes.Filter)
+    # A function's arguments are no test of a content: they are messages to people, mostly.
+    is_function = isinstance(node, nodes.Call) and not isinstance(node.node, nodes.Getattr)
+    return [] if is_function else list(node.args)
+
+
+def _is_told(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _name(key: str, value: object) -> str | None:

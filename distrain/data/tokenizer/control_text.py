@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 
 from distrain.data.tokenizer.tokenizer import Tokenizer
 
@@ -37,6 +39,11 @@ class EncodedPieces:
     ids: list[int]
     ends: list[int]
     lengths: list[int]
+
+    def numbers(self) -> NDArray[np.int64]:
+        """Return the number of the piece in which each token ends, shape (tokens,)."""
+        bounds = np.cumsum(self.lengths)
+        return np.maximum.accumulate(np.searchsorted(bounds, self.ends, side="left"))
 
     def pieces(self) -> Iterator[int]:
         """Yield the number of the piece in which each token ends, never a lower one than before."""
@@ -76,6 +83,14 @@ class ControlText:
         self._closed.encode_special_tokens = True
         self._closed.no_truncation()
         self._closed.no_padding()
+
+    def control_names(self, text: str) -> list[tuple[str, int]]:
+        """Return the control tokens that a text names, each with where its name ends."""
+        return [(found[0], found.end()) for found in self._names.finditer(text)]
+
+    def id_of(self, name: str) -> int:
+        """Return the id of a control token."""
+        return self._control[name]
 
     def encode(self, texts: Sequence[TextPieces]) -> list[EncodedPieces]:
         """Encode texts; each token spans the text as a whole, whatever its pieces."""

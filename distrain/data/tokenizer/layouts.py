@@ -12,10 +12,11 @@ whatever it puts before every text (a BOS)::
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from distrain.data.tokenizer.chat_template import ChatTemplate, read_template
 from distrain.data.tokenizer.control_text import ControlText, TextPieces
@@ -72,12 +73,12 @@ def layout_of(path: Path, tokenizer: Tokenizer, *, has_clock: bool = False) -> C
         DataError: Its chat template cannot be used.
     """
     folder = path if path.is_dir() else path.parent
-    template = read_template(folder, has_clock=has_clock)
+    template = read_template(folder, today=datetime.now() if has_clock else None)
     if template is not None:
         return TemplateLayout(template, tokenizer, str(folder))
     if tokenizer.has_chat_tokens:
         return MarkedLayout(tokenizer)
-    own = ChatTemplate(chat_template(tokenizer), {}, str(folder))
+    own = own_template(tokenizer, str(folder))
     return TemplateLayout(own, tokenizer, str(folder))
 
 
@@ -88,14 +89,30 @@ def chat_template(tokenizer: Tokenizer) -> str:
     names = (USER, ASSISTANT) if tokenizer.has_chat_tokens else (PROMPT_HEADER, ANSWER_HEADER)
     user, assistant = map(json.dumps, names)
     prefix = "".join(map(tokenizer.name_of, tokenizer.prefix_ids))
+    # A system's words stand as text before the first turn: neither layout has a mark for them.
+    gap = "" if tokenizer.has_chat_tokens else " + '\\n\\n'"
     return (
         (f"{{{{ {json.dumps(prefix)} }}}}" if prefix else "") + "{% for message in messages %}"
         "{% if message['role'] == 'assistant' %}"
         f"{{{{ {assistant} + message['content'] + {eos} }}}}"
+        f"{{% elif message['role'] == 'system' %}}{{{{ message['content']{gap} }}}}"
+        "{% elif message['role'] == 'tool' %}{{ raise_exception('no turns of tools') }}"
         f"{{% else %}}{{{{ {user} + message['content'] }}}}{{% endif %}}"
         "{% endfor %}"
         f"{{% if add_generation_prompt %}}{{{{ {assistant} }}}}{{% endif %}}"
     )
+
+
+def own_template(
+    tokenizer: Tokenizer,
+    where: str,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    today: date | None = None,
+) -> ChatTemplate:
+    """Return our own layout for a tokenizer whose folder has no template."""
+    source = chat_template(tokenizer)
+    return ChatTemplate(source, {}, where, arguments=arguments, today=today)
 
 
 class MarkedLayout:

@@ -4,13 +4,12 @@ import logging
 import time
 from pathlib import Path
 
-from distrain.config.huggingface import CONFIG_FILE
+from distrain.config.huggingface import CONFIG_FILE, GENERATION_FILE
 from distrain.config.pretrained.gguf_file import GgufFile, read_gguf
 from distrain.config.pretrained.gguf_llama import config_fields, special_ids
 from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
 from distrain.models.gguf.tokenizer import write_tokenizer
 from distrain.models.gguf.weights import GgufWeights
-from distrain.models.origin import GENERATION_FILE
 from distrain.models.weights.writer import write_weights
 from distrain.runs.durable import whole_folder
 from distrain.runs.lock import hold
