@@ -27,6 +27,23 @@ def stage_parameters(recipe: Recipe, name: str) -> int | None:
     return count_model(*found, stage.training.sequence_length).parameters
 
 
+def adapted_layers(recipe: Recipe, name: str) -> tuple[str, ...] | None:
+    """Return the last parts of the names of the layers that a stage trains adapters for.
+
+    ``None`` for a stage without adapters; empty where nothing here knows the layers.
+    """
+    stage, found = recipe.stages[name], _stage_model(recipe, name)
+    if not isinstance(stage, SftStage) or stage.lora is None:
+        return None
+    if stage.lora.target_modules != "all-linear":
+        return tuple(sorted(set(stage.lora.target_modules)))
+    if found is None:
+        return ()
+    # A table of a family names layers of all its options; what was counted, those that are there.
+    counted = count_model(*found, stage.training.sequence_length)
+    return counted.adaptable_layers or found[0].adaptable_layers
+
+
 def stage_vocab_size(recipe: Recipe, name: str) -> int | None:
     """Return the rows of that model's vocabulary; ``None`` if nothing here says it."""
     found = _stage_model(recipe, name)

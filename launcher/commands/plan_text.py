@@ -3,12 +3,14 @@
 from typing import Any
 
 from distrain.config.reading.load import LoadedRecipe
-from distrain.config.recipe import Recipe, TrainStage
+from distrain.config.recipe import Recipe, SftStage, TrainStage
 from distrain.runs.phases import PHASES, SHARED_PHASES
 from launcher.estimate import (
+    adapted_layers,
     checkpoint_bytes,
     logits_bytes,
     stage_attention,
+    stage_model,
     stage_parameters,
     stage_tokens,
     stage_vocab_size,
@@ -43,6 +45,7 @@ def plan_text(loaded: LoadedRecipe, plan: Plan) -> str:
         "In every stage: processes = ranks = product of the degrees of its layout.",
         *(wrapped(line) for stage in plan.stages if (line := _chunks(recipe, stage))),
         *(wrapped(line) for stage in plan.stages if (line := _attention(recipe, stage))),
+        *(wrapped(line) for stage in plan.stages if (line := _adapters(recipe, stage))),
         *(wrapped(_chain(stage)) for stage in plan.stages if stage.tasks > 1),
     ]
     changed = [key for key, origin in loaded.origins.items() if origin == "override"]
@@ -82,6 +85,21 @@ def _attention(recipe: Recipe, stage: StagePlan) -> str | None:
         for device, kernels in found.items()
     ]
     return f"{stage.name} attends by {', '.join(said)}."
+
+
+def _adapters(recipe: Recipe, stage: StagePlan) -> str | None:
+    """Say what adapters are for, and what they do not reach; nothing of other stages."""
+    layers, section = adapted_layers(recipe, stage.name), recipe.stages[stage.name]
+    if layers is None:
+        return None
+    assert isinstance(section, SftStage)
+    assert section.lora is not None, "it has adapters"
+    model = stage_model(recipe, stage.name)
+    beside = ", ".join(layers) or "every linear layer but the head"
+    rest = "the rest, its experts included," if model and model.has_experts else "the rest"
+    return (
+        f"{stage.name} trains adapters of rank {section.lora.r} beside {beside}; {rest} is frozen."
+    )
 
 
 def _chunk_tokens(recipe: Recipe, stage: StagePlan) -> list[int]:
@@ -165,6 +183,7 @@ def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
         "parameters": stage_parameters(recipe, stage.name),
         "checkpoint_bytes": checkpoint_bytes(recipe, stage.name),
         "attention": stage_attention(recipe, stage.name),
+        "adapted_layers": adapted_layers(recipe, stage.name),
     }
 
 

@@ -98,6 +98,11 @@ class ModelConfig(NamedSection):
     """How many of them it must have."""
 
     @property
+    def has_experts(self) -> bool:
+        """Whether it is a mixture of experts, whose weights lie stacked and take no adapters."""
+        return False
+
+    @property
     def asks_for_balancing(self) -> bool:
         """Whether training is to balance the experts by a loss of their own."""
         return False

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from distrain.config.models.transformers.section import BALANCING_KEYS
+from distrain.config.models.transformers.section import BALANCING_KEYS, EXPERT_KEYS
 from distrain.errors import RecipeError
 from distrain.models.balancing import BalancingRule, sum_routing
 from distrain.models.transformers.construction import run_with_given
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-"""Names that families give to the number of experts of a layer."""
 
 
 def balancing_rule(family: "PreTrainedModel") -> BalancingRule | None:
@@ -29,7 +26,7 @@ def balancing_rule(family: "PreTrainedModel") -> BalancingRule | None:
     Raises:
         RecipeError: It has a balancing loss of another form.
     """
-    num_experts, coefficient = _setting(family, EXPERTS), _setting(family, BALANCING_KEYS)
+    num_experts, coefficient = _setting(family, EXPERT_KEYS), _setting(family, BALANCING_KEYS)
     if not num_experts or not coefficient:
         return None
     chosen = _setting(family, ("num_experts_per_tok",))

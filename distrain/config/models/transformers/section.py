@@ -27,6 +27,8 @@ stand beside a section, not in it."""
 PARTS = "parts beside the language model"
 WITH_SINKS = {"gpt_oss"}
 """Families whose ``config.json`` does not say that their heads have sinks."""
+EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""What families call the number of experts of a layer."""
 BALANCING_KEYS = ("router_aux_loss_coef", "aux_loss_coef")
 """What families call the coefficient of the balancing loss of their experts."""
 NO_LIMIT = 2**31 - 1
@@ -114,6 +116,12 @@ class TransformersConfig(ModelConfig):
         """Standard deviation of the starting weights."""
         value = self.value_of("initializer_range")
         return value if isinstance(value, float) else 0.02
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether it has more than one expert, by the names that families give to their number."""
+        numbers = map(self.value_of, EXPERT_KEYS)
+        return any(isinstance(number, int) and number > 1 for number in numbers)
 
     @property
     def asks_for_balancing(self) -> bool:
