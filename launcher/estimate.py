@@ -12,7 +12,7 @@ from distrain.config.models import ModelConfig
 from distrain.config.pretrained.resolve import resolve_pretrained
 from distrain.config.recipe import Recipe, SftStage, TrainStage
 from distrain.errors import PreflightError
-from launcher.model_counts import count_model, vocabulary_of_data
+from launcher.model_counts import count_folder, count_model, vocabulary_of_data
 from launcher.watch.progress import total_steps
 
 WEIGHT_BYTES = 4
@@ -24,6 +24,10 @@ def stage_parameters(recipe: Recipe, name: str) -> int | None:
     found, stage = _stage_model(recipe, name), recipe.stages[name]
     if found is None or not isinstance(stage, TrainStage):
         return None
+    written = _first_stage(recipe, name).model.from_pretrained
+    if written is not None and not found[0].counts_itself:
+        # What the check of the folder has asked already: each question starts a process.
+        return count_folder(resolve_pretrained(written)).parameters
     return count_model(*found, stage.training.sequence_length).parameters
 
 

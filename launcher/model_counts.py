@@ -6,13 +6,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
-from distrain.config.recipe import PrepareStage, Recipe
+from distrain.config.recipe import PrepareStage, Recipe, TrainStage
 
 TIMEOUT_S = 300
 """Longest wait for an answer; imports on a slow file system take a minute."""
+ANY_VOCABULARY = 1024
+"""Rows for a model whose tokenizer is not there yet: its other sizes do not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class ModelCounts:
             expected, the remedy.
         adaptable_layers: Those that adapters may be for; empty: nobody here can say.
         parameter_names: Of all; empty likewise.
+        config: All settings of a family of transformers, with this release's defaults; ``None``
+            likewise.
     """
 
     parameters: int | None = None
@@ -33,6 +38,7 @@ class ModelCounts:
     problem: str | None = None
     adaptable_layers: tuple[str, ...] = ()
     parameter_names: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
 
 
 _known: dict[str, ModelCounts] = {}
@@ -66,6 +72,17 @@ def count_folder(folder: Path) -> ModelCounts:
     return _known[question]
 
 
+def count_made_model(recipe: Recipe, name: str) -> ModelCounts | None:
+    """Count the model of transformers that begins with random weights in a stage, if it does."""
+    stage = recipe.stages[name]
+    if not isinstance(stage, TrainStage) or stage.model.counts_itself:
+        return None
+    if stage.model.from_pretrained is not None or lineage_of(recipe.stages, name).root != name:
+        return None
+    rows = vocabulary_of_data(recipe, name) or ANY_VOCABULARY
+    return count_model(stage.model, rows, stage.training.sequence_length)
+
+
 def vocabulary_of_data(recipe: Recipe, name: str) -> int | None:
     """Return the rows of the vocabulary that a stage's own data bring, if the recipe says it."""
     data = lineage_of(recipe.stages, name).up_to(name).data
@@ -94,13 +111,14 @@ def _ask(question: str) -> Mapping[str, object]:
 
 def _read(answer: Mapping[str, object]) -> ModelCounts:
     parameters, flops = answer.get("parameters"), answer.get("flops_per_token")
-    problem = answer.get("problem")
+    problem, config = answer.get("problem"), answer.get("config")
     return ModelCounts(
         parameters if isinstance(parameters, int) else None,
         flops if isinstance(flops, float) else None,
         problem if isinstance(problem, str) else None,
         _words(answer, "adaptable_layers"),
         _words(answer, "parameter_names"),
+        config if isinstance(config, dict) else None,
     )
 
 

@@ -77,7 +77,7 @@ def refuse_built_on(run: RunFolder, old: Recipe, new: Recipe) -> list[Change]:
     changes = compare_recipes(old, new)
     names = dict.fromkeys([*old.stages, *new.stages])
     done = done_stages(run, names)
-    begun = {name for name in names if name in done or _has_begun(run, name)}
+    begun = {name for name in names if name in done or has_begun(run, name)}
     built_on = [
         (change, by)
         for change in changes
@@ -110,7 +110,7 @@ def _refusal(run: RunFolder, built_on: list[tuple[Change, str]]) -> PreflightErr
     )
 
 
-def _has_begun(run: RunFolder, name: str) -> bool:
+def has_begun(run: RunFolder, name: str) -> bool:
     """Return whether a changed setting would invalidate existing output.
 
     One that was refused, or fell before its first checkpoint, has not: the remedy it was given

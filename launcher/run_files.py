@@ -19,7 +19,8 @@ from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import write_json
 from launcher.environment import describe_environment
-from launcher.run_changes import Change, refuse_built_on
+from launcher.pinned_families import with_families_of, with_pinned_families
+from launcher.run_changes import Change, has_begun, refuse_built_on
 
 RUNS_DIR_VARIABLE = "DISTRAIN_RUNS_DIR"
 
@@ -150,14 +151,21 @@ def open_run(run: RunFolder, loaded: LoadedRecipe) -> list[Change] | None:
         return changes
     write_json(run.environment, describe_environment())
     write_text(run.recipe, loaded.text)
-    write_text(run.resolved, dump_resolved(loaded.recipe))  # last: it makes the folder a run
+    pinned = with_pinned_families(loaded.recipe)
+    write_text(run.resolved, dump_resolved(pinned))  # last: it makes the folder a run
     return None
 
 
 def as_in_folder(run: RunFolder, loaded: LoadedRecipe) -> LoadedRecipe:
-    """Let a folder of an older version go on as it began, in what the recipe does not state."""
+    """Let a folder go on as it began, in what the recipe does not state.
+
+    That is, by the values of an older version, and by the defaults that a family of transformers
+    had then.
+    """
     old = read_resolved(run.resolved)
-    return replace(loaded, recipe=keep_older_values(old, loaded.recipe, loaded.origins))
+    recipe = keep_older_values(old, loaded.recipe, loaded.origins)
+    begun = [name for name in old.stages if has_begun(run, name)]
+    return replace(loaded, recipe=with_families_of(old, recipe, begun))
 
 
 def change_run(run: RunFolder, recipe: Recipe) -> list[Change]:

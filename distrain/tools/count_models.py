@@ -2,23 +2,24 @@
 
 In: mappings with ``model`` (a section of a recipe), ``vocab_size`` and ``sequence_length``, or with
 ``folder``, whose weights are compared with its sizes by their headers. Out, in the same order:
-``parameters``, ``flops_per_token`` (not of a folder), ``adaptable_layers`` and ``parameter_names``,
-or ``problem``: why there can be no such model, or why it could not be trained.
+``parameters``, ``flops_per_token`` and ``config`` (not of a folder: all settings of the family),
+``adaptable_layers`` and ``parameter_names``, or ``problem``: why there can be no such model, or why
+it could not be trained.
 """
 
 import json
 import logging
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
-from distrain.config.models import ModelConfig
+from distrain.config.models import ModelConfig, TransformersConfig
 from distrain.errors import DistrainError
 from distrain.models import model_on_meta
 from distrain.models.causal_lm import CausalLM
 from distrain.models.huggingface import open_huggingface
 from distrain.models.init import rule_of
+from distrain.models.transformers.construction import whole_config
 
 
 def run_command() -> int:
@@ -50,7 +51,7 @@ def count_folder(folder: Path) -> dict[str, Any]:
     model = model_on_meta(found.config, found.vocab_size)
     _require_trainable(model)
     return {
-        "parameters": sum(math.prod(form.shape) for form in found.weights.forms.values()),
+        "parameters": model.num_parameters(),
         **_names(model),
     }
 
@@ -59,7 +60,8 @@ def count(asked: dict[str, Any]) -> dict[str, Any]:
     """Build one model without values, and count it."""
     section = dict(asked["model"])
     form = ModelConfig.forms()[section["name"]]
-    model = model_on_meta(form.model_validate(section), asked["vocab_size"])
+    config, vocab_size = form.model_validate(section), asked["vocab_size"]
+    model = model_on_meta(config, vocab_size)
     for name, parameter in model.named_parameters():
         rule_of(model, name, parameter.shape)
     counted = {
@@ -67,6 +69,8 @@ def count(asked: dict[str, Any]) -> dict[str, Any]:
         "flops_per_token": model.flops_per_token(asked["sequence_length"]),
         **_names(model),
     }
+    if isinstance(config, TransformersConfig):
+        counted["config"] = whole_config(config.model_type, config.config, vocab_size)
     _require_trainable(model)
     return counted
 

@@ -29,11 +29,9 @@ from distrain.config.recipe import (
 from distrain.errors import PreflightError
 from launcher.inputs.tokenizers import tokenizer_problem, vocabulary_size
 from launcher.inputs.weights import weights_problem_of
-from launcher.model_counts import ModelCounts, count_folder, count_model, vocabulary_of_data
+from launcher.model_counts import ModelCounts, count_folder, count_made_model
 
 SETTING = ("model", "from_pretrained")
-ANY_VOCABULARY = 1024
-"""Rows for a model whose tokenizer is not there yet: its other sizes do not depend on them."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """``org/model``: also a relative path, so it counts only where no such folder is."""
 
@@ -73,12 +71,9 @@ def check_made_models(recipe: Recipe) -> Iterator[Finding]:
     interface, no table holds.
     """
     for name, stage in recipe.stages.items():
-        if not isinstance(stage, TrainStage) or stage.model.counts_itself:
+        counts = count_made_model(recipe, name)
+        if counts is None or not isinstance(stage, TrainStage):
             continue
-        if stage.model.from_pretrained is not None or lineage_of(recipe.stages, name).root != name:
-            continue
-        rows = vocabulary_of_data(recipe, name)
-        counts = count_model(stage.model, rows or ANY_VOCABULARY, stage.training.sequence_length)
         if counts.problem is not None:
             yield Finding(name, ("model", "config"), f"model.config: found {counts.problem}")
         for other, of in recipe.stages.items():

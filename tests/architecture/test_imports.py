@@ -92,7 +92,7 @@ ROOMS = {
     ),
     "launcher": (
         {"text", "environment", "resources", "model_counts"},
-        {"watch", "report", "run_changes", "gpus"},
+        {"watch", "report", "run_changes", "pinned_families", "gpus"},
         {"run_files"},
         {"estimate", "plan"},
         {"preflight", "inputs"},

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from distrain.config.models.transformers.section import OF_FILES, OF_TOKENS
 from distrain.errors import RecipeError
 from distrain.garbage import no_collections
 from distrain.models.transformers.interface import ATTENTION, register
@@ -65,6 +66,25 @@ def family_config(
     if isinstance(pad, int) and not 0 <= pad < vocab_size:
         config.pad_token_id = None  # the family's default, of another vocabulary
     return config
+
+
+def whole_config(model_type: str, fields: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Return every setting of a family, defaults of the installed release included.
+
+    Settings keep the names under which they are written, and what only names tokens or files is
+    left out. Where a family would make another configuration of all this, as one whose settings
+    follow from each other in one direction may, nothing but what is written comes back.
+    """
+    found = family_config(model_type, fields, vocab_size)
+    synonyms = {found.attribute_map[name] for name in fields if name in found.attribute_map}
+    whole = {
+        name: value
+        for name, value in found.to_dict().items()
+        if name not in OF_FILES | OF_TOKENS | synonyms
+    }
+    whole |= fields
+    again = family_config(model_type, whole, vocab_size)
+    return whole if again.to_dict() == found.to_dict() else dict(fields)
 
 
 def refused(model_type: str, found: str) -> RecipeError:

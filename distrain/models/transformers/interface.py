@@ -11,7 +11,7 @@ heads, H = size of a head of queries and keys, X = of values.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor, nn
 
@@ -72,6 +72,9 @@ class MaskNote:
     def __getitem__(self, place: object) -> "MaskNote":
         return self  # some families cut masks to the number of keys
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"attention that computes with masks itself (their {name})")
+
 
 _open_records: list[AttentionRecord] = []
 
@@ -104,6 +107,23 @@ def probed(family: "PreTrainedModel") -> Iterator[None]:
         yield
     finally:
         family.config._attn_implementation = ATTENTION
+
+
+@contextmanager
+def masks_without_values() -> Iterator[None]:
+    """Let masks be asked for on the meta device.
+
+    Before it asks a mask function, transformers looks at the values of positions, to find rows of
+    several documents. What it finds goes into a mask, of which only the reach is noted.
+    """
+    from transformers import masking_utils
+
+    find = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = find
 
 
 def note_mask(*, local_size: int | None = None, **settings: object) -> MaskNote:

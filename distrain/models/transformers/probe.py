@@ -4,7 +4,8 @@ A family is taken over without having been read. Whether it attends only through
 nothing in another way, and mixes positions nowhere else, its own forward pass tells, in the wrapped
 and sharded form in which it will train: a change in one document must move no score of another.
 Convolutions and recurrent states do, and are found so. Two forward passes of 2 x 12 tokens.
-Before the queue, where nothing has values, one pass on the meta device tells who attends, and how.
+Before the queue, where nothing has values, one pass on the meta device tells who attends, and with
+which masks.
 
 Shape legend: B = sequences in a microbatch, T = tokens in a sequence, V = vocabulary.
 """
@@ -16,7 +17,12 @@ from torch import Tensor, nn
 
 from distrain.models.attention import DocumentLayout
 from distrain.models.transformers.construction import refused
-from distrain.models.transformers.interface import AttentionRecord, probed, recording
+from distrain.models.transformers.interface import (
+    AttentionRecord,
+    masks_without_values,
+    probed,
+    recording,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,18 +78,17 @@ def require_separate_documents(
 def _require_calls(module: nn.Module, family: "PreTrainedModel", input_ids: Tensor) -> None:
     """Judge what a pass without values shows: which layers attend through our function, and how.
 
-    Masks are left to loading: transformers looks at values before it makes one. A family that looks
-    at others itself ends the pass, and is left to it as well.
+    A family that looks at values itself ends the pass, and is left to loading.
     """
     name, depth = family.config.model_type, family.config.num_hidden_layers
     try:
-        with recording() as record:
+        with probed(family), masks_without_values(), recording() as record:
             _scores(module.eval(), input_ids)
     except (ValueError, TypeError, AttributeError) as error:
         raise refused(name, str(error)) from error
     except RuntimeError:  # NotImplementedError is one
         return
-    problem = _layers_problem(record, depth)
+    problem = _calls_problem(record, depth)
     if problem is not None:
         raise refused(name, problem)
 
@@ -107,17 +112,12 @@ def _scores(module: nn.Module, input_ids: Tensor) -> Tensor:
     return scores
 
 
-def _layers_problem(record: AttentionRecord, depth: int) -> str | None:
-    layers = {id(layer) for layer in record.layers}
-    if len(record.layers) != depth or len(layers) != depth:
-        return f"{len(layers)} of {depth} layers that call attention through the interface"
-    return None
-
-
 def _calls_problem(record: AttentionRecord, depth: int) -> str | None:
-    problem = _layers_problem(record, depth)
-    if problem is not None:
-        return problem
+    layers = {id(layer) for layer in record.layers}
+    if len(layers) != depth:
+        return f"{len(layers)} of {depth} layers that call attention through the interface"
+    if len(record.layers) != depth:
+        return f"layers that attend {len(record.layers) / depth:.3g} times each"
     if record.masks != record.windows:
         return f"masks that reach {record.masks} positions back where layers say {record.windows}"
     return None

@@ -14,6 +14,7 @@ from distrain.models import model_on_meta
 from distrain.models.huggingface import save_huggingface
 from distrain.models.origin import SpecialTokens
 from launcher import model_counts
+from launcher.estimate import stage_parameters
 from launcher.inputs import models
 from launcher.inputs.checks import check_inputs
 from launcher.inputs.weights import weights_problem_of
@@ -117,6 +118,32 @@ def test_a_family_of_transformers_is_compared_in_a_process_of_its_own(tmp_path):
     problem = model_counts.count_folder(tmp_path).problem
     assert problem is not None
     assert "1 parameters missing ['model.norm.weight']" in problem
+
+
+@pytest.mark.models
+def test_one_process_answers_for_checks_and_sizes_of_a_folder(tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "model"
+    config = transformers.AutoConfig.for_model(
+        "qwen3", vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, intermediate_size=16,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(TOKENIZER)
+    path = tmp_path / "tuned.yaml"
+    path.write_text(RECIPE.replace("FOLDER", str(folder)))
+    asked = []
+    ask = model_counts._ask
+
+    def count(question):
+        asked.append(question)
+        return ask(question)
+
+    monkeypatch.setattr(model_counts, "_ask", count)
+    recipe = check_inputs(load_recipe(path)).recipe
+    assert stage_parameters(recipe, "sft") == model.num_parameters()
+    assert len(asked) == 1
 
 
 @pytest.mark.models

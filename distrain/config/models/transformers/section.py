@@ -24,6 +24,8 @@ OF_FILES = frozenset(
 )
 """Fields of a ``config.json`` that do not say what the model computes; the rows of the vocabulary
 stand beside a section, not in it."""
+OF_TOKENS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id"})
+"""Fields whose defaults are of another vocabulary; the exported ones are the tokenizer's."""
 PARTS = "parts beside the language model"
 WITH_SINKS = {"gpt_oss"}
 """Families whose ``config.json`` does not say that their heads have sinks."""

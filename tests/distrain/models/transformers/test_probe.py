@@ -1,5 +1,7 @@
 """A model that lets documents see each other is refused when it is loaded."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -83,6 +85,21 @@ def test_a_window_that_a_mask_has_and_a_layer_does_not_pass_is_refused(monkeypat
     ignored = interface.WITHOUT_MEANING | {"sliding_window"}
     monkeypatch.setattr(interface, "WITHOUT_MEANING", ignored)
     expect_refusal(bent("mistral-window"), "masks that reach")
+    # Before the queue too, where nothing has values.
+    without_values = model_on_meta(section("mistral-window"), VOCAB_SIZE)
+    expect_refusal(without_values.bfloat16(), "masks that reach")
+
+
+def test_without_values_a_mask_that_a_layer_computes_with_is_refused():
+    model: Any = model_on_meta(section("llama-2"), VOCAB_SIZE).bfloat16()
+    layer = model.model.layers[0].self_attn
+    forward = layer.forward
+
+    def with_mask(*inputs, attention_mask, **settings):
+        return forward(*inputs, attention_mask=attention_mask.to(torch.bool), **settings)
+
+    layer.forward = with_mask
+    expect_refusal(model, "attention that computes with masks itself (their to)")
 
 
 def test_what_attention_does_not_know_is_refused():
@@ -123,6 +140,6 @@ def test_without_values_the_calls_alone_are_judged():
     hybrid = {"hidden_size": 32, "num_hidden_layers": 5, "intermediate_size": 16}
     model = model_on_meta(TransformersConfig(model_type="jamba", config=hybrid), VOCAB_SIZE)
     expect_refusal(model.bfloat16(), "1 of 5 layers that call attention through the interface")
-    for name in ("qwen3", "mixtral", "gpt2", "gpt-oss"):
+    for name in ("qwen3", "mixtral", "gpt2", "gpt-oss", "gemma2", "mistral-window"):
         model = model_on_meta(section(name), VOCAB_SIZE).bfloat16()
         model.require_separate_documents(model)
