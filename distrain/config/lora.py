@@ -18,7 +18,11 @@ ALL_LINEAR = "all-linear"
 
 
 class LoraConfig(Section):
-    """Low-rank adaptation (arXiv 2106.09685), in peft's words."""
+    """Low-rank adaptation (arXiv 2106.09685), in peft's words.
+
+    A stage that trains adapters and states no ``optimizer.learning_rate`` has ten times the
+    default.
+    """
 
     r: Positive = 8
     """Rank of the adapters."""

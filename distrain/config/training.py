@@ -1,5 +1,6 @@
 """Sections of layers 7 and 9 to 11: ranks, checkpoints, evaluation, fine-tuning, the loop."""
 
+from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,6 +12,8 @@ from distrain.config.tasks import CAUSAL_LM, TaskName
 
 Positive = Annotated[int, Field(ge=1)]
 
+FREEZING = ("frozen_parameters", "unfrozen_parameters")
+"""The two ways to say which parameters are trained; a stage gives one at most."""
 RUN_LENGTHS = ("max_steps", "max_tokens", "num_epochs")
 """The three ways to say how long a run is; a stage gives exactly one."""
 
@@ -88,10 +91,26 @@ class TrainingConfig(Section):
     allocator: Literal["auto", "system"] = "auto"
     """Of the CPU's memory. ``auto``: glibc keeps what a step frees for the next one, which takes
     less time and more memory; ``system``: as the C library does by itself."""
+    frozen_parameters: tuple[str, ...] = ()
+    """Patterns of names, as in ``model.embed_tokens.*`` or ``model.layers.[01].*``: what matches
+    stays as it is, and the optimizer keeps nothing of it."""
+    unfrozen_parameters: tuple[str, ...] = ()
+    """Patterns of names: only what matches is trained. Give one of the two."""
     early_stopping: EarlyStopping | None = None
     max_skipped_steps: Positive = 20
     """Steps in a row with a loss or a gradient that is not finite, none of them applied; so many
     end the stage for good."""
+
+    @property
+    def freezes(self) -> bool:
+        """Whether some parameters stay as they are."""
+        return bool(self.frozen_parameters or self.unfrozen_parameters)
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether a parameter stays as it is, by its name in checkpoints."""
+        if self.unfrozen_parameters:
+            return not any(fnmatchcase(name, pattern) for pattern in self.unfrozen_parameters)
+        return any(fnmatchcase(name, pattern) for pattern in self.frozen_parameters)
 
     @property
     def recompute_every(self) -> int | None:
@@ -104,6 +123,14 @@ class TrainingConfig(Section):
     def logit_bytes(self) -> int:
         """Bytes of a logit where the loss is taken, which is not done in 16 bits."""
         return 8 if self.precision == "fp64" else 4
+
+    @model_validator(mode="after")
+    def _one_way_to_freeze(self) -> Self:
+        if self.frozen_parameters and self.unfrozen_parameters:
+            raise ValueError(
+                f"give one of {' and '.join(FREEZING)}: what one of them leaves out is the other's"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -20,6 +20,8 @@ from distrain.data.shards.reader import check_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
 from distrain.models import build_model, model_on_meta
+from distrain.models.causal_lm import CausalLM
+from distrain.models.freezing import freeze
 from distrain.models.init import initialize
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
@@ -100,8 +102,12 @@ def model_spec(
     stage: PretrainStage, vocab_size: int, seed: int, device: torch.device, precision: Precision
 ) -> ModelSpec:
     """Say how layer 4 and its optimizer are made."""
+
+    def build() -> CausalLM:
+        return freeze(build_model(stage.model, vocab_size, stage.training.loss), stage.training)
+
     return ModelSpec(
-        build_model=partial(build_model, stage.model, vocab_size, stage.training.loss),
+        build_model=build,
         initialize=partial(initialize, seed=seed),
         build_optimizer=partial(build_optimizer, config=stage.optimizer),
         block_classes=attrgetter("block_classes"),

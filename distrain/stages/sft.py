@@ -20,6 +20,7 @@ from distrain.evaluation.validation import Validation
 from distrain.finetune.lora import initialize_lora, inject_lora, plain_name
 from distrain.models import build_model, model_on_meta
 from distrain.models.causal_lm import CausalLM
+from distrain.models.freezing import freeze
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision
@@ -90,7 +91,9 @@ def model_spec(
 
     def adapted() -> CausalLM:
         model = build_model(base.model, base.vocab_size, stage.training.loss)
-        return model if stage.lora is None else inject_lora(model, stage.lora, seed)
+        if stage.lora is None:
+            return freeze(model, stage.training)
+        return inject_lora(model, stage.lora, seed)
 
     def fill(model: nn.Module) -> None:
         # Without adapters nothing begins at random: the base fills every parameter.

@@ -15,6 +15,7 @@ from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
 from distrain.config.pretrained.resolve import MissingPackageError, is_gguf, resolve_pretrained
 from distrain.config.reading.check_adapters import adapter_findings
+from distrain.config.reading.check_frozen import frozen_findings
 from distrain.config.reading.check_groups import group_findings
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import (
@@ -218,7 +219,9 @@ def _check_names(
             yield from adapter_findings(name, stage.lora, model, layers, asked.parameter_names)
     else:
         names = model.parameter_names() or asked.parameter_names
-        yield from group_findings(name, stage.optimizer, names)
+        yield from frozen_findings(name, stage.training, names)
+        trained = [known for known in names if not stage.training.is_frozen(known)]
+        yield from group_findings(name, stage.optimizer, trained)
 
 
 MODEL_CHECKS: tuple[ModelCheck, ...] = (

@@ -315,15 +315,18 @@ def test_a_runs_folder_whose_path_has_a_line_end_is_refused_at_its_place(tmp_pat
 SFT = "  sft: {kind: sft, needs: pretrain, training: {max_steps: 9}}"
 
 
+LORA_RATE, FULL_RATE = "learning_rate: 0.003", "learning_rate: 0.0003"
+
+
 def older_run(folder):
-    """A run that a version made which had no ``data.truncation``, with its fine-tuning begun."""
+    """A run of a version that had no ``data.truncation`` and one rate, with its tuning begun."""
     tuned = RECIPE.replace("    data: {source", "    pairs: {kind: docstrings}\n    data: {source")
     tuned = tuned.replace("  export: {", f"{SFT}\n  export: {{")
     loaded = load_recipe(write_recipe(folder, tuned))
     run = run_of(loaded.recipe)
     make_folder(run)
     assert open_run(run, loaded) is None
-    lines = run.resolved.read_text().splitlines(keepends=True)
+    lines = run.resolved.read_text().replace(LORA_RATE, FULL_RATE).splitlines(keepends=True)
     run.resolved.write_text("".join(line for line in lines if "truncation:" not in line))
     assert run.resolved.read_text() != "".join(lines)
     for stage in ("prepare", "pretrain", "sft"):
@@ -354,5 +357,10 @@ def test_a_folder_of_an_older_version_goes_on_cutting_answers(tmp_path):
 
 def test_the_same_recipe_is_run_again_in_a_folder_of_an_older_version(tmp_path):
     run = older_run(tmp_path)
+    assert FULL_RATE in run.resolved.read_text()
     assert open_run(run, load_recipe(run.recipe)) == []
     assert truncation_of(run) == "cut"
+    assert LORA_RATE not in run.resolved.read_text()
+    new = load_recipe(run.recipe).recipe.stages["sft"]
+    assert isinstance(new, SftStage)
+    assert new.optimizer.learning_rate == 0.003

@@ -7,6 +7,7 @@ from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
 from distrain.config.optimizers import OptimizerConfig
 from distrain.config.reading.stage_parts import Finding, StageParts
+from distrain.config.training import TrainingConfig
 
 
 def check_groups(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterator[Finding]:
@@ -21,7 +22,9 @@ def check_groups(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterato
     if optimizer is None or model is None or first is None or "lora" in stage.sections:
         return
     names = None if first.from_pretrained is not None else model.parameter_names()
-    yield from group_findings(stage.name, optimizer, names or ())
+    training = stage.get("training", TrainingConfig)
+    trained = [name for name in names or () if training is None or not training.is_frozen(name)]
+    yield from group_findings(stage.name, optimizer, trained)
 
 
 def group_findings(

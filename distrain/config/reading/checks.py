@@ -11,6 +11,7 @@ from distrain.config.optimizers import OptimizerConfig, elementwise_optimizers
 from distrain.config.reading.check_adapters import check_adapters
 from distrain.config.reading.check_checkpoints import check_checkpoints
 from distrain.config.reading.check_family import check_family
+from distrain.config.reading.check_frozen import check_frozen
 from distrain.config.reading.check_groups import check_groups
 from distrain.config.reading.check_mixture import check_mixture
 from distrain.config.reading.check_needs import check_needs
@@ -43,6 +44,7 @@ def check_recipe(
         findings += check_checkpoints(stage, stages)
         findings += check_family(stage)
         findings += check_adapters(stage, stages)
+        findings += check_frozen(stage, stages)
         findings += check_start(stage, stages)
         findings += check_groups(stage, stages)
         findings += check_token_sources(stage)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from distrain.config.best import FromCheckpoint
 from distrain.config.launch import LaunchConfig, SiteConfig
+from distrain.config.reading.adapter_rates import with_adapter_rates
 from distrain.config.reading.checks import check_recipe
 from distrain.config.reading.extends import read_file, with_parents
 from distrain.config.reading.json_schema import json_schema
@@ -128,6 +129,7 @@ def load_recipe(
     resolved = _whole(head_tree, stages)
     recipe = with_whole_models(Recipe.model_validate(plain(resolved), strict=True))
     origins = _origins(recipe, resolved)
+    recipe = with_adapter_rates(recipe, origins)
     return LoadedRecipe(recipe, text, path, tuple(notes), origins, head_tree, stages)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from distrain.config.lineage import lineage_of
 from distrain.config.models import TransformersConfig
+from distrain.config.reading.adapter_rates import keep_older_rates
 from distrain.config.recipe import EvaluateStage, ExportStage, GivenModelConfig, Recipe, TrainStage
 
 OLDER_VALUES = {("sft", "data", "truncation"): "cut"}
@@ -90,7 +91,7 @@ def keep_older_values(old: Recipe, new: Recipe, origins: Mapping[str, str]) -> R
                 value = getattr(getattr(stage, section), key)
                 now = getattr(stages[name], section).model_copy(update={key: value})
                 stages[name] = stages[name].model_copy(update={section: now})
-    return new.model_copy(update={"stages": stages})
+    return keep_older_rates(old, new.model_copy(update={"stages": stages}), origins)
 
 
 def recipe_fingerprint(recipe: Recipe) -> str:
