@@ -7,14 +7,15 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from distrain.config.chats import ChatSource
 from distrain.config.huggingface import CONFIG_FILE, TOKENIZER_FILE
 from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
 from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage, folder_of
 from distrain.config.sources import (
     REMOTE_MODULES,
-    DatasetsSource,
-    FilesSource,
-    HubSource,
+    DatasetsSection,
+    FilesSection,
+    HubSection,
     Source,
     protocol_of,
 )
@@ -219,6 +220,9 @@ def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
         yield stage.optimizer.extra, stage.optimizer.extra
     if not stage.model.counts_itself:
         yield "train", "transformers"
+    if isinstance(stage, SftStage):
+        for source in stage.data.settings_of_sources.values():
+            yield from _modules_of_source(source)
     if isinstance(stage, SftStage) and not stage.trains_all:
         yield from (("train", module) for module in ("peft", "transformers"))
     if stage.parallelism.strategy == "deepspeed":
@@ -233,10 +237,10 @@ def _modules_of_model(written: str | None) -> Iterator[tuple[str, str]]:
         yield "train", "transformers"
 
 
-def _modules_of_source(source: Source) -> Iterator[tuple[str, str]]:
-    if isinstance(source, DatasetsSource | HubSource):
+def _modules_of_source(source: Source | ChatSource) -> Iterator[tuple[str, str]]:
+    if isinstance(source, DatasetsSection | HubSection):
         yield "train", "datasets"
-    for path in source.paths if isinstance(source, FilesSource | TokenSource) else ():
+    for path in source.paths if isinstance(source, FilesSection | TokenSource) else ():
         module = REMOTE_MODULES.get(protocol_of(path) or "")
         if module is not None:
             yield "remote", module
@@ -254,20 +258,23 @@ def _paths(recipe: Recipe, done: Collection[str]) -> Iterator[tuple[str, str, st
         model = folder_of(stage)
         if model is not None:
             yield f"{name}.model.from_pretrained", model, PRETRAINED
-        if isinstance(stage, SftStage) and stage.data.path is not None:
-            yield f"{name}.data.path", stage.data.path, "file"
+        if isinstance(stage, SftStage):
+            for setting, chats in stage.data.settings_of_sources.items():
+                yield from _paths_of_source(f"{name}.{setting}", chats)
 
 
-def _paths_of_source(setting: str, source: Source) -> Iterator[tuple[str, str, str]]:
+def _paths_of_source(setting: str, source: Source | ChatSource) -> Iterator[tuple[str, str, str]]:
     kind = "glob"
     if isinstance(source, TokenSource):
         kind = PREPARED if source.is_prepared else TOKENS
         if source.tokenizer is not None:
             yield f"{setting}.tokenizer", source.tokenizer, "file"
-    elif not isinstance(source, FilesSource | DatasetsSource):
+    elif not isinstance(source, FilesSection | DatasetsSection):
         return
+    # Of an sft stage, ``data.path`` is one path itself.
+    key = setting if setting.endswith(".path") else f"{setting}.paths"
     for path in local_paths(source.paths):
-        yield f"{setting}.paths", path, kind
+        yield key, path, kind
 
 
 def _bytes_in(folder: Path) -> int:

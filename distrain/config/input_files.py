@@ -1,10 +1,12 @@
 """Which files a path of a recipe names, and in which form they are: by their names, unread."""
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
+FileFormat = Literal["text", "lines", "jsonl", "json", "parquet", "csv", "arrow"]
 ENDINGS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -13,6 +15,8 @@ ENDINGS = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
+ROW_ENDINGS = {**ENDINGS, ".json": "json"}
+"""Of files that hold rows. In a folder of texts, a ``.json`` file always was a text as others."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -24,13 +28,15 @@ class FileForm:
     compression: str | None = None
 
 
-def form_by_name(url: str, format_: str | None = None) -> FileForm:
+def form_by_name(
+    url: str, format_: str | None = None, endings: Mapping[str, str] = ENDINGS
+) -> FileForm:
     """Read the form of a file from its name, unless the recipe gives the format."""
     path = PurePosixPath(url.partition("?")[0] if "://" in url else url)
     compression = COMPRESSIONS.get(path.suffix)
     if compression is not None:
         path = path.with_suffix("")
-    return FileForm(format_ or ENDINGS.get(path.suffix, "text"), compression)
+    return FileForm(format_ or endings.get(path.suffix, "text"), compression)
 
 
 def local_path(pattern: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from distrain.config.best import FromCheckpoint, WatchedMetric, watched_metrics
+from distrain.config.chats import SftDataConfig
 from distrain.config.curation import WORD
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.launch import ENDPOINT, ONE_LINE, VARIABLE_NAME, LaunchConfig
@@ -23,7 +24,6 @@ from distrain.config.training import (
     EvalConfig,
     LoggingConfig,
     ParallelismConfig,
-    SftDataConfig,
     TrainingConfig,
 )
 

@@ -1,10 +1,12 @@
 """Where raw text comes from: one section for each kind of source."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from distrain.config.curation import CurationConfig
+from distrain.config.input_files import ENDINGS, ROW_ENDINGS, FileFormat
 from distrain.config.section import Count, Duration, Section
 from distrain.config.token_sources import TokenSource
 
@@ -53,15 +55,21 @@ class SourceSection(Section):
     the two are not mixed."""
 
 
-class StoreSection(SourceSection):
-    """What sources have in common that read files, here or in a store."""
+class TextFields(SourceSection):
+    """Where the text of a row is, of sources that are read as documents."""
 
     text_field: str = "text"
     """Field of a JSON line, or column of a table, that holds the text."""
     label_field: str | None = None
     """The one that holds the class of a labelled text; numbers are read as text."""
+
+
+class StoreSection(Section):
+    """What sources have in common that read files, here or in a store."""
+
     max_document_bytes: Annotated[Count, Field(ge=1)] = 256 * 2**20
-    """A longer document is broken (``too_long``) and is not held in memory."""
+    """A longer document is broken (``too_long``) and is not held in memory; so is a longer file of
+    format ``json``."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
     """For the store, as fsspec takes them (``endpoint_url``, ``anon``). No secrets: the recipe is
     copied into the run folder. Give those by the environment or the store's own files
@@ -84,19 +92,23 @@ class PythonStdlibSource(SourceSection):
     """Folder names left out; ``encodings`` and ``pydoc_data`` are templated text."""
 
 
-class FilesSource(StoreSection):
+class FilesSection(StoreSection):
     """Files of this machine or of a store, by path, folder, glob or URL."""
+
+    endings: ClassVar[Mapping[str, str]] = ROW_ENDINGS
+    """End of a file's name -> its format."""
 
     kind: Literal["files"]
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
     """Files, folders or globs; or URLs of them: ``s3://``, ``gs://``, ``https://``."""
-    format: Literal["text", "lines", "jsonl", "parquet", "csv", "arrow"] | None = None
-    """``text``: a file is a document; ``lines``: a line is one. Default: by the name's ending:
-    ``.jsonl .ndjson .parquet .csv .arrow .feather``, everything else is text. All but parquet and
-    arrow may be compressed: ``.gz``, ``.zst``."""
+    format: FileFormat | None = None
+    """``text``: a file is a document; ``lines``: a line is one; ``json``: an array of objects.
+    Default: by the name's ending: ``.jsonl .ndjson .parquet .csv .arrow .feather``, everything
+    else is text (of examples, ``.json`` is JSON). All but parquet and arrow may be compressed:
+    ``.gz``, ``.zst``."""
 
 
-class DatasetsSource(StoreSection):
+class DatasetsSection(StoreSection):
     """Files of any format that the ``datasets`` library reads."""
 
     kind: Literal["datasets"]
@@ -106,7 +118,7 @@ class DatasetsSource(StoreSection):
     """Files, folders or globs of this machine."""
 
 
-class HubSource(StoreSection):
+class HubSection(StoreSection):
     """A dataset of the Hugging Face hub, which is streamed, or one that ``save_to_disk`` wrote."""
 
     kind: Literal["hub"]
@@ -118,6 +130,20 @@ class HubSource(StoreSection):
     """Of the dataset, by the hub's name for it."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
+
+
+class FilesSource(TextFields, FilesSection):
+    """Files of this machine or of a store, by path, folder, glob or URL."""
+
+    endings: ClassVar[Mapping[str, str]] = ENDINGS
+
+
+class DatasetsSource(TextFields, DatasetsSection):
+    """Files of any format that the ``datasets`` library reads."""
+
+
+class HubSource(TextFields, HubSection):
+    """A dataset of the Hugging Face hub, which is streamed, or one that ``save_to_disk`` wrote."""
 
 
 TextSource = PythonStdlibSource | FilesSource | DatasetsSource | HubSource

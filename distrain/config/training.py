@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from distrain.config.best import EarlyStopping, KeepBest
-from distrain.config.labels import PairChecksConfig
 from distrain.config.section import Count, Duration, Section
 from distrain.config.tasks import CAUSAL_LM, TaskName
 
@@ -219,26 +218,3 @@ class LoggingConfig(Section):
     def sinks(self) -> dict[str, SinkSection]:
         """The sinks that are switched on, by the name of their section."""
         return {name: section for name, section in self if isinstance(section, SinkSection)}
-
-
-Truncation = Literal["refuse", "drop", "cut", "cut_left"]
-
-
-class SftDataConfig(Section):
-    """Where ``sft`` takes its pairs from; default: the prepare stage's."""
-
-    path: str | None = None
-    """A JSONL file with ``prompt`` and ``answer``, split by the hash of the prompt."""
-    checks: PairChecksConfig = PairChecksConfig()
-    """What the pairs have to be like."""
-    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Share of the prompts of ``path`` that is held out, chosen by their hash."""
-    packing: Literal["none", "best_fit"] = "none"
-    """``none``: one example a row. ``best_fit``: as many whole examples as fit, each attending to
-    itself only. It cannot change at a resume."""
-    truncation: Truncation = "refuse"
-    """Of examples that do not fit into ``training.sequence_length``. ``refuse``: what stands before
-    the answer loses the beginning of its contents; up to 0.1 % of the examples, whose answer does
-    not fit, are left out, and named; with more the stage does not begin. ``drop``: what does not
-    fit whole is left out, however much. ``cut``: contents before the answer give way, then the end
-    does. ``cut_left``: contents give way from the left, answers too, but for the last one."""

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from distrain.config.labels import PairChecksConfig
@@ -150,13 +149,12 @@ def sft_stage_of(context: StageContext) -> SftStage:
 
 
 def _read_pairs(context: StageContext, stage: SftStage, split: str) -> list[Pair] | None:
-    if stage.data.path is None:
+    if not stage.data.is_own:
         folder = context.run.stage(str(context.lineage.data)).path
         return open_pairs(folder, split, stage_kind=context.stage.kind)
     if split == "test":
         return None
-    path = Path(stage.data.path).expanduser()
-    train, held_out = read_user_pairs(path, stage.data.validation_fraction)
+    train, held_out = read_user_pairs(stage.data)
     return train if split == "train" else held_out
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from distrain.config.training import Truncation
+from distrain.config.chats import Truncation
 from distrain.data.chats.example import EncodedExample
 from distrain.data.samples.datasets import Dataset, JoinedDataset
 from distrain.data.samples.examples import ExampleDataset, example_dataset

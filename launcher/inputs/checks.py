@@ -11,8 +11,8 @@ from distrain.config.reading.load import LoadedRecipe
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe
 from launcher.inputs.balancing import note_balancing
+from launcher.inputs.chats import check_chats
 from launcher.inputs.models import check_made_models, check_models
-from launcher.inputs.pairs import check_pairs
 from launcher.inputs.sources import check_sources
 from launcher.inputs.tokenizers import check_same_tokenizers, check_tokenizers
 
@@ -23,7 +23,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     check_models,
     check_made_models,
     note_balancing,
-    check_pairs,
+    check_chats,
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from distrain.config.input_files import FileForm, form_by_name, local_files, local_path
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import PrepareStage, Recipe
+from distrain.config.rows import SHOWN_FIELDS
 from distrain.config.sources import FilesSource, protocol_of
 from launcher.inputs.first_rows import column_names, first_rows
 from launcher.inputs.parquet import parquet_columns
@@ -19,7 +20,6 @@ from launcher.run_files import runs_dir
 
 MAX_FILES = 1000
 """Of a source; more are not opened here, for each takes a network's round trip on some disks."""
-SHOWN_FIELDS = 8
 
 
 @dataclass

@@ -78,6 +78,7 @@ ROOMS = {
         {"opened"},
     ),
     "distrain/config": (
+        {"json_elements", "turns"},
         {"attention", "section", "input_files", "rows", "pretrained"},
         {"tasks"},
         {
@@ -86,6 +87,7 @@ ROOMS = {
         },
         {"models", "optimizers", "schedules", "sources", "training"},
         {"data", "huggingface"},
+        {"chats"},
         {"recipe"},
         {"layout", "lineage"},
         {"reading"},

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
+from distrain.config.chats import SftDataConfig
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.lineage import MODEL_KINDS, first_of, lineage_of, need_of
 from distrain.config.models import ModelConfig
 from distrain.config.pretrained.resolve import is_gguf
 from distrain.config.reading.sections import Path
 from distrain.config.reading.stage_parts import Finding, StageParts
-from distrain.config.training import SftDataConfig
 
 Stages = Mapping[str, StageParts]
 
@@ -64,7 +64,7 @@ def _check_same_sizes(
 
 def _check_pairs(stage: StageParts, stages: Stages) -> Iterator[Finding]:
     data = stage.get("data", SftDataConfig)
-    if data is None or data.path is not None:
+    if data is None or data.is_own:
         return
     lineage = lineage_of(stages, stage.name)
     name = lineage.data

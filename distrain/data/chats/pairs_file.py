@@ -1,18 +1,15 @@
 """Instruction pairs: prompt and answer, made from documents, or read from a user's file."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from distrain.config.chats import SftDataConfig
 from distrain.config.data import MAIN_SOURCE
-from distrain.config.rows import PAIR_FIELDS, pair_problem
-from distrain.data.curate.normalize import normalize
+from distrain.data.chats.example import Example
+from distrain.data.chats.reading import read_examples
 from distrain.data.shards.manifest import PAIRS, list_sources, open_manifest
 from distrain.errors import DataError
-
-SHOWN = 5
-MIN_PROMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,72 +52,36 @@ def open_pairs(folder: Path, split: str, *, stage_kind: str, verify: bool = True
     return pairs
 
 
-def read_user_pairs(path: Path, validation_fraction: float) -> tuple[list[Pair], list[Pair]]:
-    """Read JSON lines with ``prompt`` and ``answer``; return train and validation pairs.
+def example_of_pair(pair: Pair) -> Example:
+    """Return a pair as a chat of one question and its answer."""
+    turns = (
+        {"role": "user", "content": pair.prompt},
+        {"role": "assistant", "content": pair.answer},
+    )
+    return Example(pair.path, turns)
 
-    The hash of the prompt decides, so that equal prompts stay together. Of a file so small that
-    fewer than two prompts fall to validation, the two with the lowest hashes do.
+
+def read_user_pairs(data: SftDataConfig) -> tuple[list[Pair], list[Pair]]:
+    """Read examples of one question and its answer; return train and validation pairs.
 
     Raises:
-        DataError: The file is missing, has bad lines (all are counted, the first few named), or
-            holds fewer than four different prompts.
+        DataError: As ``read_examples``; or an example is of another form.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(
-            str(path),
-            f"no readable file ({error.strerror})",
-            "JSON lines with the fields prompt and answer",
-            "Correct data.path of the sft stage.",
-        ) from error
-    pairs, problems = [], []
-    for number, line in enumerate(lines, start=1):
-        found = _parse_line(line, f"{path.name}:{number}") if line.strip() else None
-        if isinstance(found, Pair):
-            pairs.append(found)
-        elif found is not None:
-            problems.append(f"line {number}: {found}")
-    if problems:
-        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise DataError(
-            str(path),
-            f"{len(problems)} bad lines: {'; '.join(problems[:SHOWN])}{more}",
-            'on each line {"prompt": "...", "answer": "..."}, both not empty',
-            f"Correct or remove line {problems[0].split()[1].rstrip(':')} first.",
-        )
-    places = [_place(pair.prompt) for pair in pairs]
-    lowest = sorted(set(places))
-    if len(lowest) < MIN_PROMPTS:
-        raise DataError(
-            str(path),
-            f"{len(lowest)} different prompts",
-            f"at least {MIN_PROMPTS}: two to train on and two to validate with",
-            "Add pairs.",
-        )
-    limit = max(validation_fraction, lowest[1])
-    chosen = [place <= limit for place in places]
+    found = read_examples(data, stage_kind="sft").values()
     return (
-        [pair for pair, is_held_out in zip(pairs, chosen, strict=True) if not is_held_out],
-        [pair for pair, is_held_out in zip(pairs, chosen, strict=True) if is_held_out],
+        [_pair_of(each) for source in found for each in source.train],
+        [_pair_of(each) for source in found for each in source.validation],
     )
 
 
-def _parse_line(line: bytes, path: str) -> Pair | str:
-    try:
-        record = json.loads(line.decode())
-    except UnicodeDecodeError:
-        return "not UTF-8"
-    except ValueError as error:
-        return f"not JSON ({error})"
-    problem = pair_problem(record)
-    if problem is not None:
-        return problem
-    fields = {name: normalize(record[name]) for name in PAIR_FIELDS}
-    blank = [name for name, text in fields.items() if not text.strip()]
-    return f"'{blank[0]}' is empty or no text" if blank else Pair(**fields, path=path)
-
-
-def _place(prompt: str) -> float:
-    # Uniform in [0, 1), and the same on every machine, unlike Python's own hash of a text.
-    return int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest()) / 2**64
+def _pair_of(example: Example) -> Pair:
+    roles = [message["role"] for message in example.messages]
+    if roles != ["user", "assistant"]:
+        raise DataError(
+            example.path,
+            f"turns of {', '.join(roles) or 'nobody: a text'}",
+            "one question and its answer",
+            "Write each question and its answer as an example.",
+        )
+    asked, answered = (str(message["content"]) for message in example.messages)
+    return Pair(asked, answered, example.path)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.config.training import Truncation
+from distrain.config.chats import Truncation
 from distrain.data.chats.example import EncodedExample
 
 Effect = Literal["cut_context", "cut_end", "cut_left", "too_long", "nothing_trained"]

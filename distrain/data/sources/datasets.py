@@ -1,22 +1,23 @@
-"""Files of this machine in any format that the ``datasets`` library reads, one document a row."""
+"""Files of this machine in any format that the ``datasets`` library reads, row by row."""
 
 import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distrain.config.sources import DatasetsSource, StoreSection, protocol_of
-from distrain.data.sources.document import Broken, Document
+from distrain.config.sources import DatasetsSection, protocol_of
+from distrain.data.sources.document import Broken, SourceRow
 from distrain.data.sources.paths import list_files
 from distrain.data.sources.ranges import InputFile, InputRange, whole_ranges
+from distrain.data.sources.row_request import RowRequest
 from distrain.data.sources.storage import Storage
 from distrain.data.sources.tables import BATCH_ROWS, check_columns, from_columns
 from distrain.errors import DataError
 
 
 class DatasetsReader:
-    """A source of kind ``datasets``; ``pages.parquet:12`` is the document in row 12."""
+    """A source of kind ``datasets``; ``pages.parquet:12`` is row 12."""
 
-    def __init__(self, source: DatasetsSource, range_bytes: int) -> None:
+    def __init__(self, source: DatasetsSection, range_bytes: int) -> None:
         self.source = source
         self.range_bytes = range_bytes
         self.storage = Storage.of(source)
@@ -44,7 +45,7 @@ class DatasetsReader:
         # it.
         return whole_ranges(files, self.range_bytes)
 
-    def read(self, part: InputRange) -> Iterator[Document | Broken]:
+    def rows(self, part: InputRange, request: RowRequest) -> Iterator[SourceRow | Broken]:
         """Yield the rows of one range.
 
         Raises:
@@ -62,7 +63,7 @@ class DatasetsReader:
                     rows = datasets.load_dataset(
                         self.source.format, data_files=[file.url], split="train", streaming=True
                     )
-                    yield from read_rows(rows, file.url, self.source)
+                    yield from read_rows(rows, file.url, request)
             except (OSError, datasets.exceptions.DatasetsError) as error:
                 raise self._unreadable(f"{file.url} ({error})") from error
             except ValueError as error:  # pyarrow's and pandas' parse errors are ValueErrors
@@ -78,14 +79,14 @@ class DatasetsReader:
         )
 
 
-def read_rows(rows: Any, name: str, source: StoreSection) -> Iterator[Document | Broken]:  # noqa: ANN401
-    """Yield the rows of an ``IterableDataset`` as documents ``name:0``, ``name:1``, ...
+def read_rows(rows: Any, name: str, request: RowRequest) -> Iterator[SourceRow]:  # noqa: ANN401
+    """Yield the rows of an ``IterableDataset`` as ``name:0``, ``name:1``, ...
 
     Raises:
         DataError: A field of the recipe is no column.
     """
     row = 0
     for batch in rows.with_format("arrow").iter(BATCH_ROWS):
-        check_columns(batch.column_names, f"{name}:{row}", source)
-        yield from from_columns(batch, row, name, source)
+        columns = check_columns(batch.column_names, f"{name}:{row}", request)
+        yield from from_columns(batch.select(columns), row, name)
         row += batch.num_rows

@@ -1,6 +1,7 @@
-"""Layer 1's records: a document that was read, or something that could not be."""
+"""Layer 1's records: a row or a document that was read, or something that could not be."""
 
 from dataclasses import dataclass
+from typing import Any
 
 BROKEN_REASONS = frozenset(
     {
@@ -15,6 +16,23 @@ BROKEN_REASONS = frozenset(
     }
 )
 """Every reason of a ``Broken``; all of them count against ``data.skip_budget``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """What one line, row of a table, or element of an array holds.
+
+    Args:
+        path: For people and records; the same on every machine that has the same source.
+        fields: By name; what JSON held that is no object is here as it is. A text is ``bytes``
+            where nobody has decoded it yet, or it is not UTF-8.
+        has_filler: Of a table, in which every struct has the fields of all: a ``None`` in it says
+            nothing.
+    """
+
+    path: str
+    fields: Any
+    has_filler: bool = False
 
 
 @dataclass(frozen=True, slots=True)

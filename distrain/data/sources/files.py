@@ -4,26 +4,27 @@ A format is one function in ``FORMATS``; its file endings stand in ``config/inpu
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, cast
 
-from distrain.config.input_files import FileForm, form_by_name
-from distrain.config.sources import FilesSource, StoreSection
-from distrain.data.sources.document import Broken, Document
+from distrain.config.input_files import ENDINGS, FileForm, form_by_name
+from distrain.config.sources import FilesSection
+from distrain.data.sources.arrays import read_json
+from distrain.data.sources.document import Broken, SourceRow
 from distrain.data.sources.lines import cut_lines, read_json_lines, read_plain_lines, read_text
 from distrain.data.sources.paths import list_files
 from distrain.data.sources.ranges import InputFile, InputRange, group_files
+from distrain.data.sources.row_request import RowRequest
 from distrain.data.sources.storage import Storage
 from distrain.data.sources.tables import cut_parquet, read_arrow, read_csv, read_parquet
 from distrain.errors import DataError
 
-FormatReader = Callable[
-    [BinaryIO, InputFile, InputRange, StoreSection], Iterator[Document | Broken]
-]
+FormatReader = Callable[[BinaryIO, InputFile, InputRange, RowRequest], Iterator[SourceRow | Broken]]
 FORMATS: dict[str, FormatReader] = {
     "text": read_text,
     "lines": read_plain_lines,
     "jsonl": read_json_lines,
+    "json": read_json,
     "parquet": read_parquet,
     "csv": read_csv,
     "arrow": read_arrow,
@@ -37,7 +38,7 @@ DECOMPRESSED_BYTES = 2**16
 class FilesReader:
     """A source of kind ``files``."""
 
-    def __init__(self, source: FilesSource, range_bytes: int) -> None:
+    def __init__(self, source: FilesSection, range_bytes: int) -> None:
         self.source = source
         self.range_bytes = range_bytes
         self.storage = Storage.of(source)
@@ -56,14 +57,13 @@ class FilesReader:
                 found += self._cut(item)
         return found
 
-    def read(self, part: InputRange) -> Iterator[Document | Broken]:
-        """Yield the documents of one range; ``notes.jsonl:12`` is the one in line 12."""
+    def rows(self, part: InputRange, request: RowRequest) -> Iterator[SourceRow | Broken]:
+        """Yield the rows of one range; ``notes.jsonl:12`` is the one in line 12."""
         for file in part.files:
-            form = form_of(file.url, self.source.format)
-            yield from read_file(self.storage, file, form, part, self.source)
+            yield from read_file(self.storage, file, self._form(file), part, request)
 
     def _cut(self, file: InputFile) -> list[InputRange]:
-        form = form_of(file.url, self.source.format)
+        form = self._form(file)
         if form == FileForm("parquet"):
             with self.storage.open(file) as stream:
                 cuts = cut_parquet(stream, self.range_bytes)
@@ -75,14 +75,17 @@ class FilesReader:
         parts = [InputRange((file,), start, stop, first) for start, stop, first in cuts]
         return parts or [InputRange((file,))]
 
+    def _form(self, file: InputFile) -> FileForm:
+        return form_of(file.url, self.source.format, self.source.endings)
 
-def form_of(url: str, format_: str | None = None) -> FileForm:
+
+def form_of(url: str, format_: str | None = None, endings: Mapping[str, str] = ENDINGS) -> FileForm:
     """Read the form of a file from its name, unless the recipe gives the format.
 
     Raises:
         DataError: A compressed file of a format that needs random access.
     """
-    form = form_by_name(url, format_)
+    form = form_by_name(url, format_, endings)
     if form.compression is not None and form.format in RANDOM_ACCESS:
         raise DataError(
             url,
@@ -94,33 +97,33 @@ def form_of(url: str, format_: str | None = None) -> FileForm:
 
 
 def read_file(
-    storage: Storage, file: InputFile, form: FileForm, part: InputRange, source: StoreSection
-) -> Iterator[Document | Broken]:
-    """Yield the documents of one file of a range.
+    storage: Storage, file: InputFile, form: FileForm, part: InputRange, request: RowRequest
+) -> Iterator[SourceRow | Broken]:
+    """Yield the rows of one file of a range.
 
     Raises:
         DataError: The file changed since it was listed, or its store does not hand it over.
     """
     read = FORMATS[form.format]
     # By its size alone, before a byte of it is asked for; longer lines are met while reading.
-    if form == FileForm("text") and file.size > source.max_document_bytes:
+    if form in (FileForm("text"), FileForm("json")) and file.size > request.max_bytes:
         yield Broken(file.url, "too_long")
         return
     try:
         with storage.open(file) as stream:
             if form.compression is None:
-                yield from read(stream, file, part, source)
+                yield from read(stream, file, part, request)
             elif not file.size:
                 yield Broken(file.url, "truncated")  # even nothing has a header, once compressed
             else:
-                yield from _read_compressed(stream, file, form, part, source)
+                yield from _read_compressed(stream, file, form, part, request)
     except OSError:
         yield Broken(file.url, "unreadable")
 
 
 def _read_compressed(
-    stream: BinaryIO, file: InputFile, form: FileForm, part: InputRange, source: StoreSection
-) -> Iterator[Document | Broken]:
+    stream: BinaryIO, file: InputFile, form: FileForm, part: InputRange, request: RowRequest
+) -> Iterator[SourceRow | Broken]:
     """Yield what comes before the end, or before the place where no more can be decoded."""
     import pyarrow
 
@@ -128,6 +131,6 @@ def _read_compressed(
     plain = pyarrow.CompressedInputStream(compressed, form.compression)
     try:
         with io.BufferedReader(plain, DECOMPRESSED_BYTES) as decoded:
-            yield from FORMATS[form.format](cast(BinaryIO, decoded), file, part, source)
+            yield from FORMATS[form.format](cast(BinaryIO, decoded), file, part, request)
     except OSError as error:
         yield Broken(file.url, "truncated" if "Truncated" in str(error) else "damaged")

@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distrain.config.sources import FilesSource, HubSource, StoreSection
+from distrain.config.sources import FilesSection, HubSection, StoreSection
 from distrain.data.sources.datasets import read_rows
-from distrain.data.sources.document import Broken, Document
+from distrain.data.sources.document import Broken, SourceRow
 from distrain.data.sources.files import FilesReader
 from distrain.data.sources.ranges import InputFile, InputRange, whole_ranges
 from distrain.data.sources.retries import describe, remote_errors, retry
+from distrain.data.sources.row_request import RowRequest
 from distrain.data.sources.storage import Storage, local_file
 from distrain.errors import DataError
 
@@ -28,9 +29,9 @@ REQUESTS = 16
 
 
 class HubReader:
-    """A source of kind ``hub``; ``.../train-00000.parquet:12`` is the document in row 12."""
+    """A source of kind ``hub``; ``.../train-00000.parquet:12`` is row 12."""
 
-    def __init__(self, source: HubSource, range_bytes: int) -> None:
+    def __init__(self, source: HubSection, range_bytes: int) -> None:
         self.source = source
         self.range_bytes = range_bytes
         self.storage = Storage.of(source)
@@ -53,14 +54,14 @@ class HubReader:
             return self._files_reader.ranges(files)
         return whole_ranges(files, self.range_bytes)
 
-    def read(self, part: InputRange) -> Iterator[Document | Broken]:
+    def rows(self, part: InputRange, request: RowRequest) -> Iterator[SourceRow | Broken]:
         """Yield the rows of one range.
 
         Raises:
             DataError: A file changed or cannot be had, or there is no such column.
         """
         if self._files_reader is not None:
-            yield from self._files_reader.read(part)
+            yield from self._files_reader.rows(part, request)
             return
         rows = self._builder.as_streaming_dataset(split=self.source.split)
         if rows.num_shards != len(self._urls):
@@ -73,7 +74,7 @@ class HubReader:
             # One part a file (checked above), so a range reads its own files and no others.
             shard = rows.shard(len(self._urls), self._urls.index(file.url))
             with self.storage.open(file):  # only to see that it is the one that was listed
-                yield from read_rows(shard, file.url, self.source)
+                yield from read_rows(shard, file.url, request)
 
     @cached_property
     def _files_reader(self) -> FilesReader | None:
@@ -87,7 +88,7 @@ class HubReader:
         else:
             return None
         shared = {name: getattr(self.source, name) for name in StoreSection.model_fields}
-        settings = FilesSource.model_validate(
+        settings = FilesSection.model_validate(
             {"kind": "files", "paths": (self.source.path,), "format": format_, **shared}
         )
         return FilesReader(settings, self.range_bytes)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from distrain.config.sources import StoreSection
-from distrain.data.sources.document import Broken, Document, decode_document
+from distrain.data.sources.document import Broken, SourceRow
 from distrain.data.sources.ranges import InputFile, InputRange
+from distrain.data.sources.row_request import RowRequest
 
 BLOCK_BYTES = 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -24,37 +24,38 @@ else:
 
 
 def read_text(
-    stream: BinaryIO, file: InputFile, part: InputRange, source: StoreSection
-) -> Iterator[Document | Broken]:
-    """Yield the whole file as one document."""
+    stream: BinaryIO, file: InputFile, part: InputRange, request: RowRequest
+) -> Iterator[SourceRow | Broken]:
+    """Yield the whole file as one row."""
     del part  # it is never cut
-    content = stream.read(source.max_document_bytes + 1)
-    if len(content) > source.max_document_bytes:
+    content = stream.read(request.max_bytes + 1)
+    if len(content) > request.max_bytes:
         yield Broken(file.url, "too_long")
     else:
-        yield decode_document(content, file.url)
+        yield SourceRow(file.url, {request.text_name: content})
 
 
 def read_plain_lines(
-    stream: BinaryIO, file: InputFile, part: InputRange, source: StoreSection
-) -> Iterator[Document | Broken]:
+    stream: BinaryIO, file: InputFile, part: InputRange, request: RowRequest
+) -> Iterator[SourceRow | Broken]:
     """Yield each line that is not blank, without its end."""
-    for name, line in numbered_lines(stream, file, part, source.max_document_bytes):
+    for name, line in numbered_lines(stream, file, part, request.max_bytes):
         if line is None:
             yield Broken(name, "too_long")
         elif not line.isspace():
-            yield decode_document(line.removesuffix(b"\n").removesuffix(b"\r"), name)
+            text = line.removesuffix(b"\n").removesuffix(b"\r")
+            yield SourceRow(name, {request.text_name: text})
 
 
 def read_json_lines(
-    stream: BinaryIO, file: InputFile, part: InputRange, source: StoreSection
-) -> Iterator[Document | Broken]:
-    """Yield the text field of each line that is not blank."""
-    for name, line in numbered_lines(stream, file, part, source.max_document_bytes):
+    stream: BinaryIO, file: InputFile, part: InputRange, request: RowRequest
+) -> Iterator[SourceRow | Broken]:
+    """Yield what is in each line that is not blank."""
+    for name, line in numbered_lines(stream, file, part, request.max_bytes):
         if line is None:
             yield Broken(name, "too_long")
         elif not line.isspace():
-            yield _from_json(line, name, source)
+            yield row_from_json(line, name)
 
 
 def numbered_lines(
@@ -127,7 +128,7 @@ def label_of(value: Any) -> str | None:  # noqa: ANN401  (whatever a field holds
     return value if isinstance(value, str) else None
 
 
-def _from_json(line: bytes, name: str, source: StoreSection) -> Document | Broken:
+def row_from_json(line: bytes, name: str) -> SourceRow | Broken:
     """Read one line; with ``orjson``, where it is installed: it is twice as fast.
 
     It refuses a little more than ``json`` does (NaN, half of a surrogate pair), so what it refuses
@@ -136,28 +137,12 @@ def _from_json(line: bytes, name: str, source: StoreSection) -> Document | Broke
     if _orjson_or_none is not None:
         loads: Callable[[bytes], Any] = _orjson_or_none.loads
         try:
-            # A record without the field is a finding and no error: ``json`` is not asked about it
-            # again.
-            return _from_record(loads(line), name, source)
+            return SourceRow(name, loads(line))
         except ValueError:
             pass
     try:
-        found = _from_record(json.loads(line.decode()), name, source)
-        if isinstance(found, Document):
-            # ``json`` lets half of a surrogate pair through, and no tokenizer takes it.
-            found.text.encode()
+        return SourceRow(name, json.loads(line.decode()))
     except UnicodeError:
         return Broken(name, "not_utf8")
     except (ValueError, RecursionError):
         return Broken(name, "not_json")
-    return found
-
-
-def _from_record(record: Any, name: str, source: StoreSection) -> Document | Broken:  # noqa: ANN401
-    text = record.get(source.text_field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        return Broken(name, "no_text_field")
-    if "\0" in text:
-        return Broken(name, "nul_bytes")
-    label = None if source.label_field is None else label_of(record.get(source.label_field))
-    return Document(text, name, label)

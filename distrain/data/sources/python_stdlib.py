@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from distrain.config.input_files import FileForm
-from distrain.config.sources import FilesSource, PythonStdlibSource
-from distrain.data.sources.document import Broken, Document
+from distrain.config.sources import PythonStdlibSource, RetriesConfig
+from distrain.data.sources.document import Broken, SourceRow
 from distrain.data.sources.files import read_file
 from distrain.data.sources.ranges import InputFile, InputRange, whole_ranges
+from distrain.data.sources.row_request import RowRequest
 from distrain.data.sources.storage import Storage, local_file
 from distrain.errors import DataError
 
@@ -22,8 +23,7 @@ class PythonStdlibReader:
         self.source = source
         self.range_bytes = range_bytes
         self._root = Path(sysconfig.get_path("stdlib"))
-        self._settings = FilesSource(kind="files", paths=(str(self._root),))
-        self._storage = Storage.of(self._settings)
+        self._storage = Storage({}, RetriesConfig())
 
     def files(self) -> list[InputFile]:
         """List the modules by path.
@@ -45,11 +45,11 @@ class PythonStdlibReader:
         """Cut between modules."""
         return whole_ranges(files, self.range_bytes)
 
-    def read(self, part: InputRange) -> Iterator[Document | Broken]:
+    def rows(self, part: InputRange, request: RowRequest) -> Iterator[SourceRow | Broken]:
         """Yield the modules of one range."""
         for file in part.files:
             name = Path(file.url).relative_to(self._root).as_posix()
-            for found in read_file(self._storage, file, FileForm("text"), part, self._settings):
+            for found in read_file(self._storage, file, FileForm("text"), part, request):
                 yield replace(found, path=name)
 
 

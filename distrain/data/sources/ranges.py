@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from distrain.data.sources.document import Broken, Document
+from distrain.data.sources.document import Broken, SourceRow
+from distrain.data.sources.row_request import RowRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class InputRange:
         return cls(files, record["start"], record["stop"], record["first_row"])
 
 
-class SourceReader(Protocol):
-    """Layer 1's interface: list, cut, read."""
+class RowReader(Protocol):
+    """Layer 1's interface below documents and examples: list, cut, read."""
 
     def files(self) -> list[InputFile]:
         """List what there is to read, in a fixed order.
@@ -71,21 +72,22 @@ class SourceReader(Protocol):
         ...
 
     def ranges(self, files: Sequence[InputFile]) -> list[InputRange]:
-        """Cut ``files``; every document is in exactly one range, and the ranges are in order.
+        """Cut ``files``; every row is in exactly one range, and the ranges are in order.
 
-        Big files may be opened for it: lines have to be counted once, so that a document's name
-        can say its line.
+        Big files may be opened for it: lines have to be counted once, so that a row's name can say
+        its line.
 
         Raises:
             DataError: A file changed since it was listed.
         """
         ...
 
-    def read(self, part: InputRange) -> Iterator[Document | Broken]:
+    def rows(self, part: InputRange, request: RowRequest) -> Iterator[SourceRow | Broken]:
         """Yield what one range holds, in order; the same each time.
 
         Raises:
-            DataError: A file changed since it was listed, or cannot be had.
+            DataError: A file changed since it was listed, or cannot be had; or a column that is
+                asked for is none.
         """
         ...
 

@@ -1,18 +1,18 @@
-"""Tables, one document a row: parquet, Arrow files, CSV. Row 0 of a file is its first document.
+"""Tables: parquet, Arrow files, CSV. Row 0 of a file is the first one.
 
-Arrow columns become strings without a dictionary for each row; only the named columns are read.
+Only the columns that are asked for are read.
 """
 
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from distrain.config.sources import StoreSection
-from distrain.data.sources.document import Broken, Document, decode_document
-from distrain.data.sources.lines import label_of, read_lines
+from distrain.data.sources.document import Broken, SourceRow
+from distrain.data.sources.lines import read_lines
 from distrain.data.sources.ranges import InputFile, InputRange
+from distrain.data.sources.row_request import RowRequest
 from distrain.errors import DataError
 
 BATCH_ROWS = 1024
@@ -21,8 +21,8 @@ STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def read_parquet(
-    stream: BinaryIO, file: InputFile, part: InputRange, source: StoreSection
-) -> Iterator[Document | Broken]:
+    stream: BinaryIO, file: InputFile, part: InputRange, request: RowRequest
+) -> Iterator[SourceRow | Broken]:
     """Yield the rows of some row groups; one that cannot be decoded is one ``damaged``.
 
     Raises:
@@ -37,7 +37,7 @@ def read_parquet(
         yield Broken(file.url, "damaged")
         return
     # Other columns are never read: in Parquet they lie apart, and may be far larger than the text.
-    columns = check_columns(table.schema_arrow.names, file.url, source)
+    columns = check_columns(table.schema_arrow.names, file.url, request)
     stop = table.num_row_groups if part.stop is None else part.stop
     first = part.first_row
     # One group at a time, so that one that is damaged costs its own rows and no others.
@@ -48,7 +48,7 @@ def read_parquet(
             for batch in table.iter_batches(
                 BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
             ):
-                yield from from_columns(batch, row, file.url, source)
+                yield from from_columns(batch, row, file.url)
                 row += batch.num_rows
         except (pyarrow.ArrowException, OSError):
             yield Broken(f"{file.url}:{row}-{end - 1}", "damaged")
@@ -81,8 +81,8 @@ def cut_parquet(stream: BinaryIO, range_bytes: int) -> list[tuple[int, int, int]
 
 
 def read_arrow(
-    stream: BinaryIO, file: InputFile, part: InputRange, source: StoreSection
-) -> Iterator[Document | Broken]:
+    stream: BinaryIO, file: InputFile, part: InputRange, request: RowRequest
+) -> Iterator[SourceRow | Broken]:
     """Yield the rows of an Arrow file or stream (feather, or what ``datasets`` saves).
 
     Raises:
@@ -93,12 +93,12 @@ def read_arrow(
     del part  # it is never cut
     row = 0
     try:
-        for batch in _arrow_batches(stream, file.url, source):
+        for batch in _arrow_batches(stream, file.url, request):
             # A file may be one batch of millions of rows: not all of them become Python strings at
             # once.
             for offset in range(0, batch.num_rows, BATCH_ROWS):
                 some = batch.slice(offset, BATCH_ROWS)
-                yield from from_columns(some, row, file.url, source)
+                yield from from_columns(some, row, file.url)
                 row += some.num_rows
     except (pyarrow.ArrowException, OSError):
         yield Broken(file.url if not row else f"{file.url}:{row}", "damaged")
@@ -107,11 +107,11 @@ def read_arrow(
 
 
 def read_csv(
-    stream: BinaryIO, file: InputFile, part: InputRange, source: StoreSection
-) -> Iterator[Document | Broken]:
+    stream: BinaryIO, file: InputFile, part: InputRange, request: RowRequest
+) -> Iterator[SourceRow | Broken]:
     """Yield the rows below the line of names (RFC 4180; a quoted field may hold line ends).
 
-    A record of more than ``max_document_bytes`` ends the file as ``damaged``: most likely a quote
+    A record of more than ``max_bytes`` ends the file as ``damaged``: most likely a quote
     was never closed, and where the next record begins cannot be known.
 
     Raises:
@@ -119,7 +119,7 @@ def read_csv(
     """
     del part  # it is never cut
     csv.field_size_limit(sys.maxsize)  # of the process; the lines below are bounded instead
-    lines = _RecordLines(stream, source.max_document_bytes)
+    lines = _RecordLines(stream, request.max_bytes)
     rows = csv.reader(lines)
     number = -1  # of the line of names
     names: list[str] = []
@@ -139,11 +139,13 @@ def read_csv(
         lines.taken = 0
         if number < 0:
             names = [item.encode("utf-8", "surrogateescape").decode() for item in row]
-            check_columns(names, file.url, source)
+            check_columns(names, file.url, request)
         elif is_broken:
             yield Broken(name, "damaged")
         elif row:
-            yield _from_csv(dict(zip(names, row, strict=False)), name, source)
+            yield SourceRow(
+                name, {key: _decoded(text) for key, text in zip(names, row, strict=False)}
+            )
         # Blank lines are no rows, and have no number.
         number += bool(row) or is_broken or number < 0
 
@@ -152,15 +154,12 @@ def from_columns(
     batch: Any,  # noqa: ANN401  (a RecordBatch or Table)
     first_row: int,
     url: str,
-    source: StoreSection,
-) -> Iterator[Document | Broken]:
+) -> Iterator[SourceRow]:
     """Yield the rows of a batch that begins at row ``first_row`` of its file."""
-    texts = _values(batch.column(source.text_field))
-    labels: Iterable[Any] = [None] * len(texts)
-    if source.label_field is not None:
-        labels = map(label_of, _values(batch.column(source.label_field)))
-    for row, (text, label) in enumerate(zip(texts, labels, strict=True), start=first_row):
-        yield _document(text, label, f"{url}:{row}", source.max_document_bytes)
+    names = batch.schema.names
+    columns = [_values(column) for column in batch.columns]
+    for row, values in enumerate(zip(*columns, strict=True), start=first_row):
+        yield SourceRow(f"{url}:{row}", dict(zip(names, values, strict=True)), has_filler=True)
 
 
 class _RecordLines:
@@ -186,28 +185,16 @@ class _RecordLines:
         return text
 
 
-def _from_csv(row: dict[str, str], name: str, source: StoreSection) -> Document | Broken:
-    text = row.get(source.text_field)
-    if text is None:
-        return Broken(name, "no_text_field")
-    label = None if source.label_field is None else row.get(source.label_field)
-    if text.isascii() and "\0" not in text:
-        return Document(text, name, label)
+def _decoded(text: str) -> str | bytes:
+    """Return a field of a CSV; as bytes if it is not UTF-8."""
+    if text.isascii():
+        return text
     content = text.encode("utf-8", "surrogateescape")
-    return decode_document(content, name, label)
-
-
-def _document(text: Any, label: str | None, name: str, limit: int) -> Document | Broken:  # noqa: ANN401
-    if isinstance(text, bytes):
-        if len(text) > limit:
-            return Broken(name, "too_long")
-        return decode_document(text, name, label)
-    if not isinstance(text, str):
-        return Broken(name, "no_text_field")
-    # A character has at most four bytes.
-    if 4 * len(text) > limit and len(text.encode()) > limit:
-        return Broken(name, "too_long")
-    return Broken(name, "nul_bytes") if "\0" in text else Document(text, name, label)
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return content
+    return text
 
 
 def _values(column: Any) -> list[Any]:  # noqa: ANN401  (an Array or ChunkedArray)
@@ -220,7 +207,7 @@ def _values(column: Any) -> list[Any]:  # noqa: ANN401  (an Array or ChunkedArra
         return list(column.cast(pyarrow.large_binary()).to_pylist())
 
 
-def _arrow_batches(stream: BinaryIO, url: str, source: StoreSection) -> Iterator[Any]:
+def _arrow_batches(stream: BinaryIO, url: str, request: RowRequest) -> Iterator[Any]:
     """Yield record batches with the columns that are needed.
 
     Raises:
@@ -234,7 +221,7 @@ def _arrow_batches(stream: BinaryIO, url: str, source: StoreSection) -> Iterator
     open_ipc = ipc.open_file if is_file else ipc.open_stream
     # Opened twice: columns are chosen by their place in the schema, which has to be read for it.
     names = open_ipc(stream).schema.names
-    columns = check_columns(names, url, source)
+    columns = check_columns(names, url, request)
     stream.seek(0)
     options = ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
     reader = open_ipc(stream, options=options)
@@ -253,15 +240,16 @@ def _arrow_batches(stream: BinaryIO, url: str, source: StoreSection) -> Iterator
         raise EOFError(url)
 
 
-def check_columns(names: list[str], url: str, source: StoreSection) -> list[str]:
+def check_columns(names: list[str], url: str, request: RowRequest) -> list[str]:
     """Return the columns to read.
 
     Raises:
         DataError: There is none of that name.
     """
-    wanted = {"text_field": source.text_field, "label_field": source.label_field}
-    for setting, column in wanted.items():
-        if column is not None and column not in names:
+    if request.columns is None:
+        return names
+    for setting, column in request.columns.items():
+        if column not in names:
             shown = ", ".join(names)
             raise DataError(
                 f"data.source.{setting}",
@@ -270,4 +258,4 @@ def check_columns(names: list[str], url: str, source: StoreSection) -> list[str]
                 f"Set data.source.{setting} to one of: {shown}.",
             )
     # Each once, as text and label may be one column.
-    return list(dict.fromkeys(column for column in wanted.values() if column is not None))
+    return list(dict.fromkeys(request.columns.values()))

