@@ -1,5 +1,7 @@
 """A model larger than its device computes what it would compute within it, to the last bit."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from distrain.config.models import LlamaConfig
 from distrain.config.tasks import CAUSAL_LM
 from distrain.evaluation.meter import Meter
 from distrain.models import build_model
-from distrain.models.attention import plan_attention, undivided
+from distrain.models.attention import DocumentLayout, plan_attention, undivided
 from distrain.models.huggingface import open_huggingface, save_huggingface
 from distrain.models.init import initialize
 from distrain.models.origin import SpecialTokens
@@ -16,6 +18,7 @@ from distrain.models.weights.source import TensorWeights
 from distrain.parallel import device_map
 from distrain.parallel.device_map import DeviceMemory, load_weights, map_devices
 from distrain.tasks import TASKS
+from tests.distrain.models.layouts import layout_of
 from tests.distrain.models.transformers.families import FAMILIES, bent, section
 from tests.distrain.train.synthetic import SyntheticDataset
 
@@ -100,19 +103,28 @@ def test_the_next_weights_take_the_place_of_the_first():
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "share"),
     [
-        pytest.param(name, marks=() if name == "gpt-oss" else pytest.mark.models)
-        for name in FAMILIES
+        pytest.param(*case, marks=() if case == ("gpt-oss", 0.8) else pytest.mark.models)
+        for case in product(FAMILIES, (0.8, 0.01))
     ],
 )
-@pytest.mark.parametrize("share", [0.8, 0.01])
 def test_every_family_gives_the_same_bits(name, share):
     model = bent(name)
     state = {key: value for key, value in model.state_dict().items() if not model.is_tied(key)}
     spread = loaded(TensorWeights(state), share, section(name))
     assert any(parameter.is_meta for parameter in spread.parameters())
     assert answers(spread).equal(answers(model))
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe", "deepseek-v3", "gpt-neox", "gemma2"])
+def test_what_a_folder_holds_in_another_form_is_converted_each_time(name, tmp_path):
+    """Experts lie one by one in the folder, and are one tensor in the module."""
+    model, folder = bent(name), tmp_path / "model"
+    save_huggingface(model.state_dict(), section(name), VOCAB_SIZE, folder, SpecialTokens())
+    found = open_huggingface(folder)
+    assert answers(loaded(found.weights, 0.01, found.config)).equal(answers(model))
 
 
 def test_documents_are_measured_alike():
@@ -159,3 +171,24 @@ def test_a_plan_goes_to_other_blocks_once():
     assert there is plan.to(torch.device("meta"))
     assert there.documents.position_ids.is_meta
     assert there.documents.lengths == plan.documents.lengths
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("divided", [False, True])
+def test_gpus_compute_with_what_lies_on_them_in_memory_and_in_files(divided):
+    """On one GPU or two: blocks on each, then in host memory, and the rest read when needed."""
+    weights, gpus = weights_of(1), range(min(2, torch.cuda.device_count()))
+    block = bytes_of(weights) // 6
+    limits: dict[int | str, int] = {**dict.fromkeys(gpus, 5 * block // 2), "cpu": 5 * block // 2}
+    spread = build_empty(LLAMA, VOCAB_SIZE).eval()
+    load_weights(spread, weights, DeviceMemory(torch.device("cuda", 0), limits))
+    documents = undivided(IDS)
+    if divided:
+        documents = layout_of(torch.tensor([[0] * 11 + [1] * 19] * 2), documents.position_ids)
+    on_gpu = DocumentLayout(
+        documents.cu_seqlens.cuda(), documents.position_ids.cuda(), documents.lengths
+    )
+    with torch.no_grad():
+        found = spread(IDS.cuda(), documents=on_gpu)
+        expected = loaded(weights, 1.0)(IDS, documents=documents)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-3)
