@@ -22,6 +22,7 @@ from distrain.models.weights.conversion import ConvertedWeights, Rename
 from distrain.models.weights.folder import SafetensorsFolder
 from distrain.models.weights.source import (
     CastWeights,
+    ReshapedWeights,
     TensorForm,
     TensorWeights,
     WeightSource,
@@ -137,6 +138,7 @@ def write_huggingface(  # noqa: PLR0913
         ValueError: The weights are not those of such a model.
     """
     model = model_on_meta(config, vocab_size)
+    weights = _with_scalars(weights, model)
     problem = _mismatch(weights.forms, model)
     if problem is not None:
         raise ValueError(f"the state is not that of the model: {problem}")
@@ -179,7 +181,7 @@ def _to_json(
 
 
 def _single_dtype(forms: Mapping[str, TensorForm]) -> torch.dtype:
-    dtypes = {form.dtype for form in forms.values()}
+    dtypes = {form.dtype for form in forms.values() if form.dtype.is_floating_point}
     if len(dtypes) != 1:
         raise ValueError(f"found dtypes {sorted(map(str, dtypes))}; expected a single one")
     return dtypes.pop()
@@ -212,6 +214,16 @@ def _equal(weights: WeightSource, first: str, second: str) -> bool:
         return False
     parts = [slice(row, row + COMPARED_ROWS) for row in range(0, form.shape[0], COMPARED_ROWS)]
     return all(weights.read(first, (p,)).equal(weights.read(second, (p,))) for p in parts)
+
+
+def _with_scalars(weights: WeightSource, model: CausalLM) -> WeightSource:
+    """Show buffers of no axis as such; in checkpoints, which cut tensors, they have one."""
+    scalars = {
+        name: ()
+        for name, buffer in model.named_buffers()
+        if buffer.ndim == 0 and name in weights.forms and weights.forms[name].shape == (1,)
+    }
+    return ReshapedWeights(weights, scalars) if scalars else weights
 
 
 def _mismatch(forms: Mapping[str, TensorForm], model: CausalLM) -> str | None:

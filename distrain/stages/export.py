@@ -1,6 +1,5 @@
 """The ``export`` stage: a trained model as a folder that loads without distrain."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +75,7 @@ def run_stage(context: StageContext) -> Outcome:
     return Outcome(
         {
             "folder": str(context.folder.huggingface.relative_to(context.run.root)),
-            "parameters": sum(math.prod(form.shape) for form in trained.base.forms.values()),
+            "parameters": model_on_meta(trained.model, trained.vocab_size).num_parameters(),
             "size_bytes": sum(path.stat().st_size for path in files),
             "has_adapter": trained.adapter_state is not None,
             "reload": reloaded.to_json(),

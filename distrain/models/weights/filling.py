@@ -53,6 +53,8 @@ def fill_tensors(
         device_of: A tensor's device, by name; ``meta`` leaves it without values.
     """
     parameters = dict(model.named_parameters())
+    # In checkpoints, which cut tensors, these have an axis.
+    scalars = {name for name, buffer in model.named_buffers() if buffer.ndim == 0}
     for name, form in weights.forms.items():
         if model.is_tied(name):
             continue
@@ -63,10 +65,11 @@ def fill_tensors(
         is_parameter = old is not None
         del old
         setattr(module, attribute, None)  # lets the old memory go before there is new
-        values = torch.empty(form.shape, dtype=form.dtype, device=device_of(name))
+        shape = () if name in scalars else form.shape
+        values = torch.empty(shape, dtype=form.dtype, device=device_of(name))
         if not values.is_meta:
             # A copy, as what is read may be a mapped file.
-            values.copy_(weights.read(name))
+            values.copy_(weights.read(name).reshape(shape))
         filled = nn.Parameter(values, requires_grad) if is_parameter else values
         setattr(module, attribute, filled)
         if values.nbytes >= LARGE_BYTES and not values.is_meta:

@@ -79,21 +79,47 @@ class CastWeights:
         return self._source.read(name, place).to(self.forms[name].dtype)
 
 
+class ReshapedWeights:
+    """Another source's tensors in other shapes of as many elements; read whole.
+
+    Args:
+        source: Of the values.
+        shapes: By name; the others keep theirs.
+    """
+
+    def __init__(self, source: WeightSource, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._source = source
+        self._shapes = shapes
+        self.forms: Mapping[str, TensorForm] = {
+            name: TensorForm(shapes.get(name, form.shape), form.dtype)
+            for name, form in source.forms.items()
+        }
+
+    def read(self, name: str, place: Place = EVERYTHING) -> Tensor:
+        """Read a part, or of a tensor in another shape everything first."""
+        if name not in self._shapes:
+            return self._source.read(name, place)
+        return self._source.read(name).reshape(self._shapes[name])[place]
+
+
 def form_of(tensor: Tensor) -> TensorForm:
     """Describe a tensor."""
     return TensorForm(tuple(tensor.shape), tensor.dtype)
 
 
 def at_least_float32(name: str, dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype in which the values of any other are exact; for ``CastWeights``."""
+    """Return the dtype in which the values of any other are exact; for ``CastWeights``.
+
+    Whole numbers, as of a buffer that counts, stay what they are.
+    """
     del name
-    return torch.promote_types(dtype, torch.float32)
+    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype
 
 
 def as_float32(name: str, dtype: torch.dtype) -> torch.dtype:
-    """Return float32, to which fp64 masters are rounded; for ``CastWeights``."""
-    del name, dtype
-    return torch.float32
+    """Return float32, to which fp64 masters are rounded, but for whole numbers."""
+    del name
+    return torch.float32 if dtype.is_floating_point else dtype
 
 
 def read_all(source: WeightSource) -> dict[str, Tensor]:

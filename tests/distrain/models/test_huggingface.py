@@ -9,10 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from distrain.config.models import LlamaConfig
 from distrain.errors import PreflightError
-from distrain.models import build_model
-from distrain.models.huggingface import load_huggingface, save_huggingface
+from distrain.models import build_model, huggingface, model_on_meta
+from distrain.models.huggingface import load_huggingface, open_huggingface, save_huggingface
 from distrain.models.init import initialize
 from distrain.models.origin import SpecialTokens
+from distrain.models.weights.filling import fill_tensors
+from distrain.models.weights.source import CastWeights, TensorWeights, as_float32
 
 VOCAB_SIZE = 89
 CONTEXT = 96
@@ -188,3 +190,33 @@ def test_folder_is_replaced_whole(tmp_path):
     assert not (folder / "stale.txt").exists()
     assert load_huggingface(folder)[0].tie_word_embeddings
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+BIG = 2**40 + 1
+"""Not a float32."""
+
+
+def with_buffers(model):
+    model.register_buffer("count", torch.zeros((), dtype=torch.int64))
+    model.register_buffer("scale", torch.zeros((), dtype=torch.float32))
+    model.register_buffer("table", torch.arange(3))
+    return model
+
+
+def test_buffers_of_whole_numbers_and_of_no_axis_keep_their_form(tmp_path, monkeypatch):
+    make = model_on_meta
+    monkeypatch.setattr(huggingface, "model_on_meta", lambda *of: with_buffers(make(*of)))
+    state = random_model(PLAIN).state_dict()
+    # As a checkpoint holds them, which cuts tensors along axes.
+    state |= {"count": torch.tensor([BIG]), "scale": torch.tensor([0.5]), "table": torch.arange(3)}
+    save_huggingface(state, PLAIN, VOCAB_SIZE, tmp_path / "m", SPECIAL)
+    stored = load_file(tmp_path / "m" / "model.safetensors")
+    assert (stored["count"].shape, stored["count"].item()) == ((), BIG)
+    assert (stored["scale"].shape, stored["scale"].item()) == ((), 0.5)
+    found = open_huggingface(tmp_path / "m").weights
+    for weights in (found, CastWeights(found, as_float32), TensorWeights(state)):
+        model = with_buffers(build_model(PLAIN, VOCAB_SIZE))
+        fill_tensors(model, weights, lambda name: torch.device("cpu"))
+        assert model.count.equal(torch.tensor(BIG))
+        assert model.scale.equal(torch.tensor(0.5))
+        assert model.table.equal(torch.arange(3))
