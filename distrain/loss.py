@@ -84,6 +84,11 @@ def target_losses(
     return torch.stack([_cross_entropy(*group, "sum", terms) for group in groups])
 
 
+def target_hits(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """Return whether each target has the highest score, shape (B, T); of equal ones the first."""
+    return logits_BTV.argmax(-1) == targets_BT
+
+
 def _cross_entropy(
     logits_BTV: Tensor, targets_BT: Tensor, reduction: str, terms: LossTerms
 ) -> Tensor:

@@ -62,6 +62,10 @@ class Derived:
 BALANCING_LOSS = Metric("balancing_loss", "experts", "token")
 """Of a step of a model that balances its experts, whatever the task: how unevenly tokens go to
 them, from the number of experts of a token up; before its coefficient. Validations have none."""
+ACCURACY = Metric("accuracy", "", "target token")
+"""Share of the targets that the model finds likeliest of all tokens."""
+BITS_PER_BYTE = Metric("bits_per_byte", "bits", "byte")
+"""Cross-entropy by the length of the targets in UTF-8, which compares models of any tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class TaskForm:
     Args:
         trained: What the update makes smaller: early stopping and the best validation go by it.
         others: What is measured beside it.
+        validated: What only validations and the test measure, for it takes time.
         derived: What validations show of them.
         kinds: Stage kinds whose batches it can read: rows of documents (pretrain), or of a
             prompt and its answer (sft).
@@ -80,10 +85,12 @@ class TaskForm:
     others: tuple[Metric, ...] = ()
     derived: tuple[Derived, ...] = ()
     kinds: frozenset[str] = frozenset({"pretrain", "sft"})
+    validated: tuple[Metric, ...] = ()
 
     def __post_init__(self) -> None:
         taken = set(STEP_FIELDS) - {f"{TRAIN}loss"}  # among them as the metric of causal_lm
-        names = [metric.name for metric in self.metrics] + [d.name for d in self.derived]
+        names = [metric.name for metric in (*self.metrics, *self.validated)]
+        names += [derived.name for derived in self.derived]
         for name in names:
             # What follows a slash is a source.
             if f"{TRAIN}{name}" in taken or "/" in name:
@@ -104,6 +111,15 @@ class TaskForm:
         """Return the form of a step that measures the balancing loss, too."""
         return replace(self, others=(*self.others, BALANCING_LOSS))
 
+    def of_validation(self, *, has_bytes: bool) -> "TaskForm":
+        """Return the form of a validation: what it measures besides is among the others.
+
+        Args:
+            has_bytes: Whether the length of tokens in bytes is known.
+        """
+        added = tuple(m for m in self.validated if has_bytes or m is not BITS_PER_BYTE)
+        return replace(self, others=(*self.others, *added), validated=())
+
     def with_derived(self, values: Mapping[str, float]) -> dict[str, float]:
         """Add the derived figures to the metrics of a validation."""
         return dict(values) | {d.name: d.compute(values[d.of]) for d in self.derived}
@@ -115,7 +131,8 @@ class TaskForm:
 
     def validation_text(self, values: Mapping[str, float | None]) -> str:
         """Write all that a validation shows, such as ``loss 3.214 | perplexity 24.9``."""
-        return _text((*self.metrics, *self.derived), values)
+        known = [m for m in self.validated if m.name in values]
+        return _text((*self.metrics, *self.derived, *known), values)
 
 
 def _text(figures: Sequence[Metric | Derived], values: Mapping[str, float | None]) -> str:
@@ -134,6 +151,7 @@ CAUSAL_LM = "causal_lm"
 TASK_FORMS: dict[str, TaskForm] = {
     CAUSAL_LM: TaskForm(
         trained=Metric("loss", "nats", "target token", is_cross_entropy=True),
+        validated=(ACCURACY, BITS_PER_BYTE),
         derived=(Derived("perplexity", "loss", perplexity),),
     ),
 }

@@ -1,15 +1,15 @@
 """The metrics of a whole set of samples, measured by one process with whole weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.samples.datasets import Dataset
 from distrain.data.samples.loader import evaluation_microbatches
+from distrain.evaluation.measuring import Measure
 from distrain.models.causal_lm import CausalLM
 from distrain.models.weights.source import WeightSource
 from distrain.parallel.device_map import DeviceMemory, load_weights
@@ -22,15 +22,11 @@ class Summed:
 
     Args:
         metrics: Of the task, by name.
-        trained_sum: Numerator of the trained one.
         num_targets: Target tokens.
-        target_bytes: Their length in UTF-8, where it was asked for.
     """
 
     metrics: Mapping[str, float]
-    trained_sum: float
     num_targets: int
-    target_bytes: int
 
 
 class Meter:
@@ -54,24 +50,25 @@ class Meter:
 
     @torch.no_grad()
     def measure(
-        self, dataset: Dataset, task: Task, token_bytes: NDArray[np.int64] | None = None
+        self,
+        dataset: Dataset,
+        task: Task,
+        count_bytes: Callable[[], NDArray[np.int64]] | None = None,
     ) -> Summed:
         """Sum over all samples, each once.
 
         Args:
             dataset: The samples.
             task: What to measure.
-            token_bytes: Length of each token in UTF-8; with it, bytes of targets are counted.
+            count_bytes: As ``Measure`` takes it.
         """
-        form = task.form
+        measured = Measure(task, self._memory.main, count_bytes)
+        form = measured.form
         sums = torch.zeros(1, form.num_sums, dtype=torch.float64, device=self._memory.main)
-        denominator, num_targets, target_bytes = 0.0, 0, 0
+        denominator, num_targets = 0.0, 0
         for part in evaluation_microbatches(dataset, micro_batch_size=self.micro_batch_size):
-            sums += task.measure(self.model, part.to(self._memory.main)).stacked(form)
+            sums += measured(self.model, part).stacked(form)
             denominator += sum(task.denominators(part))
             num_targets += part.num_targets
-            if token_bytes is not None:
-                targets = part.target_ids[part.target_ids != IGNORE_INDEX]
-                target_bytes += int(token_bytes[targets.numpy()].sum())
         (row,) = sums.tolist()
-        return Summed(means(form, denominator, row), row[0], num_targets, target_bytes)
+        return Summed(means(form, denominator, row), num_targets)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
+from distrain.config.tasks import TaskForm
 from distrain.data.samples.held_out import HeldOut, MeasuredPart
+from distrain.evaluation.measuring import Measure
 from distrain.parallel.engine import Engine
-from distrain.tasks.task import Task, means
+from distrain.tasks.task import means
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,14 @@ class Scores:
     metrics: Mapping[str, float]
     by_source: Mapping[str, Mapping[str, float]]
 
-    def by_name(self) -> dict[str, float]:
-        """Return all of them by name, those of a source as ``loss/web``."""
+    def by_name(self, form: TaskForm) -> dict[str, float]:
+        """Return all figures by name, also what is derived; those of a source as ``loss/web``."""
         of_sources = {
             f"{name}/{source}": value
             for source, found in self.by_source.items()
-            for name, value in found.items()
+            for name, value in form.with_derived(found).items()
         }
-        return {**self.metrics, **of_sources}
+        return form.with_derived(self.metrics) | of_sources
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,17 @@ class Validation:
 
     Args:
         engine: What runs the forward pass.
-        task: Layer 6.
+        measured: What is taken of each microbatch.
         held_out: The samples.
         micro_batch_size: Samples of one forward pass.
         eval_steps: Steps between two measurements.
-        device: Where the microbatches go.
     """
 
     engine: Engine
-    task: Task
+    measured: Measure
     held_out: HeldOut
     micro_batch_size: int
     eval_steps: int
-    device: torch.device
 
     def is_due(self, step: int, last_step: int) -> bool:
         """Return whether to measure after ``step`` steps: every ``eval_steps``, and at the end."""
@@ -69,23 +69,24 @@ class Validation:
     @torch.no_grad()
     def measure(self) -> Scores:
         """Measure all of them. Collective."""
-        model, form = self.engine.model, self.task.form
+        model, task, form = self.engine.model, self.measured.task, self.measured.form
         model.eval()
         places = {source: place for place, source in enumerate(self.held_out.choice.counts)}
         denominators = [0.0] * len(places)
-        sums = torch.zeros(len(places), form.num_sums, dtype=torch.float64, device=self.device)
+        shape, device = (len(places), form.num_sums), self.measured.device
+        sums = torch.zeros(shape, dtype=torch.float64, device=device)
         for part in self.parts():
-            measured = self.task.measure(model, part.microbatch.to(self.device))
+            found = self.measured(model, part.microbatch)
             if not part.rows:
                 continue
             by_group = zip(
                 part.rows,
-                measured.stacked(form),
-                self.task.denominators(part.microbatch),
+                found.stacked(form),
+                task.denominators(part.microbatch),
                 strict=True,
             )
-            for source, found, denominator in by_group:
-                sums[places[source]] += found
+            for source, row, denominator in by_group:
+                sums[places[source]] += row
                 denominators[places[source]] += denominator
         model.train()
         # The one wait for the device.
@@ -94,7 +95,7 @@ class Validation:
 
     def _scores(self, denominators: list[float], sums: list[float]) -> Scores:
         """Divide the sums, which lie source by source."""
-        form = self.task.form
+        form = self.measured.form
         width = form.num_sums
         rows = [sums[first : first + width] for first in range(0, len(sums), width)]
         metrics = means(

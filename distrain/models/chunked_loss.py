@@ -45,6 +45,7 @@ class ChunkedLoss:
         bias_V: Tensor | None,
         targets_BT: Tensor,
         rows: Sequence[int] | None = None,
+        hits_BT: Tensor | None = None,
     ) -> Tensor:
         """Compute what ``distrain.loss.target_losses`` makes of the layer's logits.
 
@@ -57,6 +58,7 @@ class ChunkedLoss:
             bias_V: Shape (V,).
             targets_BT: Token ids or ``IGNORE_INDEX``, shape (B, T), int64.
             rows: Sizes of groups of neighbouring rows, G in number.
+            hits_BT: Takes in whether each target has the highest score, shape (B, T), bool.
 
         Returns:
             In nats, float32 at least: shape (G,) with ``rows``, else (B, T).
@@ -80,6 +82,7 @@ class ChunkedLoss:
             is_trained=torch.is_grad_enabled()
             and any(tensor is not None and tensor.requires_grad for tensor in inputs),
             dtype=_matmul_dtype(hidden_BTD),
+            hits=None if hits_BT is None else hits_BT.view(-1),
         )
         losses = cast(
             Tensor,
@@ -97,6 +100,7 @@ class _Call:
     is_summed: bool
     is_trained: bool
     dtype: torch.dtype
+    hits: Tensor | None = None
 
     @property
     def exact_dtype(self) -> torch.dtype:
@@ -199,7 +203,7 @@ class _Scores:
         targets_N: Tensor,
         call: _Call,
     ) -> None:
-        self._loss = call.loss
+        self._loss, self._hits_N = call.loss, call.hits
         self._hidden_ND, self._targets_N = hidden_ND, targets_N
         self.weight_VD = weight_VD.to(call.dtype)
         self._bias_V = None if bias_V is None else bias_V.to(call.dtype)
@@ -217,6 +221,8 @@ class _Scores:
         targets_C = self._targets_N[chunk]
         self.chunk, self.hidden_CD = chunk, self._hidden_ND[chunk].to(self.weight_VD.dtype)
         logits_CV = self._logits_CV = self._scored()
+        if self._hits_N is not None:
+            self._hits_N[chunk] = logits_CV.argmax(1) == targets_C
         self._is_target = (targets_C != IGNORE_INDEX).unsqueeze(1)
         self._ids = targets_C.unsqueeze(1) * self._is_target
         losses = -(1 - terms.label_smoothing) * logits_CV.gather(1, self._ids)

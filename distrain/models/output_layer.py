@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distrain.config.training import LossConfig
-from distrain.loss import CROSS_ENTROPY, LossTerms, target_losses
+from distrain.loss import CROSS_ENTROPY, LossTerms, target_hits, target_losses
 from distrain.models.chunked_loss import ChunkedLoss
 
 
@@ -52,7 +52,12 @@ class OutputLayer(nn.Linear):
         return layer
 
     def forward(
-        self, hidden: Tensor, target_ids: Tensor | None = None, rows: Sequence[int] | None = None
+        self,
+        hidden: Tensor,
+        target_ids: Tensor | None = None,
+        rows: Sequence[int] | None = None,
+        *,
+        with_hits: bool = False,
     ) -> Tensor:
         """Compute losses of targets or, without targets, logits.
 
@@ -60,9 +65,11 @@ class OutputLayer(nn.Linear):
             hidden: Last hidden states, shape (B, T, D).
             target_ids: What follows each position, or ``IGNORE_INDEX``; shape (B, T), int64.
             rows: How to sum up the losses; see ``distrain.loss.target_losses``.
+            with_hits: Also count the targets that have the highest score; without gradients.
 
         Returns:
-            Losses in nats, float32 at least: shape (G,) with ``rows``, else (B, T). Without
+            Losses in nats, float32 at least: shape (G,) with ``rows``, else (B, T). With hits,
+            losses and counts in one tensor of one dimension more, (2, ...). Without
             ``target_ids``, logits of shape (B, T, V).
         """
         if target_ids is None:
@@ -73,9 +80,17 @@ class OutputLayer(nn.Linear):
             target_ids.numel(), self.out_features, logits_bytes, on_gpu=hidden.is_cuda
         )
         if chunk_tokens is None:
-            return target_losses(self._logits(hidden), target_ids, rows, terms)
+            logits = self._logits(hidden)
+            losses = target_losses(logits, target_ids, rows, terms)
+            if not with_hits:
+                return losses
+            return _with_hits(losses, target_hits(logits, target_ids), rows)
         loss = ChunkedLoss(chunk_tokens, self.scale, self.softcap, terms)
-        return loss(hidden, self.weight, self.bias, target_ids, rows)
+        if not with_hits:
+            return loss(hidden, self.weight, self.bias, target_ids, rows)
+        hits = torch.empty_like(target_ids, dtype=torch.bool)
+        losses = loss(hidden, self.weight, self.bias, target_ids, rows, hits)
+        return _with_hits(losses, hits, rows)
 
     def _terms(self) -> LossTerms:
         """Return what is added to the loss: nothing where it is measured and not trained on."""
@@ -90,3 +105,11 @@ class OutputLayer(nn.Linear):
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
+
+
+def _with_hits(losses: Tensor, hits_BT: Tensor, rows: Sequence[int] | None) -> Tensor:
+    """Put losses, and hits summed up in the same groups, into one tensor."""
+    if rows is None:
+        return torch.stack([losses, hits_BT.to(losses.dtype)])
+    counts = [group.sum() for group in hits_BT.split(tuple(rows))]
+    return torch.stack([losses, torch.stack(counts).to(losses.dtype)])

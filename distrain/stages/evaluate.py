@@ -4,7 +4,6 @@ Documents are measured with the model of the last stage that trained every param
 user's own model; answers, after fine-tuning, with and without the adapters of the last stage.
 """
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -146,13 +145,9 @@ def task_of(context: StageContext, stage: str) -> Task:
 def measure_documents(
     meter: Meter, dataset: Dataset, tokenizer: Tokenizer, task: Task
 ) -> dict[str, float]:
-    """Return the task's figures and the number of targets; of cross-entropies bits per byte too."""
-    summed = meter.measure(dataset, task, tokenizer.token_bytes())
-    figures = task.form.with_derived(summed.metrics)
-    if task.form.trained.is_cross_entropy:
-        # The bytes of the targets themselves: a document's first token is no target.
-        figures["bits_per_byte"] = summed.trained_sum / math.log(2) / summed.target_bytes
-    return figures | {"targets": summed.num_targets}
+    """Return the task's figures and the number of targets."""
+    summed = meter.measure(dataset, task, tokenizer.token_bytes)
+    return task.form.with_derived(summed.metrics) | {"targets": summed.num_targets}
 
 
 def measure_answers(

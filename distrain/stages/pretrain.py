@@ -27,9 +27,10 @@ from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision
 from distrain.parallel.process_group import local_world_size
+from distrain.runs.folder import StageFolder
 from distrain.stages.base_model import find_start, require_same_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
-from distrain.stages.pretrain_data import open_pretrain_data
+from distrain.stages.pretrain_data import PretrainData, open_pretrain_data
 from distrain.stages.products import build_on
 from distrain.stages.training import close, train_to_outcome
 from distrain.train.build import TrainSetup, build_host, build_run
@@ -42,8 +43,7 @@ def run_stage(context: StageContext) -> Outcome:
     stage = typed(context.recipe, context.name, PretrainStage)
     host = build_host(stage.training)
     start = find_start(context, build_on(context, host))
-    prepare_name = context.lineage.data
-    prepare = context.run.stage(str(prepare_name))
+    prepare = context.run.stage(str(context.lineage.data))
     tokenizer = Tokenizer.load(prepare.tokenizer)
     vocab_size = tokenizer.vocab_size
     if start is not None:
@@ -52,18 +52,7 @@ def run_stage(context: StageContext) -> Outcome:
         stage = stage.model_copy(update={"model": start.model})
         vocab_size = start.vocab_size
     length = stage.training.sequence_length
-    prepared = PreparedData(
-        typed(context.recipe, prepare_name, PrepareStage).data,
-        prepare,
-        stage.data,
-        stage_kind=stage.kind,
-        local_ranks=local_world_size(),
-    )
-    settings = SampleSettings(context.folder.path, length, context.recipe.seed)
-    data = open_pretrain_data(prepared, settings)
-    for source in data.train.values():
-        for split in source.splits:
-            check_tokenizer(split, tokenizer.fingerprint)
+    data = open_data(context, prepare, tokenizer, length)
     shapes = model_on_meta(stage.model, vocab_size)
     setup = TrainSetup(
         run=context.run,
@@ -78,6 +67,7 @@ def run_stage(context: StageContext) -> Outcome:
         attention=shapes.model_config.attention_needs,
         attempt=context.attempt,
         keep_steps=context.named_steps,
+        count_bytes=tokenizer.token_bytes,
     )
     run = build_run(setup, host)
     if start is not None:
@@ -96,6 +86,30 @@ def run_stage(context: StageContext) -> Outcome:
         "seconds": round(time.monotonic() - started, 1),
     }
     return replace(outcome, result=figures)
+
+
+def open_data(
+    context: StageContext, prepare: StageFolder, tokenizer: Tokenizer, length: int
+) -> PretrainData:
+    """Open the sources of the stage, in rows of ``length`` tokens.
+
+    Raises:
+        DataError: A split is missing, damaged, or was made with another tokenizer.
+    """
+    stage = typed(context.recipe, context.name, PretrainStage)
+    prepared = PreparedData(
+        typed(context.recipe, prepare.name, PrepareStage).data,
+        prepare,
+        stage.data,
+        stage_kind=stage.kind,
+        local_ranks=local_world_size(),
+    )
+    settings = SampleSettings(context.folder.path, length, context.recipe.seed)
+    data = open_pretrain_data(prepared, settings)
+    for source in data.train.values():
+        for split in source.splits:
+            check_tokenizer(split, tokenizer.fingerprint)
+    return data
 
 
 def model_spec(

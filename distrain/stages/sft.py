@@ -61,6 +61,7 @@ def run_stage(context: StageContext) -> Outcome:
         attention=shapes.model_config.attention_needs,
         attempt=context.attempt,
         keep_steps=context.named_steps,
+        count_bytes=tokenizer.token_bytes,
         reads=lengths,
     )
     run = build_run(setup, host)

@@ -1,8 +1,9 @@
 """Next-token prediction: the mean cross-entropy over all target tokens."""
 
+import torch
 from torch import nn
 
-from distrain.config.tasks import CAUSAL_LM, TASK_FORMS
+from distrain.config.tasks import ACCURACY, CAUSAL_LM, IGNORE_INDEX, TASK_FORMS
 from distrain.data.samples.loader import Microbatch
 from distrain.tasks.task import TaskSums, forward_targets
 
@@ -17,5 +18,11 @@ class CausalLmTask:
         return [float(count) for count in microbatch.targets_by_group()]
 
     def measure(self, module: nn.Module, microbatch: Microbatch) -> TaskSums:
-        """Sum the losses of each group of rows."""
-        return TaskSums(forward_targets(module, microbatch, microbatch.groups))
+        """Sum the losses of each group of rows; outside of training, the hits too."""
+        if module.training:
+            return TaskSums(forward_targets(module, microbatch, microbatch.groups))
+        losses, hits = forward_targets(module, microbatch, microbatch.groups, with_hits=True)
+        groups = microbatch.target_ids.split(microbatch.groups)
+        # Where the batch is: the host would wait for a device.
+        counts = torch.stack([(group != IGNORE_INDEX).sum() for group in groups])
+        return TaskSums(losses, {ACCURACY.name: (hits, counts)})

@@ -88,12 +88,17 @@ class Task(Protocol):
 
         The backward pass, if any, follows once. Several forward passes may come before it, each
         through ``module`` as the engine wrapped it; those that gradients flow through use the same
-        parameters. All ranks make equally many.
+        parameters. All ranks make equally many. Of a module that is not in training, what only
+        validations measure is among the others, but for ``BITS_PER_BYTE``, which follows.
         """
 
 
 def forward_targets(
-    module: nn.Module, microbatch: Microbatch, rows: Sequence[int] | None = None
+    module: nn.Module,
+    microbatch: Microbatch,
+    rows: Sequence[int] | None = None,
+    *,
+    with_hits: bool = False,
 ) -> Tensor:
     """Run a forward pass up to the losses; see ``CausalLM.forward`` for what comes out."""
     # Sums only: losses one by one are asked for by position, and go by all of them.
@@ -103,6 +108,7 @@ def forward_targets(
         target_ids=microbatch.target_ids,
         rows=rows if places is None else microbatch.places_by_group(),
         places=places,
+        with_hits=with_hits,
         documents=DocumentLayout(
             microbatch.cu_seqlens, microbatch.position_ids, microbatch.document_lengths
         ),

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.attention import AttentionNeeds, kernels_by_rows
@@ -21,6 +23,7 @@ from distrain.data.samples.held_out import HeldOut
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.source import OpenedSource
 from distrain.errors import RecipeError
+from distrain.evaluation.measuring import Measure
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
 from distrain.models.causal_lm import CausalLM
@@ -58,6 +61,7 @@ class TrainSetup:
         attempt: For the records, on rank 0; see ``StageContext``.
         reads: What else ``data.json`` says of what is read.
         keep_steps: Steps whose checkpoints stay, for later stages name them.
+        count_bytes: Of validations; see ``Measure``.
     """
 
     run: RunFolder
@@ -73,6 +77,7 @@ class TrainSetup:
     reads: Mapping[str, object] = field(default_factory=dict)
     attention: AttentionNeeds = field(default_factory=AttentionNeeds)
     keep_steps: Collection[int] = ()
+    count_bytes: Callable[[], NDArray[np.int64]] | None = None
 
 
 def build_run(setup: TrainSetup, host: HostGroup) -> Run:
@@ -246,11 +251,10 @@ def build_validation(
     limit = config.max_batches and config.max_batches * training.global_batch_size
     return Validation(
         engine=engine,
-        task=TASKS[training.task],
+        measured=Measure(TASKS[training.task], device, setup.count_bytes),
         held_out=HeldOut(sources, limit),
         micro_batch_size=training.micro_batch_size,
         eval_steps=config.eval_steps,
-        device=device,
     )
 
 

@@ -122,7 +122,9 @@ def validate(run: Run, progress: Progress) -> Progress:
     """Measure the validation split after ``progress.step`` steps. Collective."""
     scores = run.validation.measure()
     early, trained = run.training.early_stopping, run.task.form.trained.name
-    progress = progress.after_validation(scores.by_name(), trained, early, run.keep_best)
+    progress = progress.after_validation(
+        scores.by_name(run.task.form), trained, early, run.keep_best
+    )
     if run.monitor is not None:
         run.monitor.record_scores(progress.step, scores.metrics, scores.by_source)
         if progress.is_stale(early):

@@ -18,7 +18,7 @@ def values(records: Sequence[Fields], field: str) -> list[float]:
 def metric_figures(stage: StageRecords) -> list[Figure]:
     """Each metric of the task: of the last step, and of the last validation."""
     figures = []
-    for metric in stage.task.metrics:
+    for metric in (*stage.task.metrics, *stage.task.validated):
         steps = values(stage.steps, f"{TRAIN}{metric.name}")
         if steps:
             note = f"last step, {metric.unit}" if metric.unit else "last step"
@@ -40,21 +40,22 @@ def trained_scores(stage: StageRecords) -> list[float]:
 def source_tables(stage: StageRecords) -> list[Table]:
     """Metrics of the held-out text of each source, where several are measured."""
     last, task = stage.scores[-1] if stage.scores else {}, stage.task
+    metrics = (*task.metrics, *(m for m in task.validated if f"{EVAL}{m.name}" in last))
     samples = fields(fields(stage.data.get("validation")).get("samples"))
     before = f"{EVAL}{task.trained.name}/"
     rows = []
     for source in (key.removeprefix(before) for key in last if key.startswith(before)):
-        found = {m.name: number(last.get(f"{EVAL}{m.name}/{source}")) for m in task.metrics}
+        found = {m.name: number(last.get(f"{EVAL}{m.name}/{source}")) for m in metrics}
         if found[task.trained.name] is None:
             continue
         shown = [
-            *(_number(found[m.name], m.form) for m in task.metrics),
+            *(_number(found[m.name], m.form) for m in metrics),
             *(significant(_computed(d, found[d.of])) for d in task.derived),
         ]
         rows.append((source, *shown, integer(number(samples.get(source)))))
     if not rows:
         return []
-    columns = [*(heading(metric) for metric in task.metrics), *(d.name for d in task.derived)]
+    columns = [*(heading(metric) for metric in metrics), *(d.name for d in task.derived)]
     header = ("source", *columns, "samples measured")
     return [Table("Validation by source", header, tuple(rows))]
 

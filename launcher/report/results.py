@@ -145,6 +145,7 @@ TEST_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "loss": ("nats/token", nats),
     "perplexity": ("perplexity", digits),
     "bits_per_byte": ("bits per byte", nats),
+    "accuracy": ("accuracy", nats),
     "targets": ("target tokens", integer),
 }
 """Title and form of what ``evaluate`` measures of documents; another task's figures have their own

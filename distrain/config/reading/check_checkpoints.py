@@ -56,7 +56,8 @@ def _check_watched(stage: StageParts) -> Iterator[Finding]:
     if training is None:
         return
     form = TASK_FORMS[training.task]
-    known = [metric.name for metric in form.metrics] + [figure.name for figure in form.derived]
+    known = [metric.name for metric in (*form.metrics, *form.validated)]
+    known += [figure.name for figure in form.derived]
     keep_best = None if config is None else config.keep_best
     for setting, watched in watched_metrics(training.early_stopping, keep_best).items():
         name = (watched.metric or known[0]).partition("/")[0]

@@ -1,6 +1,7 @@
 """What validation measures depends on the held-out text alone: not on ranks, nor on a restart."""
 
 import json
+import math
 
 import pytest
 
@@ -31,7 +32,10 @@ def measure(folder, cases):
             figures = {
                 "loss": scores.loss,
                 "older": older.loss,
+                "accuracy": scores.metrics["accuracy"],
+                "bits_per_byte": scores.metrics["bits_per_byte"],
                 **{k: v["loss"] for k, v in scores.by_source.items()},
+                "accuracy of code": scores.by_source["code"]["accuracy"],
             }
             (folder / f"{name}.json").write_text(json.dumps(figures))
             assert set(older.by_source) == {"code", "web"}
@@ -45,6 +49,10 @@ def test_figures_are_the_same_at_every_world_size(tmp_path):
     one, two, four = (json.loads((tmp_path / f"on-{n}.json").read_text()) for n in (1, 2, 4))
     assert two == pytest.approx(one, rel=0, abs=1e-12)
     assert four == pytest.approx(one, rel=0, abs=1e-12)
+    # Each token of the synthetic text counts as three bytes.
+    assert one["bits_per_byte"] == pytest.approx(one["loss"] / math.log(2) / 3)
+    assert 0 < one["accuracy"] < 1
+    assert one["accuracy"] != one["accuracy of code"]
     # Other samples give another figure: the ones above are not equal because all samples are.
     assert abs(one["older"] - one["loss"]) > 1e-6
     assert min(one["code"], one["web"]) < one["loss"] < max(one["code"], one["web"])
