@@ -76,6 +76,8 @@ class StageData(TypedDict):
     long_answers: NotRequired[dict[str, int]]
     """By split."""
     cut_prompts: NotRequired[dict[str, int]]
+    leak_probe: NotRequired[dict[str, float]]
+    """Of packed rows: how far an example's tokens moved the losses of others, before step 1."""
     effects: NotRequired[dict[str, dict[str, int]]]
     """By split and effect: examples that are not as they were given; see ``fitting``."""
     dropped_pairs: NotRequired[list[str]]
@@ -113,6 +115,7 @@ EVENT_KINDS = frozenset({
     "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",
     "nonfinite", "early_stop", "stop_requested", "yield_requested", "stopped", "restarted",
     "failed", "finished", "reopened", "skipped", "sink_failed", "schedule_changed",
+    "rehearsed",
 })  # fmt: skip
 """``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
 

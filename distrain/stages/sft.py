@@ -17,6 +17,7 @@ from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
 from distrain.data.tokenizer.layouts import layout_of
 from distrain.evaluation.validation import Validation
+from distrain.finetune.leaks import probe_leaks
 from distrain.finetune.lora import initialize_lora, inject_lora, plain_name
 from distrain.models import build_model, model_on_meta
 from distrain.models.causal_lm import CausalLM
@@ -66,6 +67,10 @@ def run_stage(context: StageContext) -> Outcome:
     )
     run = build_run(setup, host)
     base.load_into(run.engine)
+    if stage.data.packing != "none":
+        packed = max(train.datasets().values(), key=len)
+        leak = probe_leaks(run.engine.model, packed, base.vocab_size, run.device)
+        lengths["leak_probe"] = leak.to_json()
     shuffled = build_validation(setup, validation.shuffled(), run.engine, run.device)
     # Adapters alone can be left out; else there is no way back to the base: it is measured now.
     is_lost = stage.lora is None or stage.lora.modules_to_save

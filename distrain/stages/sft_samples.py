@@ -7,8 +7,7 @@ from itertools import accumulate, pairwise
 from distrain.config.chats import Truncation
 from distrain.data.chats.example import EncodedExample
 from distrain.data.samples.datasets import Dataset, JoinedDataset
-from distrain.data.samples.examples import ExampleDataset, example_dataset
-from distrain.data.samples.feed import OrderedStream
+from distrain.data.samples.examples import ExampleDataset, ExampleStream, example_dataset
 from distrain.data.samples.fitting import Effect, fit
 from distrain.data.samples.order import Order
 from distrain.data.samples.sft import shuffle_prompts
@@ -131,12 +130,10 @@ class ExampleSamples:
         """Lay out the examples of all sources, one source after the other."""
         return _joined(self.datasets())
 
-    def streams(self) -> dict[str, OrderedStream]:
+    def streams(self) -> dict[str, ExampleStream]:
         """Put the samples of each source in the order in which a run reads them."""
         return {
-            name: OrderedStream(
-                dataset, Order(self.form.seed, name, len(dataset)), dataset.tokens.digest()
-            )
+            name: ExampleStream(dataset, Order(self.form.seed, name, len(dataset)))
             for name, dataset in self.datasets().items()
         }
 

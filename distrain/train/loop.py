@@ -11,6 +11,7 @@ from distrain.monitor.step_result import StepResult
 from distrain.tasks.task import means
 from distrain.train.agreed import Agreed, agree
 from distrain.train.progress import Progress
+from distrain.train.rehearsal import rehearse
 from distrain.train.run import Run
 
 
@@ -41,6 +42,7 @@ def train(run: Run) -> tuple[Progress, Wish]:
         How far it came, and the wish that ended it (``Wish.NONE``: the work is done).
     """
     progress = run.restore()  # 9 checkpointing
+    rehearse(run, progress.step)
     if progress.step == 0:
         progress = validate(run, progress)
     batches = run.loader.batches(progress.step, run.max_steps)  # 1-3 collection to loader

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from distrain.config.tasks import IGNORE_INDEX
 from distrain.data.chats.example import EncodedExample
 from distrain.data.samples.datasets import Signature
-from distrain.data.samples.order import Ints
+from distrain.data.samples.feed import OrderedStream
+from distrain.data.samples.order import Ints, Order
 from distrain.data.samples.packing import PACK_VERSION, PackPlan, plan_best_fit
 from distrain.data.samples.rows import Ids, RowBuffer
 
@@ -140,6 +141,14 @@ class ExampleDataset:
         sums: Ints = total[self._firsts[1:]] - total[self._firsts[:-1]]
         return sums
 
+    def longest(self) -> Ints:
+        """Return the inputs of the longest example in each sample, shape (samples,)."""
+        if not len(self):
+            return np.empty(0, np.int64)
+        # A sample holds at least one example, so that no stretch of the members is empty.
+        sizes = self.tokens.num_inputs()[self._members]
+        return np.maximum.reduceat(sizes, self._firsts[:-1])
+
     def padding(self) -> float:
         """Compute the share of positions, 0 to 1, that hold no input."""
         positions = len(self) * self.sequence_length
@@ -162,6 +171,31 @@ class ExampleDataset:
                 if place < self.sequence_length:
                     begins.append(row * self.sequence_length + place)
         buffer.begin_documents(np.array(begins, np.int64))
+
+
+class ExampleStream(OrderedStream):
+    """Examples in a keyed order.
+
+    Args:
+        dataset: Lays them out.
+        order: Of its samples.
+    """
+
+    dataset: ExampleDataset
+
+    def __init__(self, dataset: ExampleDataset, order: Order) -> None:
+        super().__init__(dataset, order, dataset.tokens.digest())
+        tokens = dataset.tokens
+        # A fitted example ends with a target, so a row is needed up to its last example's end.
+        lengths = dataset.sums(tokens.num_inputs())
+        if not dataset.needed_only:
+            lengths = np.full_like(lengths, dataset.sequence_length)
+        targets = dataset.sums(tokens.num_targets())
+        self._costs = np.stack([lengths, targets, dataset.longest()], axis=1)
+
+    def costs(self, n: Ints) -> Ints | None:
+        """Look the samples' lengths up; see ``OpenedSource``."""
+        return self._costs[self.order.visit(n)[1]]
 
 
 def example_dataset(

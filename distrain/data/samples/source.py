@@ -125,6 +125,14 @@ class OpenedSource(ABC):
         """
         raise TypeError(f"{type(self).__name__}; expected a source of documents")
 
+    def costs(self, n: Ints) -> Ints | None:
+        """Return what a pass over each of the samples ``n`` takes, shape (samples, 3).
+
+        Positions up to the last target, targets, and tokens of the longest document; ``None``
+        where all samples take the same.
+        """
+        return None
+
     def blocks(self, n: Ints) -> Iterator[Block]:
         """Yield what is downloaded for the samples ``n``, in the order in which ``fill`` asks."""
         yield from ()
