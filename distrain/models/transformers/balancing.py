@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def balancing_rule(family: "PreTrainedModel") -> BalancingRule | None:
-    """Return the rule; ``None`` for a family without a balancing loss, and for a coefficient of 0.
+    """Return the rule; ``None`` without experts, balancing loss or coefficient.
 
     Its forward pass, with hidden states and routers' scores that are given, must add to the loss
     what ``distrain.models.balancing`` computes of the same scores.
@@ -27,7 +27,7 @@ def balancing_rule(family: "PreTrainedModel") -> BalancingRule | None:
         RecipeError: It has a balancing loss of another form.
     """
     num_experts, coefficient = _setting(family, EXPERT_KEYS), _setting(family, BALANCING_KEYS)
-    if not num_experts or not coefficient:
+    if not num_experts or not coefficient or not has_experts(family):
         return None
     chosen = _setting(family, ("num_experts_per_tok",))
     rule = BalancingRule(int(chosen or 1), float(coefficient))
@@ -46,6 +46,11 @@ def balancing_rule(family: "PreTrainedModel") -> BalancingRule | None:
             "Set output_router_logits to false.",
         )
     return rule
+
+
+def has_experts(family: "PreTrainedModel") -> bool:
+    """Return whether any layer has experts: some families let all be dense."""
+    return any("experts" in name for name, _ in family.named_modules())
 
 
 def _setting(family: "PreTrainedModel", names: tuple[str, ...]) -> Any:  # noqa: ANN401

@@ -150,7 +150,7 @@ class TransformersLM(CausalLM):
         if self._asks_for_balancing and self.balancing is None:
             logger.warning(
                 "%s: output_router_logits asks for a balancing loss of the experts, and has no "
-                "effect: the family has none, or its coefficient is 0",
+                "effect: there is no such loss or no expert, or its coefficient is 0",
                 self.family.config.model_type,
             )
         require_separate_documents(module, self.family, self.input_device)

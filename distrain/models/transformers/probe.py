@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distrain.models.attention import DocumentLayout
+from distrain.models.transformers.balancing import has_experts
 from distrain.models.transformers.construction import refused
 from distrain.models.transformers.interface import (
     AttentionRecord,
@@ -137,7 +138,7 @@ def _moved(before: Tensor, after: Tensor, family: "PreTrainedModel") -> bool:
     """
     pairs = zip(_of_long(before), _of_long(after), strict=True)
     moved = torch.cat([(was - now).abs().amax(-1) for was, now in pairs]).float()
-    if not any("experts" in name for name, _ in family.named_modules()):
+    if not has_experts(family):
         return bool(moved.max() > 0)
     is_exact = _rounding(before) == ROUNDING
     return bool((moved.max() if is_exact else moved.median()) > _allowed(before))
