@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor
 
 from distrain.config.tasks import BALANCING_LOSS, IGNORE_INDEX
@@ -76,11 +75,17 @@ class Balancing:
 def counted_tokens(microbatch: Microbatch) -> Tensor | None:
     """Return which tokens count, bool, shape (N,): those of documents with a target.
 
-    Padding is a document without one. ``None``: all.
+    Padding is a document without one. Where a pass ends behind the last target of its rows, only
+    tokens up to the last target of their document count: more of them would be there or not by
+    what lies in the other rows. ``None``: all.
     """
     starts = microbatch.cu_seqlens.numpy(force=True)
     is_target = microbatch.target_ids.numpy(force=True).reshape(-1) != IGNORE_INDEX
-    is_counted: NDArray[np.bool_] = np.logical_or.reduceat(is_target, starts[:-1])
-    if is_counted.all():
-        return None
-    return torch.from_numpy(np.repeat(is_counted, np.diff(starts)))
+    before = np.cumsum(is_target) - is_target
+    totals = np.append(before, is_target.sum())[starts]
+    of_document = np.repeat(totals[1:], np.diff(starts))
+    if microbatch.places is None:
+        is_counted = of_document > np.repeat(totals[:-1], np.diff(starts))
+    else:
+        is_counted = of_document > before
+    return None if is_counted.all() else torch.from_numpy(is_counted)

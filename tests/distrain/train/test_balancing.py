@@ -3,12 +3,19 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from distrain.checkpoint.dcp import read_full
+from distrain.config.tasks import IGNORE_INDEX
+from distrain.data.samples.datasets import gather
+from distrain.data.samples.examples import example_dataset
+from distrain.data.samples.loader import Microbatch
+from distrain.data.samples.rows import Rows
 from distrain.fault.wishes import Wish
-from distrain.train.balancing import Balancing
+from distrain.train.balancing import Balancing, counted_tokens
 from distrain.train.loop import train
+from tests.distrain.data.samples.made_examples import made_examples
 from tests.distrain.models.transformers.families import section
 from tests.distrain.tasks import pairwise
 from tests.distrain.train.synthetic import (
@@ -120,6 +127,51 @@ def last_of(folder):
 def test_four_ranks_train_as_one(tmp_path, alone):
     run_ranks(tmp_path / "ranks", 4, train_whole, tmp_path / "run", stage_of("fsdp", 4))
     check_same_run(tmp_path / "run", alone)
+
+
+def rows_of_two(targets):
+    """Two rows of eight: documents of five and three tokens, and one of eight."""
+    ids = np.array([list(row) for row in targets.split()]) == "x"
+    rows = np.where(ids, 7, IGNORE_INDEX)
+    positions = np.array([[*range(5), *range(3)], [*range(8)]], np.int32)
+    return Rows(np.ones_like(rows), rows, positions, np.array([0, 5, 8, 16], np.int32))
+
+
+@pytest.mark.parametrize(
+    ("targets", "whole", "needed"),
+    [
+        ("xxxx.xxx xxxxxxxx", "all", "11110111 11111111"),
+        ("..x..... x.x.....", "11111000 11111111", "11100000 11100000"),
+        (".....x.. ........", "00000111 00000000", "00000100 00000000"),
+    ],
+)
+def test_padding_does_not_count_nor_what_a_shorter_pass_would_leave_out(targets, whole, needed):
+    rows = rows_of_two(targets)
+    part = Microbatch.from_rows(rows, 0, 2)
+    assert shown(counted_tokens(part)) == whole
+    cut = replace(part, places=part.target_ids.flatten().ne(IGNORE_INDEX).nonzero().flatten())
+    assert shown(counted_tokens(cut)) == needed
+
+
+def shown(mask):
+    if mask is None:
+        return "all"
+    first, second = ("".join(str(int(flag)) for flag in row) for row in mask.view(2, 8))
+    return f"{first} {second}"
+
+
+@pytest.mark.parametrize("packing", ["none", "best_fit"])
+def test_the_same_tokens_count_however_a_microbatch_of_examples_is_cut(packing):
+    dataset = example_dataset(made_examples(60, longest=25), 64, pad_id=0, packing=packing)
+    rows = gather(dataset, np.arange(6))
+    counts = [
+        sum(int(mask.sum()) for mask in map(counted_tokens, cut) if mask is not None)
+        for cut in (
+            [Microbatch.from_rows(rows, 0, 6)],
+            [Microbatch.from_rows(rows, n, n + 2) for n in (0, 2, 4)],
+        )
+    ]
+    assert counts[0] == counts[1] > 0
 
 
 def test_what_balances_nothing_is_the_same_run(tmp_path, alone):
