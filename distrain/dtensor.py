@@ -11,5 +11,6 @@ if TYPE_CHECKING:
 
 def is_dtensor(tensor: Tensor) -> "TypeGuard[DTensor]":
     """Return whether a tensor is a DTensor; where nobody has imported the class, none is."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
+    # Another thread may be about to import the module: it is there then, and the class is not.
+    known = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+    return known is not None and isinstance(tensor, known)

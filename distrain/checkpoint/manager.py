@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,9 @@ class CheckpointManager:
     def _begin(
         self, step: int, state: State, extra: Mapping[str, object], best: int | None
     ) -> _Save:
+        # Imported once, and in this thread: the thread that writes would do it beside the loop,
+        # which must never meet modules that are there in part.
+        import_module("distrain.checkpoint.dcp")
         deadline = Deadline(self._config.save_deadline, lambda: self._report_hanging(step))
         self._in_flight = _Save(step, extra, best, _size_bytes(state), deadline)
         return self._in_flight

@@ -2,6 +2,11 @@
 
 import subprocess
 import sys
+from types import ModuleType
+
+import torch
+
+from distrain.dtensor import is_dtensor
 
 CODE = """
 import sys
@@ -36,3 +41,9 @@ def test_the_first_step_waits_for_no_compiler_no_shards_and_no_checkpoint(tmp_pa
     assert at_the_first_step == ""
     assert {"torch.distributed.checkpoint", "torch.distributed.tensor"} <= set(at_the_end.split())
     assert len(list((tmp_path / "pretrain/checkpoints").glob("step_*/commit.json"))) == 1
+
+
+def test_a_tensor_is_none_while_the_class_is_imported(monkeypatch):
+    name = "torch.distributed.tensor"
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))  # as another thread has it by then
+    assert not is_dtensor(torch.zeros(1))
