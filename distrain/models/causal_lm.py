@@ -160,6 +160,10 @@ class CausalLM(nn.Module, ABC):
         """Names of the layers whose weight has its inputs first."""
         return frozenset()
 
+    def has_inputs_first(self, name: str) -> bool:
+        """Return whether a matrix is stored as (inputs, outputs), other than ``nn.Linear``'s."""
+        return name.rpartition(".")[0] in self.transposed_layers
+
     def require_separate_documents(self, module: nn.Module) -> None:
         """Refuse to compute if documents of a row see each other; called when weights are loaded.
 
@@ -194,9 +198,11 @@ class CausalLM(nn.Module, ABC):
         """
 
     def fans(self, name: str, shape: torch.Size) -> tuple[int, int]:
-        """Return inputs and outputs of a matrix, the two that xavier and He scale by."""
-        del name
-        return shape[-1], shape[-2]
+        """Return inputs and outputs of a matrix, the two that xavier and He scale by.
+
+        Experts lie before them.
+        """
+        return (shape[-2], shape[-1]) if self.has_inputs_first(name) else (shape[-1], shape[-2])
 
     @property
     def num_blocks(self) -> int:

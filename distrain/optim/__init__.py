@@ -36,13 +36,17 @@ OPTIMIZERS: dict[str, tuple[OptimizerFactory, CreateState]] = {
 
 
 def build_optimizer(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    config: OptimizerConfig,
+    has_inputs_first: Callable[[str], bool] | None = None,
 ) -> OptimizerState:
     """Build the optimizer that a recipe names, over the trainable parameters.
 
     Args:
         named_parameters: Under plain names, materialised, and after FSDP2 sharded them.
         config: The recipe's section.
+        has_inputs_first: Of a name, whether the matrix is stored as (inputs, outputs); ``None``:
+            none is. For an optimizer that ``tells_sides_apart``.
 
     Raises:
         ValueError: Nothing is trainable.
@@ -50,5 +54,8 @@ def build_optimizer(
             run here.
     """
     groups = parameter_groups(named_parameters, config.weight_decay, config.groups)
+    if has_inputs_first is not None:
+        for group in groups:
+            group["inputs_first"] = [name for name in group["names"] if has_inputs_first(name)]
     build, create = OPTIMIZERS[config.name]
     return OptimizerState(config.name, build(groups, config), config.keeps, create)

@@ -19,6 +19,8 @@ class ParameterGroup(TypedDict):
     weight_decay: float
     lr_ratio: float
     """The group's learning rate over that of the schedule."""
+    inputs_first: list[str]
+    """Names of those that are stored as (inputs, outputs); where the optimizer asks for it."""
 
 
 def parameter_groups(
@@ -59,7 +61,9 @@ def parameter_groups(
                 decay = decay if rule.weight_decay is None else rule.weight_decay
             group = groups.setdefault(
                 (is_matrix, decay, ratio),
-                ParameterGroup(params=[], names=[], weight_decay=decay, lr_ratio=ratio),
+                ParameterGroup(
+                    params=[], names=[], weight_decay=decay, lr_ratio=ratio, inputs_first=[]
+                ),
             )
             group["params"].append(parameter)
             group["names"].append(name)

@@ -77,13 +77,17 @@ class Muon(OwnOptimizer):
         updates = _orthogonalize(updates, trained, group)
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        names = dict(zip(map(id, group["params"]), group["names"], strict=True))
         for parameter, whole, update in zip(parameters, trained, updates, strict=True):
-            rate = group["lr"] * adjustment(group["adjust_lr"], *whole.shape[-2:])
+            outputs, inputs = whole.shape[-2:]
+            if names[id(whole)] in group["inputs_first"]:
+                outputs, inputs = inputs, outputs
+            rate = group["lr"] * adjustment(group["adjust_lr"], outputs, inputs)
             parameter.add_(update.to(parameter.dtype), alpha=-rate)
 
 
 def adjustment(rule: str, rows: int, columns: int) -> float:
-    """Return the factor of the learning rate of a matrix."""
+    """Return the factor of the learning rate of a matrix of (outputs, inputs)."""
     if rule == "original":
         return math.sqrt(max(1.0, rows / columns))
     return 0.2 * math.sqrt(max(rows, columns))

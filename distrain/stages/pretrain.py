@@ -23,7 +23,6 @@ from distrain.models import build_model, model_on_meta
 from distrain.models.causal_lm import CausalLM
 from distrain.models.freezing import freeze
 from distrain.models.init import initialize
-from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision
 from distrain.parallel.process_group import local_world_size
@@ -32,7 +31,7 @@ from distrain.stages.base_model import find_start, require_same_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.pretrain_data import PretrainData, open_pretrain_data
 from distrain.stages.products import build_on
-from distrain.stages.training import close, train_to_outcome
+from distrain.stages.training import close, optimizer_of, train_to_outcome
 from distrain.train.build import TrainSetup, build_host, build_run
 from distrain.train.run import Run
 
@@ -123,7 +122,7 @@ def model_spec(
     return ModelSpec(
         build_model=build,
         initialize=partial(initialize, seed=seed),
-        build_optimizer=partial(build_optimizer, config=stage.optimizer),
+        build_optimizer=optimizer_of(stage.optimizer, stage.model, vocab_size),
         block_classes=attrgetter("block_classes"),
         device=device,
         precision=precision,

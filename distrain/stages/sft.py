@@ -29,7 +29,7 @@ from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
 from distrain.stages.sft_data import find_training_pairs, lengths_record
-from distrain.stages.training import close, train_to_outcome
+from distrain.stages.training import close, optimizer_of, train_to_outcome
 from distrain.train.build import TrainSetup, build_host, build_run, build_validation
 from distrain.train.run import Run
 
@@ -109,7 +109,12 @@ def model_spec(
     return ModelSpec(
         build_model=adapted,
         initialize=fill,
-        build_optimizer=partial(build_optimizer, config=stage.optimizer),
+        build_optimizer=(
+            optimizer_of(stage.optimizer, base.model, base.vocab_size)
+            if stage.lora is None
+            # The matrices of adapters, which no family knows, have their outputs first.
+            else partial(build_optimizer, config=stage.optimizer)
+        ),
         block_classes=attrgetter("block_classes"),
         device=device,
         precision=precision,

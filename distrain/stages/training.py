@@ -1,15 +1,34 @@
 """What ``pretrain`` and ``sft`` share: run the loop, and say how it ended."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
+from torch import nn
+
+from distrain.config.models import ModelConfig
+from distrain.config.optimizers import OptimizerConfig
 from distrain.fault.wishes import Wish
+from distrain.models import model_on_meta
 from distrain.models.causal_lm import CausalLM
+from distrain.optim import build_optimizer
+from distrain.optim.state import OptimizerState
 from distrain.runs.products import BEST_FIELD, CHECKPOINT_FIELD
 from distrain.stages.context import Outcome
 from distrain.train.loop import train
 from distrain.train.progress import Progress
 from distrain.train.run import Run
+
+
+def optimizer_of(
+    config: OptimizerConfig, model: ModelConfig, vocab_size: int
+) -> Callable[[Iterable[tuple[str, nn.Parameter]]], OptimizerState]:
+    """Return how the optimizer of a whole model is made of its named parameters."""
+    if not config.tells_sides_apart:
+        return partial(build_optimizer, config=config)
+    shapes = model_on_meta(model, vocab_size)
+    return partial(build_optimizer, config=config, has_inputs_first=shapes.has_inputs_first)
 
 
 def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:

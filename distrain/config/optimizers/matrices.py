@@ -32,6 +32,11 @@ class MuonConfig(OptimizerConfig):
     eps: Small = 1e-8
     """Of AdamW: added to the root of the second moment."""
 
+    @property
+    def tells_sides_apart(self) -> bool:
+        """Whether it matters which side of a matrix takes the inputs; see ``OptimizerConfig``."""
+        return self.adjust_lr == "original"
+
 
 class AdafactorConfig(OptimizerConfig):
     """Layer 8: Adafactor, whose state of a matrix is a row and a column."""

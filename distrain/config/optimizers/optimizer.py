@@ -89,6 +89,11 @@ class OptimizerConfig(NamedSection):
         return OPTIMIZER_SECTIONS  # type: ignore[return-value]  # of the common class, nothing less
 
     @property
+    def tells_sides_apart(self) -> bool:
+        """Whether it matters which side of a matrix takes the inputs."""
+        return False
+
+    @property
     def keeps(self) -> Kept:
         """What it keeps with these settings."""
         return self.kept

@@ -181,10 +181,11 @@ class TransformersLM(CausalLM):
             raise refused(kind, f"a rule of initial values for {name} that is no distribution")
         return rule
 
-    def fans(self, name: str, shape: torch.Size) -> tuple[int, int]:
-        """Return inputs and outputs; experts lie before them, Conv1D has them the other way."""
-        transposed = name.rpartition(".")[0] in self.transposed_layers
-        return (shape[-2], shape[-1]) if transposed else (shape[-1], shape[-2])
+    def has_inputs_first(self, name: str) -> bool:
+        """Return whether a matrix is one of ``Conv1D``, or of experts such as gpt_oss stacks."""
+        module = self.get_submodule(name.rpartition(".")[0])
+        # Said to transformers' own products of experts, which read it.
+        return super().has_inputs_first(name) or getattr(module, "is_transposed", False) is True
 
     @property
     def adaptable_layers(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from distrain.config.optimizers import (
     RmspropConfig,
     SgdConfig,
 )
+from distrain.optim import build_optimizer
 from distrain.optim.muon import COEFFICIENTS, OF_A_BLOCK, newton_schulz
 from tests.distrain.optim.reference import by_paper, difference, ours, theirs
 
@@ -140,6 +141,22 @@ def test_newton_schulz_keeps_singular_vectors_and_brings_values_near_one(shape):
     assert float((inner - torch.diag_embed(values)).abs().max()) < 1e-9
 
 
+def test_muon_knows_the_sides_of_a_matrix_that_is_stored_inputs_first():
+    config = MuonConfig(learning_rate=0.02, adjust_lr="original", weight_decay=0.0)
+    values = torch.randn(3, 12, generator=torch.Generator().manual_seed(1))
+    name, moved = "blocks.0.up.weight", []
+    # (stored, inputs first): outputs are 12 in all but the last, the control.
+    for stored, inputs_first in ((values.T, False), (values, True), (values, False)):
+        parameter = torch.nn.Parameter(stored.clone(memory_format=torch.contiguous_format))
+        told = {name} if inputs_first else set[str]()
+        optimizer = build_optimizer([(name, parameter)], config, told.__contains__)
+        parameter.grad = parameter.detach().clone()
+        optimizer.torch.step()
+        moved.append((parameter.detach() - stored).reshape(stored.shape))
+    assert (moved[0].T - moved[1]).abs().max() < 1e-6
+    assert (moved[1] - 2 * moved[2]).abs().max() < 1e-6  # sqrt(12 / 3)
+
+
 @pytest.mark.models
 def test_muon_in_bf16_is_torch_s():
     for adjust in ("original", "match_rms_adamw"):
@@ -149,8 +166,6 @@ def test_muon_in_bf16_is_torch_s():
         name = "blocks.0.0.weight"
         gradient = torch.randn(expected[name].shape, generator=torch.Generator().manual_seed(3))
         parameters = [torch.nn.Parameter(expected[name].float()) for _ in range(2)]
-        from distrain.optim import build_optimizer
-
         mine = build_optimizer([(name, parameters[0])], config).torch
         torchs = torch.optim.Muon([parameters[1]], lr=0.002, weight_decay=0.1, adjust_lr_fn=adjust)
         for _ in range(50):

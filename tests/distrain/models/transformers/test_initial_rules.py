@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from distrain.models import build_model
+from distrain.models import build_model, model_on_meta
 from distrain.models.init import initialize, rule_of
 from distrain.models.initial_values import Constant, Normal
 from distrain.models.transformers.construction import family_config
@@ -83,3 +83,17 @@ def test_biases_of_experts_start_from_zero_under_every_rule():
     assert rule_of(model, f"{experts}.down_proj", torch.Size((4, 32, 32))) == Normal(
         math.sqrt(2 / 64)
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [("gpt2", "transformer.h.0.mlp.c_fc"), ("gpt-oss", "model.layers.0.mlp.experts")],
+)
+def test_matrices_that_are_stored_inputs_first_are_known(name, of):
+    model = model_on_meta(section(name), VOCAB_SIZE)
+    weight = f"{of}.weight" if name == "gpt2" else f"{of}.gate_up_proj"
+    shape = model.get_parameter(weight).shape
+    inputs, outputs = model.fans(weight, shape)
+    assert (inputs, outputs) == tuple(shape[-2:])
+    assert outputs > inputs  # the residual stream comes in
+    assert not model.has_inputs_first("lm_head.weight")
