@@ -199,9 +199,8 @@ def _out_of_order(role: str, before: str) -> str | None:
     if role == "assistant" and before in ("", *FIRST_ROLES):
         return "the assistant answers before anything is asked"
     if role == "tool" and before not in ("assistant", "tool"):
-        return (
-            f"a tool answers after {before or 'no'} turn; it follows the assistant that called it"
-        )
+        asked = f"the {before}" if before else "no"
+        return f"a tool answers after {asked} turn; it follows the assistant that called it"
     return None
 
 

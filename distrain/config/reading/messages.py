@@ -19,7 +19,7 @@ from distrain.config.reading.sections import (
     sections_of,
     types_at,
 )
-from distrain.config.reading.suggest import unknown_word
+from distrain.config.reading.suggest import unknown_key, unknown_word
 from distrain.config.reading.yaml_source import Tree, find, plain
 from distrain.config.recipe import PATTERNS
 from distrain.config.section import Section, format_limit
@@ -175,8 +175,13 @@ def _needs_all_layers(tree: Tree, path: Path, error: "ErrorDetails") -> bool:
 def _report(finding: _Finding, problems: ProblemList) -> None:
     kind = finding.error["type"]
     if finding.error["loc"][-1:] == ("[key]",):
+        name, words = str(finding.path[-1]), _words(finding.errors)
         expected = " or ".join(_expectations(finding.errors))
-        message = f"{finding.parent}: found the name '{finding.path[-1]}'; expected {expected}"
+        message = (
+            unknown_key(name, str(finding.parent), words)
+            if words
+            else f"{finding.parent}: found the name '{name}'; expected {expected}"
+        )
         problems.add(finding.at.key, message)
     elif kind == "missing":
         _report_missing(finding, problems)

@@ -23,7 +23,7 @@ def json_lines(rows=ROWS) -> bytes:
 
 def csv_table(rows=ROWS) -> bytes:
     content = io.StringIO()
-    writer = csv.DictWriter(content, ["label", "text"])
+    writer = csv.DictWriter(content, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
     return content.getvalue().encode()

@@ -1,17 +1,21 @@
 """The same documents from every store, and what a store can do to a reader."""
 
+import json
 import threading
 import time
 
 import fsspec
 import pytest
 
-from distrain.config.sources import DatasetsSource, FilesSource
-from distrain.data.sources import open_source, read_source, storage
+from distrain.config.chats import ChatFiles
+from distrain.config.sources import DatasetsSource, FilesSection, FilesSource
+from distrain.data.sources import open_rows, open_source, read_source, storage
 from distrain.data.sources.document import Broken, Document
+from distrain.data.sources.row_request import RowRequest
 from distrain.errors import DataError
 from tests.distrain.data.sources.samples import (
     EXPECTED,
+    ROWS,
     every_format,
     files_source,
     json_lines,
@@ -301,3 +305,20 @@ def test_threads_may_read_ranges_at_the_same_time(s3, small_requests):
         thread.join()
     s3.faults(())
     assert [item for number in sorted(found) for item in found[number]] == read_all(source)
+
+
+@pytest.mark.data
+def test_rows_of_examples_come_whole_from_a_store_that_fails(s3, small_requests):
+    s3.put("chats/a.jsonl", json_lines())
+    s3.put("chats/b.json", json.dumps(ROWS).encode())
+    s3.faults(random_faults(3, 0.3, seconds=0.01))
+    before = sum(s3.counts[kind] for kind in KINDS)
+    source = s3_source(s3, "chats", retries=retries(attempts=20))
+    fields = {name: getattr(source, name) for name in FilesSection.model_fields}
+    reader = open_rows(ChatFiles(**fields))
+    [part] = reader.ranges(reader.files())
+    found = list(reader.rows(part, RowRequest(2**20)))
+    s3.faults(())
+    assert sum(s3.counts[kind] for kind in KINDS) > before
+    assert [getattr(row, "fields", row) for row in found] == ROWS * 2
+    assert found[300].path == f"{s3.url}/chats/b.json:1"
