@@ -19,7 +19,8 @@ class CausalLmTask:
 
     def measure(self, module: nn.Module, microbatch: Microbatch) -> TaskSums:
         """Sum the losses of each group of rows; outside of training, the hits too."""
-        if module.training:
+        # Of what is wrapped: DeepSpeed's engine passes ``eval`` on, and stays in training itself.
+        if getattr(module, "module", module).training:
             return TaskSums(forward_targets(module, microbatch, microbatch.groups))
         losses, hits = forward_targets(module, microbatch, microbatch.groups, with_hits=True)
         groups = microbatch.target_ids.split(microbatch.groups)
