@@ -4,9 +4,9 @@ Here and not in the runtime, for ``validate`` looks at the first rows by the sam
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from distrain.config.turns import (
     FIRST_ROLES,
@@ -52,6 +52,39 @@ class RowContent:
     prompt: str = ""
     completion: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+
+
+class Asking(Protocol):
+    """What a question is found in: ``RowContent``, and an example made of it."""
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]:
+        """Turns."""
+
+    @property
+    def prompt(self) -> str:
+        """Of a text."""
+
+    @property
+    def completion(self) -> str | None:
+        """Of a text."""
+
+
+def question_of(content: Asking) -> str:
+    """Return what decides on the split: equal questions stay together.
+
+    All that comes before the first turn of the assistant, but the system's words; a running text
+    stands for itself.
+    """
+    if content.completion is not None:
+        return content.prompt or content.completion
+    asked = []
+    for message in content.messages:
+        if message["role"] == "assistant":
+            break
+        if message["role"] not in FIRST_ROLES:
+            asked.append(str(message.get("content") or ""))
+    return "\n".join(asked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from distrain.config.chats import ChatFiles, ChatSource
+from distrain.config.chats import VALIDATION, ChatFiles
 from distrain.config.input_files import FileForm, form_by_name, local_files, local_path
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe, SftStage
-from distrain.config.rows import RowsOfSource, renamed, shape_of, unknown_shape
+from distrain.config.rows import RowsOfSource, question_of, renamed, shape_of, unknown_shape
 from distrain.config.sources import protocol_of
 from distrain.config.turns import RowError
 from launcher.inputs.first_rows import first_rows
@@ -34,23 +34,26 @@ class FirstLook:
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """Where and what, of rows that make no example."""
+    questions: dict[str, str] = field(default_factory=dict)
+    """What is asked -> where."""
 
 
 def check_chats(recipe: Recipe) -> Iterator[Finding]:
     """Say what shape the examples of each sft stage have; refuse those that cannot be read."""
     for name, stage in recipe.stages.items():
         if isinstance(stage, SftStage):
-            for setting, source in stage.data.settings_of_sources.items():
-                yield from _check_source(name, setting, source, stage.data.skip_budget)
+            looks = {
+                setting: look_at(source)
+                for setting, source in stage.data.settings_of_sources.items()
+                if isinstance(source, ChatFiles)
+            }
+            for setting, look in looks.items():
+                yield from _judge(name, setting, look, stage.data.skip_budget)
+            yield from _check_overlap(name, looks)
 
 
-def _check_source(
-    stage: str, setting: str, source: ChatSource, skip_budget: int
-) -> Iterator[Finding]:
-    if not isinstance(source, ChatFiles):
-        return
+def _judge(stage: str, setting: str, look: FirstLook, skip_budget: int) -> Iterator[Finding]:
     path = tuple(setting.split("."))
-    look = look_at(source)
     if len(look.problems) > skip_budget or (look.problems and look.rows.shape is None):
         rest = len(look.problems) - SHOWN_PROBLEMS
         more = f"; and {rest} more" if rest > 0 else ""
@@ -61,6 +64,25 @@ def _check_source(
         yield Finding(stage, path, message)
     elif look.rows.shape is not None:
         yield Finding(stage, path, f"{setting}: {_summary(look)}", is_note=True)
+
+
+def _check_overlap(stage: str, looks: dict[str, FirstLook]) -> Iterator[Finding]:
+    """Refuse a question that is trained on and validated with; the stage compares all of them."""
+    setting = f"data.{VALIDATION}"
+    held_out = looks.pop(setting, None)
+    if held_out is None:
+        return
+    trained = {
+        question: where for look in looks.values() for question, where in look.questions.items()
+    }
+    for question, where in held_out.questions.items():
+        if question in trained:
+            message = (
+                f"{setting}: found the prompt of {trained[question]} in {where}; expected prompts "
+                "that are not trained on; remove it from one of the two"
+            )
+            yield Finding(stage, ("data", VALIDATION), message)
+            return
 
 
 def look_at(source: ChatFiles) -> FirstLook:
@@ -102,7 +124,8 @@ def _look_at_rows(file: Path, form: FileForm, look: FirstLook) -> None:
             look.problems.append(f"{file}:{place}: not JSON")
             continue
         try:
-            look.rows.read(row)
+            question = question_of(look.rows.read(row)).strip()
+            look.questions.setdefault(question, f"{file}:{place}")
         except RowError as error:
             look.problems.append(f"{file}:{place}: {error}")
 

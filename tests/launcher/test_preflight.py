@@ -69,6 +69,16 @@ def test_paths_that_do_not_exist_are_all_named(tmp_path):
     ]
 
 
+def test_sources_of_examples_need_their_paths_and_the_modules_of_their_stores(tmp_path):
+    data = "s3://b/chats.jsonl, validation: {kind: hub, path: org/a}}"
+    text = SFT.replace("no/pairs.jsonl}", data)
+    recipe = load_recipe(write_recipe(tmp_path, text)).recipe
+    assert [error.where for error in missing_paths(recipe)] == ["sft.model.from_pretrained"]
+    found = [error.found for error in missing_modules(recipe, find=lambda module: None)]
+    assert any("s3fs" in modules for modules in found)
+    assert any("datasets" in modules for modules in found)
+
+
 def test_a_stage_that_is_done_needs_neither_its_files_nor_its_gpus(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "gpu_names", list)
     source = "prepare.data.source={kind: files, paths: [moved/away]}"

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError
 
+from distrain.config.chats import SftDataConfig
 from distrain.config.layout import order_of
 from distrain.config.lineage import MODEL_KINDS, lineage_of, need_of
 from distrain.config.models import ModelConfig
@@ -129,9 +130,16 @@ def _check_test_split(stage: StageParts, stages: Stages) -> Iterator[Finding]:
         return
     model = stages[lineage.root].get("model", ModelConfig)
     if model is not None and model.from_pretrained is not None:
+        last = stages[lineage.trained[-1].stage]
+        own = last.get("data", SftDataConfig) if last.kind == "sft" else None
+        if own is not None and own.is_own and own.test_fraction:
+            return
+        remedy = "remove this stage"
+        if own is not None and own.is_own:
+            remedy += f", or set data.test_fraction of '{last.name}'"
         message = (
             f"'{lineage.root}' starts from a folder, so no prepare stage holds a test split back; "
-            "remove this stage"
+            f"{remedy}"
         )
         yield Finding(stage.name, ("needs",), message)
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distrain.config.rows import question_of
+
 Message = Mapping[str, Any]
 """A turn as chat templates take it: ``role``, ``content`` (text or ``None``), and whatever else a
 row gave, such as ``tool_calls``, ``reasoning_content``, ``name``."""
@@ -32,19 +34,8 @@ class Example:
 
     @property
     def asked(self) -> str:
-        """Return what decides on the split: equal questions stay together.
-
-        All that comes before the first turn of the assistant; a running text stands for itself.
-        """
-        if self.completion is not None:
-            return self.prompt or self.completion
-        asked = []
-        for message in self.messages:
-            if message["role"] == "assistant":
-                break
-            if message["role"] != "system":
-                asked.append(str(message.get("content") or ""))
-        return "\n".join(asked)
+        """Return what decides on the split; see ``question_of``."""
+        return question_of(self)
 
 
 @dataclass(frozen=True, slots=True)

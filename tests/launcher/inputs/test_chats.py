@@ -41,6 +41,7 @@ def test_each_source_is_looked_at_with_its_fields(tmp_path):
     table = pyarrow.Table.from_pylist([{"dialogue": [{"role": "user", "content": "a"}]}])
     parquet.write_table(table, tmp_path / "c.parquet")
     files = {"kind": "files"}
+    held_out = write(tmp_path / "d.json", [{"text": "other"}])
     data = {
         "sources": {
             "a": {**files, "paths": [write(tmp_path / "a.jsonl", PAIRS)]},
@@ -49,13 +50,13 @@ def test_each_source_is_looked_at_with_its_fields(tmp_path):
             "c": {**files, "paths": [str(tmp_path / "c.parquet")],
                   "fields": {"messages": "dialogue"}},
         },
-        "validation": {**files, "paths": [str(tmp_path / "*.jsonl")]},
+        "validation": {**files, "paths": [held_out]},
     }  # fmt: skip
     assert [finding.message for finding in findings(data)] == [
         "data.sources.a: a.jsonl: prompt and answer, 6 rows looked at; not read: id",
         "data.sources.b: b.csv: prompt and answer, 1 row looked at",
         "data.sources.c: c.parquet: chat (messages), by its columns",
-        "data.validation: a.jsonl: prompt and answer, 6 rows looked at; not read: id",
+        "data.validation: d.json: text, 1 row looked at",
     ]
     [wrong] = findings({"path": str(tmp_path / "c.parquet")})
     assert wrong.message.startswith(f"data.path: found {tmp_path}/c.parquet: a row of no form")
@@ -99,3 +100,17 @@ def test_a_row_that_is_cut_off_by_the_look_is_not_judged(tmp_path):
             map(json.dumps, rows)))  # fmt: skip
         [note] = findings({"path": str(file)})
         assert "6 rows looked at" in note.message
+
+
+def test_a_prompt_that_is_validated_with_too_is_refused_here_and_in_the_stage(tmp_path):
+    own = write(tmp_path / "own.jsonl", [{"prompt": "else", "answer": "no"}, PAIRS[3]])
+    data = {
+        "path": write(tmp_path / "a.jsonl", PAIRS),
+        "validation": {"kind": "files", "paths": [own]},
+    }
+    *notes, wrong = findings(data)
+    assert [note.is_note for note in notes] == [True, True]
+    assert wrong.path == ("data", "validation")
+    assert f"found the prompt of {tmp_path}/a.jsonl:4 in {own}:2" in wrong.message
+    with pytest.raises(DataError, match=r"a\.jsonl:4 and own\.jsonl:2"):
+        read_examples(SftDataConfig.model_validate(data), stage_kind="sft")

@@ -41,8 +41,17 @@ def test_a_users_folder_needs_a_users_pairs(recipe):
 def test_what_started_from_a_users_folder_has_no_test_split(recipe):
     own = OWN_MODEL + "    data: {path: pairs.jsonl}\n"
     assert messages_of(recipe, (SFT_NEEDS, own)) == [
-        "'sft' starts from a folder, so no prepare stage holds a test split back; remove this stage"
+        "'sft' starts from a folder, so no prepare stage holds a test split back; remove this "
+        "stage, or set data.test_fraction of 'sft'"
     ]
+
+
+def test_own_data_may_hold_a_test_split_of_its_own(recipe):
+    own = OWN_MODEL + "    data: {path: pairs.jsonl, test_fraction: 0.1}\n"
+    recipe.write_text(recipe.read_text().replace(SFT_NEEDS, own))
+    data = stages_of(load_recipe(recipe))["sft"].data
+    assert data.is_own
+    assert data.test_fraction == 0.1
 
 
 def test_a_model_comes_from_one_place(recipe):
