@@ -12,7 +12,6 @@ from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage, S
 from distrain.config.tasks import CAUSAL_LM
 from distrain.data.opened.form import PreparedData
 from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDataset
-from distrain.data.tokenizer.layouts import layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
 from distrain.evaluation.meter import Meter
@@ -24,7 +23,7 @@ from distrain.stages.base_model import BaseModel, require_same_tokenizer, to_flo
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.export import TrainedModel, read_trained
 from distrain.stages.pretrain_data import open_held_out
-from distrain.stages.sft_data import find_test_pairs
+from distrain.stages.sft_data import build_encoder, find_test_examples
 from distrain.stages.sft_samples import ExampleSamples
 from distrain.tasks import TASKS
 from distrain.tasks.task import Task
@@ -75,7 +74,9 @@ def _measure_trained(
         result["measured"]["documents"] = stage
     last = context.lineage.trained[-1].stage
     if isinstance(context.recipe.stages[last], SftStage):
-        pairs = find_test_pairs(context, layout_of(whole.tokenizer, tokenizer))
+        tuned, folder = typed(context.recipe, last, SftStage), context.run.stage(last)
+        encoder = build_encoder(context, tuned, folder, whole.tokenizer, tokenizer)
+        pairs = find_test_examples(context, encoder)
         if pairs is not None:
             meter.load(trained.base)
             # What was before full fine-tuning is not kept with it.

@@ -13,9 +13,7 @@ from operator import attrgetter
 import torch
 from torch import nn
 
-from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
-from distrain.data.tokenizer.layouts import layout_of
 from distrain.evaluation.validation import Validation
 from distrain.finetune.leaks import probe_leaks
 from distrain.finetune.lora import initialize_lora, inject_lora, plain_name
@@ -28,7 +26,12 @@ from distrain.parallel.model_spec import Precision
 from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
-from distrain.stages.sft_data import find_training_pairs, lengths_record
+from distrain.stages.sft_data import (
+    build_encoder,
+    find_training_examples,
+    lengths_record,
+    reading_of,
+)
 from distrain.stages.training import close, optimizer_of, train_to_outcome
 from distrain.train.build import TrainSetup, build_host, build_run, build_validation
 from distrain.train.run import Run
@@ -46,7 +49,8 @@ def run_stage(context: StageContext) -> Outcome:
     assert start is not None, "the recipe says what is tuned"
     base = start.with_rates_of(stage.model).for_adapters(stage.lora)
     tokenizer = fitting_tokenizer(base)
-    train, validation = find_training_pairs(context, layout_of(base.tokenizer, tokenizer))
+    encoder = build_encoder(context, stage, context.folder, base.tokenizer, tokenizer)
+    train, validation = find_training_examples(context, encoder)
     lengths = lengths_record({"train": train, "validation": validation}, stage)
     shapes = model_on_meta(base.model, base.vocab_size)
     setup = TrainSetup(
@@ -55,7 +59,7 @@ def run_stage(context: StageContext) -> Outcome:
         seed=context.recipe.seed,
         stage=stage,
         train=train.streams(),
-        data=PretrainDataConfig(),
+        data=reading_of(stage),
         validation=validation.datasets(),
         spec=partial(model_spec, stage, base, context.recipe.seed),
         flops_per_token=shapes.flops_per_token(stage.training.sequence_length),

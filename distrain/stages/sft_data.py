@@ -2,16 +2,24 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
 from typing import Any, Literal
 
+from distrain.config.data import MAIN_SOURCE
 from distrain.config.labels import PairChecksConfig
+from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import SftStage
-from distrain.data.chats.pairs_file import Pair, open_pairs, read_user_pairs
-from distrain.data.corpus.labels import inspect_pairs
-from distrain.data.samples.sft import encode_pairs
-from distrain.data.tokenizer.layouts import ChatLayout
+from distrain.data.chats.encoder import ChatEncoder, Refused
+from distrain.data.chats.example import EncodedExample, Example
+from distrain.data.chats.pairs_file import example_of_pair, open_pairs
+from distrain.data.chats.reading import read_examples
+from distrain.data.corpus.labels import PromptAndAnswer, inspect_pairs
+from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.runs.folder import StageFolder
+from distrain.runs.json_lines import read_records
 from distrain.runs.records import read_json
 from distrain.stages.context import StageContext, typed
 from distrain.stages.sft_samples import ExampleSamples, RowForm
@@ -19,7 +27,7 @@ from distrain.stages.sft_samples import ExampleSamples, RowForm
 log = logging.getLogger(__name__)
 
 PAIRS = "pairs"
-"""Name of a source that has no other."""
+"""Name of a source that has no other, as when there were only pairs: it is part of the order."""
 MAX_DROPPED = 0.001
 """Examples, of those to train and to validate with, that ``data.truncation: refuse`` leaves out."""
 SHOWN = 5
@@ -27,7 +35,7 @@ NAMED = 100
 """Of the examples that are left out, in ``data.json``; ``rejections.jsonl`` has more of them."""
 
 
-def check_pairs(pairs: Sequence[Pair], config: PairChecksConfig) -> None:
+def check_pairs(pairs: Sequence[PromptAndAnswer], config: PairChecksConfig) -> None:
     """Compare the pairs with each other; what is odd but allowed is logged.
 
     Raises:
@@ -46,8 +54,59 @@ def check_pairs(pairs: Sequence[Pair], config: PairChecksConfig) -> None:
         )
 
 
-def find_training_pairs(
-    context: StageContext, layout: ChatLayout
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an example asks and what is answered first, to compare examples by."""
+
+    prompt: str
+    answer: str
+    path: str
+
+    @classmethod
+    def of(cls, example: Example) -> "Asked | None":
+        """Look at an example; ``None`` for a running text, which answers nothing."""
+        if example.completion is not None:
+            answer = example.completion if example.prompt else ""
+        else:
+            said = [each for each in example.messages if each["role"] == "assistant"]
+            # A turn may be a call of a tool and nothing else.
+            answer = str(said[0].get("content") or said[0].get("tool_calls") or "") if said else ""
+        return cls(example.asked, answer, example.path) if answer and example.asked else None
+
+
+def build_encoder(
+    context: StageContext, stage: SftStage, folder: StageFolder, path: Path, tokenizer: Tokenizer
+) -> ChatEncoder:
+    """Make what lays out the examples of an sft stage.
+
+    Args:
+        context: Of the stage that reads.
+        stage: The sft stage.
+        folder: Of the sft stage.
+        path: Of the tokenizer, or of the model's folder.
+        tokenizer: That lies there.
+    """
+    return ChatEncoder(
+        path,
+        tokenizer,
+        train_on=stage.data.train_on,
+        template_arguments=stage.data.template_arguments,
+        # Older versions gave templates no clock, and their runs go on without one.
+        today=None if computed_all(folder) else first_day(context),
+    )
+
+
+def first_day(context: StageContext) -> date | None:
+    """Return the day on which the run began: what templates are told, however long it runs."""
+    events = context.run.events
+    if not events.exists():
+        return None
+    first = next(iter(read_records(events)), None)
+    return None if first is None else datetime.fromisoformat(first["time"]).date()
+
+
+def find_training_examples(
+    context: StageContext, encoder: ChatEncoder
 ) -> tuple[ExampleSamples, ExampleSamples]:
     """Find the train and the validation examples of an ``sft`` stage.
 
@@ -56,10 +115,11 @@ def find_training_pairs(
             answers do not fit into a sample.
     """
     stage = sft_stage_of(context)
-    found = {split: _read_pairs(context, stage, split) for split in ("train", "validation")}
-    check_pairs(found["train"] or [], stage.data.checks)
+    found = _read(context, stage, ("train", "validation"))
+    asked = [Asked.of(each) for examples in found["train"].values() for each in examples]
+    check_pairs([each for each in asked if each is not None], stage.data.checks)
     splits = {
-        split: _samples(context, stage, pairs or [], layout) for split, pairs in found.items()
+        split: _samples(context, stage, examples, encoder) for split, examples in found.items()
     }
     check_lengths(splits, stage)
     for split, samples in splits.items():
@@ -68,23 +128,30 @@ def find_training_pairs(
     return splits["train"], splits["validation"]
 
 
-def find_test_pairs(context: StageContext, layout: ChatLayout) -> ExampleSamples | None:
+def find_test_examples(context: StageContext, encoder: ChatEncoder) -> ExampleSamples | None:
     """Find the test examples for the line of an ``evaluate`` stage, as its ``sft`` stage says.
 
     Returns:
-        ``None`` for a user's own file: it has no test split.
+        ``None`` for a user's own data without a test split.
 
     Raises:
         DataError: They are missing, damaged or too few to measure anything.
     """
     stage = sft_stage_of(context)
-    pairs = _read_pairs(context, stage, "test")
-    if pairs is None:
+    if stage.data.is_own and not stage.data.test_fraction:
         return None
-    samples = _samples(context, stage, pairs, layout)
+    samples = _samples(context, stage, _read(context, stage, ("test",))["test"], encoder)
     _require_two(samples, "test")
     _tell_lengths(samples, "test")
     return samples
+
+
+def reading_of(stage: SftStage) -> PretrainDataConfig:
+    """Return in which shares the sources of a stage are read."""
+    mixture = stage.data.mixture
+    if mixture is not None and stage.data.sources is None:
+        mixture = {PAIRS: mixture[MAIN_SOURCE]}
+    return PretrainDataConfig(mixture=mixture)
 
 
 def check_lengths(splits: Mapping[str, ExampleSamples], stage: SftStage) -> None:
@@ -95,7 +162,10 @@ def check_lengths(splits: Mapping[str, ExampleSamples], stage: SftStage) -> None
     """
     if stage.data.truncation != "refuse":
         return
-    dropped = _paths(splits)
+    # What the template refuses has a budget of its own.
+    dropped = [
+        left.path for found in splits.values() for left in found.left_out if left.needed is not None
+    ]
     total = sum(samples.lengths.examples for samples in splits.values())
     if len(dropped) <= MAX_DROPPED * total:
         return
@@ -148,32 +218,68 @@ def sft_stage_of(context: StageContext) -> SftStage:
     return typed(context.recipe, context.lineage.trained[-1].stage, SftStage)
 
 
-def _read_pairs(context: StageContext, stage: SftStage, split: str) -> list[Pair] | None:
+def _read(
+    context: StageContext, stage: SftStage, splits: Sequence[str]
+) -> dict[str, dict[str, list[Example]]]:
+    """Return the examples of each split, by source."""
+    kind = context.stage.kind
     if not stage.data.is_own:
         folder = context.run.stage(str(context.lineage.data)).path
-        return open_pairs(folder, split, stage_kind=context.stage.kind)
-    if split == "test":
-        return None
-    train, held_out = read_user_pairs(stage.data)
-    return train if split == "train" else held_out
+        return {
+            split: {PAIRS: list(map(example_of_pair, open_pairs(folder, split, stage_kind=kind)))}
+            for split in splits
+        }
+    found = read_examples(stage.data, stage_kind=kind)
+    if stage.data.sources is None:
+        found = {PAIRS if name == MAIN_SOURCE else name: each for name, each in found.items()}
+    return {split: {name: getattr(each, split) for name, each in found.items()} for split in splits}
 
 
 def _samples(
     context: StageContext,
     stage: SftStage,
-    pairs: list[Pair],
-    layout: ChatLayout,
+    examples: Mapping[str, Sequence[Example]],
+    encoder: ChatEncoder,
 ) -> ExampleSamples:
-    """Encode pairs, and leave out or cut what does not fit, as the recipe says."""
+    """Encode examples, and leave out or cut what does not fit, as the recipe says."""
     form = RowForm(
         sequence_length=stage.training.sequence_length,
-        pad_id=layout.pad_id,
+        pad_id=encoder.pad_id,
         packing=stage.data.packing,
         truncation=stage.data.truncation,
         seed=context.recipe.seed,
         needed_only=not computed_all(context.folder),
+        stop_ids=tuple(sorted(encoder.stop_ids)),
     )
-    return ExampleSamples.of({PAIRS: encode_pairs(pairs, layout)}, form)
+    encoded = {name: encoder.encode(found) for name, found in examples.items()}
+    refused = {
+        name: [each for each in found if isinstance(each, Refused)]
+        for name, found in encoded.items()
+    }
+    _check_refused([each for found in refused.values() for each in found], stage)
+    return ExampleSamples.of(
+        {
+            name: [each for each in found if isinstance(each, EncodedExample)]
+            for name, found in encoded.items()
+        },
+        form,
+        refused,
+    )
+
+
+def _check_refused(refused: Sequence[Refused], stage: SftStage) -> None:
+    budget = stage.data.skip_budget
+    if len(refused) <= budget:
+        return
+    shown = "; ".join(f"{each.path}: {each.detail}" for each in refused[:SHOWN])
+    more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+    raise DataError(
+        "examples of fine-tuning",
+        f"{len(refused)} that the model's chat template cannot show as they are: {shown}{more}",
+        f"examples that are shown whole; data.skip_budget is {budget}",
+        f"Correct or remove {refused[0].path} first, or raise data.skip_budget: such examples are "
+        "then left out, and counted.",
+    )
 
 
 def _require_two(samples: ExampleSamples, split: str) -> None:
@@ -197,7 +303,7 @@ def _tell_lengths(samples: ExampleSamples, split: str) -> None:
             len(samples.left_out),
             count,
             split,
-            _shown([left.example.path for left in samples.left_out]),
+            _shown([left.path for left in samples.left_out]),
         )
     told: tuple[tuple[Literal["cut_end", "cut_left", "cut_context"], str], ...] = (
         ("cut_end", "answers do not fit and lose their end"),
@@ -210,7 +316,7 @@ def _tell_lengths(samples: ExampleSamples, split: str) -> None:
 
 
 def _paths(splits: Mapping[str, ExampleSamples]) -> list[str]:
-    return [left.example.path for samples in splits.values() for left in samples.left_out]
+    return [left.path for samples in splits.values() for left in samples.left_out]
 
 
 def _shown(paths: Sequence[str]) -> str:

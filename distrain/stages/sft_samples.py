@@ -1,14 +1,16 @@
 """The examples of one split of an sft stage, as far as they fit into rows, and the rest by name."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from distrain.config.chats import Truncation
+from distrain.data.chats.encoder import Refused
 from distrain.data.chats.example import EncodedExample
 from distrain.data.samples.datasets import Dataset, JoinedDataset
 from distrain.data.samples.examples import ExampleDataset, ExampleStream, example_dataset
-from distrain.data.samples.fitting import Effect, fit
+from distrain.data.samples.fitting import fit
 from distrain.data.samples.order import Order
 from distrain.data.samples.sft import shuffle_prompts
 
@@ -24,6 +26,7 @@ class RowForm:
         truncation: Of what is longer than a row.
         seed: Of the order.
         needed_only: See ``ExampleDataset``.
+        stop_ids: Of tokens that end what is trained on.
     """
 
     sequence_length: int
@@ -32,16 +35,28 @@ class RowForm:
     truncation: Truncation
     seed: int
     needed_only: bool = True
+    stop_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An example that is not used, and how many tokens a row would need for it."""
+    """An example that is not used.
+
+    Args:
+        source: That it is of.
+        path: Of the example.
+        reason: In a word.
+        detail: What is wrong with it, if the template refused it.
+        example: Its tokens, if it has any.
+        needed: Of these, as many as a row would have to take.
+    """
 
     source: str
-    example: EncodedExample
-    reason: Effect
-    needed: int
+    path: str
+    reason: str
+    detail: str = ""
+    example: EncodedExample | None = None
+    needed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,13 +67,13 @@ class Lengths:
         examples: How many there are.
         long_answers: Those of which even what is trained on does not fit.
         longest: Inputs of the longest of these, whole: the sequence length that it needs.
-        effects: How many there are of each effect of ``fitting``.
+        effects: How many there are of each effect of ``fitting``, and of each reason to refuse one.
     """
 
     examples: int
     long_answers: int
     longest: int
-    effects: Mapping[Effect, int]
+    effects: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -81,26 +96,35 @@ class ExampleSamples:
 
     @classmethod
     def of(
-        cls, examples: Mapping[str, Sequence[EncodedExample]], form: RowForm
+        cls,
+        examples: Mapping[str, Sequence[EncodedExample]],
+        form: RowForm,
+        refused: Mapping[str, Sequence[Refused]] | None = None,
     ) -> "ExampleSamples":
-        """Fit the examples of all sources."""
+        """Fit the examples of all sources; those that the encoder refused are noted."""
         whole: dict[str, list[EncodedExample]] = {source: [] for source in examples}
         fitted: dict[str, list[EncodedExample]] = {source: [] for source in examples}
-        left_out, effects = [], dict[Effect, int]()
+        left_out = [
+            LeftOut(source, each.path, each.reason, each.detail)
+            for source, found in (refused or {}).items()
+            for each in found
+        ]
+        effects = Counter(left.reason for left in left_out)
         long_answers, longest, room = 0, 0, form.sequence_length + 1
         for source, found in examples.items():
             for example in found:
                 made = fit(example, room, form.truncation)
                 longest = max(longest, made.needed)
                 long_answers += made.needed > room
-                if made.effect is not None:
-                    effects[made.effect] = effects.get(made.effect, 0) + 1
+                effects.update([made.effect] if made.effect is not None else [])
                 if made.example is not None:
                     whole[source].append(example)
                     fitted[source].append(made.example)
                 elif made.effect is not None:
-                    left_out.append(LeftOut(source, example, made.effect, made.needed))
-        count = sum(map(len, examples.values()))
+                    left_out.append(
+                        LeftOut(source, example.path, made.effect, "", example, made.needed)
+                    )
+        count = sum(map(len, examples.values())) + sum(map(len, (refused or {}).values()))
         lengths = Lengths(count, long_answers, longest - 1, effects)
         return cls(whole, fitted, lengths, left_out, form)
 
@@ -119,6 +143,9 @@ class ExampleSamples:
             "samples": samples,
             "padding": round(1 - inputs / (samples * self.form.sequence_length), 4),
             "trained": round(targets / inputs, 4),
+            "stop_tokens": sum(
+                dataset.tokens.num_trained_of(self.form.stop_ids) for dataset in datasets
+            ),
             "targets_per_sample": round(targets / samples, 2),
         }
 

@@ -77,6 +77,10 @@ class ExampleTokens:
         """Positions that each example fills, shape (examples,)."""
         return self.ends - self.starts - 1
 
+    def num_trained_of(self, ids: Sequence[int]) -> int:
+        """Count the trained tokens that are one of ``ids``."""
+        return int(np.isin(self.ids[self.is_trained], ids).sum())
+
     def num_targets(self) -> Ints:
         """Targets of each example, shape (examples,): its first token is none."""
         before = np.concatenate([[0], np.cumsum(self.is_trained, dtype=np.int64)])

@@ -1,25 +1,11 @@
-"""Examples of fine-tuning before they are laid out: pairs encoded, and prompts exchanged."""
+"""Examples of fine-tuning before they are laid out: prompts exchanged."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from distrain.data.chats.example import EncodedExample
-from distrain.data.chats.pairs_file import Pair
 from distrain.data.samples.order import permute, round_keys
-from distrain.data.tokenizer.layouts import ChatLayout
-
-
-def encode_pairs(pairs: Sequence[Pair], layout: ChatLayout) -> list[EncodedExample]:
-    """Encode prompts and answers as the model will see them; the answer is trained on."""
-    found = layout.pairs([(pair.prompt, pair.answer) for pair in pairs])
-    encoded = []
-    for pair, laid_out in zip(pairs, found, strict=True):
-        parts = (laid_out.before, laid_out.prompt, laid_out.between, laid_out.answer)
-        kinds = np.repeat(np.arange(4), [len(part) for part in parts])
-        ids = np.array([id_ for part in parts for id_ in part], np.int32)
-        encoded.append(EncodedExample(pair.path, ids, kinds == 3, kinds == 1))
-    return encoded
 
 
 def shuffle_prompts(examples: Sequence[EncodedExample], seed: int) -> list[EncodedExample]:

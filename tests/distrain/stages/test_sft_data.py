@@ -8,15 +8,15 @@ import pytest
 from distrain.config.labels import PairChecksConfig
 from distrain.config.recipe import Recipe
 from distrain.config.training import TrainingConfig
+from distrain.data.chats.encoder import ChatEncoder
 from distrain.data.chats.pairs_file import Pair
-from distrain.data.tokenizer.layouts import MarkedLayout
 from distrain.errors import DataError
 from distrain.runs.folder import RunFolder
 from distrain.stages.context import StageContext
 from distrain.stages.sft_data import (
     check_pairs,
-    find_test_pairs,
-    find_training_pairs,
+    find_test_examples,
+    find_training_examples,
     lengths_record,
 )
 from tests.distrain.data.made_corpus import make_tokenizer
@@ -68,7 +68,9 @@ def context_of(folder, answers, **data):
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    folder = tmp_path_factory.mktemp("tokenizer")
+    made = make_tokenizer(folder)
+    return ChatEncoder(folder / "tokenizer.json", made)
 
 
 LONG = "value " * 40
@@ -77,7 +79,7 @@ LONG = "value " * 40
 def test_more_long_answers_than_a_thousandth_are_refused_before_training(tmp_path, tokenizer):
     context = context_of(tmp_path, [LONG] * 2 + ["short"] * 1997)
     with pytest.raises(DataError, match=r"2 of 1,999 pairs .*at most 1 ") as caught:
-        find_training_pairs(context, MarkedLayout(tokenizer))
+        find_training_examples(context, tokenizer)
     assert "pairs.jsonl:1" in str(caught.value)
     needed = int(re.findall(r"longest answer needs (\d+)", str(caught.value))[0])
     longer = {"max_steps": 2, "sequence_length": needed}
@@ -85,16 +87,14 @@ def test_more_long_answers_than_a_thousandth_are_refused_before_training(tmp_pat
         update={"training": TrainingConfig.model_validate(longer)}
     )
     enough = context.recipe.model_copy(update={"stages": {"sft": stage}})
-    train, validation = find_training_pairs(
-        replace(context, recipe=enough), MarkedLayout(tokenizer)
-    )
+    train, validation = find_training_examples(replace(context, recipe=enough), tokenizer)
     assert len(train) + len(validation) == 1999
 
 
 def test_fewer_are_left_out_and_named(tmp_path, tokenizer, caplog):
     context = context_of(tmp_path, ["short"] * 1998 + [LONG] * 2)
     with caplog.at_level(logging.INFO, "distrain"):
-        train, validation = find_training_pairs(context, MarkedLayout(tokenizer))
+        train, validation = find_training_examples(context, tokenizer)
     assert len(train) + len(validation) == 1998
     record = lengths_record({"train": train, "validation": validation}, context.stage)
     assert sum(record["long_answers"].values()) == 2
@@ -106,7 +106,7 @@ def test_fewer_are_left_out_and_named(tmp_path, tokenizer, caplog):
 def test_cut_keeps_every_pair_and_counts_the_same_ones(tmp_path, tokenizer, caplog):
     context = context_of(tmp_path, [LONG] * 20 + ["short"] * 20, truncation="cut")
     with caplog.at_level(logging.INFO, "distrain"):
-        train, validation = find_training_pairs(context, MarkedLayout(tokenizer))
+        train, validation = find_training_examples(context, tokenizer)
     assert len(train) + len(validation) == 40
     record = lengths_record({"train": train, "validation": validation}, context.stage)
     assert sum(record["long_answers"].values()) == 20
@@ -117,11 +117,11 @@ def test_cut_keeps_every_pair_and_counts_the_same_ones(tmp_path, tokenizer, capl
 def test_cut_prompts_are_counted_and_told_whatever_the_rule(tmp_path, tokenizer, caplog):
     context = context_of(tmp_path, ["value " * 25] * 40)
     with caplog.at_level(logging.INFO, "distrain"):
-        train, validation = find_training_pairs(context, MarkedLayout(tokenizer))
+        train, validation = find_training_examples(context, tokenizer)
     record = lengths_record({"train": train, "validation": validation}, context.stage)
     assert sum(record["cut_prompts"].values()) == 40
     assert "prompts do not fit beside their answer and lose their beginning" in caplog.text
 
 
 def test_a_file_of_ones_own_has_no_test_pairs(tmp_path, tokenizer):
-    assert find_test_pairs(context_of(tmp_path, ["short"] * 40), MarkedLayout(tokenizer)) is None
+    assert find_test_examples(context_of(tmp_path, ["short"] * 40), tokenizer) is None

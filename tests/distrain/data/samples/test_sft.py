@@ -1,14 +1,16 @@
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distrain.config.tasks import IGNORE_INDEX
-from distrain.data.chats.pairs_file import Pair
+from distrain.data.chats.encoder import ChatEncoder
+from distrain.data.chats.pairs_file import Pair, example_of_pair
 from distrain.data.samples.examples import ExampleTokens, example_dataset
 from distrain.data.samples.fitting import fit
-from distrain.data.samples.sft import encode_pairs, shuffle_prompts
-from distrain.data.tokenizer.layouts import MarkedLayout, fitted, layout_of
+from distrain.data.samples.sft import shuffle_prompts
+from distrain.data.tokenizer.layouts import fitted, layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from tests.distrain.data.made_corpus import make_tokenizer
 from tests.distrain.data.samples.made_examples import made_examples
@@ -23,8 +25,12 @@ def tokenizer(tmp_path_factory):
     return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
+def encoded_pairs(pairs, path, tokenizer):
+    return ChatEncoder(path, tokenizer).encode(list(map(example_of_pair, pairs)))
+
+
 def laid_out(pair, tokenizer, length):
-    (encoded,) = encode_pairs([pair], MarkedLayout(tokenizer))
+    (encoded,) = encoded_pairs([pair], Path("nowhere"), tokenizer)
     return ExampleTokens.of([fit(encoded, length + 1, "cut").kept]).inputs_and_targets(0)
 
 
@@ -61,7 +67,8 @@ def test_pairs_become_the_rows_that_they_were_before_there_were_examples(
     texts = [("value " * words, "self " * words) for words in (1, 2, 4, 7, 12)]
     pairs = [Pair(prompt, answer, "") for prompt, _ in texts for _, answer in texts]
     other = Tokenizer.load(foreign(tmp_path, tokenizer_config=EOS))
-    for layout in (MarkedLayout(tokenizer), layout_of(tmp_path, other)):
+    for path, own in ((Path("nowhere"), tokenizer), (tmp_path, other)):
+        layout = layout_of(path, own)
         content, rows = hashlib.blake2b(digest_size=16), []
         for pair in layout.pairs([(pair.prompt, pair.answer) for pair in pairs]):
             ids, before = fitted(pair, length + 1)
@@ -71,7 +78,7 @@ def test_pairs_become_the_rows_that_they_were_before_there_were_examples(
             rows.append((row[:-1].tolist(), targets.tolist()))
             content.update(row[:-1].tobytes())
             content.update(targets.tobytes())
-        encoded = encode_pairs(pairs, layout)
+        encoded = encoded_pairs(pairs, path, own)
         tokens = ExampleTokens.of([fit(pair, length + 1, "cut").kept for pair in encoded])
         made = [tokens.inputs_and_targets(number) for number in range(len(tokens))]
         assert [(inputs.tolist(), targets.tolist()) for inputs, targets in made] == rows
