@@ -65,7 +65,8 @@ def test_pairs_become_the_rows_that_they_were_before_there_were_examples(
     tokenizer, tmp_path, length
 ):
     texts = [("value " * words, "self " * words) for words in (1, 2, 4, 7, 12)]
-    pairs = [Pair(prompt, answer, "") for prompt, _ in texts for _, answer in texts]
+    # As they are read: without white space at their ends.
+    pairs = [Pair(asked.strip(), said.strip(), "") for asked, _ in texts for _, said in texts]
     other = Tokenizer.load(foreign(tmp_path, tokenizer_config=EOS))
     for path, own in ((Path("nowhere"), tokenizer), (tmp_path, other)):
         layout = layout_of(path, own)
