@@ -62,7 +62,7 @@ class StageFolder:
         self.plan = self.path / "plan.json"
         """Input files with their versions, and the ranges into which they are cut."""
         self.rejections = self.path / "rejections.jsonl"
-        """Examples of rejected documents, for each source and reason."""
+        """Examples of rejected documents, for each source and reason; of sft too."""
         self.work = self.path / "work"
         """What is made on the way, range by range; removed when the splits are there."""
         self.cleaned = self.work / "cleaned"
@@ -82,6 +82,11 @@ class StageFolder:
     def environment(self) -> Path:
         """What the stage computes on since its last start: device, precision, attention."""
         return self.path / "environment.json"
+
+    @property
+    def examples(self) -> Path:
+        """Of sft: a few examples as they are trained; texts, control tokens, what is a target."""
+        return self.path / "examples.jsonl"
 
     @property
     def pretrained(self) -> Path:

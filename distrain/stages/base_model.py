@@ -156,6 +156,21 @@ class BaseModel:
         return _weights_of(self.checkpoint, lambda name: not is_adapter(name))
 
 
+def find_tokenizer(context: StageContext) -> Path:
+    """Return the tokenizer of what a stage begins with: a file, or a folder that holds one.
+
+    Raises:
+        PreflightError: The user's Hugging Face folder cannot be used.
+    """
+    stage, root = context.stage, context.first
+    written = folder_of(context.recipe.stages[root])
+    if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
+        written = stage.model.from_pretrained
+    if written is not None:
+        return pretrained_folder(written, context.run.models)
+    return context.run.stage(str(context.source.up_to(root).data)).tokenizer
+
+
 def find_start(context: StageContext, sources: Sources) -> BaseModel | None:
     """Find what a stage begins with; ``None``: random weights.
 

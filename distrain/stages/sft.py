@@ -26,12 +26,8 @@ from distrain.parallel.model_spec import Precision
 from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
-from distrain.stages.sft_data import (
-    build_encoder,
-    find_training_examples,
-    lengths_record,
-    reading_of,
-)
+from distrain.stages.sft_data import build_encoder, find_training_examples, reading_of
+from distrain.stages.sft_records import lengths_record, write_examples
 from distrain.stages.training import close, optimizer_of, train_to_outcome
 from distrain.train.build import TrainSetup, build_host, build_run, build_validation
 from distrain.train.run import Run
@@ -51,7 +47,10 @@ def run_stage(context: StageContext) -> Outcome:
     tokenizer = fitting_tokenizer(base)
     encoder = build_encoder(context, stage, context.folder, base.tokenizer, tokenizer)
     train, validation = find_training_examples(context, encoder)
-    lengths = lengths_record({"train": train, "validation": validation}, stage)
+    splits = {"train": train, "validation": validation}
+    lengths = lengths_record(splits, stage)
+    if host.rank == 0:
+        write_examples(context.folder, splits, tokenizer, context.recipe.seed)
     shapes = model_on_meta(base.model, base.vocab_size)
     setup = TrainSetup(
         run=context.run,

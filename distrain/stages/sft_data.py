@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from distrain.config.data import MAIN_SOURCE
 from distrain.config.labels import PairChecksConfig
@@ -31,8 +31,6 @@ PAIRS = "pairs"
 MAX_DROPPED = 0.001
 """Examples, of those to train and to validate with, that ``data.truncation: refuse`` leaves out."""
 SHOWN = 5
-NAMED = 100
-"""Of the examples that are left out, in ``data.json``; ``rejections.jsonl`` has more of them."""
 
 
 def check_pairs(pairs: Sequence[PromptAndAnswer], config: PairChecksConfig) -> None:
@@ -182,28 +180,6 @@ def check_lengths(splits: Mapping[str, ExampleSamples], stage: SftStage) -> None
     )
 
 
-def lengths_record(splits: Mapping[str, ExampleSamples], stage: SftStage) -> dict[str, Any]:
-    """Say what did not fit, for ``data.json`` and ``result.json``."""
-    lengths = {name: found.lengths for name, found in splits.items()}
-    return {
-        "truncation": stage.data.truncation,
-        "packing": stage.data.packing,
-        "long_answers": {name: found.long_answers for name, found in lengths.items()},
-        "cut_prompts": {
-            name: found.effects.get("cut_context", 0) for name, found in lengths.items()
-        },
-        "rows": {name: found.figures() for name, found in splits.items()},
-        "positions": "needed" if needs_only(splits) else "all",
-        "effects": {name: dict(found.effects) for name, found in lengths.items()},
-        "dropped_pairs": _paths(splits)[:NAMED],
-    }
-
-
-def needs_only(splits: Mapping[str, ExampleSamples]) -> bool:
-    """Return whether a pass computes only the positions that targets need."""
-    return all(samples.form.needed_only for samples in splits.values())
-
-
 def computed_all(folder: StageFolder) -> bool:
     """Return whether the stage began in a version that computed every position of a row.
 
@@ -313,10 +289,6 @@ def _tell_lengths(samples: ExampleSamples, split: str) -> None:
     for effect, what in told:
         if effects.get(effect):
             log.info("%d of %d %s %s", effects[effect], count, split, what)
-
-
-def _paths(splits: Mapping[str, ExampleSamples]) -> list[str]:
-    return [left.path for samples in splits.values() for left in samples.left_out]
 
 
 def _shown(paths: Sequence[str]) -> str:

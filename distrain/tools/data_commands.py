@@ -16,10 +16,11 @@ from distrain.data.adapters.foreign import Reading
 from distrain.data.adapters.npy import DTYPES
 from distrain.data.remote.published import store_at
 from distrain.data.shards.reader import ShardedTokens
+from distrain.data.tokenizer.reader import Reader
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError, DistrainError, ExitCode
 from distrain.runs.records import json_text
-from distrain.tools import publish_command, seen
+from distrain.tools import examples, publish_command, seen
 from distrain.tools.inspect import (
     Verified,
     describe_foreign,
@@ -29,7 +30,7 @@ from distrain.tools.inspect import (
     verify_foreign,
     verify_place,
 )
-from distrain.tools.sampling import Chosen, Reader, choose, show
+from distrain.tools.sampling import Chosen, choose, show
 from distrain.tools.targets import (
     ForeignFiles,
     SourceFolder,
@@ -88,7 +89,10 @@ def verify(arguments: argparse.Namespace) -> Iterator[Record]:
 
 
 def sample(arguments: argparse.Namespace) -> Iterator[Record]:
-    """Yield a record of each document."""
+    """Yield a record of each document, or of each example of a stage of fine-tuning."""
+    if arguments.stage is not None:
+        yield from examples.shown(arguments)
+        return
     places = find_places(Path(arguments.target))
     parts = _parts_of_split(places, arguments) if places else [_foreign_part(arguments)]
     streams = [stream for _, stream, _ in parts]
@@ -252,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "sample":
             command.add_argument("--split", choices=SPLITS)
             command.add_argument("--source")
+            command.add_argument("--stage")
             command.add_argument("--number", type=int, default=3)
             command.add_argument("--seed", type=int, default=0)
             command.add_argument("--document", type=int)

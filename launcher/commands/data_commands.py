@@ -141,6 +141,10 @@ def sample(  # noqa: PLR0913
     document: Annotated[
         int | None, typer.Option("--document", help="This one only, by its number.", min=0)
     ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option("--stage", help="Of fine-tuning: its examples, with what is trained marked."),
+    ] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Also list the ids.")] = False,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", help="Of one document; 0: all.", min=0)
@@ -151,8 +155,9 @@ def sample(  # noqa: PLR0913
     tokenizer: TokenizerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show documents, decoded; control tokens stand in brackets."""
+    """Show documents, or examples of fine-tuning, decoded; control tokens stand in brackets."""
     from launcher.commands.data_text import document_text
+    from launcher.commands.example_text import example_text, has_colour
 
     found = find_target(target)
     arguments = [
@@ -160,6 +165,7 @@ def sample(  # noqa: PLR0913
         *_reading(token_format, dtype, eos_id, tokenizer),
         *([f"--split={split.value}"] if split is not None else []),
         *([f"--source={source}"] if source is not None else []),
+        *([f"--stage={stage}"] if stage is not None else []),
         *([f"--document={document}"] if document is not None else []),
         *(f"--number={number}", f"--seed={seed}", f"--max-tokens={max_tokens}"),
         *(["--tokens"] if tokens else []),
@@ -169,7 +175,10 @@ def sample(  # noqa: PLR0913
         show("data sample", Shown(result, ""), as_json=True)
         return
     for record in _records(arguments):
-        _print(document_text(record))
+        if stage is None:
+            _print(document_text(record))
+        else:
+            _print(example_text(record, coloured=has_colour()))
 
 
 @app.command()

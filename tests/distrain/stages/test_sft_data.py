@@ -17,8 +17,8 @@ from distrain.stages.sft_data import (
     check_pairs,
     find_test_examples,
     find_training_examples,
-    lengths_record,
 )
+from distrain.stages.sft_records import lengths_record
 from tests.distrain.data.made_corpus import make_tokenizer
 
 PAIRS = [

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.data.shards.reader import ShardedTokens, open_split
-from distrain.tools.sampling import NO_TOKEN, Reader, choose, show
+from distrain.data.tokenizer.reader import NO_TOKEN, Reader
+from distrain.tools.sampling import choose, show
 from tests.distrain.data.made_corpus import make_texts, write_split
 
 
