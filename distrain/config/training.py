@@ -87,6 +87,10 @@ class TrainingConfig(Section):
     )
     """Of which blocks only the input is kept, and all else made again in the backward pass: of
     all (``full``), of none, or of each so-manieth. Less memory, up to a third more time."""
+    compile: Literal["auto"] | bool = "auto"
+    """Whether each block is compiled (``torch.compile``), which changes the bits and takes a minute
+    or more at the start. ``auto``: no, as no case was measured in which it pays. Not under
+    ``deepspeed``, which gathers parameters from within a block."""
     allocator: Literal["auto", "system"] = "auto"
     """Of the CPU's memory. ``auto``: glibc keeps what a step frees for the next one, which takes
     less time and more memory; ``system``: as the C library does by itself."""
@@ -117,6 +121,11 @@ class TrainingConfig(Section):
         words = {"none": None, "full": 1}
         chosen = self.gradient_checkpointing
         return words[chosen] if isinstance(chosen, str) else chosen
+
+    @property
+    def compiles_blocks(self) -> bool:
+        """Whether blocks are compiled."""
+        return self.compile is True  # and not where it is a word
 
     @property
     def logit_bytes(self) -> int:

@@ -1,7 +1,8 @@
 """Lay a model over the ranks: the one place that states in which order.
 
 1. build: single-device code, on the meta device where the engine cuts it before it has memory;
-   its blocks are told whether to make their activations again (``recomputation``);
+   its blocks are compiled if they are to be (``compilation``), then told whether to make their
+   activations again (``recomputation``);
 2. precision: the type of the master weights; bf16 is what the forward pass makes of them;
 3. wrap: FSDP2 block by block, then the root; DDP the whole; DeepSpeed after 4 and 5, ZeRO-3 one
    parameter at a time;

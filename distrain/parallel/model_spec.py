@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from distrain.optim.state import OptimizerState
+from distrain.parallel.compilation import compile_blocks
 from distrain.parallel.recomputation import recompute_blocks
 
 Precision = Literal["fp32", "bf16", "fp64"]
@@ -40,6 +41,7 @@ class ModelSpec:
         reshard_after_forward: Of FSDP2: free a block's gathered parameters after its forward pass.
         recompute_every: Activation checkpointing of each so-manieth block; see
             ``distrain.parallel.recomputation``.
+        compiles_blocks: See ``distrain.parallel.compilation``.
         plain_name: The model's own name of a parameter or buffer -> its name in checkpoints.
     """
 
@@ -51,6 +53,7 @@ class ModelSpec:
     precision: Precision = "fp32"
     reshard_after_forward: bool = True
     recompute_every: int | None = None
+    compiles_blocks: bool = False
     plain_name: Callable[[str], str] = same_name
 
     @property
@@ -99,6 +102,8 @@ def materialize(module: nn.Module, spec: ModelSpec) -> None:
 
 def _build(spec: ModelSpec) -> nn.Module:
     module = spec.build_model()
+    if spec.compiles_blocks:
+        compile_blocks(module, spec.block_classes(module))
     if spec.recompute_every is not None:
         recompute_blocks(module, spec.block_classes(module), spec.recompute_every)
     return module

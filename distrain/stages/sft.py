@@ -123,6 +123,7 @@ def model_spec(
         precision=precision,
         reshard_after_forward=stage.parallelism.reshard_after_forward,
         recompute_every=stage.training.recompute_every,
+        compiles_blocks=stage.training.compiles_blocks,
         plain_name=plain_name,
     )
 

@@ -185,6 +185,7 @@ def record_environment(setup: TrainSetup, device: torch.device) -> None:
             "device": torch.cuda.get_device_name(device) if is_gpu else device.type,
             "precision": precision,
             "attention": kernels_by_rows(device.type, precision, setup.attention),
+            "compile": setup.stage.training.compiles_blocks,
         },
     )
 

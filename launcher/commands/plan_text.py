@@ -46,6 +46,7 @@ def plan_text(loaded: LoadedRecipe, plan: Plan) -> str:
         *(wrapped(line) for stage in plan.stages if (line := _chunks(recipe, stage))),
         *(wrapped(line) for stage in plan.stages if (line := _attention(recipe, stage))),
         *(wrapped(line) for stage in plan.stages if (line := _adapters(recipe, stage))),
+        *(wrapped(line) for stage in plan.stages if (line := _compiled(recipe, stage))),
         *(wrapped(_chain(stage)) for stage in plan.stages if stage.tasks > 1),
     ]
     changed = [key for key, origin in loaded.origins.items() if origin == "override"]
@@ -100,6 +101,18 @@ def _adapters(recipe: Recipe, stage: StagePlan) -> str | None:
     return (
         f"{stage.name} trains adapters of rank {section.lora.r} beside {beside}; {rest} is frozen."
     )
+
+
+def _compiled(recipe: Recipe, stage: StagePlan) -> str | None:
+    """Say that blocks are compiled; nothing of stages where they are not."""
+    if not _compiles(recipe, stage):
+        return None
+    return f"{stage.name} compiles each block, attention apart, before its first step."
+
+
+def _compiles(recipe: Recipe, stage: StagePlan) -> bool | None:
+    section = recipe.stages[stage.name]
+    return section.training.compiles_blocks if isinstance(section, TrainStage) else None
 
 
 def _chunk_tokens(recipe: Recipe, stage: StagePlan) -> list[int]:
@@ -184,6 +197,7 @@ def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
         "checkpoint_bytes": checkpoint_bytes(recipe, stage.name),
         "attention": stage_attention(recipe, stage.name),
         "adapted_layers": adapted_layers(recipe, stage.name),
+        "compile": _compiles(recipe, stage),
     }
 
 

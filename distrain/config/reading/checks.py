@@ -148,6 +148,13 @@ def _check_parallelism(
             "training.precision: found fp64 with parallelism.strategy deepspeed, whose master "
             "weights are fp32; set precision to fp32, or strategy to fsdp",
         )
+    if parallelism.strategy == "deepspeed" and training.compiles_blocks:
+        yield Finding(
+            stage.name,
+            ("training", "compile"),
+            "training.compile: found true with parallelism.strategy deepspeed, which gathers "
+            "parameters by hooks within the blocks; set compile to false, or strategy to fsdp",
+        )
     optimizer = stage.get("optimizer", OptimizerConfig)
     if parallelism.strategy == "deepspeed" and optimizer and not optimizer.kept.elementwise:
         fitting = " or ".join(elementwise_optimizers())

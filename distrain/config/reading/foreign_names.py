@@ -44,6 +44,7 @@ FOREIGN_NAMES: dict[str, tuple[str, str]] = {
         "a common",
         "training.gradient_checkpointing: N, for each N-th block",
     ),
+    "torch_compile": ("Hugging Face's", "training.compile"),
     "dtype": ("torchtune's", "training.precision"),
     "bf16": ("Hugging Face's", "training.precision: bf16"),
     "fp16": ("Hugging Face's", "training.precision (bf16 or fp32)"),
@@ -240,9 +241,6 @@ EXPLANATIONS: dict[str, str] = {
     **dict.fromkeys(
         ("attention_bias", "mlp_bias", "bias"),
         "there is no such setting; the model is a Llama, which has no biases",
-    ),
-    **dict.fromkeys(
-        ("compile", "torch_compile"), "there is no such setting; the model is not compiled"
     ),
     **dict.fromkeys(
         ("load_in_4bit", "load_in_8bit", "quantization", "bnb_4bit_quant_type"),
