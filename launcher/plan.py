@@ -6,7 +6,13 @@ Pure: reads no file and no machine, so that what ``distrain plan`` prints is wha
 from dataclasses import dataclass, replace
 
 from distrain.config.launch import LaunchConfig, SiteConfig
-from distrain.config.layout import Layout, microbatches_per_rank, resolve_layout, stage_order
+from distrain.config.layout import (
+    Layout,
+    microbatches_per_rank,
+    require_replicas,
+    resolve_layout,
+    stage_order,
+)
 from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe, TrainStage
 from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder
@@ -115,6 +121,7 @@ def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan
     nodes = launch.nodes
     world_size = nodes * processes_per_node
     layout = resolve_layout(stage.parallelism, world_size)
+    require_replicas(stage, layout)
     return StagePlan(
         name=name,
         kind=stage.kind,

@@ -225,6 +225,8 @@ def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
             yield from _modules_of_source(source)
     if isinstance(stage, SftStage) and not stage.trains_all:
         yield from (("train", module) for module in ("peft", "transformers"))
+        if stage.lora is not None and stage.lora.quantization is not None:
+            yield stage.lora.quantization.EXTRA, stage.lora.quantization.EXTRA
     if stage.parallelism.strategy == "deepspeed":
         yield from (("deepspeed", module) for module in EXTRAS["deepspeed"])
     for sink in stage.logging.sinks.values():

@@ -6,7 +6,7 @@ from graphlib import TopologicalSorter
 from math import prod
 from typing import Literal
 
-from distrain.config.recipe import Recipe
+from distrain.config.recipe import Recipe, SftStage, TrainStage
 from distrain.config.training import ParallelismConfig, TrainingConfig
 from distrain.errors import RecipeError
 
@@ -230,3 +230,19 @@ def order_of(needs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
         ordered.append(first)
         sorter.done(first)
     return tuple(ordered)
+
+
+def require_replicas(stage: TrainStage, layout: Layout) -> None:
+    """Refuse to cut weights over ranks that are kept in 4 bits: codes are no rows of numbers.
+
+    Raises:
+        RecipeError: The engine would cut them.
+    """
+    quantizes = isinstance(stage, SftStage) and stage.lora and stage.lora.quantization
+    if quantizes and layout.strategy not in ("single", "ddp"):
+        raise RecipeError(
+            "parallelism.strategy",
+            f"{layout.strategy} with lora.quantization, whose weights cannot be cut over ranks",
+            "single or ddp",
+            "Set parallelism.strategy to ddp, or lora.quantization to null.",
+        )

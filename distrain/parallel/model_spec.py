@@ -18,6 +18,12 @@ from distrain.parallel.recomputation import recompute_blocks
 Precision = Literal["fp32", "bf16", "fp64"]
 
 
+def always(name: str) -> bool:
+    """Say yes to every name."""
+    del name
+    return True
+
+
 def same_name(name: str) -> str:
     """Keep a parameter's name."""
     return name
@@ -43,6 +49,9 @@ class ModelSpec:
             ``distrain.parallel.recomputation``.
         compiles_blocks: See ``distrain.parallel.compilation``.
         plain_name: The model's own name of a parameter or buffer -> its name in checkpoints.
+        is_state: Whether a parameter is part of the state, by its plain name. The others are
+            frozen, ``build_model`` gives them their values, and no checkpoint holds them. Of
+            engines that keep parameters whole.
     """
 
     build_model: Callable[[], nn.Module]
@@ -55,6 +64,7 @@ class ModelSpec:
     recompute_every: int | None = None
     compiles_blocks: bool = False
     plain_name: Callable[[str], str] = same_name
+    is_state: Callable[[str], bool] = always
 
     @property
     def master_dtype(self) -> torch.dtype:

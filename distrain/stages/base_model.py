@@ -5,23 +5,29 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from distrain.config.lineage import Lineage
 from distrain.config.lora import LoraConfig
 from distrain.config.models import ModelConfig
 from distrain.config.recipe import SftStage, TrainStage, folder_of
+from distrain.config.training import LossConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
 from distrain.finetune.lora import MAGNITUDE_SUFFIX, is_adapter, is_tuned
 from distrain.finetune.merged import Magnitudes, MergedWeights, transposed_layers
+from distrain.finetune.quantized import DequantizedWeights, build_quantized, quantized_weights
 from distrain.finetune.untied import tied_names, untied
+from distrain.models.causal_lm import CausalLM
 from distrain.models.gguf.convert import pretrained_folder
 from distrain.models.huggingface import open_huggingface
 from distrain.models.origin import Origin
+from distrain.models.weights.filling import build_empty
 from distrain.models.weights.source import CastWeights, WeightSource, as_float32, read_all
 from distrain.parallel.engine import Engine
 from distrain.parallel.global_tensor import write_parts
+from distrain.parallel.model_spec import Precision
 from distrain.runs.folder import StageFolder
 from distrain.stages.context import StageContext, typed
 from distrain.stages.products import Sources
@@ -57,6 +63,8 @@ class BaseModel:
         weights: those of a user's Hugging Face folder.
         adapters: Merged into it, one after the other.
         origin: What else the user's folder says, if the first stage started from one.
+        quantized_for: Settings of adapters for which its linear layers lose bits, after all that is
+            merged into it.
         tied: Sizes and origin of the weights below the adapters, where one of those has untied the
             output layer.
     """
@@ -69,24 +77,36 @@ class BaseModel:
     adapters: tuple[TrainedAdapter, ...] = ()
     origin: Origin | None = None
     tied: tuple[ModelConfig, Origin | None] | None = None
+    quantized_for: LoraConfig | None = None
 
     def with_rates_of(self, stated: ModelConfig) -> "BaseModel":
         """Return it with the rates that the stage that trains it states."""
         return replace(self, model=self.model.with_rates_of(stated))
 
     def for_adapters(self, lora: LoraConfig | None) -> "BaseModel":
-        """Return it as adapters of such settings find it: untied, if they train embedding or head.
+        """Return it as adapters of such settings find it.
 
-        The output layer then begins with the embedding's values.
+        Untied, if they train embedding or head: the output layer then begins with the embedding's
+        values. And with what 4 bits leave of its linear layers, if they are beside such.
         """
-        if lora is None or not lora.modules_to_save or not self.model.tie_word_embeddings:
+        if lora is None:
             return self
+        quantized_for = None if lora.quantization is None else lora
+        found = replace(self, quantized_for=quantized_for)
+        if not lora.modules_to_save or not self.model.tie_word_embeddings:
+            return found
         names = tied_names(self.model, self.vocab_size)
         if not lora.unties(names):
-            return self
+            return found
         origin = None if self.origin is None else self.origin.untied(*names)
         tied = (self.model, self.origin)
-        return replace(self, model=self.model.untied(), origin=origin, tied=tied)
+        return replace(found, model=self.model.untied(), origin=origin, tied=tied)
+
+    def before_last(self) -> "BaseModel":
+        """Return what the last adapters were trained beside."""
+        lora = self.adapters[-1].lora
+        quantized_for = None if lora.quantization is None else lora
+        return replace(self, adapters=self.adapters[:-1], quantized_for=quantized_for)
 
     @property
     def is_untied_last(self) -> bool:
@@ -98,7 +118,24 @@ class BaseModel:
 
     def source(self) -> WeightSource:
         """Open the whole model, in this process alone; adapters are merged as it is read."""
-        return self._merged() or self._start()
+        return self._opened()[0]
+
+    def unquantized(self) -> WeightSource:
+        """Open it before its linear layers lose bits."""
+        return replace(self, quantized_for=None).source()
+
+    def build_quantized(self, loss: LossConfig, precision: Precision) -> CausalLM:
+        """Build it with its linear layers in 4 bits, in memory of the host."""
+        assert self.quantized_for is not None, "somebody asked for it"
+        config = self.quantized_for.quantization
+        assert config is not None, "of settings that quantize"
+        return build_quantized(
+            build_empty(self.model, self.vocab_size, loss),
+            self.unquantized(),
+            quantized_weights(self.model, self.vocab_size, self.quantized_for),
+            config,
+            torch.bfloat16 if precision == "bf16" else torch.float32,
+        )
 
     def load_into(self, engine: Engine) -> None:
         """Fill all parameters but adapters of its own; each rank reads its part. Collective.
@@ -108,42 +145,48 @@ class BaseModel:
         """
         whole = engine.state(optimizer=False)
         state = {name: entry for name, entry in whole.items() if not is_adapter(name)}
-        merged = self._merged()
-        touched = set() if merged is None else set(merged.touched)
-        if self.tied is not None:
-            touched |= set(self._tied_names())
+        source, touched = self._opened()
         made = {name: entry for name, entry in state.items() if _plain_name(name) in touched}
         kept = {name: entry for name, entry in state.items() if name not in made}
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and kept:
             from distrain.checkpoint.dcp import load_entries
 
             load_entries(self.checkpoint, kept, None, partial=True)
         else:
             write_parts(kept, self._without_adapters(), _plain_name)
-        write_parts(made, self.source(), _plain_name)
+        write_parts(made, source, _plain_name)
         own = {name: entry for name, entry in whole.items() if name.endswith(MAGNITUDE_SUFFIX)}
         if own:
             names = map(_plain_name, own)
-            write_parts(own, Magnitudes(self.source(), names, self._transposed), _plain_name)
+            write_parts(own, Magnitudes(source, names, self._transposed), _plain_name)
         engine.loaded(None)
 
     @cached_property
     def _transposed(self) -> frozenset[str]:
         return transposed_layers(self.model, self.vocab_size)
 
-    def _merged(self) -> MergedWeights | None:
-        """Open it with its adapters, if there are any."""
-        source: WeightSource = self._start()
-        merged = None
+    def _opened(self) -> tuple[WeightSource, set[str]]:
+        """Open it with its adapters; name the weights that are not as they lie."""
+        source, touched = self._without_adapters(), set[str]()
+        if self.tied is not None:
+            source = untied(source, *self._tied_names())
+            touched |= set(self._tied_names())
         for adapter in self.adapters:
-            source = merged = MergedWeights(source, adapter.read(), adapter.lora, self._transposed)
-        return merged
+            source, lost = self._dequantized(source, adapter.lora)
+            source = MergedWeights(source, adapter.read(), adapter.lora, self._transposed)
+            touched |= {*lost, *source.touched}
+        if self.quantized_for is not None:
+            source, lost = self._dequantized(source, self.quantized_for)
+            touched |= lost
+        return source, touched
 
-    def _start(self) -> WeightSource:
-        weights = self._without_adapters()
-        if self.tied is None:
-            return weights
-        return untied(weights, *self._tied_names())
+    def _dequantized(
+        self, source: WeightSource, lora: LoraConfig
+    ) -> tuple[WeightSource, frozenset[str]]:
+        if lora.quantization is None:
+            return source, frozenset()
+        names = quantized_weights(self.model, self.vocab_size, lora)
+        return DequantizedWeights(source, names, lora.quantization), names
 
     def _tied_names(self) -> tuple[str, str]:
         assert self.tied is not None, "what is untied was tied"
@@ -209,11 +252,12 @@ def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> Bas
     for link in lineage.pretrained.trained:
         if link.artefact == "adapter":
             # Merged by now, and trained further: what was untied is so in the checkpoint.
-            base = replace(base.for_adapters(lora_of(context, link.stage)), tied=None)
+            base = base.for_adapters(lora_of(context, link.stage))
+            base = replace(base, tied=None, quantized_for=None)
     base = replace(base, checkpoint=weights[0] if weights else None)
     for adapter in adapters:
         base = base.for_adapters(adapter.lora)
-        base = replace(base, adapters=(*base.adapters, adapter))
+        base = replace(base, adapters=(*base.adapters, adapter), quantized_for=None)
     return base
 
 

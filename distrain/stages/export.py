@@ -14,6 +14,7 @@ from distrain.data.tokenizer.layouts import layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.finetune.adapter_files import save_adapter
+from distrain.finetune.card import model_card
 from distrain.finetune.merged import MergedWeights, transposed_layers
 from distrain.models import model_on_meta
 from distrain.models.huggingface import as_exported, write_huggingface
@@ -92,7 +93,7 @@ def read_trained(context: StageContext) -> tuple[TrainedModel, BaseModel]:
     whole = find_model(context, context.lineage, build_on(context, HostGroup()))
     adapter, base = None, whole
     if context.lineage.tuned is not None:
-        adapter, base = whole.adapters[-1], replace(whole, adapters=whole.adapters[:-1])
+        adapter, base = whole.adapters[-1], whole.before_last()
     # Values that a user's folder holds are kept as they are, and written so again.
     source = base.source() if base.origin else to_float32(base.source())
     trained = TrainedModel(source, base.model, base.vocab_size, origin=base.origin)
@@ -139,6 +140,11 @@ def export_huggingface(
                 partial / ADAPTER_FOLDER,
             )
         _write(trained, trained.merged, tokenizer_json, partial)
+        if trained.lora is not None:
+            forms = as_exported(trained.merged, trained.origin).forms.values()
+            dtypes = {form.dtype for form in forms}
+            card = model_card(trained.lora, dtypes, BASE_FOLDER, ADAPTER_FOLDER)
+            (partial / "README.md").write_text(card, encoding="utf-8")
         for place in (partial, *(path for path in partial.iterdir() if path.is_dir())):
             write_sums(place)
         if not reload:

@@ -4,7 +4,7 @@ It trains adapters (LoRA) or, without them, every parameter.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,16 +13,18 @@ from operator import attrgetter
 import torch
 from torch import nn
 
+from distrain.config.layout import require_replicas, resolve_layout
+from distrain.config.lora import LoraConfig
 from distrain.config.recipe import SftStage
 from distrain.evaluation.validation import Validation
 from distrain.finetune.leaks import probe_leaks
-from distrain.finetune.lora import initialize_lora, inject_lora, plain_name
+from distrain.finetune.lora import initialize_lora, inject_lora, is_tuned, plain_name
 from distrain.models import build_model, model_on_meta
 from distrain.models.causal_lm import CausalLM
 from distrain.models.freezing import freeze
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
-from distrain.parallel.model_spec import Precision
+from distrain.parallel.model_spec import Precision, always
 from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
@@ -68,6 +70,7 @@ def run_stage(context: StageContext) -> Outcome:
         count_bytes=tokenizer.token_bytes,
         reads=lengths,
     )
+    require_replicas(stage, resolve_layout(stage.parallelism, host.world_size))
     run = build_run(setup, host)
     base.load_into(run.engine)
     if stage.data.packing != "none":
@@ -99,6 +102,10 @@ def model_spec(
     """Say how the adapted model and the optimizer of its adapters are made."""
 
     def adapted() -> CausalLM:
+        if stage.lora is not None and stage.lora.quantization is not None:
+            return inject_lora(
+                base.build_quantized(stage.training.loss, precision), stage.lora, seed
+            )
         model = build_model(base.model, base.vocab_size, stage.training.loss)
         if stage.lora is None:
             return freeze(model, stage.training)
@@ -125,7 +132,18 @@ def model_spec(
         recompute_every=stage.training.recompute_every,
         compiles_blocks=stage.training.compiles_blocks,
         plain_name=plain_name,
+        is_state=state_of(stage.lora),
     )
+
+
+def state_of(lora: LoraConfig | None) -> Callable[[str], bool]:
+    """Say which parameters a checkpoint holds: beside a base in 4 bits, what is trained.
+
+    That base is made again from where it lies, which the stage has recorded by its digest.
+    """
+    if lora is None or lora.quantization is None:
+        return always
+    return partial(is_tuned, config=lora)
 
 
 def measure_answers(run: Run, shuffled: Validation, which: str = "") -> dict[str, float]:

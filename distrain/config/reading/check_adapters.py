@@ -7,6 +7,7 @@ from distrain.config.lora import LoraConfig, ends_with, matches_end
 from distrain.config.models import ModelConfig
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.reading.suggest import nearest
+from distrain.config.training import ParallelismConfig, TrainingConfig
 
 
 def check_adapters(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterator[Finding]:
@@ -19,8 +20,31 @@ def check_adapters(stage: StageParts, stages: Mapping[str, StageParts]) -> Itera
     model = None if root is None else stages[root].get("model", ModelConfig)
     if lora is None or model is None:
         return
+    if lora.quantization is not None:
+        yield from _quantization(stage)
     if model.from_pretrained is None and model.adaptable_layers:
         yield from adapter_findings(stage.name, lora, model, model.adaptable_layers)
+
+
+def _quantization(stage: StageParts) -> Iterator[Finding]:
+    """Check what can be said before the number of processes is known."""
+    parallelism = stage.get("parallelism", ParallelismConfig)
+    training = stage.get("training", TrainingConfig)
+    if parallelism is not None and parallelism.strategy in ("fsdp", "deepspeed"):
+        yield Finding(
+            stage.name,
+            ("parallelism", "strategy"),
+            f"parallelism.strategy: found {parallelism.strategy} with lora.quantization, whose "
+            "weights cannot be cut over ranks; expected single or ddp; set it to ddp, or "
+            "lora.quantization to null",
+        )
+    if training is not None and training.precision == "fp64":
+        yield Finding(
+            stage.name,
+            ("training", "precision"),
+            "training.precision: found fp64 with lora.quantization, whose weights are float32 "
+            "before they lose bits; set precision to fp32 or bf16",
+        )
 
 
 def adapter_findings(

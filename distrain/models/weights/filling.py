@@ -6,22 +6,26 @@ import torch
 from torch import nn
 
 from distrain.config.models import ModelConfig
+from distrain.config.training import LossConfig
 from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.models.weights.freed_memory import LARGE_BYTES, release_freed_memory
 from distrain.models.weights.source import WeightSource
 
 
-def build_empty(config: ModelConfig, vocab_size: int) -> CausalLM:
-    """Build the model without memory for its parameters; buffers, such as tables, are real."""
+def build_empty(config: ModelConfig, vocab_size: int, loss: LossConfig | None = None) -> CausalLM:
+    """Build the model without memory for its parameters; buffers, such as tables, are real.
+
+    The arguments are those of ``build_model``.
+    """
     with torch.device("meta"):
-        model = build_model(config, vocab_size)
+        model = build_model(config, vocab_size, loss)
     if not list(model.buffers()):
         return model
     from accelerate import init_empty_weights
 
     with init_empty_weights():
-        model = build_model(config, vocab_size)
+        model = build_model(config, vocab_size, loss)
     model.tie_weights()  # accelerate makes each parameter anew
     return model
 

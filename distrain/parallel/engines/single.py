@@ -41,6 +41,7 @@ class SingleEngine:
         # Taken once: FSDP2 shows other parameters under these names while it has them gathered.
         self._parameters = dict(module.named_parameters())
         self._plain_name = spec.plain_name
+        self._is_state = spec.is_state
         self._measured: tuple[list[Tensor], Tensor] | None = None
         """Gradients that are there, and their norm, on the device."""
         self._optimizer = spec.build_optimizer(
@@ -90,7 +91,8 @@ class SingleEngine:
         """Show parameters, persistent buffers and the optimizer's tensors."""
         state: State = {}
         for name, parameter in self._parameters.items():
-            state[f"model/{self._plain_name(name)}"] = self._show(parameter)
+            if self._is_state(self._plain_name(name)):
+                state[f"model/{self._plain_name(name)}"] = self._show(parameter)
         for name, buffer in named_persistent_buffers(self._module):
             state[f"buffer/{self._plain_name(name)}"] = whole(buffer, writes=self.ranks.is_first)
         if optimizer:
