@@ -110,7 +110,7 @@ $(VENV)/.chat: $(VENV)/.train
 
 # trl without its dependencies: its chat templates are read, nothing of it is imported.
 $(VENV)/.dev: $(VENV)/.chat
-	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,remote,fast,html,language,gguf,bitsandbytes,dev]'
+	$(BIN)/pip install -q -e '.[train,deepspeed,wandb,remote,fast,html,language,gguf,bitsandbytes,lm-eval,dev]'
 	$(BIN)/pip install -q --no-deps trl
 	touch $@
 

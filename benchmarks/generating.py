@@ -14,11 +14,11 @@ from torch import Tensor
 from benchmarks.measuring import interleaved, machine_line, median_ratio, table
 from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.config.models.transformers import TransformersConfig
+from distrain.evaluation.generation import LIKELIEST, sample
 from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.models.init import initialize
 from distrain.models.key_value_cache import KeyValueCache
-from distrain.tools.generate import LIKELIEST, sample
 
 VOCAB_SIZE, PROMPT, NEW = 4096, 16, 128
 SIZES = {

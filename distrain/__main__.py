@@ -68,6 +68,10 @@ def run_tool(arguments: argparse.Namespace) -> int:
         from distrain.tools.generate import run_command
 
         return run_command(arguments)
+    if arguments.command == "harness":
+        from distrain.tools import harness
+
+        return harness.run_command(arguments)
     if arguments.command == "count-models":
         from distrain.tools import count_models
 
@@ -250,6 +254,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     generate.add_argument("--seed", type=int, required=True)
     generate.add_argument("--max-memory", type=int, help="bytes of weights on each device")
     generate.add_argument("--chat", action="store_true", help="the prompt is a user's turn")
+    harness = commands.add_parser("harness", help="ask a model tasks of lm_eval")
+    harness.add_argument("model")
+    harness.add_argument("settings", help="a section of a recipe, as JSON")
+    harness.add_argument("--max-memory", type=int, help="bytes of weights on each device")
     data = commands.add_parser("data", help="look at token files", add_help=False)
     data.add_argument("arguments", nargs=argparse.REMAINDER)
     return parser.parse_args(argv)

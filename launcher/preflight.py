@@ -8,9 +8,17 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from distrain.config.chats import ChatSource
+from distrain.config.harness import HARNESS_EXTRA, HARNESS_MODULE
 from distrain.config.huggingface import CONFIG_FILE, TOKENIZER_FILE
 from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
-from distrain.config.recipe import PrepareStage, Recipe, SftStage, TrainStage, folder_of
+from distrain.config.recipe import (
+    EvaluateStage,
+    PrepareStage,
+    Recipe,
+    SftStage,
+    TrainStage,
+    folder_of,
+)
 from distrain.config.sources import (
     REMOTE_MODULES,
     DatasetsSection,
@@ -208,6 +216,9 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
             for source in stage.data.named_sources.values():
                 yield from _modules_of_source(source)
             yield from _modules_of_model(stage.tokenizer.path)
+        if isinstance(stage, EvaluateStage) and stage.harness is not None:
+            yield HARNESS_EXTRA, HARNESS_MODULE
+            yield "train", "transformers"
         if stage.kind == "export":
             yield "train", "transformers"
         if isinstance(stage, TrainStage):

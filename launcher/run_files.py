@@ -17,7 +17,7 @@ from distrain.config.recipe import Recipe
 from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
-from distrain.runs.records import write_json
+from distrain.runs.records import read_state, write_json
 from launcher.environment import describe_environment
 from launcher.pinned_families import with_families_of, with_pinned_families
 from launcher.run_changes import Change, has_begun, refuse_built_on
@@ -195,3 +195,9 @@ def _no_run(where: str, found: str, names: list[str]) -> NotFoundError:
         "one of: " + ", ".join(names) if names else f"a run in {runs_dir()}",
         f"Start one with `distrain run RECIPE`, or set {RUNS_DIR_VARIABLE} to where the runs are.",
     )
+
+
+def committed_step(run: RunFolder, stage: str) -> int:
+    """Return how far a stage is on disk."""
+    state = read_state(run.stage(stage))
+    return state["step"] if state else 0

@@ -12,6 +12,7 @@ from distrain.config.best import FromCheckpoint, WatchedMetric, watched_metrics
 from distrain.config.chats import SftDataConfig
 from distrain.config.curation import WORD
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
+from distrain.config.harness import HarnessConfig
 from distrain.config.launch import ENDPOINT, ONE_LINE, VARIABLE_NAME, LaunchConfig
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.lora import LoraConfig
@@ -121,6 +122,8 @@ class EvaluateStage(Section):
     """Bytes that weights may take of each GPU or, without one, of the host, such as ``20GiB``
     (default: what is free). What does not fit is laid on further GPUs, into host memory, and
     otherwise read from its files in each forward pass."""
+    harness: HarnessConfig | None = None
+    """Also ask the model tasks of ``lm_eval``, adapters merged: as ``export`` writes it."""
 
 
 class ExportStage(Section):

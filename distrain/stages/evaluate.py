@@ -4,9 +4,12 @@ Documents are measured with the model of the last stage that trained every param
 user's own model; answers, after fine-tuning, with and without the adapters of the last stage.
 """
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from distrain.config.harness import HarnessConfig
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage, SftStage, TrainStage
 from distrain.config.tasks import CAUSAL_LM
@@ -15,6 +18,7 @@ from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDatas
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
 from distrain.evaluation.meter import Meter
+from distrain.models.causal_lm import CausalLM
 from distrain.models.weights.filling import build_empty
 from distrain.models.weights.source import WeightSource
 from distrain.parallel.device_map import DeviceMemory
@@ -55,6 +59,9 @@ def run_stage(context: StageContext) -> Outcome:
         result["measured"]["documents"] = context.name
     else:
         result |= _measure_trained(context, meter, trained, whole)
+    if stage.harness is not None:
+        meter.load(to_float32(whole.source()))
+        result["tasks"] = ask_tasks(meter.model, whole.tokenizer, stage.harness)
     write_json(context.folder.result, result)
     test_set.finish(context.run, context.name)
     return Outcome(result)
@@ -84,6 +91,16 @@ def _measure_trained(
             result["answers"] = measure_answers(meter, pairs, merged, task_of(context, last))
             result["measured"]["answers"] = last
     return result
+
+
+def ask_tasks(model: CausalLM, tokenizer: Path, config: HarnessConfig) -> dict[str, Any]:
+    """Ask the model that an export writes, adapters merged; see ``run_tasks``."""
+    from distrain.evaluation.harness.opening import ask_whole, write_tokenizer
+    from distrain.evaluation.harness.tasks import run_tasks
+
+    with tempfile.TemporaryDirectory() as folder:
+        written = write_tokenizer(tokenizer, Path(folder))
+        return run_tasks(ask_whole(model, written, config.batch_tokens), config, "harness")
 
 
 def open_split_for(context: StageContext, whole: BaseModel, length: int | None) -> Dataset:

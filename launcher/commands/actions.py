@@ -1,18 +1,13 @@
 """What the commands that act do: run, resume, stop, and stages that are started by their kind."""
 
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from distrain.config.huggingface import config_file
-from distrain.config.pretrained.resolve import resolve_pretrained
 from distrain.config.reading.load import LoadedRecipe, read_resolved
 from distrain.config.recipe import Recipe
-from distrain.errors import ExitCode, NotFoundError, PreflightError, RecipeError
-from distrain.runs.command import as_typed, command_again
+from distrain.errors import ExitCode, NotFoundError, RecipeError
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold, is_held
 from distrain.runs.products import check_sources
@@ -20,16 +15,17 @@ from distrain.runs.records import append_event, is_done, read_state
 from launcher.backends.backend import BACKENDS, HERE, backend_of, is_on_one_machine
 from launcher.backends.needs import check_needs
 from launcher.backends.protocol import Backend, SubmittedJob, Surroundings
+from launcher.commands.asking import no_export
+from launcher.commands.output import say
 from launcher.commands.reopen import reopen_damaged
 from launcher.plan import Plan, select_stages
 from launcher.planning import plan_recipe
-from launcher.preflight import missing_modules
 from launcher.run_changes import Change
 from launcher.run_files import (
     change_run,
+    committed_step,
     find_run,
     make_folder,
-    name_of,
     open_run,
     run_of,
 )
@@ -59,12 +55,6 @@ class Stopped:
     seconds: float
     steps: dict[str, int]
     """Last committed step of each stage that was running."""
-
-
-def say(line: str) -> None:
-    """Show progress: on stderr, so that stdout holds results only."""
-    sys.stderr.write(as_typed(line) + "\n")
-    sys.stderr.flush()
 
 
 def run_recipe(loaded: LoadedRecipe, selection: Selection) -> tuple[RunFolder, ExitCode]:
@@ -121,37 +111,13 @@ def run_kind(
         for name in names:
             check_sources(run, name)
             if kind == "export" and not run.stage(name).huggingface.is_dir():
-                raise _no_export(run, name)
+                raise no_export(run, name)
         return run, names, ExitCode.DONE  # no lock: the folder may be another's, or read-only
     plan = plan_recipe(recipe, run)
     with hold(run.lock, run.root.name):
         ended = _start(plan, Selection(only=names), HERE, arguments)
         assert isinstance(ended, ExitCode)
         return run, names, ended
-
-
-def generate(
-    target: str, arguments: Sequence[str], *, capture: bool
-) -> tuple[RunFolder | None, Path, ExitCode, str]:
-    """Complete a prompt with the exported model of a run, or with another model.
-
-    Returns:
-        The run, if it is one; where the model lies; how the runtime's process ended; and what it
-        wrote, empty unless it was to be captured: it went to this terminal.
-    """
-    run, whose = None, ""
-    folder = resolve_pretrained(target)
-    if not config_file(folder).is_file():
-        run = find_run(target)
-        folder, whose = _exported(run, read_resolved(run.resolved))
-    say(f"loads {folder}{whose}")
-    command = [sys.executable, "-m", "distrain", "generate", str(folder), *arguments]
-    done = subprocess.run(
-        command, check=False, stdout=subprocess.PIPE if capture else None, encoding="utf-8"
-    )
-    is_ours = done.returncode in list(ExitCode)  # not that of a process that was killed
-    code = ExitCode(done.returncode) if is_ours else ExitCode.BUG
-    return run, folder, code, done.stdout or ""
 
 
 def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]:
@@ -172,7 +138,7 @@ def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]
     while not ended and time.monotonic() - started < patience_s:
         time.sleep(STOP_POLL_S)
         ended = not is_held(run.lock) and not _running(run, recipe)
-    steps = {name: _committed_step(run, name) for name in running}
+    steps = {name: committed_step(run, name) for name in running}
     return run, Stopped(True, ended, time.monotonic() - started, steps)
 
 
@@ -245,33 +211,3 @@ def _running(run: RunFolder, recipe: Recipe) -> dict[str, int]:
         if is_held(folder.lock) or not is_here:  # elsewhere, a lock need not be seen from here
             found[name] = state["attempt"]
     return found
-
-
-def _committed_step(run: RunFolder, stage: str) -> int:
-    state = read_state(run.stage(stage))
-    return state["step"] if state else 0
-
-
-def _exported(run: RunFolder, recipe: Recipe) -> tuple[Path, str]:
-    """Find the latest export of a run, and say what it was made of."""
-    for problem in missing_modules(recipe):
-        raise problem
-    for name, stage in reversed(recipe.stages.items()):
-        folder = run.stage(name).huggingface
-        if stage.kind == "export" and folder.is_dir():
-            check_sources(run, name)
-            made_of = [f"{need} at step {_committed_step(run, need):,}" for need in stage.needs]
-            return folder, f", made by stage {name} of {', '.join(made_of)}"
-    done = [n for n, s in recipe.stages.items() if s.kind == "export" and is_done(run, n)]
-    raise _no_export(run, done[-1] if done else None)
-
-
-def _no_export(run: RunFolder, done: str | None) -> PreflightError:
-    """Return the error for a folder that is not there, though the stage ``done`` made it."""
-    again = command_again(run, "--from", done) if done else f"distrain export {name_of(run)}"
-    return PreflightError(
-        f"run {run.root.name}",
-        "no exported model",
-        "the folder of a stage of kind export",
-        f"Make it: `{again}`.",
-    )

@@ -1,5 +1,7 @@
 """Commands about what a run has made: export, evaluate, generate."""
 
+import json
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -37,22 +39,80 @@ def export(target: RunArgument = None, as_json: JsonOption = False) -> None:
     show("export", Shown(result, text, found, steps), as_json=as_json)
 
 
-def evaluate(
+MaxMemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        parser=_size,
+        metavar="SIZE",
+        help="Of weights on each GPU, or on the host without one; such as 20GiB.",
+    ),
+]
+
+
+def evaluate(  # noqa: PLR0913
     target: RunArgument = None,
     again: Annotated[
         bool, typer.Option("--again", help="Use the test split knowingly once more.")
     ] = False,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Ask tasks of lm_eval, by name and comma, of a run or a folder."),
+    ] = None,
+    include_path: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Task files of your own.")
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="Examples before each question.", min=0)
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Questions of each task.", min=1)] = None,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="Ask as a user, by the model's template.")
+    ] = False,
+    max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the model on the test split, once."""
+    """Measure the model on the test split, once, or ask it tasks."""
     from distrain.runs.records import json_text, read_json
     from launcher.commands import actions
 
+    if tasks is not None:
+        settings = {
+            "tasks": tuple(filter(None, tasks.split(","))),
+            "include_path": include_path,
+            "num_fewshot": num_fewshot,
+            "limit": limit,
+            "chat_template": chat_template,
+        }
+        memory = [] if max_memory is None else [f"--max-memory={max_memory}"]
+        _ask_tasks(target, settings, memory, as_json=as_json)
+        return
     found, stages, code = actions.run_kind(target, "evaluate", ("--again",) if again else ())
     if code is not ExitCode.DONE:
         show("evaluate", Shown(None, "", found, exit_code=code), as_json=as_json)
     figures = {name: read_json(found.stage(name).result) for name in stages}
     show("evaluate", Shown(figures, json_text(figures, indent=2), found), as_json=as_json)
+
+
+def _ask_tasks(
+    target: str | None, settings: Mapping[str, object], arguments: list[str], *, as_json: bool
+) -> None:
+    from launcher.commands import asking
+    from launcher.text import table
+
+    run, folder, code, text = asking.ask_tasks(str(target or "."), settings, arguments)
+    if code is not ExitCode.DONE:
+        show("evaluate", Shown(None, "", run, exit_code=code), as_json=as_json)
+    found = json.loads(text)
+    rows = [
+        (task, metric, f"{value:.4f}", error and f"{error:.4f}")
+        for task, figures in found.items()
+        for metric, value in figures.items()
+        if not metric.endswith("_stderr")
+        for error in [figures.get(f"{metric}_stderr", "")]
+    ]
+    lines = table(("TASK", "METRIC", "VALUE", "STDERR"), rows)
+    result = {"model": str(folder), "tasks": found}
+    show("evaluate", Shown(result, lines, run), as_json=as_json)
 
 
 def generate(  # noqa: PLR0913
@@ -71,18 +131,11 @@ def generate(  # noqa: PLR0913
         int, typer.Option(help="Of the draws: the same one gives the same text.", min=0)
     ] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's turn.")] = False,
-    max_memory: Annotated[
-        int | None,
-        typer.Option(
-            parser=_size,
-            metavar="SIZE",
-            help="Of weights on each GPU, or on the host without one; such as 20GiB.",
-        ),
-    ] = None,
+    max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a completion of a prompt."""
-    from launcher.commands import actions
+    from launcher.commands import asking
 
     arguments = [
         f"--max-new-tokens={max_new_tokens}",
@@ -93,7 +146,7 @@ def generate(  # noqa: PLR0913
         *([] if max_memory is None else [f"--max-memory={max_memory}"]),
         *("--", prompt),  # which may begin with a dash
     ]
-    run, folder, code, text = actions.generate(target, arguments, capture=as_json)
+    run, folder, code, text = asking.generate(target, arguments, capture=as_json)
     result = {"model": str(folder), "prompt": prompt, "text": text.removesuffix("\n")}
     done = code is ExitCode.DONE
     # The runtime has written the text, or why there is none, unless it was captured.

@@ -102,3 +102,9 @@ def _error(error: Any) -> dict[str, Any]:  # noqa: ANN401  (an exception, or a p
     text = as_typed(words())
     message = text.removeprefix(f"{where}: ") if where is not None else text
     return {"where": where, "line": None, "column": None, "message": message}
+
+
+def say(line: str) -> None:
+    """Show progress: on stderr, so that stdout holds results only."""
+    sys.stderr.write(as_typed(line) + "\n")
+    sys.stderr.flush()

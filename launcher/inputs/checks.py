@@ -12,6 +12,7 @@ from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe
 from launcher.inputs.balancing import note_balancing
 from launcher.inputs.chats import check_chats
+from launcher.inputs.harness import check_harness
 from launcher.inputs.models import check_made_models, check_models
 from launcher.inputs.sources import check_sources
 from launcher.inputs.tokenizers import check_same_tokenizers, check_tokenizers
@@ -24,6 +25,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     check_made_models,
     note_balancing,
     check_chats,
+    check_harness,
 )
 
 

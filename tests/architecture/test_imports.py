@@ -82,7 +82,17 @@ ROOMS = {
         {"attention", "section", "input_files", "rows", "pretrained"},
         {"tasks"},
         {
-            *("best", "curation", "dedup", "forms", "labels", "launch", "loading", "lora"),
+            *(
+                "best",
+                "curation",
+                "dedup",
+                "forms",
+                "harness",
+                "labels",
+                "launch",
+                "loading",
+                "lora",
+            ),
             "token_sources",
         },
         {"models", "optimizers", "schedules", "sources", "training"},

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from distrain.config.models import LlamaConfig
+from distrain.evaluation.generation import Sampling, sample
 from distrain.models.causal_lm import CausalLM
 from distrain.models.init import initialize
 from distrain.models.key_value_cache import GrowingTensor, KeyValueCache
 from distrain.models.llama import Llama
-from distrain.tools.generate import Sampling, sample
 
 
 @pytest.fixture(scope="module")

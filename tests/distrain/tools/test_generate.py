@@ -9,12 +9,13 @@ import torch
 from distrain.config.models import LlamaConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.errors import DataError, PreflightError
+from distrain.evaluation.generation import Sampling, penalized
 from distrain.loss import summed_cross_entropy
 from distrain.models.init import initialize
 from distrain.models.llama import Llama
 from distrain.models.weights.source import TensorWeights
 from distrain.stages.export import TrainedModel, export_huggingface
-from distrain.tools.generate import Sampling, generate, penalized
+from distrain.tools.generate import generate
 
 TEXT = "def area(side):\n    return side * side\n"
 QUESTION, ANSWER = "What is two?", "A number after one."

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from distrain.config.models.transformers import TransformersConfig
+from distrain.evaluation.generation import LIKELIEST, sample
 from distrain.models import build_model
 from distrain.models.key_value_cache import KeyValueCache
 from distrain.models.transformers.family_cache import FamilyCache
-from distrain.tools.generate import LIKELIEST, sample
 from tests.distrain.models.transformers.families import (
     FAMILIES,
     SIZES,
