@@ -18,7 +18,7 @@ BROKEN_REASONS = frozenset(
 """Every reason of a ``Broken``; all of them count against ``data.skip_budget``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # there is one for each document, and a frozen one takes twice as long
 class SourceRow:
     """What one line, row of a table, or element of an array holds.
 
