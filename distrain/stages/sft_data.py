@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+from distrain.config.chats import VALIDATION
 from distrain.config.data import MAIN_SOURCE
 from distrain.config.labels import PairChecksConfig
 from distrain.config.loading import PretrainDataConfig
@@ -25,6 +26,9 @@ from distrain.stages.context import StageContext, typed
 from distrain.stages.sft_samples import ExampleSamples, RowForm
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+BySource = dict[str, list[Item]]
 
 PAIRS = "pairs"
 """Name of a source that has no other, as when there were only pairs: it is part of the order."""
@@ -113,11 +117,12 @@ def find_training_examples(
             answers do not fit into a sample.
     """
     stage = sft_stage_of(context)
-    found = _read(context, stage, ("train", "validation"))
+    found, rows = _read(context, stage, ("train", "validation"))
     asked = [Asked.of(each) for examples in found["train"].values() for each in examples]
     check_pairs([each for each in asked if each is not None], stage.data.checks)
     splits = {
-        split: _samples(context, stage, examples, encoder) for split, examples in found.items()
+        split: _samples(context, stage, examples, encoder, rows.get(split))
+        for split, examples in found.items()
     }
     check_lengths(splits, stage)
     for split, samples in splits.items():
@@ -138,7 +143,7 @@ def find_test_examples(context: StageContext, encoder: ChatEncoder) -> ExampleSa
     stage = sft_stage_of(context)
     if stage.data.is_own and not stage.data.test_fraction:
         return None
-    samples = _samples(context, stage, _read(context, stage, ("test",))["test"], encoder)
+    samples = _samples(context, stage, _read(context, stage, ("test",))[0]["test"], encoder)
     _require_two(samples, "test")
     _tell_lengths(samples, "test")
     return samples
@@ -196,19 +201,27 @@ def sft_stage_of(context: StageContext) -> SftStage:
 
 def _read(
     context: StageContext, stage: SftStage, splits: Sequence[str]
-) -> dict[str, dict[str, list[Example]]]:
-    """Return the examples of each split, by source."""
+) -> tuple[dict[str, BySource[Example]], dict[str, BySource[Refused]]]:
+    """Return the examples of each split, by source, and the rows that make none."""
     kind = context.stage.kind
     if not stage.data.is_own:
         folder = context.run.stage(str(context.lineage.data)).path
+        pairs = {split: open_pairs(folder, split, stage_kind=kind) for split in splits}
         return {
-            split: {PAIRS: list(map(example_of_pair, open_pairs(folder, split, stage_kind=kind)))}
-            for split in splits
-        }
+            split: {PAIRS: list(map(example_of_pair, found))} for split, found in pairs.items()
+        }, {}
     found = read_examples(stage.data, stage_kind=kind)
     if stage.data.sources is None:
         found = {PAIRS if name == MAIN_SOURCE else name: each for name, each in found.items()}
-    return {split: {name: getattr(each, split) for name, each in found.items()} for split in splits}
+    rows: dict[str, BySource[Refused]] = {"train": {}, "validation": {}}
+    for name, source in found.items():
+        # Nobody knows what a row asks that makes no example, so it counts where most of them go.
+        split = "validation" if name == VALIDATION else "train"
+        rows[split][name] = [Refused(row.path, "row", row.reason) for row in source.refused]
+    examples = {
+        split: {name: getattr(each, split) for name, each in found.items()} for split in splits
+    }
+    return examples, rows
 
 
 def _samples(
@@ -216,6 +229,7 @@ def _samples(
     stage: SftStage,
     examples: Mapping[str, Sequence[Example]],
     encoder: ChatEncoder,
+    rows: BySource[Refused] | None = None,
 ) -> ExampleSamples:
     """Encode examples, and leave out or cut what does not fit, as the recipe says."""
     form = RowForm(
@@ -232,6 +246,8 @@ def _samples(
         name: [each for each in found if isinstance(each, Refused)]
         for name, found in encoded.items()
     }
+    for name, unread in (rows or {}).items():
+        refused[name] = [*unread, *refused.get(name, [])]
     _check_refused([each for found in refused.values() for each in found], stage)
     return ExampleSamples.of(
         {
@@ -247,6 +263,8 @@ def _check_refused(refused: Sequence[Refused], stage: SftStage) -> None:
     budget = stage.data.skip_budget
     if len(refused) <= budget:
         return
+    # Rows that make no example are fewer: else they would not have been read to the end.
+    refused = [each for each in refused if each.reason != "row"]
     shown = "; ".join(f"{each.path}: {each.detail}" for each in refused[:SHOWN])
     more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
     raise DataError(

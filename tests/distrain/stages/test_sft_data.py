@@ -17,6 +17,7 @@ from distrain.stages.sft_data import (
     check_pairs,
     find_test_examples,
     find_training_examples,
+    reading_of,
 )
 from distrain.stages.sft_records import lengths_record
 from tests.distrain.data.made_corpus import make_tokenizer
@@ -125,3 +126,40 @@ def test_cut_prompts_are_counted_and_told_whatever_the_rule(tmp_path, tokenizer,
 
 def test_a_file_of_ones_own_has_no_test_pairs(tmp_path, tokenizer):
     assert find_test_examples(context_of(tmp_path, ["short"] * 40), tokenizer) is None
+
+
+def test_rows_that_make_no_example_are_left_out_within_the_budget_and_named(tmp_path, tokenizer):
+    context = context_of(tmp_path, ["short"] * 20 + [""], skip_budget=1)
+    train, validation = find_training_examples(context, tokenizer)
+    assert len(train) + len(validation) == 20
+    [row] = train.left_out
+    assert (row.source, row.reason, row.detail) == ("pairs", "row", "'answer' is empty or no text")
+    assert row.path.endswith("pairs.jsonl:21")
+    with pytest.raises(DataError, match=r"pairs\.jsonl:21: 'answer' is empty"):
+        find_training_examples(context_of(tmp_path, ["short"] * 20 + [""]), tokenizer)
+
+
+def test_sources_of_every_shape_are_examples_by_source(tmp_path, tokenizer):
+    rows = {
+        "chats": [
+            {
+                "conversations": [
+                    {"from": "human", "value": f"Say {n}."},
+                    {"from": "gpt", "value": "So."},
+                ]
+            }
+            for n in range(12)
+        ],
+        "tasks": [{"instruction": f"Add {n}.", "output": "Done."} for n in range(12)],
+        "texts": [{"text": f"It is {n}."} for n in range(12)],
+    }
+    sources = {}
+    for name, some in rows.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(some))
+        sources[name] = {"kind": "files", "paths": [str(tmp_path / f"{name}.json")]}
+    data = {"path": None, "sources": sources, "mixture": {"chats": 2, "texts": 1}}
+    context = context_of(tmp_path, ["short"], **data)
+    train, validation = find_training_examples(context, tokenizer)
+    assert set(train.fitted) == set(rows)
+    assert len(train) + len(validation) == 36
+    assert reading_of(context.recipe.stages["sft"]).mixture == {"chats": 2, "texts": 1}
