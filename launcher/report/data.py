@@ -59,7 +59,9 @@ class StageRecords:
     corpus: Fields = field(default_factory=dict)
     """Of prepare: counts, there before the stage is done."""
     rejections: list[Fields] = field(default_factory=list)
-    """Of prepare: examples, the first few of each source and reason."""
+    """Of prepare and sft: examples, the first few of each source and reason."""
+    examples: list[Fields] = field(default_factory=list)
+    """Of sft: a few, with what is trained of them."""
     data: Fields = field(default_factory=dict)
     """Of pretrain and sft: which samples each step reads."""
     built_on: Fields = field(default_factory=dict)
@@ -133,6 +135,7 @@ def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> S
         failure=failure,
         corpus=_guarded(folder.corpus, data, read_json) or {},
         rejections=_first_of_each(_lines(folder.rejections, data)),
+        examples=list(_lines(folder.examples, data)),
         data=_guarded(folder.data, data, read_json) or {},
         built_on=fields(_guarded(folder.built_on, data, read_json)),
     )

@@ -26,6 +26,7 @@ from launcher.report.data import (
     read_run,
     seconds,
 )
+from launcher.report.examples import ShownExample, shown_examples
 from launcher.report.metrics import values
 from launcher.report.mixture import mixture_tables
 from launcher.report.parts import Figure, Table
@@ -62,6 +63,9 @@ class StageSection:
     note: str
     corpus: "CorpusPart | None" = None
     data_tables: tuple[Table, ...] = ()
+    examples: tuple[ShownExample, ...] = ()
+    left_out: tuple[ReasonExamples, ...] = ()
+    """Examples of fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,8 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
         tables,
         note,
         data_tables=tuple(mixture_tables(stage, run)),
+        examples=tuple(shown_examples(stage)),
+        left_out=tuple(examples_shown(stage)[0]),
     )
 
 

@@ -8,6 +8,7 @@ from distrain.runs.failures import count_restarts
 from distrain.runs.products import BEST_FIELD
 from launcher.report.corpus import NAME_CHARACTERS, prepare_tables
 from launcher.report.data import Fields, RunData, StageRecords, fields, number
+from launcher.report.examples import row_tables
 from launcher.report.metrics import metric_figures, source_tables, trained_scores, values
 from launcher.report.parts import Figure, Table
 from launcher.report.text import (
@@ -83,7 +84,7 @@ def _unigram_tables(stage: StageRecords) -> list[Table]:
 
 def sft_tables(stage: StageRecords) -> list[Table]:
     """What the held-out answers cost before and after, and which pairs did not fit."""
-    return [*_answer_tables(stage), *_length_tables(stage)]
+    return [*_answer_tables(stage), *row_tables(stage), *_length_tables(stage)]
 
 
 def _answer_unit(stage: StageRecords) -> str:
