@@ -17,6 +17,7 @@ BENCHMARKS = (
     "data.curation",
     "data.dedup",
     "data.packing",
+    "chats",
     "quickstart",
 )
 

@@ -9,9 +9,10 @@ by its own version of that template, with marks. Ids and masks of both are compa
 
 import argparse
 import os
+import statistics
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ import numpy as np
 from benchmarks.measuring import interleaved, machine_line, median_ratio, table
 from distrain.config.data import PairsConfig
 from distrain.data.chats.docstrings import docstring_pairs
-from distrain.data.chats.encoder import ChatEncoder
+from distrain.data.chats.encoder import MANY, ChatEncoder
 from distrain.data.chats.example import EncodedExample, Example
 from distrain.data.tokenizer.huggingface import copy_files
 from distrain.data.tokenizer.tokenizer import Tokenizer
@@ -54,18 +55,26 @@ def _run(folder: Path, num_chats: int, rounds: int) -> None:
     peer = _Peer(model, chats)
     ours = [item for item in encoder.encode(examples) if isinstance(item, EncodedExample)]
     _compare(ours, peer.prepare())
+    fast = ChatEncoder(model, Tokenizer.load(model), engine="auto")
+    # From here on with what it has chosen; the comparison of engines takes seconds, once.
+    many = fast.encode(examples * (MANY // num_chats + 1))
+    _compare([item for item in many[:num_chats] if isinstance(item, EncodedExample)], ours)
     tokens = sum(len(item.ids) for item in ours)
     samples = interleaved(
-        {"ours": lambda: _encode(encoder, examples), "TRL": lambda: _discard(peer.prepare())},
+        {
+            "ours, tokenizers": lambda: _encode(encoder, examples),
+            "ours, auto": lambda: _encode(fast, examples),
+            "TRL": lambda: _discard(peer.prepare()),
+        },
         rounds,
     )
     cpu = {name: [sample.cpu_s for sample in found] for name, found in samples.items()}
     print(machine_line())
-    print(f"{len(chats)} chats, {tokens / len(chats):.0f} tokens each; medians of {rounds}\n")
+    print(f"{num_chats} chats, {tokens / num_chats:.0f} tokens each; medians of {rounds}\n")
     rows = [
         [
             name,
-            f"{len(chats) / sorted(times)[rounds // 2]:.0f}",
+            f"{num_chats / statistics.median(times):.0f}",
             f"{median_ratio(cpu['TRL'], times):.2f}",
         ]
         for name, times in cpu.items()
@@ -113,16 +122,17 @@ class _Peer:
         )
 
 
-def _compare(ours: Sequence[EncodedExample], theirs: Any) -> None:  # noqa: ANN401
-    """Refuse to measure what is not the same work: ids to the last stop token, and masks."""
+def _compare(ours: Sequence[EncodedExample], theirs: Iterable[Any]) -> None:
+    """Refuse to measure what is not the same work: ids, and masks up to each stop token."""
     for item, row in zip(ours, theirs, strict=True):
-        count = len(item.ids)
-        labels = np.array(row["labels"])[:count]
-        if (
-            row["input_ids"][:count] != item.ids.tolist()
-            or ((labels >= 0) & ~item.is_trained).sum() > 4
-        ):
-            raise SystemExit("ids or masks differ")
+        if isinstance(row, EncodedExample):
+            ids, masks = row.ids, row.is_trained
+        else:
+            ids = np.array(row["input_ids"][: len(item.ids)])
+            masks = np.array(row["labels"][: len(item.ids)]) >= 0
+        # The line break behind a stop token is marked by the peer's template.
+        if not np.array_equal(ids, item.ids) or (masks & ~item.is_trained).sum() >= TURNS:
+            raise SystemExit(f"{item.path}: ids or masks differ")
 
 
 def _model_folder(folder: Path) -> Path:

@@ -126,13 +126,20 @@ class Shaper:
     Args:
         tests: What a template looks for in an assistant's content: such strings stay in the shape,
             for the text around them may be laid out apart.
-        everywhere: Leave them in all strings, not only in the assistant's.
+        trims: White space around strings stays in the shape, too: a template may strip it.
+        everywhere: What is looked for stays in all strings, not only in the assistant's.
         blocks: Contents are given as ``[{"type": "text", "text": ...}]``.
     """
 
     def __init__(
-        self, tests: frozenset[str], *, everywhere: bool = False, blocks: bool = False
+        self,
+        tests: frozenset[str],
+        *,
+        trims: bool = False,
+        everywhere: bool = False,
+        blocks: bool = False,
     ) -> None:
+        self._trims = trims
         self._tests = sorted(tests, key=lambda text: (-len(text), text))
         self._split = re.compile(f"({'|'.join(map(re.escape, self._tests))})") if tests else None
         self._everywhere = everywhere
@@ -263,6 +270,8 @@ class Shaper:
         is_tested = self._split is not None and (self._everywhere or role == "assistant")
         if not is_tested or not any(test in text for test in self._tests):
             core = text.strip()
+            if core and not self._trims:
+                core = text
             if len(core) == len(text):
                 return (("", ""), [text]) if text else (("",), [])
             if not core:
@@ -272,6 +281,7 @@ class Shaper:
         assert self._split is not None
         literals, cores = [""], []
         for number, part in enumerate(self._split.split(text)):
+            # Around what is looked for, white space is mostly taken away.
             core = "" if number % 2 else part.strip()
             if not core:
                 literals[-1] += part

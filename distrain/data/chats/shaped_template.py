@@ -43,9 +43,13 @@ class ShapedTemplate:
         self.stop_ids = end_ids | self.facts.end_ids
         if not self.facts.end_ids:
             raise unfit_template(str(folder), "one that ends an answer with no control token")
-        tests, every = template.tested
-        self._shaper = Shaper(tests, blocks=self.facts.blocks)
-        self._fine_shaper = Shaper(every, everywhere=True, blocks=self.facts.blocks)
+        tests, blocks = template.tested, self.facts.blocks
+        # Most templates take contents as they are; some strip them, some look into them.
+        self._shapers = (
+            Shaper(tests, blocks=blocks),
+            Shaper(tests, trims=True, blocks=blocks),
+            Shaper(tests, trims=True, everywhere=True, blocks=blocks),
+        )
         self._finder = TurnFinder(
             self._render,
             self._find_stop,
@@ -70,7 +74,7 @@ class ShapedTemplate:
     def _laid_out(
         self, example: Example, purpose: str, make: Callable[[Shape], list[ChatPart]]
     ) -> list[tuple[ChatPart, ChatText]]:
-        for shaper in (self._shaper, self._fine_shaper):
+        for shaper in self._shapers:
             messages = shaper.messages(example.messages)
             key, strings = shaper.take(messages, example.tools)
             parts = self._known.get((purpose, key))

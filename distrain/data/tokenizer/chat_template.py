@@ -66,21 +66,20 @@ class ChatTemplate:
         return re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", self.source) is not None
 
     @cached_property
-    def tested(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Strings that it may look for in contents, such as ``</think>``; and all its strings.
+    def tested(self) -> frozenset[str]:
+        """Strings that it may look for in contents, such as ``</think>``.
 
-        The first are those that it compares with, or hands to a method or a filter; names of
-        roles, keys and kinds are none of them.
+        It compares with them, or hands them to a method; names of roles, keys and kinds are left
+        out, and what it replaces: a content that it changes is none that it shows.
         """
         tree = self._environment.parse(self.source)
-        tests: set[str] = set()
-        for node in tree.find_all((nodes.Compare, nodes.Call, nodes.Filter)):
-            tests |= {found.value for found in _operands(node) if isinstance(found, nodes.Const)}
-        every = {node.value for node in tree.find_all(nodes.Const)}
-        strings = [{text for text in group if _is_told(text)} for group in (tests, every)]
-        return (
-            frozenset(text for text in strings[0] if not re.fullmatch(r"[\w ]+", text)),
-            frozenset(strings[1]),
+        found: set[str] = set()
+        for node in tree.find_all((nodes.Compare, nodes.Call)):
+            found |= {item.value for item in _operands(node) if isinstance(item, nodes.Const)}
+        return frozenset(
+            text
+            for text in found
+            if isinstance(text, str) and text.strip() and not re.fullmatch(r"[\w ]+", text)
         )
 
     def render(
@@ -195,14 +194,10 @@ def _completed(message: Message) -> dict[str, Any]:
 def _operands(node: nodes.Node) -> list[nodes.Node]:
     if isinstance(node, nodes.Compare):
         return [node.expr, *(operand.expr for operand in node.ops)]
-    assert isinstance(node, nodes.Call | nodes.Filter)
-    # A function's arguments are no test of a content: they are messages to people, mostly.
-    is_function = isinstance(node, nodes.Call) and not isinstance(node.node, nodes.Getattr)
-    return [] if is_function else list(node.args)
-
-
-def _is_told(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    assert isinstance(node, nodes.Call)
+    # What a function is given is mostly a message to people.
+    is_method = isinstance(node.node, nodes.Getattr) and node.node.attr != "replace"
+    return list(node.args) if is_method else []
 
 
 def _name(key: str, value: object) -> str | None:

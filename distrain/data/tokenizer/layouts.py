@@ -172,14 +172,15 @@ class TemplateLayout:
             for pair in pairs
         ]
         return [
-            self._cut(encoded.ids, list(encoded.pieces())) for encoded in self._text.encode(texts)
+            self._cut(list(encoded.ids), list(encoded.pieces()))
+            for encoded in self._text.encode(texts)
         ]
 
     def question(self, prompt: str) -> LaidOutPair:
         """See ``ChatLayout``."""
         text = self._template.render(_messages(prompt), asks=True)
         (encoded,) = self._text.encode([self._pieces(text, self._asked, (prompt,))])
-        return self._cut(encoded.ids, list(encoded.pieces()))
+        return self._cut(list(encoded.ids), list(encoded.pieces()))
 
     def _pieces(self, text: str, parts: Sequence[str], contents: Sequence[str]) -> TextPieces:
         """Find the contents in a rendered text; templates may strip them."""
