@@ -77,8 +77,8 @@ class TaskForm:
         others: What is measured beside it.
         validated: What only validations and the test measure, for it takes time.
         derived: What validations show of them.
-        kinds: Stage kinds whose batches it can read: rows of documents (pretrain), or of a
-            prompt and its answer (sft).
+        kinds: Stage kinds whose batches it can read: rows of documents (pretrain), of a prompt and
+            its answer (sft), or of a prompt with a better and a worse answer (preference).
     """
 
     trained: Metric
@@ -148,11 +148,24 @@ def perplexity(loss: float) -> float:
 
 
 CAUSAL_LM = "causal_lm"
+PREFERENCE = "preference"
 TASK_FORMS: dict[str, TaskForm] = {
     CAUSAL_LM: TaskForm(
         trained=Metric("loss", "nats", "target token", is_cross_entropy=True),
         validated=(ACCURACY, BITS_PER_BYTE),
         derived=(Derived("perplexity", "loss", perplexity),),
+    ),
+    PREFERENCE: TaskForm(
+        trained=Metric("loss", "", "pair"),
+        others=(
+            Metric("reward_chosen", "", "pair"),
+            Metric("reward_rejected", "", "pair"),
+            Metric("reward_margin", "", "pair"),
+            Metric("reward_accuracy", "", "pair"),
+            Metric("logp_chosen", "nats", "pair", ".1f"),
+            Metric("logp_rejected", "nats", "pair", ".1f"),
+        ),
+        kinds=frozenset({"preference"}),
     ),
 }
 

@@ -102,11 +102,38 @@ def forward_targets(
 ) -> Tensor:
     """Run a forward pass up to the losses; see ``CausalLM.forward`` for what comes out."""
     # Sums only: losses one by one are asked for by position, and go by all of them.
-    places = None if rows is None else microbatch.places
+    if rows is None or microbatch.places is None:
+        return _forward(module, microbatch, rows, None, with_hits=with_hits)
+    groups = microbatch.places_by_group()
+    return _forward(module, microbatch, groups, microbatch.places, with_hits=with_hits)
+
+
+def forward_documents(module: nn.Module, microbatch: Microbatch) -> Tensor:
+    """Run a forward pass up to the losses, summed over each document that has a target.
+
+    Of a microbatch that computes only what targets need, which knows where these are.
+
+    Returns:
+        Cross-entropy in nats, which is minus the document's log-probability; shape (documents with
+        targets,). Of one without any target, a single sum of nothing.
+    """
+    assert microbatch.places is not None, "where the targets are is known"
+    counts = [count for count in microbatch.places_by_document if count]
+    return _forward(module, microbatch, counts, microbatch.places)
+
+
+def _forward(
+    module: nn.Module,
+    microbatch: Microbatch,
+    rows: Sequence[int] | None,
+    places: Tensor | None,
+    *,
+    with_hits: bool = False,
+) -> Tensor:
     losses: Tensor = module(
         microbatch.input_ids,
         target_ids=microbatch.target_ids,
-        rows=rows if places is None else microbatch.places_by_group(),
+        rows=rows,
         places=places,
         with_hits=with_hits,
         documents=DocumentLayout(

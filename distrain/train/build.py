@@ -40,6 +40,7 @@ from distrain.parallel.ranks import Ranks
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import read_json, utc_now, write_json
 from distrain.tasks import TASKS
+from distrain.tasks.task import Task
 from distrain.train.balancing import Balancing
 from distrain.train.data_plan import count_samples, plan_schedule, streams_read
 from distrain.train.run import Run
@@ -62,6 +63,7 @@ class TrainSetup:
         reads: What else ``data.json`` says of what is read.
         keep_steps: Steps whose checkpoints stay, for later stages name them.
         count_bytes: Of validations; see ``Measure``.
+        task: What ``training.task`` names, with the settings of the stage; ``None``: it has none.
     """
 
     run: RunFolder
@@ -78,6 +80,12 @@ class TrainSetup:
     attention: AttentionNeeds = field(default_factory=AttentionNeeds)
     keep_steps: Collection[int] = ()
     count_bytes: Callable[[], NDArray[np.int64]] | None = None
+    task: Task | None = None
+
+    @property
+    def measured_task(self) -> Task:
+        """What is trained and validated."""
+        return self.task or TASKS[self.stage.training.task]
 
 
 def build_run(setup: TrainSetup, host: HostGroup) -> Run:
@@ -105,7 +113,7 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
         host=host,
         loader=loader,
         engine=engine,  # 4, 5, 7, 8
-        task=TASKS[training.task],  # 6
+        task=setup.measured_task,  # 6
         lr_at=build_lr(stage, max_steps),  # 8
         keep_best=stage.checkpoint.keep_best,
         checkpoints=build_checkpoints(setup, host, monitor),  # 9
@@ -252,7 +260,7 @@ def build_validation(
     limit = config.max_batches and config.max_batches * training.global_batch_size
     return Validation(
         engine=engine,
-        measured=Measure(TASKS[training.task], device, setup.count_bytes),
+        measured=Measure(setup.measured_task, device, setup.count_bytes),
         held_out=HeldOut(sources, limit),
         micro_batch_size=training.micro_batch_size,
         eval_steps=config.eval_steps,

@@ -96,7 +96,7 @@ ROOMS = {
             "token_sources",
         },
         {"models", "optimizers", "schedules", "sources", "training"},
-        {"data", "huggingface"},
+        {"data", "huggingface", "preference"},
         {"chats"},
         {"recipe"},
         {"layout", "lineage"},

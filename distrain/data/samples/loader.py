@@ -42,6 +42,8 @@ class Microbatch:
         places: Of the positions whose losses are taken, in the rows laid end to end, shape (n,),
             int64; ``None``: of all.
         places_by_row: How many of them are in each row, on the host.
+        places_by_document: How many are in each document, padding included, on the host.
+        row_values: See ``Rows``; float64.
     """
 
     input_ids: Tensor
@@ -52,6 +54,8 @@ class Microbatch:
     document_lengths: tuple[int, ...] = ()
     places: Tensor | None = None
     places_by_row: tuple[int, ...] = ()
+    places_by_document: tuple[int, ...] = ()
+    row_values: Tensor | None = None
 
     @classmethod
     def from_rows(cls, rows: Rows, start: int, stop: int) -> Self:
@@ -60,10 +64,14 @@ class Microbatch:
             needed = find_needed(rows.target_ids[start:stop])
             short = shortened(rows, start, stop, needed.length)
             whole = cls.from_rows(short, 0, stop - start)
+            by_document = np.diff(np.searchsorted(needed.places, short.cu_seqlens))
             return replace(
-                whole, places=torch.from_numpy(needed.places), places_by_row=needed.by_row
+                whole,
+                places=torch.from_numpy(needed.places),
+                places_by_row=needed.by_row,
+                places_by_document=tuple(by_document.tolist()),
             )
-        length = rows.input_ids.shape[1]
+        length, values = rows.input_ids.shape[1], rows.row_values
         # Both limits are there, as no document goes beyond its row.
         first, last = np.searchsorted(rows.cu_seqlens, [start * length, stop * length])
         cu_seqlens = rows.cu_seqlens[first : last + 1] - start * length
@@ -73,6 +81,7 @@ class Microbatch:
             torch.from_numpy(rows.position_ids[start:stop]),
             torch.from_numpy(cu_seqlens),
             document_lengths=tuple(np.diff(cu_seqlens).tolist()),
+            row_values=None if values is None else torch.from_numpy(values[start:stop]),
         )
 
     @cached_property
@@ -109,6 +118,8 @@ class Microbatch:
             self.document_lengths,
             None if self.places is None else self.places.to(device, non_blocking=True),
             self.places_by_row,
+            self.places_by_document,
+            None if self.row_values is None else self.row_values.to(device, non_blocking=True),
         )
 
 

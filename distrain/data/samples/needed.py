@@ -56,4 +56,5 @@ def shortened(rows: Rows, start: int, stop: int, length: int) -> Rows:
         np.ascontiguousarray(rows.target_ids[start:stop, :length]),
         np.ascontiguousarray(rows.position_ids[start:stop, :length]),
         np.concatenate([begins, ends]).astype(np.int32),
+        row_values=None if rows.row_values is None else rows.row_values[start:stop],
     )

@@ -26,6 +26,7 @@ class Rows:
             ends, as FlashAttention's varlen functions take it; padding counts as a document.
             Shape (documents + 1,), int32.
         needed_only: Whether only those positions are computed that targets need; see ``needed``.
+        row_values: What comes with each row, for the task: float64, shape (samples, values).
     """
 
     input_ids: Ids
@@ -33,6 +34,7 @@ class Rows:
     position_ids: NDArray[np.int32]
     cu_seqlens: NDArray[np.int32]
     needed_only: bool = False
+    row_values: NDArray[np.float64] | None = None
 
     def digest(self, first_sample: int = 0, start: int = 0, stop: int | None = None) -> int:
         """Hash the rows [start, stop) as the samples from ``first_sample`` on; 32 bits.
@@ -59,6 +61,8 @@ class RowBuffer:
 
     needed_only = False
     """Set by a dataset of few targets; see ``Rows``."""
+    row_values: NDArray[np.float64] | None = None
+    """Made by a dataset that has some; see ``Rows``."""
 
     def __init__(self, num_rows: int, length: int, *, pad_id: int | None = None) -> None:
         self.length = length
@@ -91,7 +95,14 @@ class RowBuffer:
         cu_seqlens = np.concatenate([starts, np.array([self.input_ids.size], np.int32)])
         positions = _count(self.input_ids.size) - np.repeat(starts, np.diff(cu_seqlens))
         positions = positions.reshape(self.input_ids.shape)
-        return Rows(self.input_ids, self.target_ids, positions, cu_seqlens, self.needed_only)
+        return Rows(
+            self.input_ids,
+            self.target_ids,
+            positions,
+            cu_seqlens,
+            self.needed_only,
+            self.row_values,
+        )
 
 
 @lru_cache(maxsize=8)
