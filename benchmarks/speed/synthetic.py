@@ -43,7 +43,9 @@ class RandomRows:
         buffer.input_ids[rows], buffer.target_ids[rows] = ids[:, :-1], ids[:, 1:]
 
 
-def build_synthetic(size: Size, model: dict[str, object], folder: Path) -> Run:
+def build_synthetic(
+    size: Size, model: dict[str, object], folder: Path, *, compile_blocks: bool = False
+) -> Run:
     """Build a run of that size; as many ranks as torchrun started. Collective."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     stage = PretrainStage.model_validate(
@@ -57,6 +59,7 @@ def build_synthetic(size: Size, model: dict[str, object], folder: Path) -> Run:
                 "global_batch_size": size.batch_size * world_size,
                 "micro_batch_size": size.batch_size,
                 "max_steps": 1_000_000,
+                "compile": compile_blocks,
             },
             "parallelism": {"reshard_after_forward": False},
         }

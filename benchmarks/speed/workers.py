@@ -50,19 +50,25 @@ def distrain(size: Size) -> Loop:
     return ours(size, section_of(size, "llama"))
 
 
+def distrain_compiled(size: Size) -> Loop:
+    """The own Llama with compiled blocks; its first round is long."""
+    return ours(size, section_of(size, "llama"), compile_blocks=True)
+
+
 def distrain_qwen3(size: Size) -> Loop:
     """The same module of transformers through the training loop."""
     return ours(size, section_of(size, "qwen3"))
 
 
-def ours(size: Size, model: dict[str, object]) -> Loop:
+def ours(size: Size, model: dict[str, object], *, compile_blocks: bool = False) -> Loop:
     """Make steps of a pretrain stage: its loader, wishes, records; no save, no validation."""
     from benchmarks.speed.synthetic import build_synthetic
     from distrain.train.agreed import agree
     from distrain.train.loop import Clock, record, train_step
     from distrain.train.progress import Progress
 
-    run = build_synthetic(size, model, Path(tempfile.mkdtemp(prefix="speed-")))
+    folder = Path(tempfile.mkdtemp(prefix="speed-"))
+    run = build_synthetic(size, model, folder, compile_blocks=compile_blocks)
     batches, steps = run.loader.batches(), count()
 
     def step() -> None:
@@ -81,6 +87,7 @@ def ours(size: Size, model: dict[str, object]) -> Loop:
 KINDS = {
     "bare": bare,
     "distrain": distrain,
+    "distrain_compiled": distrain_compiled,
     "bare_qwen3": bare_qwen3,
     "distrain_qwen3": distrain_qwen3,
 }
