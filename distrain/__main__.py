@@ -254,6 +254,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     generate.add_argument("--seed", type=int, required=True)
     generate.add_argument("--max-memory", type=int, help="bytes of weights on each device")
     generate.add_argument("--chat", action="store_true", help="the prompt is a user's turn")
+    generate.add_argument("--system", help="what stands before the prompt of a chat")
+    generate.add_argument("--template-arguments", default="{}", help="of a chat template, as JSON")
     harness = commands.add_parser("harness", help="ask a model tasks of lm_eval")
     harness.add_argument("model")
     harness.add_argument("settings", help="a section of a recipe, as JSON")

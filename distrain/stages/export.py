@@ -1,5 +1,6 @@
 """The ``export`` stage: a trained model as a folder that loads without distrain."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +10,8 @@ from torch import Tensor
 from distrain.config.lora import LoraConfig
 from distrain.config.models import ModelConfig
 from distrain.config.recipe import ExportStage
+from distrain.data.chats.encoder import ChatEncoder
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
-from distrain.data.tokenizer.layouts import layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.finetune.adapter_files import save_adapter
@@ -160,18 +161,15 @@ def special_tokens(folder: Path) -> SpecialTokens:
         folder: Holds ``tokenizer.json`` and what describes it.
     """
     tokenizer = Tokenizer.load(folder)
-    ends, prefix = [tokenizer.eos_id], tokenizer.prefix_ids
-    try:
-        turn_end = layout_of(folder, tokenizer).end_id
-    except DataError:
-        # A template that lays out no pair, as of a model for tools alone: nothing was trained by
-        # it, and it is the user's own.
-        turn_end = tokenizer.eos_id
-    if turn_end not in ends:  # otherwise generation would go on after each answer
-        ends.append(turn_end)
+    ends, prefix = {tokenizer.eos_id}, tokenizer.prefix_ids
+    # What stops a turn, too: otherwise generation would go on after each answer. A template that
+    # lays out no pair, as of a model for tools alone, is the user's own: nothing was trained by it.
+    with contextlib.suppress(DataError):
+        ends |= ChatEncoder(folder, tokenizer).stop_ids
+    eos = [tokenizer.eos_id, *sorted(ends - {tokenizer.eos_id})]
     return SpecialTokens(
         bos_token_id=prefix[0] if prefix else None,
-        eos_token_id=ends[0] if len(ends) == 1 else ends,
+        eos_token_id=eos[0] if len(eos) == 1 else eos,
         pad_token_id=tokenizer.pad_id,
     )
 

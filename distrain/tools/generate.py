@@ -1,13 +1,22 @@
 """``distrain generate``: continue a text, or answer a prompt, with an exported model."""
 
 import argparse
+import contextlib
+import json
 import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from distrain.data.tokenizer.layouts import fitted, layout_of
+import numpy as np
+
+from distrain.data.chats.encoder import ChatEncoder
+from distrain.data.chats.example import EncodedExample, Message
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import ExitCode, PreflightError
 from distrain.evaluation.generation import LIKELIEST, Sampling, end_ids, sample
@@ -29,11 +38,37 @@ def run_command(arguments: argparse.Namespace) -> int:
         arguments.prompt,
         Sampling(arguments.temperature, arguments.repetition_penalty, arguments.seed),
         max_new_tokens=arguments.max_new_tokens,
-        chat=arguments.chat,
+        chat=Chat(arguments.system, json.loads(arguments.template_arguments))
+        if arguments.chat
+        else None,
         max_memory=arguments.max_memory,
     )
     sys.stdout.write(text + "\n")
     return ExitCode.DONE
+
+
+@dataclass(frozen=True)
+class Chat:
+    """That a prompt is a user's turn.
+
+    Args:
+        system: What stands before it.
+        template_arguments: What the chat template is given, such as ``enable_thinking``.
+    """
+
+    system: str | None = None
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def turns(self, prompt: str) -> list[Message]:
+        """Return the turns; a prompt may be several, as a JSON list of messages."""
+        turns: list[Message] = [{"role": "user", "content": prompt}]
+        if prompt.lstrip().startswith("["):
+            with contextlib.suppress(ValueError):
+                found = json.loads(prompt)
+                if found and all(isinstance(turn, dict) and "role" in turn for turn in found):
+                    turns = found
+        system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, *turns]
 
 
 def generate(
@@ -42,7 +77,7 @@ def generate(
     sampling: Sampling = LIKELIEST,
     *,
     max_new_tokens: int = 64,
-    chat: bool = False,
+    chat: Chat | None = None,
     max_memory: int | None = None,
 ) -> str:
     """Return what the model writes after ``prompt``, up to a token that ends a text.
@@ -52,8 +87,8 @@ def generate(
         prompt: Control tokens in it are ordinary text.
         sampling: How the next token is chosen.
         max_new_tokens: Length at most.
-        chat: The prompt is a user's turn, laid out by the model's chat template or, where it has
-            none, as fine-tuning does.
+        chat: The prompt is a user's turn, or a JSON list of messages, laid out by the model's chat
+            template or, where it has none, as fine-tuning does.
         max_memory: Bytes that weights may take of each device; see ``DeviceMemory.find``.
 
     Raises:
@@ -77,11 +112,12 @@ def generate(
     )
     ends = end_ids(folder, tokenizer)
     if chat:
-        layout = layout_of(folder, tokenizer, has_clock=True)
-        ends.add(layout.end_id)
-        # A long prompt loses its beginning, but not the marks around it.
+        encoder = ChatEncoder(
+            folder, tokenizer, template_arguments=chat.template_arguments, today=datetime.now()
+        )
+        ends |= encoder.stop_ids
         room = max(1, loaded.model_config.max_position_embeddings - max_new_tokens)
-        ids, _ = fitted(layout.question(prompt), room)
+        ids = fitted_question(encoder.question(chat.turns(prompt)), room)
     else:
         ids = [*tokenizer.prefix_ids, *tokenizer.encode(prompt)]
     # Without any text: what follows the end of the last document is the start of the next.
@@ -94,6 +130,13 @@ def generate(
         if len(new_ids) == max_new_tokens:
             break
     return tokenizer.decode(new_ids, skip_control=True)
+
+
+def fitted_question(question: EncodedExample, max_tokens: int) -> list[int]:
+    """Return ids of turns that an answer follows: long ones lose the beginning of what they say."""
+    excess = max(0, len(question.ids) - max_tokens)
+    gone = np.flatnonzero(question.may_go)[:excess]
+    return [int(token) for token in np.delete(question.ids, gone)[:max_tokens]]
 
 
 def user_cache() -> Path:

@@ -39,6 +39,17 @@ def export(target: RunArgument = None, as_json: JsonOption = False) -> None:
     show("export", Shown(result, text, found, steps), as_json=as_json)
 
 
+def _json_object(text: str) -> str:
+    """Check what is given as JSON, before a model is loaded."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"no JSON ({error}): {text}") from None
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"found {text}; expected an object, such as {{}}")
+    return text
+
+
 MaxMemoryOption = Annotated[
     int | None,
     typer.Option(
@@ -130,7 +141,17 @@ def generate(  # noqa: PLR0913
     seed: Annotated[
         int, typer.Option(help="Of the draws: the same one gives the same text.", min=0)
     ] = 0,
-    chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's turn.")] = False,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="The prompt is a user's turn, or a JSON list of messages."),
+    ] = False,
+    system: Annotated[str | None, typer.Option(help="What stands before a chat.")] = None,
+    template_arguments: Annotated[
+        str | None,
+        typer.Option(
+            parser=_json_object, metavar="JSON", help='Of the chat template: {"name": value}.'
+        ),
+    ] = None,
     max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -143,6 +164,8 @@ def generate(  # noqa: PLR0913
         f"--repetition-penalty={repetition_penalty}",
         f"--seed={seed}",
         *(["--chat"] if chat else []),
+        *([] if system is None else [f"--system={system}"]),
+        *([] if template_arguments is None else [f"--template-arguments={template_arguments}"]),
         *([] if max_memory is None else [f"--max-memory={max_memory}"]),
         *("--", prompt),  # which may begin with a dash
     ]

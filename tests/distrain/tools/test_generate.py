@@ -15,7 +15,7 @@ from distrain.models.init import initialize
 from distrain.models.llama import Llama
 from distrain.models.weights.source import TensorWeights
 from distrain.stages.export import TrainedModel, export_huggingface
-from distrain.tools.generate import generate
+from distrain.tools.generate import Chat, generate
 
 TEXT = "def area(side):\n    return side * side\n"
 QUESTION, ANSWER = "What is two?", "A number after one."
@@ -82,7 +82,13 @@ def test_empty_prompt_starts_a_document(folder):
 
 
 def test_answers_a_prompt_laid_out_as_in_fine_tuning(folder):
-    assert generate(folder, QUESTION, chat=True) == ANSWER
+    assert generate(folder, QUESTION, chat=Chat()) == ANSWER
+    turns = [{"role": "user", "content": QUESTION}]
+    assert generate(folder, json.dumps(turns), chat=Chat()) == ANSWER
+    assert Chat("Be kind.").turns("[1] is what?") == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "[1] is what?"},
+    ]
 
 
 def test_a_model_larger_than_its_device_writes_the_same(folder, caplog):
