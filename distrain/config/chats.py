@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,6 +49,11 @@ _ChatSource = Annotated[ChatSource, Field(discriminator="kind")]
 
 class SftDataConfig(Section):
     """Where ``sft`` takes its examples from; default: the pairs of the prepare stage."""
+
+    # Recipes were written when these were keys of ``prepare`` and ``pretrain`` only.
+    yields: ClassVar[frozenset[str]] = frozenset(
+        {"source", "sources", "mixture", "test_fraction", "skip_budget", "packing"}
+    )
 
     path: str | None = None
     """A file, folder, glob or URL of examples in any form of ``docs/chats.md``: JSONL, JSON, CSV,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,9 @@ PLAIN_BITS = 16
 
 class Section(BaseModel):
     """One mapping of the recipe: frozen, and an unknown key is an error."""
+
+    yields: ClassVar[frozenset[str]] = frozenset()
+    """Keys that ``defaults`` give to other kinds of stages alone, where the recipe has such."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

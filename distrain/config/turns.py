@@ -5,7 +5,7 @@ Two ways of writing a turn are read: ``role`` and ``content`` (OpenAI's), ``from
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Message = dict[str, Any]
@@ -209,10 +209,3 @@ def _empty(message: Message) -> str | None:
     if content.strip() or role == "tool" or message.get("tool_calls"):
         return None
     return "the answer is empty" if role == "assistant" else f"the {role} turn is empty"
-
-
-def ignored_keys(turns: object) -> Iterator[str]:
-    """Yield the keys of ShareGPT's turns that no message has a place for."""
-    for turn in turns if isinstance(turns, list) else ():
-        if isinstance(turn, Mapping) and "role" not in turn:
-            yield from (f"{key}" for key in turn if key not in ("from", "value"))

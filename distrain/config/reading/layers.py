@@ -64,11 +64,19 @@ class Layers:
                 if default is None:
                     continue
                 # Defaults may hold keys of several kinds: each stage takes those that it knows.
-                fitting = _fitting(default, forms_of(model))
+                fitting = _fitting(default, forms_of(model), self._of_others(section, model))
                 if fitting is not None:
                     below[section] = fitting
             stages[name] = merge(Tree(below, own.place, own.key), own)
         return stages
+
+    def _of_others(self, section: str, model: type[Section]) -> set[str]:
+        """Return the keys of a section that other kinds of stages take from the defaults alone."""
+        found = {sections_of(stage).get(section) for stage in self.models.values()} - {model, None}
+        known = {
+            key for other in found if other for form in forms_of(other) for key in form.model_fields
+        }
+        return {key for form in forms_of(model) for key in form.yields} & known
 
     def with_own_forms(self, stages: Mapping[str, Tree]) -> dict[str, Tree]:
         """Leave out what was written for another form than the one that was chosen elsewhere.
@@ -162,11 +170,19 @@ def _with_sizes(stage: Tree, parent_model: Tree) -> Tree:
     return replace(stage, value={**stage.mapping, "model": model})
 
 
-def _fitting(section: Tree, models: Sequence[type[Section]]) -> Tree | None:
-    """Return what these forms of a section know of the defaults; ``None`` when that is nothing."""
+def _fitting(
+    section: Tree, models: Sequence[type[Section]], left: Collection[str] = ()
+) -> Tree | None:
+    """Return what these forms of a section know of the defaults; ``None`` when that is nothing.
+
+    Args:
+        section: The defaults.
+        models: The forms.
+        left: Keys that are left to others.
+    """
     if not isinstance(section.value, dict):
         return None
-    known = {key for model in models for key in model.model_fields}
+    known = {key for model in models for key in model.model_fields if key not in left}
     kept = {key: item for key, item in section.value.items() if key in known}
     return replace(section, value=kept) if kept else None
 
@@ -221,7 +237,9 @@ def check_section(name: str, section: Tree, problems: ProblemList) -> None:
             message = unknown_key_in(section, key, name, keys_of(name), places_of(key))
             problems.add(item.key, message)
     for model in SECTIONS[name]:
-        fitting = _fitting(section, [form_of(model, _name(section, model))])
+        form = form_of(model, _name(section, model))
+        # What may be meant for another kind is checked once it is known which stage takes it.
+        fitting = _fitting(section, [form], form.yields)
         if fitting is not None:
             validate(model, fitting, name, problems, partial=True)
 

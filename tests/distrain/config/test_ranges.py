@@ -19,8 +19,8 @@ from distrain.config.section import Section
 SECTIONS: list[type[Section]] = [RecipeHead, *every_section(), SiteConfig]
 NUMBERS = (-(10**30), -1e30)
 IMPOSSIBLE = [form for x in NUMBERS for form in (x, (x, x), (x,), {"a": x})]
-FREE_MAPPINGS = {"storage_options", "config"}
-"""What fsspec takes is not ours to judge, and a family's settings are by its table."""
+FREE_MAPPINGS = {"storage_options", "config", "template_arguments"}
+"""What fsspec and templates take is not ours to judge; a family's settings are by its table."""
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)

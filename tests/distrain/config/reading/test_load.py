@@ -49,6 +49,21 @@ def test_defaults_of_a_section_with_two_forms_reach_each_form(recipe):
     assert stages["sft"].data.path == "a.jsonl"
 
 
+def test_defaults_for_data_of_other_stages_leave_fine_tuning_as_it_was(recipe):
+    defaults = "  data: {packing: best_fit, mixture: {main: 1}, skip_budget: 7}\n"
+    recipe.write_text(TINY.replace("defaults:\n", f"defaults:\n{defaults}"))
+    stages = stages_of(load_recipe(recipe))
+    assert stages["pretrain"].data.packing == "best_fit"
+    assert stages["prepare"].data.skip_budget == 7
+    data = stages["sft"].data
+    assert (data.packing, data.mixture, data.skip_budget) == ("none", None, 0)
+    recipe.write_text(
+        "name: a\ndefaults: {data: {path: a.jsonl, packing: best_fit}}\nstages:\n  sft:\n"
+        "    kind: sft\n    model: {from_pretrained: m}\n    training: {max_steps: 1}\n"
+    )
+    assert stages_of(load_recipe(recipe))["sft"].data.packing == "best_fit"
+
+
 def test_a_mapping_of_another_kind_replaces_the_one_below(recipe):
     text = TINY.replace(
         "defaults:\n", "defaults:\n  data: {source: {kind: python_stdlib, exclude: [test]}}\n"
