@@ -8,6 +8,7 @@ BENCHMARKS = (
     "yaml_reading",
     "attention",
     "loss",
+    "examples",
     "optimizers",
     "generating",
     "speed",
