@@ -48,15 +48,6 @@ class EncodedPieces:
         bounds = np.cumsum(self.lengths)
         return np.maximum.accumulate(np.searchsorted(bounds, self.ends, side="left"))
 
-    def pieces(self) -> Iterator[int]:
-        """Yield the number of the piece in which each token ends, never a lower one than before."""
-        number, bound = 0, self.lengths[0]
-        for end in self.ends:
-            while end > bound:
-                number += 1
-                bound += self.lengths[number]
-            yield number
-
 
 class ControlText:
     """Encodes whole texts with their control tokens, as transformers does.

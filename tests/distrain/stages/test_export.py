@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 
 from distrain.config.lora import LoraConfig
 from distrain.config.models import LlamaConfig
-from distrain.data.tokenizer.layouts import MarkedLayout, fitted
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.finetune.lora import inject_lora, is_adapter, plain_name
 from distrain.models.huggingface import open_huggingface, save_huggingface
@@ -22,6 +21,7 @@ from distrain.models.weights.writer import write_tensors
 from distrain.parallel.device_map import DeviceMemory
 from distrain.stages.export import TrainedModel, export_huggingface
 from distrain.tools.generate import load_model
+from tests.distrain.data.former_layouts import MarkedLayout, fitted
 
 MODEL = LlamaConfig(
     hidden_size=32,

@@ -8,9 +8,9 @@ import pytest
 from distrain.data.chats.encoder import ChatEncoder, Refused
 from distrain.data.chats.example import EncodedExample, Example
 from distrain.data.tokenizer.huggingface import save_huggingface
-from distrain.data.tokenizer.layouts import MarkedLayout
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.errors import DataError
+from tests.distrain.data.former_layouts import MarkedLayout
 from tests.distrain.data.tokenizer.test_layouts import CONTENTS, folder_with
 from tests.gguf_models import TEMPLATE
 

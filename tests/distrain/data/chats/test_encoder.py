@@ -4,8 +4,8 @@ import pytest
 
 from distrain.data.chats.encoder import ChatEncoder
 from distrain.data.chats.example import EncodedExample, Example
-from distrain.data.tokenizer.layouts import layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
+from tests.distrain.data.former_layouts import layout_of
 from tests.distrain.data.tokenizer.test_layouts import CONTENTS, TEMPLATES, folder_with
 
 

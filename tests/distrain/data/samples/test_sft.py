@@ -10,8 +10,8 @@ from distrain.data.chats.pairs_file import Pair, example_of_pair
 from distrain.data.samples.examples import ExampleTokens, example_dataset
 from distrain.data.samples.fitting import fit
 from distrain.data.samples.sft import shuffle_prompts
-from distrain.data.tokenizer.layouts import fitted, layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
+from tests.distrain.data.former_layouts import fitted, layout_of
 from tests.distrain.data.made_corpus import make_tokenizer
 from tests.distrain.data.samples.made_examples import made_examples
 from tests.distrain.data.tokenizer.test_tokenizer import foreign

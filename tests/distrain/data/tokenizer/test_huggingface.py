@@ -3,8 +3,9 @@ import json
 import pytest
 
 from distrain.data.tokenizer.huggingface import copy_tokenizer, save_huggingface
-from distrain.data.tokenizer.layouts import chat_template, fitted, layout_of
+from distrain.data.tokenizer.layouts import chat_template
 from distrain.data.tokenizer.tokenizer import Tokenizer
+from tests.distrain.data.former_layouts import fitted, layout_of
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer
 from tests.distrain.data.tokenizer.test_tokenizer import TRICKY, foreign
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from distrain.data.tokenizer.layouts import TemplateLayout, fitted, layout_of
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
+from tests.distrain.data.former_layouts import TemplateLayout, fitted, layout_of
 from tests.gguf_models import TEMPLATE, small_bpe
 
 TEMPLATES = {
