@@ -41,6 +41,11 @@ class Metric:
         """Such as ``nats per target token``."""
         return f"{self.unit} per {self.per}".strip()
 
+    @property
+    def short_unit(self) -> str:
+        """As ``full_unit``, of a loss in fewer words."""
+        return "nats a token" if self.is_cross_entropy else self.full_unit
+
 
 @dataclass(frozen=True)
 class Derived:

@@ -8,7 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from distrain.data.samples.datasets import Dataset
+from distrain.data.samples.examples import ExampleDataset
 from distrain.data.samples.loader import evaluation_microbatches
+from distrain.data.samples.order import Ints
+from distrain.evaluation.bootstrap import ExampleSums
+from distrain.evaluation.examples import sum_examples
 from distrain.evaluation.measuring import Measure
 from distrain.models.causal_lm import CausalLM
 from distrain.models.weights.source import WeightSource
@@ -72,3 +76,13 @@ class Meter:
             num_targets += part.num_targets
         (row,) = sums.tolist()
         return Summed(means(form, denominator, row), num_targets)
+
+    def sum_examples(self, dataset: ExampleDataset, chosen: Ints, task: Task) -> ExampleSums:
+        """Measure examples one by one; see ``distrain.evaluation.examples``."""
+        return sum_examples(
+            self.model,
+            Measure(task, self._memory.main),
+            dataset,
+            chosen,
+            micro_batch_size=self.micro_batch_size,
+        )

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from distrain.config.tasks import TaskForm
+from distrain.data.samples.examples import ExampleDataset
 from distrain.data.samples.held_out import HeldOut, MeasuredPart
+from distrain.data.samples.order import Ints
+from distrain.evaluation.bootstrap import ExampleSums
+from distrain.evaluation.examples import sum_examples
 from distrain.evaluation.measuring import Measure
 from distrain.parallel.engine import Engine
 from distrain.tasks.task import means
@@ -92,6 +96,21 @@ class Validation:
         # The one wait for the device.
         totals = self.engine.ranks.sum(*denominators, *sums.flatten().tolist())
         return self._scores(totals[: len(places)], totals[len(places) :])
+
+    def sum_examples(self, dataset: ExampleDataset, chosen: Ints) -> ExampleSums:
+        """Measure examples one by one; see ``distrain.evaluation.examples``. Collective."""
+        model = self.engine.model
+        model.eval()
+        found = sum_examples(
+            model,
+            self.measured,
+            dataset,
+            chosen,
+            micro_batch_size=self.micro_batch_size,
+            ranks=self.engine.ranks,
+        )
+        model.train()
+        return found
 
     def _scores(self, denominators: list[float], sums: list[float]) -> Scores:
         """Divide the sums, which lie source by source."""

@@ -6,8 +6,11 @@ user's own model; answers, after fine-tuning, with and without the adapters of t
 
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distrain.config.harness import HarnessConfig
 from distrain.config.loading import PretrainDataConfig
@@ -17,12 +20,15 @@ from distrain.data.opened.form import PreparedData
 from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDataset
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
+from distrain.evaluation.comparison import compare_answers
 from distrain.evaluation.meter import Meter
 from distrain.models.causal_lm import CausalLM
 from distrain.models.weights.filling import build_empty
 from distrain.models.weights.source import WeightSource
 from distrain.parallel.device_map import DeviceMemory
+from distrain.runs.conclusion import ANSWERS
 from distrain.runs.records import read_json, write_json
+from distrain.stages.answers import measure_answers, tell
 from distrain.stages.base_model import BaseModel, require_same_tokenizer, to_float32
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.export import TrainedModel, read_trained
@@ -88,7 +94,8 @@ def _measure_trained(
             meter.load(trained.base)
             # What was before full fine-tuning is not kept with it.
             merged = trained.merged if context.lineage.tuned is not None else None
-            result["answers"] = measure_answers(meter, pairs, merged, task_of(context, last))
+            task, seed = task_of(context, last), context.recipe.seed
+            result[ANSWERS] = compare_with_base(meter, pairs, merged, task, seed)
             result["measured"]["answers"] = last
     return result
 
@@ -168,34 +175,28 @@ def measure_documents(
     return task.form.with_derived(summed.metrics) | {"targets": summed.num_targets}
 
 
-def measure_answers(
-    meter: Meter, pairs: ExampleSamples, merged: WeightSource | None, task: Task
-) -> dict[str, float]:
-    """Return the trained metric of answers as the model is, then with ``merged`` weights.
+def compare_with_base(
+    meter: Meter, samples: ExampleSamples, merged: WeightSource | None, task: Task, seed: int
+) -> dict[str, Any]:
+    """Measure answers with the model as it is, which is the base, then with ``merged`` weights.
 
     With ``None`` the model is the trained one, and its base is not measured.
     """
-    own, shuffled, trained = pairs.dataset(), pairs.shuffled_dataset(), task.form.trained.name
-    summed = meter.measure(own, task)
-    counts = {
-        "pairs": len(pairs),
-        "long_answers": pairs.lengths.long_answers,
-        "cut_prompts": pairs.lengths.effects.get("cut_context", 0),
-        "targets": summed.num_targets,
-    }
-    before = {
-        "loss": summed.metrics[trained],
-        "loss_shuffled_prompts": meter.measure(shuffled, task).metrics[trained],
-    }
-    if merged is None:
-        return counts | before
-    base = {name.replace("loss", "loss_base"): value for name, value in before.items()}
-    meter.load(merged)
-    return (
-        counts
-        | base
-        | {
-            "loss": meter.measure(own, task).metrics[trained],
-            "loss_shuffled_prompts": meter.measure(shuffled, task).metrics[trained],
-        }
+    measure = partial(
+        measure_answers,
+        partial(meter.sum_examples, task=task),
+        samples,
+        np.arange(len(samples)),
     )
+    base, model = None, measure()
+    if merged is not None:
+        meter.load(merged)
+        base, model = model, measure()
+    answers = {
+        "pairs": len(samples),
+        "long_answers": samples.lengths.long_answers,
+        "cut_prompts": samples.lengths.effects.get("cut_context", 0),
+        **compare_answers(model, base, seed=seed),
+    }
+    tell(answers, task.form)
+    return answers

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,13 @@ from torch import nn
 from distrain.config.layout import require_replicas, resolve_layout
 from distrain.config.lora import LoraConfig
 from distrain.config.recipe import SftStage
+from distrain.evaluation.comparison import (
+    BASE_OWN,
+    BASE_SHUFFLED,
+    SHUFFLED,
+    AnswerSums,
+    compare_answers,
+)
 from distrain.evaluation.validation import Validation
 from distrain.finetune.leaks import probe_leaks
 from distrain.finetune.lora import initialize_lora, inject_lora, is_tuned, plain_name
@@ -25,17 +33,17 @@ from distrain.models.freezing import freeze
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision, always
+from distrain.runs.conclusion import ANSWERS
+from distrain.stages.answers import measure_answers, tell
 from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
 from distrain.stages.sft_data import build_encoder, find_training_examples, reading_of
 from distrain.stages.sft_records import lengths_record, write_examples
+from distrain.stages.sft_samples import ExampleSamples
 from distrain.stages.training import close, optimizer_of, train_to_outcome
-from distrain.train.build import TrainSetup, build_host, build_run, build_validation
+from distrain.train.build import TrainSetup, build_host, build_run
 from distrain.train.run import Run
-
-BASE = "_base"
-"""End of the names of figures of the model before fine-tuning."""
 
 
 def run_stage(context: StageContext) -> Outcome:
@@ -77,20 +85,22 @@ def run_stage(context: StageContext) -> Outcome:
         packed = max(train.datasets().values(), key=len)
         leak = probe_leaks(run.engine.model, packed, base.vocab_size, run.device)
         lengths["leak_probe"] = leak.to_json()
-    shuffled = build_validation(setup, validation.shuffled(), run.engine, run.device)
+    measure = answers_of(run.validation, validation)
     # Adapters alone can be left out; else there is no way back to the base: it is measured now.
     is_lost = stage.lora is None or stage.lora.modules_to_save
-    before = measure_answers(run, shuffled, BASE) if is_lost else {}
+    before = measure() if is_lost else None
     outcome, _ = train_to_outcome(run)
-    answers = compare_with_base(run, shuffled, before) if outcome.result is not None else {}
-    close(run)
     if outcome.result is None:
+        close(run)
         return outcome
+    answers = compare_with_base(run, measure, before, context.recipe.seed)
+    close(run)
     figures = outcome.result | {
         "pairs": {"train": len(train), "validation": len(validation)},
         **lengths,
         "parameters": shapes.num_parameters(),
-        **answers,
+        **of_older_versions(answers),
+        ANSWERS: answers,
         "seconds": round(time.monotonic() - started, 1),
     }
     return replace(outcome, result=figures)
@@ -146,27 +156,30 @@ def state_of(lora: LoraConfig | None) -> Callable[[str], bool]:
     return partial(is_tuned, config=lora)
 
 
-def measure_answers(run: Run, shuffled: Validation, which: str = "") -> dict[str, float]:
-    """Measure held-out answers after their own and others' prompts, in nats a token. Collective.
-
-    The loss after shuffled prompts shows how much of the gain comes from knowing what answers look
-    like, and how much from reading the prompt.
-    """
-    return {
-        f"eval_loss{which}": run.validation.measure().loss,
-        f"eval_loss{which}_shuffled_prompts": shuffled.measure().loss,
-    }
+def answers_of(validation: Validation, samples: ExampleSamples) -> Callable[[], AnswerSums]:
+    """Return what measures the held-out answers, always the same ones. Collective, when called."""
+    choice = validation.held_out.choice
+    sizes = {name: len(dataset) for name, dataset in samples.datasets().items()}
+    chosen = {name: choice.indices(name, size) for name, size in sizes.items()}
+    return partial(measure_answers, validation.sum_examples, samples, samples.numbers_of(chosen))
 
 
 def compare_with_base(
-    run: Run, shuffled: Validation, before: Mapping[str, float]
-) -> dict[str, float]:
+    run: Run, measure: Callable[[], AnswerSums], base: AnswerSums | None, seed: int
+) -> dict[str, Any]:
     """Measure the trained model, and its base where adapters can be left out. Collective."""
-    figures = measure_answers(run, shuffled)
-    if before:
-        return figures | dict(before)
-    with adapters_disabled(run.engine.model):
-        return figures | measure_answers(run, shuffled, BASE)
+    tuned = measure()
+    if base is None:
+        with adapters_disabled(run.engine.model):
+            base = measure()
+    answers = compare_answers(tuned, base, seed=seed)
+    tell(answers, run.task.form)
+    return answers
+
+
+def of_older_versions(answers: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures that results have always had, under the names that they have there."""
+    return {f"eval_{name}": answers[name] for name in (BASE_OWN, BASE_SHUFFLED, SHUFFLED)}
 
 
 @contextmanager

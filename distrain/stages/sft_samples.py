@@ -2,16 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from distrain.config.chats import Truncation
 from distrain.data.chats.encoder import Refused
 from distrain.data.chats.example import EncodedExample
-from distrain.data.samples.datasets import Dataset, JoinedDataset
 from distrain.data.samples.examples import ExampleDataset, ExampleStream, example_dataset
 from distrain.data.samples.fitting import fit
-from distrain.data.samples.order import Order
+from distrain.data.samples.order import Ints, Order
 from distrain.data.samples.sft import shuffle_prompts
 
 
@@ -151,11 +151,7 @@ class ExampleSamples:
 
     def datasets(self) -> dict[str, ExampleDataset]:
         """Lay out each example as it is, by source; a source without an example is left out."""
-        return {name: self._lay_out(found) for name, found in self.fitted.items() if found}
-
-    def dataset(self) -> Dataset:
-        """Lay out the examples of all sources, one source after the other."""
-        return _joined(self.datasets())
+        return {name: _lay_out(found, self.form) for name, found in self.fitted.items() if found}
 
     def streams(self) -> dict[str, ExampleStream]:
         """Put the samples of each source in the order in which a run reads them."""
@@ -164,33 +160,36 @@ class ExampleSamples:
             for name, dataset in self.datasets().items()
         }
 
-    def shuffled(self) -> dict[str, ExampleDataset]:
-        """Lay out each answer after another example's prompt, of whichever source."""
+    def apart(self) -> tuple[ExampleDataset, ExampleDataset]:
+        """Lay out the examples of all sources one a row: as they are, and with other prompts.
+
+        Both number them alike: one source after the other.
+        """
+        form = replace(self.form, packing="none")
+        own = [example for found in self.fitted.values() for example in found]
+        return _lay_out(own, form), _lay_out(self._with_other_prompts(), form)
+
+    def numbers_of(self, chosen: Mapping[str, Ints]) -> Ints:
+        """Return the numbers, in ``apart``, of the examples of some samples of each source."""
+        numbers, first = [np.empty(0, np.int64)], 0
+        for name, dataset in self.datasets().items():
+            numbers += [first + dataset.members(index) for index in chosen[name].tolist()]
+            first += len(dataset.tokens)
+        return np.concatenate(numbers)
+
+    def _with_other_prompts(self) -> list[EncodedExample]:
+        """Put each answer after another example's prompt, of whichever source."""
         together = [example for found in self.whole.values() for example in found]
         # Another's context may be longer than one's own; what is measured must not get fewer.
-        made = [
+        return [
             fit(example, self.form.sequence_length + 1, "cut").kept
             for example in shuffle_prompts(together, self.form.seed)
         ]
-        bounds = pairwise(accumulate(map(len, self.whole.values()), initial=0))
-        parts = {
-            name: made[start:stop] for name, (start, stop) in zip(self.whole, bounds, strict=True)
-        }
-        return {name: self._lay_out(found) for name, found in parts.items() if found}
-
-    def shuffled_dataset(self) -> Dataset:
-        """Lay out what ``shuffled`` makes, one source after the other."""
-        return _joined(self.shuffled())
-
-    def _lay_out(self, examples: Sequence[EncodedExample]) -> ExampleDataset:
-        form = self.form
-        dataset = example_dataset(
-            examples, form.sequence_length, pad_id=form.pad_id, packing=form.packing
-        )
-        dataset.needed_only = form.needed_only
-        return dataset
 
 
-def _joined(datasets: Mapping[str, ExampleDataset]) -> Dataset:
-    parts = list(datasets.values())
-    return parts[0] if len(parts) == 1 else JoinedDataset(parts)
+def _lay_out(examples: Sequence[EncodedExample], form: RowForm) -> ExampleDataset:
+    dataset = example_dataset(
+        examples, form.sequence_length, pad_id=form.pad_id, packing=form.packing
+    )
+    dataset.needed_only = form.needed_only
+    return dataset

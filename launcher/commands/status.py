@@ -7,6 +7,7 @@ from typing import Any
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.config.tasks import TaskForm, task_form
+from distrain.runs.conclusion import COMPARISONS, conclude
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.figures import number_text
 from distrain.runs.folder import RunFolder, StageFolder
@@ -14,7 +15,7 @@ from distrain.runs.json_lines import last_records, read_records
 from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
 from distrain.runs.products import BEST, read_product
-from distrain.runs.records import STEP, TRAIN, is_validation, read_state
+from distrain.runs.records import STEP, TRAIN, is_validation, read_json, read_state
 from launcher.backends.backend import BACKENDS, backend_of, is_on_one_machine, jobs_of_runs
 from launcher.backends.protocol import Backend, JobState
 from launcher.run_files import name_of
@@ -47,6 +48,8 @@ class StageStatus:
     remedy: str | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
     """All metrics of the last step, by name."""
+    conclusions: tuple[str, ...] = ()
+    """What follows from its answers beside the base's, once it is done."""
 
     def to_json(self) -> dict[str, Any]:
         """Form of ``status --json``."""
@@ -108,10 +111,12 @@ def has_ended(run: RunFolder) -> bool:
 
 
 def status_table(rows: list[StageStatus]) -> str:
-    """Write the status as a table, and below it why stages failed."""
+    """Write the status as a table; below it what was found out, and why stages failed."""
     header = ("RUN", "STAGE", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "RESTARTS", "NOTE")
     failures = [_failure_text(row) for row in rows if row.error is not None]
-    return "\n\n".join([table(header, [_cells(row) for row in rows]), *failures])
+    found = [f"{row.stage}: {text}" for row in rows for text in row.conclusions]
+    lines = "\n".join([table(header, [_cells(row) for row in rows]), *found])
+    return "\n\n".join([lines, *failures])
 
 
 def _stage_status(
@@ -149,7 +154,15 @@ def _stage_status(
         error=failure.error if failure else None,
         remedy=failure.remedy or None if failure else None,
         metrics=metrics if last else {},
+        conclusions=_conclusions(folder, task) if word == "done" else (),
     )
+
+
+def _conclusions(folder: StageFolder, task: TaskForm) -> tuple[str, ...]:
+    result = read_json(folder.result) or {}
+    answers = (result.get(key) for key in COMPARISONS)
+    found = (conclude(each, task.trained.short_unit) for each in answers if isinstance(each, dict))
+    return tuple(text for text in found if text is not None)
 
 
 def _task_of(recipe: Recipe, name: str) -> TaskForm:

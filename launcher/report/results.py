@@ -6,6 +6,7 @@ from statistics import median
 from distrain.config.tasks import perplexity
 from distrain.runs.failures import count_restarts
 from distrain.runs.products import BEST_FIELD
+from launcher.report.comparison import comparison_tables, conclusion_of
 from launcher.report.corpus import NAME_CHARACTERS, prepare_tables
 from launcher.report.data import Fields, RunData, StageRecords, fields, number
 from launcher.report.examples import row_tables
@@ -84,7 +85,8 @@ def _unigram_tables(stage: StageRecords) -> list[Table]:
 
 def sft_tables(stage: StageRecords) -> list[Table]:
     """What the held-out answers cost before and after, and which pairs did not fit."""
-    return [*_answer_tables(stage), *row_tables(stage), *_length_tables(stage)]
+    followed = comparison_tables(fields(stage.result.get("answers")), stage.task)
+    return [*_answer_tables(stage), *followed, *row_tables(stage), *_length_tables(stage)]
 
 
 def _answer_unit(stage: StageRecords) -> str:
@@ -183,6 +185,7 @@ def evaluate_tables(stage: StageRecords) -> list[Table]:
             note += _measured_by(stage, "answers", " With and without the adapters of stage")
             title = "Test split, answers, nats per answer token"
             tables.append(Table(title, table.header, table.rows, note))
+        tables += comparison_tables(answers, stage.task)
     return tables
 
 
@@ -243,7 +246,8 @@ def summary(run: RunData) -> str:
                 f"Held-out answers: {nats(base)} before and {nats(tuned)} after "
                 f"{stage.name}{beside}."
             )
-    return " ".join(parts)
+            parts.append(conclusion_of(fields(stage.result.get("answers")), stage.task))
+    return " ".join(filter(None, parts))
 
 
 def _pretrain_sentence(stage: StageRecords, scores: list[float], of: str) -> str:

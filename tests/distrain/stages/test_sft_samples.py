@@ -1,5 +1,8 @@
 import json
 
+import numpy as np
+
+from distrain.config.tasks import IGNORE_INDEX
 from distrain.runs.folder import StageFolder
 from distrain.stages.sft_data import computed_all
 from distrain.stages.sft_samples import ExampleSamples, RowForm
@@ -11,13 +14,32 @@ FORM = RowForm(64, pad_id=0, packing="best_fit", truncation="refuse", seed=3)
 def test_sources_keep_their_examples_and_prompts_are_shuffled_over_all():
     found = {"a": made_examples(40, 1), "b": made_examples(1, 2), "none": []}
     samples = ExampleSamples.of(found, FORM)
-    assert list(samples.datasets()) == list(samples.shuffled()) == ["a", "b"]
+    assert list(samples.datasets()) == ["a", "b"]
     assert list(samples.streams()) == ["a", "b"]
     assert len(samples) == 41
-    for name, shuffled in samples.shuffled().items():
-        own = samples.datasets()[name].tokens
-        assert shuffled.tokens.num_targets().tolist() == own.num_targets().tolist()
-        assert shuffled.tokens.ids.tolist() != own.ids.tolist()
+    own, shuffled = samples.apart()
+    assert len(own) == len(shuffled) == 41
+    assert shuffled.tokens.num_targets().tolist() == own.tokens.num_targets().tolist()
+    for number in range(41):
+        one, other = (each.tokens.inputs_and_targets(number) for each in (own, shuffled))
+        kept = [ids[targets != IGNORE_INDEX].tolist() for ids, targets in (one, other)]
+        assert kept[0][1:] == kept[1][1:]  # the first answer token's input is the prompt's last
+        assert one[0].tolist() != other[0].tolist()
+
+
+def test_the_examples_of_packed_samples_are_found_among_those_that_stand_apart():
+    found = {"a": made_examples(20, 1), "b": made_examples(9, 2)}
+    samples = ExampleSamples.of(found, FORM)
+    sizes = {name: len(dataset) for name, dataset in samples.datasets().items()}
+    assert sizes["a"] < 20  # packed
+    every = samples.numbers_of({name: np.arange(size) for name, size in sizes.items()})
+    assert sorted(every.tolist()) == list(range(29))
+    some = samples.numbers_of({"a": np.arange(0), "b": np.array([sizes["b"] - 1])})
+    own, _ = samples.apart()
+    packed = samples.datasets()["b"]
+    members = packed.members(sizes["b"] - 1).tolist()
+    expected = [packed.tokens.inputs_and_targets(number)[0].tolist() for number in members]
+    assert [own.tokens.inputs_and_targets(n)[0].tolist() for n in some.tolist()] == expected
 
 
 def test_how_full_rows_are_is_told():

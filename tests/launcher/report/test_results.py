@@ -1,7 +1,7 @@
 """What is said of several stages of a kind."""
 
 from launcher.report.data import RunData, StageRecords
-from launcher.report.results import evaluate_tables, origin_tables, summary
+from launcher.report.results import evaluate_tables, origin_tables, sft_tables, summary
 
 
 def stage(name, kind, **options):
@@ -52,3 +52,24 @@ def test_the_test_split_says_whose_figures_they_are():
     documents, answers = evaluate_tables(stage("evaluate", "evaluate", result=result))
     assert documents.note == ""
     assert "adapters" not in answers.note
+
+
+def test_answers_stand_beside_the_base_with_their_intervals():
+    answers = {
+        "examples": 120,
+        "gain": {"value": 0.42, "low": 0.35, "high": 0.5},
+        "prompt_gap": {"value": 0.01, "low": -0.02, "high": 0.04},
+    }
+    figures = {"eval_loss_base": 3.0, "eval_loss": 2.58, "answers": answers}
+    tuned = stage("sft", "sft", result=figures)
+    table = next(table for table in sft_tables(tuned) if table.header[-1] == "95 % interval")
+    assert table.rows[0][1:] == ("+0.420", "+0.350 to +0.500")
+    assert table.rows[1][1:] == ("+0.010", "\N{MINUS SIGN}0.020 to +0.040")
+    said = "120 examples: better than the base by 0.42 nats a token (0.35 to 0.50); what the prompt"
+    assert table.note.startswith(said)
+    assert table.note in summary(RunData("run", [tuned]))
+    measured = stage("evaluate", "evaluate", result={"answers": {"loss": 2.58, **answers}})
+    assert evaluate_tables(measured)[-1] == table
+    # Of a version that computed none, and damaged.
+    for torn in ({}, {"gain": 3}, {"gain": {"value": None}}):
+        assert sft_tables(stage("sft", "sft", result={"answers": torn})) is not None

@@ -1,0 +1,97 @@
+"""What follows from a model's figures beside its base's, in a sentence. Pure."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ANSWERS, DATA = "answers", "data"
+COMPARISONS = (ANSWERS, DATA)
+"""Keys of a ``result.json``: held-out answers, and those of data that ``evaluate`` was given."""
+MIN_EXAMPLES = 30
+"""Of fewer, a bootstrap's interval is too short for its name."""
+SMALL = 0.1
+"""A smaller difference is written with a digit more."""
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """A difference with its interval, from a record."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def read(cls, record: object) -> "_Difference | None":
+        if not isinstance(record, Mapping):
+            return None
+        values = (record.get(key) for key in ("value", "low", "high"))
+        found = [each for each in values if isinstance(each, int | float) and math.isfinite(each)]
+        return cls(*found) if len(found) == 3 else None
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the whole interval lies on that side of 0, else 0: within noise."""
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
+    @property
+    def is_nothing(self) -> bool:
+        return self.value == self.low == self.high == 0
+
+    def text(self, unit: str) -> str:
+        """Write its size, such as ``0.42 nats a token (0.35 to 0.50)``."""
+        low, high = sorted(abs(end) for end in (self.low, self.high))
+        return self._written(abs(self.value), low, high, unit, "")
+
+    def signed_text(self, unit: str) -> str:
+        return self._written(self.value, self.low, self.high, unit, "+")
+
+    def _written(self, value: float, low: float, high: float, unit: str, sign: str) -> str:
+        form = f"{sign}z.{2 if abs(value) >= SMALL else 3}f"
+        return f"{value:{form}} {unit} ({low:{form}} to {high:{form}})"
+
+
+def conclude(answers: Mapping[str, Any], unit: str) -> str | None:
+    """Say what the figures of ``answers`` of a ``result.json`` mean.
+
+    Args:
+        answers: As ``distrain.evaluation.comparison`` makes them; whatever a file holds.
+        unit: Of the losses, such as ``nats a token``.
+
+    Returns:
+        ``None``: there are no intervals, as in records of older versions.
+    """
+    count, prompt = answers.get("examples"), _Difference.read(answers.get("prompt_gap"))
+    if not isinstance(count, int) or prompt is None:
+        return None
+    if count < MIN_EXAMPLES:
+        examples = "1 example" if count == 1 else f"{count} examples"
+        return f"{examples}: too few to say, at least {MIN_EXAMPLES} are needed"
+    gain = _Difference.read(answers.get("gain"))
+    growth = _Difference.read(answers.get("prompt_gain"))
+    parts = [
+        *([] if gain is None else [_of_gain(gain, unit)]),
+        *([] if prompt.is_nothing else [_of_prompt(prompt, growth, unit)]),
+    ]
+    return f"{count} examples: {'; '.join(parts)}" if parts else None
+
+
+def _of_gain(gain: _Difference, unit: str) -> str:
+    if gain.sign == 0:
+        return f"the difference to the base is within noise, {gain.signed_text(unit)}"
+    return f"{'better' if gain.sign > 0 else 'worse'} than the base by {gain.text(unit)}"
+
+
+def _of_prompt(prompt: _Difference, growth: _Difference | None, unit: str) -> str:
+    if prompt.sign == 0:
+        return f"what the prompt adds is within noise, {prompt.signed_text(unit)}"
+    if prompt.sign < 0:
+        return f"other examples' prompts serve better than its own, by {prompt.text(unit)}"
+    adds = f"the prompt adds {prompt.text(unit)}"
+    if growth is None:
+        return adds
+    if growth.sign == 0:
+        return f"{adds}, to the base as much within noise"
+    beside = "more" if growth.sign > 0 else "less"
+    return f"{adds}, {growth.text(unit)} {beside} than to the base"
