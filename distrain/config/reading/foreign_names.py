@@ -243,8 +243,8 @@ EXPLANATIONS: dict[str, str] = {
         "there is no such setting; the model is a Llama, which has no biases",
     ),
     **dict.fromkeys(
-        ("load_in_4bit", "load_in_8bit", "quantization", "bnb_4bit_quant_type"),
-        "there is no quantised training; training.precision is bf16, fp32 or fp64",
+        ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type"),
+        "weights are quantised under adapters alone, by lora.quantization of an sft stage",
     ),
     **dict.fromkeys(
         ("push_to_hub", "hub_model_id"),
