@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from distrain.config.best import EarlyStopping, KeepBest
+from distrain.config.samples import SamplesConfig
 from distrain.config.section import Count, Duration, Section
 from distrain.config.tasks import CAUSAL_LM, TaskName
 
@@ -193,6 +194,8 @@ class EvalConfig(Section):
     max_batches: Positive | None = None
     """Global batches per validation, of each source in its share of the held-out text, evenly
     spaced; fixed when the stage begins. Default: the whole validation split."""
+    samples: SamplesConfig | None = None
+    """Let the model write to fixed prompts: ``samples.jsonl`` of the stage."""
 
 
 class SinkSection(Section):

@@ -58,9 +58,12 @@ class Validation:
     micro_batch_size: int
     eval_steps: int
 
-    def is_due(self, step: int, last_step: int) -> bool:
-        """Return whether to measure after ``step`` steps: every ``eval_steps``, and at the end."""
-        return step % self.eval_steps == 0 or step == last_step
+    def is_due(self, step: int, last_step: int, every: int = 1) -> bool:
+        """Return whether to measure after ``step`` steps: every ``eval_steps``, and at the end.
+
+        With ``every``, whether that validation is one of so many.
+        """
+        return step % (self.eval_steps * every) == 0 or step == last_step
 
     def parts(self) -> Iterator[MeasuredPart]:
         """Yield this rank's share: as many parts as on every rank, for a pass may be collective."""

@@ -70,20 +70,23 @@ class CausalLM(nn.Module, ABC):
             target_ids: What follows each input, or ``IGNORE_INDEX``; shape (B, T), int64.
             rows: How to sum up the losses; see ``distrain.loss.target_losses``.
             documents: What attends to what; ``None``: each row is one document.
-            places: Of the positions whose losses are taken, in the rows laid end to end, shape
-                (N,), int64, each once; ``rows`` then counts these. No logits are made elsewhere.
+            places: Of the positions whose losses or logits are taken, in the rows laid end to end,
+                shape (N,), int64, each once; ``rows`` then counts these. No logits are made
+                elsewhere.
             with_hits: Also count the targets that the model finds likeliest; without gradients.
 
         Returns:
             Losses in nats, float32 at least: shape (G,) with ``rows``, else (B, T); with hits,
             (2, G) or (2, B, T), losses and counts. Without ``target_ids``, logits of shape
-            (B, T, V).
+            (B, T, V), or (N, V) with ``places``.
         """
         hidden_BTD = self.hidden_states(input_ids, documents or undivided(input_ids))
-        if places is not None and target_ids is not None:
-            # As N rows of one position, which groups of them can be cut from.
-            hidden_BTD = hidden_BTD.flatten(0, 1).index_select(0, places).unsqueeze(1)
-            target_ids = target_ids.flatten().index_select(0, places).unsqueeze(1)
+        if places is not None:
+            hidden_BTD = hidden_BTD.flatten(0, 1).index_select(0, places)
+            if target_ids is not None:
+                # As N rows of one position, which groups of them can be cut from.
+                hidden_BTD = hidden_BTD.unsqueeze(1)
+                target_ids = target_ids.flatten().index_select(0, places).unsqueeze(1)
         output: Tensor = self.output_layer(hidden_BTD, target_ids, rows, with_hits=with_hits)
         return output
 

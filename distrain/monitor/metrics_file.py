@@ -1,4 +1,7 @@
-"""``metrics.jsonl`` as it is written: one line a record, whole after any crash, no step twice."""
+"""Records of steps as they are written: one line each, whole after any crash, no step twice.
+
+Of ``metrics.jsonl`` and ``samples.jsonl``.
+"""
 
 import logging
 from pathlib import Path

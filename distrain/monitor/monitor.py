@@ -5,14 +5,14 @@ It watches and never changes a step. ``metrics.jsonl`` is the truth; the rest is
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
 from distrain.config.tasks import CAUSAL_LM, TASK_FORMS, TaskForm
 from distrain.config.training import LoggingConfig
-from distrain.monitor.metrics_file import MetricsFile
+from distrain.monitor.metrics_file import MetricsFile, truncate_after
 from distrain.monitor.sinks import SINKS
 from distrain.monitor.sinks.background import BackgroundSink, SinkRun, Writer
 from distrain.monitor.step_result import StepResult
@@ -76,6 +76,7 @@ class Monitor:
         self._config = config
         self._task = task
         self._file = MetricsFile(run.stage(stage).metrics)
+        self._samples: MetricsFile | None = None
         self._sinks = self._open_sinks()
         self._pace = Pace(workload.max_steps)
         self._has_shown = False
@@ -87,7 +88,7 @@ class Monitor:
         self.close()
 
     def truncate_after(self, step: int) -> int:
-        """Drop what was recorded after ``step``, from which this attempt goes on.
+        """Drop what was recorded after ``step``, from which this attempt goes on; samples too.
 
         Those steps were lost with the process and will be made again; so the file of a killed and
         resumed run holds each step once. Call it before the first record; -1 drops all.
@@ -95,6 +96,7 @@ class Monitor:
         Returns:
             How many records were dropped.
         """
+        truncate_after(self._run.stage(self.stage).samples, step)
         return self._file.truncate_after(step)
 
     def record_step(
@@ -124,8 +126,16 @@ class Monitor:
         step: int,
         metrics: Mapping[str, float],
         by_source: Mapping[str, Mapping[str, float]],
+        others: Mapping[str, float] | None = None,
     ) -> None:
-        """Write the record of a validation after ``step`` updates, and show it."""
+        """Write the record of a validation after ``step`` updates, and show it.
+
+        Args:
+            step: 0 for the validation before the first update.
+            metrics: Of the task, over all that was measured.
+            by_source: As ``metrics``, by source.
+            others: What else was measured, by its field.
+        """
         figures = self._task.with_derived(metrics)
         scores: dict[str, Any] = {STEP: step}
         scores |= {f"{EVAL}{name}": value for name, value in figures.items()}
@@ -135,8 +145,18 @@ class Monitor:
                 for name in metrics
                 for source, found in by_source.items()
             }
-        record = self._write(scores)
+        record = self._write(scores | dict(others or {}))
         logger.info("%s", validation_line(self.stage, record, self.workload.max_steps, self._task))
+
+    def record_samples(self, step: int, written: Sequence[Record]) -> None:
+        """Append what the model wrote after ``step`` updates to ``samples.jsonl``.
+
+        Without a time or an attempt: a run that was killed and resumed has the same file.
+        """
+        if self._samples is None:
+            self._samples = MetricsFile(self._run.stage(self.stage).samples)
+        for record in written:
+            self._samples.append({STEP: step} | dict(record))
 
     def record_data(self, record: Record) -> None:
         """Replace ``data.json`` by the record of this attempt; see ``records.StageData``."""
@@ -150,6 +170,8 @@ class Monitor:
     def close(self) -> None:
         """Close the file and let the sinks finish, each for at most ten seconds."""
         self._file.close()
+        if self._samples is not None:
+            self._samples.close()
         for sink in self._sinks:
             sink.close()
         self._sinks = []

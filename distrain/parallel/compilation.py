@@ -7,6 +7,7 @@ names; what engines hang on a block stays around it.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -38,6 +39,17 @@ def compile_blocks(
             # Each shape by itself: code for any shape has other bits, and which of them were met
             # before depends on where a run was resumed.
             block.forward = torch.compile(block.forward, dynamic=False, backend=backend)
+
+
+def uncompiled(compiles: bool) -> AbstractContextManager[None]:
+    """Let compiled blocks run as they are written, for passes whose shapes come once.
+
+    Each would be compiled by itself, and take its place among the forms that there may be.
+
+    Args:
+        compiles: Whether there are any; else the compiler is not even imported.
+    """
+    return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
 def _prepare_compiler() -> None:

@@ -47,6 +47,10 @@ class Engine(Protocol):
     def model(self) -> nn.Module:
         """What the forward pass calls (wrapped). Reading it is not collective."""
 
+    @property
+    def whole_model(self) -> nn.Module | None:
+        """The model itself, where each rank has all of it; ``None``: a pass is collective."""
+
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Surround one microbatch; gradients are reduced over ranks in the last one only."""
 

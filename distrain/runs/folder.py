@@ -89,6 +89,11 @@ class StageFolder:
         return self.path / "examples.jsonl"
 
     @property
+    def samples(self) -> Path:
+        """What the model wrote to ``eval.samples.prompts``, one line a prompt and time."""
+        return self.path / "samples.jsonl"
+
+    @property
     def pretrained(self) -> Path:
         """Digests of the user's own model, as it was when the stage began with it."""
         return self.path / "pretrained.json"

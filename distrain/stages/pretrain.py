@@ -31,6 +31,7 @@ from distrain.stages.base_model import find_start, require_same_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.pretrain_data import PretrainData, open_pretrain_data
 from distrain.stages.products import build_on
+from distrain.stages.prompts import lay_out_prompts
 from distrain.stages.training import close, optimizer_of, train_to_outcome
 from distrain.train.build import TrainSetup, build_host, build_run
 from distrain.train.run import Run
@@ -67,6 +68,12 @@ def run_stage(context: StageContext) -> Outcome:
         attempt=context.attempt,
         keep_steps=context.named_steps,
         count_bytes=tokenizer.token_bytes,
+        prompts=lay_out_prompts(
+            stage.eval.samples,
+            prepare.tokenizer if start is None else start.tokenizer,
+            tokenizer,
+            encoder=None,
+        ),
     )
     run = build_run(setup, host)
     if start is not None:

@@ -38,6 +38,7 @@ from distrain.stages.answers import measure_answers, tell
 from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.products import build_on
+from distrain.stages.prompts import lay_out_prompts
 from distrain.stages.sft_data import build_encoder, find_training_examples, reading_of
 from distrain.stages.sft_records import lengths_record, write_examples
 from distrain.stages.sft_samples import ExampleSamples
@@ -77,6 +78,7 @@ def run_stage(context: StageContext) -> Outcome:
         keep_steps=context.named_steps,
         count_bytes=tokenizer.token_bytes,
         reads=lengths,
+        prompts=lay_out_prompts(stage.eval.samples, base.tokenizer, tokenizer, encoder),
     )
     require_replicas(stage, resolve_layout(stage.parallelism, host.world_size))
     run = build_run(setup, host)

@@ -11,11 +11,11 @@ from distrain.config.models import ModelConfig
 from distrain.config.optimizers import OptimizerConfig
 from distrain.fault.wishes import Wish
 from distrain.models import model_on_meta
-from distrain.models.causal_lm import CausalLM
 from distrain.optim import build_optimizer
 from distrain.optim.state import OptimizerState
 from distrain.runs.products import BEST_FIELD, CHECKPOINT_FIELD
 from distrain.stages.context import Outcome
+from distrain.train.build import model_in
 from distrain.train.loop import train
 from distrain.train.progress import Progress
 from distrain.train.run import Run
@@ -42,8 +42,7 @@ def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:
         RecipeError: The model does not keep documents apart.
     """
     wrapped = run.engine.model
-    model = next(module for module in wrapped.modules() if isinstance(module, CausalLM))
-    model.require_separate_documents(wrapped)
+    model_in(wrapped).require_separate_documents(wrapped)
     progress, wish = train(run)
     if wish.ends:
         return Outcome(None, progress.step, requeue=wish is Wish.YIELD), progress

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.attention import AttentionNeeds, kernels_by_rows
@@ -24,6 +25,7 @@ from distrain.data.samples.loader import Loader
 from distrain.data.samples.source import OpenedSource
 from distrain.errors import RecipeError
 from distrain.evaluation.measuring import Measure
+from distrain.evaluation.samples import SamplePrompts, SampleWriter
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
 from distrain.models.causal_lm import CausalLM
@@ -63,6 +65,7 @@ class TrainSetup:
         reads: What else ``data.json`` says of what is read.
         keep_steps: Steps whose checkpoints stay, for later stages name them.
         count_bytes: Of validations; see ``Measure``.
+        prompts: What the model goes on with at validations, if the recipe asks for it.
         task: What ``training.task`` names, with the settings of the stage; ``None``: it has none.
     """
 
@@ -80,6 +83,7 @@ class TrainSetup:
     attention: AttentionNeeds = field(default_factory=AttentionNeeds)
     keep_steps: Collection[int] = ()
     count_bytes: Callable[[], NDArray[np.int64]] | None = None
+    prompts: SamplePrompts | None = None
     task: Task | None = None
 
     @property
@@ -118,6 +122,7 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
         keep_best=stage.checkpoint.keep_best,
         checkpoints=build_checkpoints(setup, host, monitor),  # 9
         validation=build_validation(setup, setup.validation, engine, device),  # 10
+        samples=build_samples(setup, engine, device),
         monitor=monitor,
         wishes=wishes,
         balancing=build_balancing(engine),  # 6
@@ -156,8 +161,7 @@ def build_engine_of(setup: TrainSetup, host: HostGroup, device: torch.device) ->
 
 def build_balancing(engine: Engine) -> Balancing | None:
     """Layer 6: how the model, whatever wraps it, has its experts balanced."""
-    models = (child for child in engine.model.modules() if isinstance(child, CausalLM))
-    rule = next((model.balancing for model in models), None)
+    rule = model_in(engine.model).balancing
     return None if rule is None else Balancing(rule, engine.ranks)
 
 
@@ -265,6 +269,23 @@ def build_validation(
         micro_batch_size=training.micro_batch_size,
         eval_steps=config.eval_steps,
     )
+
+
+def build_samples(setup: TrainSetup, engine: Engine, device: torch.device) -> SampleWriter | None:
+    """Layer 10: what lets the model write at validations.
+
+    Raises:
+        RecipeError: A prompt is too long for the model.
+    """
+    if setup.prompts is None:
+        return None
+    setup.prompts.require_room(model_in(engine.model).model_config.max_position_embeddings)
+    return SampleWriter(engine, device, setup.prompts, setup.stage.training.compiles_blocks)
+
+
+def model_in(wrapped: nn.Module) -> CausalLM:
+    """Return the model itself, whatever wraps it; a pass of its own may be impossible."""
+    return next(child for child in wrapped.modules() if isinstance(child, CausalLM))
 
 
 def steps_of(training: TrainingConfig, train: Mapping[str, OpenedSource]) -> int:

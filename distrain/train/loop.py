@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from dataclasses import asdict
 
 import torch
 
@@ -127,11 +128,31 @@ def validate(run: Run, progress: Progress) -> Progress:
     progress = progress.after_validation(
         scores.by_name(run.task.form), trained, early, run.keep_best
     )
+    others = write_samples(run, progress)
     if run.monitor is not None:
-        run.monitor.record_scores(progress.step, scores.metrics, scores.by_source)
+        run.monitor.record_scores(progress.step, scores.metrics, scores.by_source, others)
         if progress.is_stale(early):
             run.monitor.event("early_stop", step=progress.step, eval_loss=scores.loss)
     return progress
+
+
+def write_samples(run: Run, progress: Progress) -> dict[str, float]:
+    """Let the model write, if it is time for it. Collective.
+
+    Returns:
+        How long it took, as a field of the validation's record.
+    """
+    if run.samples is None:
+        return {}
+    is_last = progress.is_stale(run.training.early_stopping)
+    every = run.samples.prompts.every
+    if not (is_last or run.validation.is_due(progress.step, run.max_steps, every)):
+        return {}
+    started = time.perf_counter()
+    written = run.samples.write()
+    if run.monitor is not None:
+        run.monitor.record_samples(progress.step, list(map(asdict, written)))
+    return {"perf/samples_s": time.perf_counter() - started}
 
 
 def record(run: Run, progress: Progress, result: StepResult, clock: Clock) -> None:

@@ -62,6 +62,8 @@ class StageRecords:
     """Of prepare and sft: examples, the first few of each source and reason."""
     examples: list[Fields] = field(default_factory=list)
     """Of sft: a few, with what is trained of them."""
+    samples: list[Fields] = field(default_factory=list)
+    """What the model wrote to fixed prompts, in order."""
     data: Fields = field(default_factory=dict)
     """Of pretrain and sft: which samples each step reads."""
     built_on: Fields = field(default_factory=dict)
@@ -136,6 +138,7 @@ def _read_stage(run: RunFolder, name: str, settings: Fields, data: RunData) -> S
         corpus=_guarded(folder.corpus, data, read_json) or {},
         rejections=_first_of_each(_lines(folder.rejections, data)),
         examples=list(_lines(folder.examples, data)),
+        samples=list(_lines(folder.samples, data)),
         data=_guarded(folder.data, data, read_json) or {},
         built_on=fields(_guarded(folder.built_on, data, read_json)),
     )

@@ -32,6 +32,7 @@ from launcher.report.mixture import mixture_tables
 from launcher.report.parts import Figure, Table
 from launcher.report.rejections import CountsChart, ReasonExamples, counts_charts, examples_shown
 from launcher.report.results import TABLES, origin_tables, summary, training_figures
+from launcher.report.samples import PromptSamples, samples_shown
 from launcher.report.text import UNKNOWN, date_text, significant, visible
 from launcher.report.timeline import build_timeline, event_rows
 
@@ -66,6 +67,8 @@ class StageSection:
     examples: tuple[ShownExample, ...] = ()
     left_out: tuple[ReasonExamples, ...] = ()
     """Examples of fine-tuning."""
+    samples: tuple[PromptSamples, ...] = ()
+    samples_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,7 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
     specs = [_metric_spec(metric, records, scores, marks) for metric in others]
     specs += _chart_specs(records, marks)
     charts = [chart for chart in map(build_chart, specs) if chart is not None]
+    samples, samples_note = samples_shown(stage)
     return StageSection(
         stage,
         training_figures(stage) if charts else [],
@@ -214,6 +218,8 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
         data_tables=tuple(mixture_tables(stage, run)),
         examples=tuple(shown_examples(stage)),
         left_out=tuple(examples_shown(stage)[0]),
+        samples=tuple(samples),
+        samples_note=samples_note,
     )
 
 

@@ -92,6 +92,7 @@ ROOMS = {
                 "launch",
                 "loading",
                 "lora",
+                "samples",
             ),
             "token_sources",
         },

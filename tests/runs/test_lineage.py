@@ -20,6 +20,7 @@ from distrain.config.lora import LoraConfig
 from distrain.config.reading.load import load_recipe
 from distrain.finetune.lora import is_adapter, is_tuned
 from distrain.finetune.merged import merge
+from distrain.tools.generate import Chat, generate
 from tests.runs import processes
 from tests.runs.forked import FIRST_SAVE, finish, kill_after_first_save
 from tests.tiny import distrain, events, exact_records, tensor_digests, write_line
@@ -28,13 +29,14 @@ TRAINED = ("pretrain", "anneal", "sft", "sft2")
 FOLDERS = ("huggingface", "huggingface/base", "huggingface/adapter")
 WEIGHTS = {"huggingface/adapter": "adapter_model.safetensors"}
 PLAIN = LoraConfig()
+SAMPLES = "{prompts: [Return the name of a file., Open], max_new_tokens: 16}"
 
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
     """The recipe, and the whole run of it that nothing disturbed."""
     folder = tmp_path_factory.mktemp("line")
-    recipe = load_recipe(write_line(folder)).recipe
+    recipe = load_recipe(write_line(folder), [f"sft2.eval.samples={SAMPLES}"]).recipe
     run = folder / "tiny"
     finish(recipe, run, *recipe.stages)
     return recipe, run
@@ -346,3 +348,18 @@ def test_a_folder_is_tuned_twice_and_then_pretrained(line, tmp_path):
     finish(recipe, run, "deeper")
     assert_same(trained(run, "deeper"), whole)
     assert list(read(run / "deeper/built_on.json")) == ["own", "own2"]
+
+
+def test_an_export_writes_what_the_model_wrote_at_the_end(line):
+    _, run = line
+    lines = (run / "sft2" / "samples.jsonl").read_text().splitlines()
+    *first, before_last, last = map(json.loads, lines)
+    assert [first[0]["train/global_step"], last["train/global_step"]] == [0, 10]
+    folder = run / "export" / "huggingface"
+    plain = []
+    for record in (before_last, last):
+        asked = record["prompt"]
+        assert generate(folder, asked, chat=Chat(), max_new_tokens=16) == record["text"]
+        plain.append(generate(folder, asked, max_new_tokens=16))
+    # Control: laid out otherwise, the same model writes another text.
+    assert plain != [before_last["text"], last["text"]]

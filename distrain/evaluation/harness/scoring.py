@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import nn
 
 from distrain.config.tasks import IGNORE_INDEX
-from distrain.models.attention import DocumentLayout
+from distrain.models.attention.layout import in_one_row
 from distrain.parallel.ranks import Ranks
 
 Ids = Sequence[int]
@@ -95,13 +94,6 @@ class Scorer:
             inputs += ids[:-1]
             targets += [IGNORE_INDEX] * (len(ids) - 1 - len(each.ids)) + list(each.ids)
             lengths.append(len(ids) - 1)
-        ends = [0, *accumulate(lengths)]
-        positions = torch.cat([torch.arange(length) for length in lengths])
-        documents = DocumentLayout(
-            torch.tensor(ends, dtype=torch.int32, device=self.device),
-            positions.to(self.device, torch.int32).unsqueeze(0),
-            tuple(lengths),
-        )
         target_ids = torch.tensor(targets).unsqueeze(0)
         places = (target_ids.flatten() != IGNORE_INDEX).nonzero().flatten()
         losses, hits = self.module(
@@ -109,7 +101,7 @@ class Scorer:
             target_ids=target_ids.to(self.device),
             rows=[len(each.ids) for each in asked],
             places=places.to(self.device),
-            documents=documents,
+            documents=in_one_row(lengths, self.device),
             with_hits=True,
         )
         return list(zip(losses.tolist(), hits.tolist(), strict=True))

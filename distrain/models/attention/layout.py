@@ -3,7 +3,9 @@
 Shape legend: B = sequences in a microbatch, T = tokens in a sequence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -49,3 +51,12 @@ def undivided(input_ids: Tensor, first: int = 0) -> DocumentLayout:
     starts = torch.arange(rows + 1, dtype=torch.int32, device=input_ids.device) * length
     positions = torch.arange(first, first + length, device=starts.device).expand(rows, length)
     return DocumentLayout(starts, positions, (length,) * rows)
+
+
+def in_one_row(lengths: Sequence[int], device: torch.device) -> DocumentLayout:
+    """Return the layout of documents of these lengths that lie in one row, without padding."""
+    return DocumentLayout(
+        torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device),
+        torch.cat([torch.arange(n) for n in lengths]).to(device, torch.int32).unsqueeze(0),
+        tuple(lengths),
+    )

@@ -134,6 +134,11 @@ class DeepSpeedEngine:
         """What the forward pass calls."""
         return cast(nn.Module, self._engine)
 
+    @property
+    def whole_model(self) -> nn.Module | None:
+        """Nothing: at stage 3 parameters are gathered by the forward pass of all ranks."""
+        return None
+
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Surround one microbatch. Stages 2 and 3 reduce gradients in each, as they must."""
         self._engine.set_gradient_accumulation_boundary(last)

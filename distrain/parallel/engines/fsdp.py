@@ -51,6 +51,11 @@ class FsdpEngine(SingleEngine):
         self._wrapped = [child for child in module.modules() if isinstance(child, FSDPModule)]
         self._shard_group = mesh.get_group("shard")
 
+    @property
+    def whole_model(self) -> nn.Module | None:
+        """Nothing: its parameters are gathered by the forward pass of all ranks."""
+        return None
+
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Surround one microbatch; gradients are reduced in the last one."""
         self._wrapped[0].set_requires_gradient_sync(last)  # the root, which tells the blocks

@@ -53,6 +53,11 @@ class SingleEngine:
         """What the forward pass calls."""
         return self._module
 
+    @property
+    def whole_model(self) -> nn.Module | None:
+        """The model itself."""
+        return self._module
+
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Surround one microbatch."""
         del last

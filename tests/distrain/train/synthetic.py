@@ -17,6 +17,7 @@ from distrain.data.samples.loader import Microbatch
 from distrain.data.samples.order import Order
 from distrain.data.samples.rows import Ids, RowBuffer
 from distrain.data.samples.source import OpenedSource
+from distrain.evaluation.samples import SamplePrompts
 from distrain.fault.wishes import Wish
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.model_spec import ModelSpec
@@ -126,13 +127,14 @@ def make_stage(
     return PretrainStage.model_validate(values)
 
 
-def make_run(
+def make_run(  # noqa: PLR0913  (what a test may exchange)
     folder: Path,
     stage: PretrainStage,
     seed: int = 5,
     held_out: Mapping[str, Dataset] | None = None,
     train: Mapping[str, OpenedSource] | None = None,
     spec: Callable[..., ModelSpec] = model_spec,
+    prompts: SamplePrompts | None = None,
 ) -> Run:
     """Build everything as the pretrain stage does. Collective."""
     torch.set_num_threads(1)
@@ -149,6 +151,7 @@ def make_run(
         flops_per_token=1e6,
         attempt=1,
         count_bytes=lambda: np.full(VOCAB_SIZE, 3),
+        prompts=prompts,
     )
     return build_run(setup, HostGroup())
 

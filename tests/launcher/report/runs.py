@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,14 @@ class RunWriter:
         assert set(record) == set(STEP_FIELDS)
         return {"time": self.time(), "attempt": attempt} | record
 
+    def samples(self, stage: str, steps: Sequence[int], texts: Mapping[str, str]) -> None:
+        """What was written to each prompt at some steps."""
+        for step in steps:
+            for prompt, text in texts.items():
+                record = {"train/global_step": step, "prompt": prompt, "text": f"{step}: {text}"}
+                ended = "stop" if step % 2 else "length"
+                self._append(self.run.stage(stage).samples, record | {"ended": ended})
+
     @staticmethod
     def _append(path: Path, *records: dict) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,6 +180,13 @@ def sft_result() -> dict:
     }
 
 
+SAMPLES = {
+    "Return the <b>name</b> of a file.": "</pre><script>alert(1)</script>\x1b[31m",
+    "Open": "word " * 400,
+    "Say nothing": "\n\n",
+}
+
+
 def finished_run(root: Path) -> RunFolder:
     """All five stages, with a kill in pretraining and a quarantined checkpoint."""
     writer = RunWriter(root)
@@ -193,6 +209,7 @@ def finished_run(root: Path) -> RunFolder:
     writer.event("started", "sft", attempt=1)
     writer.wait(6)
     writer.steps("sft", 1, 1, 120, floor=3.0, begin=4.4)
+    writer.samples("sft", range(0, 121, 5), SAMPLES)
     writer.event("finished", "sft", attempt=1, step=120)
     write_json(writer.run.stage("sft").result, sft_result())
     writer.state("sft", "done", 1, 120)

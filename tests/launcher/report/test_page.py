@@ -75,6 +75,17 @@ def test_sft_table_shows_base_tuned_and_shuffled(finished):
     assert "change \N{MINUS SIGN}1.188 \N{MINUS SIGN}0.784" in text
 
 
+def test_samples_stand_by_prompt_and_step_and_do_nothing(finished):
+    (part,) = re.findall(r'<details class="card examples samples".*?</details>', finished, re.S)
+    assert "&lt;b&gt;name&lt;/b&gt;" in part
+    assert "120: &lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[31m" in part
+    steps = [int(step) for step in re.findall(r"<tr><td>(\d+)</td>", part)]
+    assert steps == [0, 15, 35, 50, 70, 85, 105, 120] * 3
+    assert "8 of 25 times. samples.jsonl" in part
+    assert part.count("…</pre>") == 8
+    assert "<td>120</td><td>cut</td>" in part
+
+
 def test_prepare_and_evaluate_tables(finished):
     text = text_of(finished)
     assert "train 646 3,154,022 10.5 MiB 5,120" in text
