@@ -173,6 +173,7 @@ def _render(run: RunData, records_drawn: int) -> str:
         version=__version__,
         grid=GRID,
         rejections=StageFolder(Path(), "").rejections.name,
+        written_samples=StageFolder(Path(), "").samples.name,
     )
     return page.encode("utf-8", "backslashreplace").decode()  # names may hold half a pair
 
