@@ -80,8 +80,8 @@ class SftDataConfig(Section):
     skip_budget: Annotated[int, Field(ge=0)] = 0
     """Rows tolerated that cannot be read or make no example; they are counted and listed."""
     train_on: Literal["assistant", "last", "completion", "all"] = "assistant"
-    """What is trained of a chat: every turn of the assistant; its last turn; what follows the last
-    other turn, calls of tools included; or all of it."""
+    """What is trained of a chat: every turn of the assistant; its last turn; what it says
+    after the last turn of the user, calls of tools included; or all of it."""
     template_arguments: dict[str, Any] = Field(default_factory=dict)
     """Passed to the chat template, such as ``{enable_thinking: false}``."""
     packing: Literal["none", "best_fit"] = "none"

@@ -95,6 +95,7 @@ def build_encoder(
         template_arguments=stage.data.template_arguments,
         # Older versions gave templates no clock, and their runs go on without one.
         today=None if computed_all(folder) else first_day(context),
+        engine="auto",
     )
 
 
