@@ -11,7 +11,7 @@ from distrain.config.labels import PairChecksConfig
 from distrain.config.loading import Weights
 from distrain.config.rows import FieldName
 from distrain.config.section import Section
-from distrain.config.sources import DatasetsSection, FilesSection, HubSection
+from distrain.config.sources import DatasetsSection, FilesSection, HubSection, PythonStdlibSource
 
 VALIDATION = "validation"
 """Name under which the examples of ``data.validation`` stand beside the sources."""
@@ -43,7 +43,29 @@ class ChatHub(RowFields, HubSection):
     """A dataset of the hub, or a folder that ``save_to_disk`` wrote, an example a row."""
 
 
-ChatSource = ChatFiles | ChatDatasets | ChatHub
+class ChatDocstrings(Section):
+    """Documented functions of this interpreter's standard library: examples on every machine."""
+
+    kind: Literal["python_docstrings"]
+    preference: bool = False
+    """Rows with the function's own docstring as ``chosen`` and another one of its module as
+    ``rejected``, instead of prompt and answer."""
+    instruction: str = "Write the docstring of this Python function.\n\n"
+    """Stands before the function."""
+    exclude: tuple[str, ...] = PythonStdlibSource.model_fields["exclude"].default
+    """Folder names left out."""
+    max_prompt_characters: Annotated[int, Field(ge=1)] = 600
+    """Of a longer function, the whole lines at its beginning are kept."""
+    min_answer_characters: Annotated[int, Field(ge=1)] = 20
+    """A function with a shorter docstring is left out."""
+    max_answer_characters: Annotated[int, Field(ge=1)] = 200
+    """A function with a longer docstring is left out."""
+
+    fields: ClassVar[FieldNames] = {}
+    max_document_bytes: ClassVar[int] = 2**28
+
+
+ChatSource = ChatFiles | ChatDatasets | ChatHub | ChatDocstrings
 _ChatSource = Annotated[ChatSource, Field(discriminator="kind")]
 
 
@@ -168,7 +190,9 @@ class SftDataConfig(Section):
         return {self.setting_of(name): source for name, source in found.items()}
 
     def _with_fields(self, source: ChatSource) -> ChatSource:
-        return source if source.fields else source.model_copy(update={"fields": self.fields})
+        if source.fields or isinstance(source, ChatDocstrings):
+            return source
+        return source.model_copy(update={"fields": self.fields})
 
 
 def source_of_path(path: str) -> ChatSource:

@@ -8,6 +8,8 @@ import sys
 
 TIME_FORMAT = "%H:%M:%S"
 LOGGER = "distrain"
+QUIET = ("bitsandbytes.backends",)
+"""Warn, whenever peft imports them, of a kernel on the hub that nobody has asked for."""
 
 
 class RankFilter(logging.Filter):
@@ -54,3 +56,5 @@ def configure_logging(rank: int, level: int | str = logging.INFO) -> None:
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger(LOGGER).setLevel(level)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -115,7 +115,7 @@ def read_source(source: ChatSource) -> SplitExamples:
     """
     reader = open_rows(source, WHOLE)
     files = reader.files()
-    prefix = len(common_folder(files))
+    folder = common_folder(files)
     rows = RowsOfSource(source.fields)
     examples: list[Example] = []
     refused: list[RefusedRow] = []
@@ -125,7 +125,7 @@ def read_source(source: ChatSource) -> SplitExamples:
                 refused.append(RefusedRow(row.path, BROKEN.get(row.reason, row.reason)))
                 continue
             try:
-                examples.append(example_of(row, row.path[prefix:], rows))
+                examples.append(example_of(row, row.path.removeprefix(folder), rows))
             except RowError as error:
                 refused.append(RefusedRow(row.path, str(error)))
     title = rows.shape.title if rows.shape is not None else ""

@@ -11,6 +11,7 @@ from typing import Any
 from distrain.config.chats import ChatSource
 from distrain.config.sources import StoreSection, TextFields, TextSource
 from distrain.data.sources.datasets import DatasetsReader
+from distrain.data.sources.docstrings import DocstringsReader
 from distrain.data.sources.document import Broken, Document
 from distrain.data.sources.documents import DocumentReader
 from distrain.data.sources.files import FilesReader
@@ -23,6 +24,7 @@ SOURCES: dict[str, Callable[[Any, int], RowReader]] = {
     "files": FilesReader,
     "datasets": DatasetsReader,
     "hub": HubReader,
+    "python_docstrings": DocstringsReader,
 }
 RANGE_BYTES = 64 * 2**20
 
