@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from distrain.config.attention import AttentionKernel, kernels_by_rows
 from distrain.config.huggingface import load_config
 from distrain.config.lineage import lineage_of
-from distrain.config.models import ModelConfig
+from distrain.config.lora import ALL_LINEAR
+from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.config.pretrained.resolve import resolve_pretrained
 from distrain.config.recipe import Recipe, SftStage, TrainStage
 from distrain.errors import PreflightError
+from launcher.memory import MethodMemory, method_memory
 from launcher.model_counts import count_folder, count_model, vocabulary_of_data
 from launcher.watch.progress import total_steps
 
@@ -39,8 +41,10 @@ def adapted_layers(recipe: Recipe, name: str) -> tuple[str, ...] | None:
     stage, found = recipe.stages[name], _stage_model(recipe, name)
     if not isinstance(stage, SftStage) or stage.lora is None:
         return None
-    if stage.lora.target_modules != "all-linear":
+    if isinstance(stage.lora.target_modules, tuple):
         return tuple(sorted(set(stage.lora.target_modules)))
+    if stage.lora.target_modules != ALL_LINEAR:
+        return (stage.lora.target_modules,)  # a pattern of whole names
     if found is None:
         return ()
     # A table of a family names layers of all its options; what was counted, those that are there.
@@ -121,6 +125,21 @@ def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
     is_frozen = isinstance(stage, SftStage) and not stage.trains_all
     state_bytes = 0 if is_frozen else stage.optimizer.keeps.bytes_per_parameter
     return parameters * (WEIGHT_BYTES + state_bytes)
+
+
+def stage_memory(
+    recipe: Recipe, name: str, microbatch_tokens: int
+) -> dict[str, MethodMemory] | None:
+    """Return what each method of training takes, for stages of fine-tuning or with frozen parts.
+
+    ``None`` for others, and for models whose layers are not known here.
+    """
+    stage, found = recipe.stages[name], _stage_model(recipe, name)
+    if not isinstance(stage, TrainStage) or found is None or not isinstance(found[0], LlamaConfig):
+        return None
+    if not isinstance(stage, SftStage) and not stage.training.freezes:
+        return None
+    return method_memory(stage, found[0], found[1], microbatch_tokens)
 
 
 def logits_bytes(recipe: Recipe, name: str, num_tokens: int) -> int | None:

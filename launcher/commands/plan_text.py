@@ -1,5 +1,6 @@
 """What ``distrain plan`` shows: the processes of each stage, what they train, what they keep."""
 
+from dataclasses import asdict
 from typing import Any
 
 from distrain.config.reading.load import LoadedRecipe
@@ -10,11 +11,13 @@ from launcher.estimate import (
     checkpoint_bytes,
     logits_bytes,
     stage_attention,
+    stage_memory,
     stage_model,
     stage_parameters,
     stage_tokens,
     stage_vocab_size,
 )
+from launcher.memory import MethodMemory, method_of
 from launcher.plan import Plan, StagePlan
 from launcher.run_files import shown_path
 from launcher.text import WIDTH, short_bytes, short_count, table, wrapped
@@ -23,6 +26,8 @@ from launcher.watch.progress import total_steps
 UNKNOWN = "unknown"
 PROCESSES_HEADER = ("STAGE", "KIND", "NEEDS", "PROCESSES", "LAYOUT", "GLOBAL BATCH")
 """Layout: copies x shards. Global batch: sequences of a microbatch x ranks x microbatches."""
+MEMORY_HEADER = ("STAGE", "METHOD", "TRAINED", "WEIGHTS", "STATE", "ACTIVATIONS", "PEAK")
+"""State: gradients, and what the optimizer keeps."""
 TRAINING_HEADER = ("STAGE", "STEPS", "TOKENS", "PARAMETERS", "CHECKPOINTS")
 
 
@@ -42,6 +47,7 @@ def plan_text(loaded: LoadedRecipe, plan: Plan) -> str:
         table(PROCESSES_HEADER, [_processes_row(recipe, s) for s in plan.stages], WIDTH),
         "",
         *([table(TRAINING_HEADER, training, WIDTH), ""] if training else []),
+        *_memory_table(recipe, plan),
         "In every stage: processes = ranks = product of the degrees of its layout.",
         *(wrapped(line) for stage in plan.stages if (line := _chunks(recipe, stage))),
         *(wrapped(line) for stage in plan.stages if (line := _attention(recipe, stage))),
@@ -62,6 +68,32 @@ def plan_json(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
         "backend": loaded.recipe.launch.backend,
         "stages": [_stage_json(loaded.recipe, plan, stage) for stage in plan.stages],
     }
+
+
+def _memory_table(recipe: Recipe, plan: Plan) -> list[str]:
+    """Show what each method would take of a process, the stage's own one marked."""
+    rows = []
+    for stage in plan.stages:
+        found, section = _memory(recipe, stage), recipe.stages[stage.name]
+        for method, memory in (found or {}).items():
+            assert isinstance(section, TrainStage), "what takes memory trains"
+            parts = (memory.weights, memory.state, memory.activations, memory.peak)
+            mark = "*" if method == method_of(section) else ""
+            sizes = map(short_bytes, parts)
+            rows.append((stage.name, method + mark, short_count(memory.trained), *sizes))
+    if not rows:
+        return []
+    note = (
+        "Memory is estimated for a process that holds all of the model, of which * is what the "
+        "recipe says. The libraries, and what an allocator keeps of freed memory, come on top."
+    )
+    return [table(MEMORY_HEADER, rows, WIDTH), wrapped(note), ""]
+
+
+def _memory(recipe: Recipe, stage: StagePlan) -> dict[str, MethodMemory] | None:
+    if stage.accumulation is None:
+        return None
+    return stage_memory(recipe, stage.name, _microbatch_tokens(recipe, stage))
 
 
 def _chunks(recipe: Recipe, stage: StagePlan) -> str | None:
@@ -197,8 +229,16 @@ def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
         "checkpoint_bytes": checkpoint_bytes(recipe, stage.name),
         "attention": stage_attention(recipe, stage.name),
         "adapted_layers": adapted_layers(recipe, stage.name),
+        "memory": _memory_json(recipe, stage),
         "compile": _compiles(recipe, stage),
     }
+
+
+def _memory_json(recipe: Recipe, stage: StagePlan) -> dict[str, dict[str, int]] | None:
+    found = _memory(recipe, stage)
+    if found is None:
+        return None
+    return {name: {**asdict(memory), "peak": memory.peak} for name, memory in found.items()}
 
 
 def _processes(stage: StagePlan) -> str:

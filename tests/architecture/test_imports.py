@@ -104,7 +104,7 @@ ROOMS = {
         {"reading"},
     ),
     "launcher": (
-        {"text", "environment", "resources", "model_counts"},
+        {"text", "environment", "resources", "memory", "model_counts"},
         {"watch", "report", "run_changes", "pinned_families", "gpus"},
         {"run_files"},
         {"estimate", "plan"},

@@ -153,4 +153,6 @@ def test_a_later_stage_starts_from_the_merged_weights(whole, tmp_path):
     finish(load_recipe(path, [*OVERRIDES, *zero]).recipe, run, "full")
     merged = load_file(twin / "export/huggingface/model.safetensors")
     found = read_full(newest(run, "full"))
-    assert all(torch.equal(found[name], tensor) for name, tensor in merged.items())
+    for name, tensor in merged.items():
+        # A step of 1e-30 moves nothing but the zeros that 4 bits have made.
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-29)
