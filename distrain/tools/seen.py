@@ -1,16 +1,22 @@
-"""The runtime's side of ``distrain data seen``: what a step read, which steps read a document."""
+"""The runtime's side of ``distrain data seen``: what a step read, which steps read one thing."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from distrain.data.samples.seen import DocumentPart
-from distrain.data.shards.document_names import find_documents
+from distrain.config.reading.load import read_resolved
+from distrain.config.recipe import Recipe
 from distrain.errors import NotFoundError
-from distrain.tools.stage_reading import StageReading
+from distrain.runs.folder import RunFolder
+from distrain.tools.seen_documents import documents_seen
+from distrain.tools.seen_examples import examples_seen
 
 Record = dict[str, Any]
+Answer = Callable[[RunFolder, Recipe, str, int | None, str], Iterator[Record]]
+
+KINDS: Mapping[str, Answer] = {"pretrain": documents_seen, "sft": examples_seen}
+"""By the kind of the stage; the first that a run has is meant where no stage is named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,133 +28,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def seen(arguments: argparse.Namespace) -> Iterator[Record]:
-    """Yield a record of what was asked for, then one of each part of a document."""
-    reading = StageReading(Path(arguments.target), arguments.stage)
-    try:
-        if arguments.step is not None:
-            yield from of_step(reading, arguments.step)
-        else:
-            yield from of_document(reading, arguments.document)
-    finally:
-        reading.close()
-
-
-def of_step(reading: StageReading, step: int) -> Iterator[Record]:
-    """Yield what the step, from 1, has read or, where it lies ahead, would read.
+    """Yield a record of what was asked for, then one of each part of a document, or example.
 
     Raises:
-        NotFoundError: The stage makes no such step.
-        DataError: What the shards hold is not what the step has read.
+        NotFoundError: There is no such stage, it has not begun, or it has read no such thing.
     """
-    last = reading.steps_made if reading.is_done else reading.record["max_steps"]
-    # The recipe's end may have been lowered since: steps that were made can always be asked for.
-    if not 1 <= step <= max(last, reading.steps_made):
-        raise NotFoundError(
-            f"step {step} of {reading.where}",
-            f"a stage of {last} steps, {reading.steps_made} of them made",
-            f"a step from 1 to {last}",
-            "Correct --step.",
-        )
-    is_made = step <= reading.steps_made
-    if is_made:
-        # Before anything is listed: documents are worth naming only if the rows are those trained
-        # on.
-        reading.check_recorded(step)
-    elif reading.is_on_the_fly:
-        raise NotFoundError(
-            f"step {step} of {reading.where}",
-            f"a step that lies ahead ({reading.steps_made} are made), of text that is tokenized "
-            "on the fly",
-            f"a step from 1 to {reading.steps_made}",
-            "Ask again when it is made.",
-        )
-    parts = reading.ledger.parts_of_step(step - 1)
-    first, size = reading.feed.schedule.samples_of(step - 1)
-    yield {
-        "stage": reading.stage,
-        "step": step,
-        "made": is_made,
-        "steps_made": reading.steps_made,
-        "first_sample": first,
-        "num_samples": size,
-        "targets": sum(part.num_targets for part in parts),
-        "documents": len({(part.source, part.document) for part in parts}),
-        "bytes_are_exact": reading.bytes_are_exact,
+    run = RunFolder(Path(arguments.target))
+    recipe = read_resolved(run.resolved)
+    stage = _stage_named(run, recipe, arguments.stage)
+    answer = KINDS[recipe.stages[stage].kind]
+    yield from answer(run, recipe, stage, arguments.step, arguments.document)
+
+
+def _stage_named(run: RunFolder, recipe: Recipe, name: str | None) -> str:
+    by_kind = {
+        kind: [stage for stage, config in recipe.stages.items() if config.kind == kind]
+        for kind in KINDS
     }
-    # All at once, by shard: names lie compressed, and looked up in the order of the rows each file
-    # would be read again and again.
-    names = _names_of(reading, parts)
-    for part, record in _listed(reading, parts):
-        yield {
-            "source": part.source,
-            "document": part.document,
-            "name": names[part.source, part.document],
-            "shard": reading.shard_name(part.source, part.shard),
-        } | record
-
-
-def of_document(reading: StageReading, wanted: str) -> Iterator[Record]:
-    """Yield the documents that ``wanted`` names, then each part of them that a step has read.
-
-    Raises:
-        NotFoundError: There is no such document.
-    """
-    found = find_documents(reading.names, wanted)
-    documents = []
-    for source, number in found:
-        tokens = reading.ledger.sources[source].tokens
-        # Of what lies there, whether or not a step has read it.
-        shard, begin, end = tokens.document_span(number)
-        documents.append(
-            {
-                "source": source,
-                "document": number,
-                "name": reading.names[source].name(number),
-                "shard": reading.shard_name(source, shard),
-                "tokens": end - begin,
-                "bytes": int(reading.sizes[tokens.document(number)].sum()),
-            }
-        )
-    yield {
-        "stage": reading.stage,
-        "steps_made": reading.steps_made,
-        "documents": documents,
-        "bytes_are_exact": reading.bytes_are_exact,
-    }
-    schedule = reading.feed.schedule
-    for source, number in found:
-        parts = reading.ledger.parts_of_document(source, number, reading.steps_made)
-        for part, record in _listed(reading, parts):
-            yield {
-                "source": source,
-                "document": number,
-                # People count steps from 1, the schedule from 0.
-                "step": schedule.step_of(part.sample) + 1,
-            } | record
-
-
-def _listed(
-    reading: StageReading, parts: Sequence[DocumentPart]
-) -> Iterator[tuple[DocumentPart, Record]]:
-    """Yield each part with the fields that both commands show."""
-    for part, (first, stop) in zip(parts, reading.byte_ranges(parts), strict=True):
-        yield (
-            part,
-            {
-                "sample": part.sample,
-                "epoch": part.epoch,
-                "first_token": part.first,
-                "stop_token": part.stop,
-                "first_byte": first,
-                "stop_byte": stop,
-                "targets": part.num_targets,
-            },
-        )
-
-
-def _names_of(
-    reading: StageReading, parts: Sequence[DocumentPart]
-) -> dict[tuple[str, int], str | None]:
-    """Look up the names of documents, each shard's file once."""
-    wanted = sorted({(part.source, part.document) for part in parts})
-    return {(source, number): reading.names[source].name(number) for source, number in wanted}
+    stages = [stage for found in by_kind.values() for stage in found]
+    if name in stages:
+        return str(name)
+    # Nobody has to name what there is only one of. A run that pretrains is asked for documents.
+    meant = next(filter(None, by_kind.values()), [])
+    if name is None and len(meant) == 1:
+        return meant[0]
+    if name is not None:
+        found = f"a stage of kind {recipe.stages[name].kind}" if name in recipe.stages else "none"
+        remedy = "Correct --stage."
+    else:
+        found = f"{len(meant)} of them"
+        remedy = f"Name it with --stage {meant[0]}." if meant else "Name another run."
+    kinds = " or ".join(KINDS)
+    raise NotFoundError(
+        f"stage {name or f'of kind {kinds}'} in run {run.root.name}",
+        found,
+        f"one of: {', '.join(stages)}" if stages else f"a run with a stage of kind {kinds}",
+        remedy,
+    )

@@ -192,15 +192,17 @@ def seen(
         typer.Option(
             "--document",
             metavar="[SOURCE:]NAME",
-            help="Which steps trained on it; #17 is a number instead of a name.",
+            help="Which steps trained on it, or on the example read there; #17 is a number "
+            "instead of a name.",
         ),
     ] = None,
     stage: Annotated[
-        str | None, typer.Option("--stage", help="Needed if several stages pretrain.")
+        str | None,
+        typer.Option("--stage", help="Needed if several stages pretrain, or for fine-tuning."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which documents a step trained on, or which steps trained on a document."""
+    """Show which documents or examples a step trained on, or which steps trained on one."""
     from launcher.commands.seen_text import document_lines, step_lines
     from launcher.run_files import find_run
 

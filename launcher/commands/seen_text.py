@@ -1,4 +1,4 @@
-"""What ``distrain data seen`` prints: parts of documents, a line each, as they come."""
+"""What ``distrain data seen`` prints: parts of documents, or examples, a line each."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,13 +21,22 @@ def step_lines(head: Record, parts: Iterable[Record]) -> Iterator[str]:
     yield (
         f"step {head['step']:,} of {head['stage']} {verb} samples {first:,} to "
         f"{first + count - 1:,}: {plural(head['targets'], 'token')} of "
-        f"{plural(head['documents'], 'document')}"
+        + (
+            plural(head["examples"], "example")
+            if "examples" in head
+            else plural(head["documents"], "document")
+        )
     )
     if not head["made"]:
         yield (
             f"{plural(head['steps_made'], 'step')} of {head['stage']} made so far; a resume with "
             "another mixture or batch size changes what comes"
         )
+    if "examples" in head:
+        yield _example_line("SAMPLE", "POSITIONS", "TRAINED ON", "EXAMPLE")
+        for part in parts:
+            yield _example_line(f"{part['sample']:,}", *_place(part), _example(part))
+        return
     yield from _warning(head)
     yield _line("SAMPLE", "TOKENS", "BYTES", "DOCUMENT")
     for part in parts:
@@ -36,6 +45,9 @@ def step_lines(head: Record, parts: Iterable[Record]) -> Iterator[str]:
 
 def document_lines(head: Record, parts: Iterable[Record]) -> Iterator[str]:
     """Say which documents were meant, then each part of them that was read, and by which step."""
+    if "examples" in head:
+        yield from _lines_of_examples(head, parts)
+        return
     for document in head["documents"]:
         size = f"{plural(document['tokens'], 'token')}, {plural(document['bytes'], 'byte')}"
         yield f"{_document(document)}: {size}"
@@ -48,6 +60,22 @@ def document_lines(head: Record, parts: Iterable[Record]) -> Iterator[str]:
         place = f"{part['sample']:,}, epoch {part['epoch'] + 1}, "
         place += f"{part['source']}:#{part['document']}"
         yield _line(f"{part['step']:,}", _tokens(part), _bytes(part), place)
+    if not lines:
+        yield f"{head['stage']} has not read it, in {plural(head['steps_made'], 'step')}"
+
+
+def _lines_of_examples(head: Record, parts: Iterable[Record]) -> Iterator[str]:
+    """Say which examples were meant, then where each of them was read, and by which step."""
+    for example in head["examples"]:
+        yield _example(example)
+    lines = 0
+    for part in parts:
+        if not lines:
+            yield _example_line("STEP", "POSITIONS", "TRAINED ON", "SAMPLE, EPOCH, EXAMPLE")
+        lines += 1
+        place = f"{part['sample']:,}, epoch {part['epoch'] + 1}, "
+        place += f"{part['source']}:#{part['example']}"
+        yield _example_line(f"{part['step']:,}", *_place(part), place)
     if not lines:
         yield f"{head['stage']} has not read it, in {plural(head['steps_made'], 'step')}"
 
@@ -72,3 +100,15 @@ def _bytes(part: Record) -> str:
 def _document(record: Record) -> str:
     number = f"{record['source']}:#{record['document']} in shard {record['shard']}"
     return number if record["name"] is None else visible(f"{record['name']}  ({number})")
+
+
+def _example_line(place: str, positions: str, targets: str, example: str) -> str:
+    return f"{place:>12}  {positions:>15}  {targets:>10}  {example}"
+
+
+def _place(part: Record) -> tuple[str, str]:
+    return f"{part['first_position']}-{part['stop_position']}", f"{part['targets']:,}"
+
+
+def _example(record: Record) -> str:
+    return visible(f"{record['path']}  ({record['source']}:#{record['example']})")

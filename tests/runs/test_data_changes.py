@@ -11,9 +11,11 @@ from itertools import chain
 
 import pytest
 
+from distrain.config.reading.load import read_resolved
 from distrain.errors import ExitCode
-from distrain.tools.seen import of_document, of_step
-from distrain.tools.stage_reading import StageReading
+from distrain.runs.folder import RunFolder
+from distrain.tools.document_reading import DocumentReading
+from distrain.tools.seen_documents import of_document, of_step
 from tests.runs.processes import assert_no_orphans, family, start, wait_for_stage
 from tests.runs.test_on_the_fly import kill_after, write_on_the_fly_recipe
 from tests.tiny import command, distrain, environment, events, write_recipe
@@ -121,7 +123,8 @@ def test_text_tokenized_on_the_fly_is_accounted_for_after_a_kill_and_a_change(tm
 
 def check_ledger(run, batch_sizes):
     """Compare what the steps read with the metrics, with the documents, and with the whole."""
-    reading = StageReading(run, None)
+    folder = RunFolder(run)
+    reading = DocumentReading(folder, read_resolved(folder.resolved), "pretrain")
     steps = reading.steps_made
     targets: Counter[tuple[str, int, int, int]] = Counter()
     listed, next_sample = [], 0
@@ -150,7 +153,7 @@ def check_ledger(run, batch_sizes):
 
 def check_epochs(reading, targets):
     """See that epochs that have ended hold every target; returns how many ended, by source."""
-    consumed = reading.ledger.consumed(reading.steps_made)
+    consumed = reading.ledger.plan.consumed_by_steps(reading.steps_made)
     sources = reading.ledger.sources
     ended = {name: consumed[name] // source.order.num_samples for name, source in sources.items()}
     for (name, epoch), count in Counter(key[:2] for key in targets).items():

@@ -54,6 +54,13 @@ def read(run, name, stage="sft"):
     return json.loads((run / stage / name).read_text())
 
 
+def seen(run, *asked):
+    shown = distrain(run.parent, "data", "seen", run.name, "--stage=sft", *asked, "--json")
+    assert shown.returncode == 0, shown.stderr
+    result = json.loads(shown.stdout)["result"]
+    return [result, *result.pop("parts")]
+
+
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
     recipe = write(tmp_path_factory.mktemp("packed") / "twin")
@@ -110,5 +117,12 @@ def test_on_other_ranks_it_goes_on_with_the_same_rows_and_not_with_another_packi
     assert events(run, "resumed")
     found, expected = exact_records(run, "sft"), exact_records(twin_run, "sft")
     assert [r["data/batch_hash"] for r in found] == [r["data/batch_hash"] for r in expected]
+    # Steps before and after the change were each made of what is said of them: it is compared
+    # with the hash that the step recorded.
+    for step in (1, 3, 24):
+        (head, *parts), expected_parts = (seen(each, f"--step={step}") for each in (run, twin_run))
+        assert [head, *parts] == expected_parts
+        (_, *places) = seen(run, f"--document={parts[0]['path']}")
+        assert step in {place["step"] for place in places}
     steps = [r["train/loss"] for r in found if r["train/loss"] is not None]
     assert steps == pytest.approx([r["train/loss"] for r in expected if r["train/loss"]], rel=1e-4)

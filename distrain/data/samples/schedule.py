@@ -170,6 +170,13 @@ class SamplePlan:
         totals = (a + b for a, b in zip(self._bases[number], read, strict=True))
         return dict(zip(self.names, totals, strict=True))
 
+    def consumed_by_steps(self, steps: int) -> dict[str, int]:
+        """Return how many samples of each source the run's first ``steps`` steps read."""
+        if not steps:
+            return self.consumed(0)
+        first, size = self.schedule.samples_of(steps - 1)
+        return self.consumed(first + size)
+
     def find(self, source: str, n: int) -> int:
         """Return the g that reads sample ``n`` of ``source``, had the run no end."""
         column = self.names.index(source)

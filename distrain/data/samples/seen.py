@@ -108,7 +108,7 @@ class Ledger:
         seen = self.sources[source]
         shard, begin, end = seen.tokens.document_span(document)
         indices, starts, lengths = seen.dataset.samples_of(shard, begin, end)
-        consumed = self.consumed(steps)[source]
+        consumed = self.plan.consumed_by_steps(steps)[source]
         found = []
         # Of the last epoch, only what comes before ``consumed`` was read.
         for epoch in range(-(-consumed // seen.order.num_samples)):
@@ -124,13 +124,6 @@ class Ledger:
                         DocumentPart(g, source, epoch, shard, document, first, first + length + 1)
                     )
         return sorted(found)
-
-    def consumed(self, steps: int) -> dict[str, int]:
-        """Return how many samples of each source the first ``steps`` steps read."""
-        if not steps:
-            return dict.fromkeys(self.plan.names, 0)
-        first, size = self.plan.schedule.samples_of(steps - 1)
-        return self.plan.consumed(first + size)
 
 
 def byte_ranges(

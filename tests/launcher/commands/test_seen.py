@@ -106,3 +106,21 @@ def test_a_document_that_was_not_read_and_has_no_name_is_said():
         "red \\x1b[31m  (web:#3 in shard 00001): 7 tokens, 1 byte",
         "pretrain has not read it, in 1 step",
     ]
+
+
+def test_examples_of_fine_tuning_are_a_table_too():
+    head = {"stage": "sft", "step": 3, "made": True, "first_sample": 8, "num_samples": 4}
+    head |= {"targets": 57, "examples": 2}
+    place = {"first_position": 0, "stop_position": 40, "targets": 30}
+    example = {"source": "chats", "example": 6, "path": "chats.jsonl:7"}
+    title, header, line = step_lines(head, [example | {"sample": 9} | place])
+    assert title == "step 3 of sft trained on samples 8 to 11: 57 tokens of 2 examples"
+    assert header.split() == ["SAMPLE", "POSITIONS", "TRAINED", "ON", "EXAMPLE"]
+    assert line.split() == ["9", "0-40", "30", "chats.jsonl:7", "(chats:#6)"]
+    head = {"stage": "sft", "steps_made": 4, "examples": [example]}
+    shown, header, line = document_lines(
+        head, [example | {"sample": 9, "step": 3, "epoch": 0} | place]
+    )
+    assert shown == "chats.jsonl:7  (chats:#6)"
+    assert line.split() == ["3", "0-40", "30", "9,", "epoch", "1,", "chats:#6"]
+    assert list(document_lines(head, []))[1:] == ["sft has not read it, in 4 steps"]

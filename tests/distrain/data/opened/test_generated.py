@@ -75,7 +75,7 @@ def test_any_ranks_read_the_same_batches_and_a_restored_run_goes_on(prepare, tmp
 
 def test_each_step_tells_its_documents_and_each_document_its_steps(prepare, tmp_path):
     feed = Feed(opened(prepare, tmp_path).train, SCHEDULE, 5)
-    consumed = Ledger(feed.plan, {}).consumed(STEPS)
+    consumed = feed.plan.consumed_by_steps(STEPS)
     sources = {name: SeenSource.of(feed.streams[name], consumed[name]) for name in consumed}
     ledger = Ledger(feed.plan, sources)
     steps = [ledger.parts_of_step(step) for step in range(STEPS)]

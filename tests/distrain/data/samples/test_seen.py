@@ -125,7 +125,7 @@ def check_epochs(ledger, listed, steps, packing):
     for (name, epoch), count in counts.items():
         assert set(count.values()) == {1}
         source = ledger.sources[name]
-        if ledger.consumed(steps)[name] >= (epoch + 1) * source.order.num_samples:
+        if ledger.plan.consumed_by_steps(steps)[name] >= (epoch + 1) * source.order.num_samples:
             assert len(count) == num_targets(source, packing)
 
 
@@ -165,7 +165,7 @@ def test_three_epochs_with_a_change_in_the_middle_of_each(splits, packing):
     check(splits, packing, life, block_samples=5)
     schedule, steps = lived(life)
     _, ledger = read_by(splits, packing, schedule)
-    consumed = ledger.consumed(steps)
+    consumed = ledger.plan.consumed_by_steps(steps)
     assert all(consumed[name] > 2 * len(ledger.sources[name].dataset) for name in splits)
 
 
@@ -188,7 +188,7 @@ def test_bytes_are_those_of_the_text(splits, tmp_path):
 def test_nothing_was_read_before_the_first_step(splits):
     _, ledger = read_by(splits, "concat", Schedule.planned(8, {0: {"code": 1, "web": 1}}))
     assert ledger.parts_of_document("web", 0, 0) == []
-    assert ledger.consumed(0) == {"code": 0, "web": 0}
+    assert ledger.plan.consumed_by_steps(0) == {"code": 0, "web": 0}
 
 
 @pytest.mark.parametrize("packing", ["concat", "best_fit"])
