@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from distrain.checkpoint.choosing import choose_newest_good
 from distrain.checkpoint.commit import Content, read_commit, read_extra
 from distrain.checkpoint.content import join, sum_hashes
 from distrain.checkpoint.deadline import Deadline
-from distrain.checkpoint.layout import Name, committed
-from distrain.checkpoint.removing import make_room, retire
+from distrain.checkpoint.keeping import KeptCheckpoints
+from distrain.checkpoint.layout import Name
 from distrain.checkpoint.staging import Staging
 from distrain.checkpoint.writing import Written, write_checkpoint
 from distrain.config.section import format_duration
@@ -96,16 +96,13 @@ class CheckpointManager:
         self._config = config
         self._host = host
         self._on_event = on_event
-        self._keep_steps = frozenset(keep_steps)
-        self.best_step: int | None = None
-        """Of the best checkpoint that is known to be on disk; on rank 0."""
+        self.kept = KeptCheckpoints(folder, config.keep_last, frozenset(keep_steps))
         # A group of its own: the thread that saves and the loop would take each other's messages.
         self._background = HostGroup(timeout_s=config.save_deadline + MARGIN_S)
         self._staging = Staging()
         self._in_flight: _Save | None = None
         self._latest: tuple[int, Mapping[str, object]] | None = None
         self._content: Content | None = None
-        self._good: set[Name] = set()
         self._num_failed = 0
         """Saves in a row."""
 
@@ -248,7 +245,7 @@ class CheckpointManager:
         from distrain.checkpoint.dcp import load_entries
 
         load_entries(path, state, self._host.process_group)
-        self._good = {name}
+        self.kept.good = {name}
         self._latest = (name.step, extra)
         self._content = commit.content
         return name.step, extra
@@ -294,36 +291,17 @@ class CheckpointManager:
             written = write_checkpoint(self._folder, save.step, state, save.extra, host)
         except FailedError as failure:
             is_full = failure.errno in DISK_FULL
-            if not is_full or not on_first(host, lambda: self._make_room(save.best)):
+            if not is_full or not on_first(host, lambda: self.kept.make_room(save.best)):
                 raise
             written = write_checkpoint(self._folder, save.step, state, save.extra, host)
         # First: only those known to be good count when ``retire`` chooses.
-        self._good.add(written.name)
-        on_first(host, lambda: self._retire(save.best))
+        self.kept.good.add(written.name)
+        on_first(host, lambda: self.kept.retire(save.best))
         return written
-
-    def _make_room(self, best: int | None) -> bool:
-        return make_room(self._folder, self._good, self._kept(best))
-
-    def _retire(self, best: int | None) -> int:
-        return retire(self._folder, self._good, self._config.keep_last, self._kept(best))
-
-    def _kept(self, best: int | None) -> frozenset[int]:
-        """Return the steps that stay. The best of before stays until a better one is on disk."""
-        if any(name.step == best for name in committed(self._folder)):
-            self.best_step = best
-        return self._keep_steps | ({self.best_step} if self.best_step is not None else set())
 
     def best_product(self) -> dict[str, Any] | None:
         """Return step and digests of the best checkpoint, if one is kept. Collective."""
-        return on_first(self._host, self._find_best)
-
-    def _find_best(self) -> dict[str, Any] | None:
-        names = [name for name in committed(self._folder) if name.step == self.best_step]
-        if not names:
-            return None
-        content = read_commit(self._folder / str(names[-1])).content
-        return {"step": names[-1].step, **(asdict(content) if content else {})}
+        return on_first(self._host, self.kept.best_product)
 
     def _settle(self, save: _Save) -> FailedError | None:
         """Take note of how a save ended, once; all ranks do so after the same step."""

@@ -102,7 +102,7 @@ class Run:
         else:
             step, extra = restored
             progress = Progress.from_json(extra["progress"])
-            self.checkpoints.best_step = progress.best_step
+            self.checkpoints.kept.best_step = progress.best_step
             self.engine.loaded(ScalarState.from_extra(extra))
             self.loader.feed.restore(extra["data"], step)
             self.validation.held_out.restore(extra.get("validation"))

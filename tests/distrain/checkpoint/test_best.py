@@ -48,7 +48,7 @@ def test_where_the_save_of_a_better_one_failed_the_best_of_before_stays(tmp_path
         save(checkpoints, 10, 10)
     save(checkpoints, 15, 10)
     assert names(tmp_path / "checkpoints") == ["step_000005", "step_000015"]
-    assert checkpoints.best_step == 5
+    assert checkpoints.kept.best_step == 5
 
 
 def test_a_named_step_stays(tmp_path):

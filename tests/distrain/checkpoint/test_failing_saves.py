@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from distrain.checkpoint import manager as manager_module
-from distrain.checkpoint import writing
+from distrain.checkpoint import removing, writing
 from distrain.checkpoint.choosing import newest_good
 from distrain.checkpoint.entries import BoxSavePlanner, SyncedWriter
 from distrain.checkpoint.staging import Staging
@@ -39,7 +38,7 @@ STAGES: dict[str, tuple[Any, str, tuple[int, ...]]] = {
     "index": (SyncedWriter, "finish", (0,)),
     "digest": (writing, "digest_file", (0, 1)),
     "commit": (writing, "write_commit", (0,)),
-    "retire": (manager_module, "retire", (0,)),
+    "retire": (removing, "retire", (0,)),
 }
 
 
