@@ -11,7 +11,7 @@ from distrain.config.lineage import lineage_of
 from distrain.config.lora import ALL_LINEAR
 from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.config.pretrained.resolve import resolve_pretrained
-from distrain.config.recipe import Recipe, SftStage, TrainStage
+from distrain.config.recipe import FinetuneStage, Recipe, TrainStage
 from distrain.errors import PreflightError
 from launcher.memory import MethodMemory, method_memory
 from launcher.model_counts import count_folder, count_model, vocabulary_of_data
@@ -39,7 +39,7 @@ def adapted_layers(recipe: Recipe, name: str) -> tuple[str, ...] | None:
     ``None`` for a stage without adapters; empty where nothing here knows the layers.
     """
     stage, found = recipe.stages[name], _stage_model(recipe, name)
-    if not isinstance(stage, SftStage) or stage.lora is None:
+    if not isinstance(stage, FinetuneStage) or stage.lora is None:
         return None
     if isinstance(stage.lora.target_modules, tuple):
         return tuple(sorted(set(stage.lora.target_modules)))
@@ -113,7 +113,7 @@ def stage_tokens(recipe: Recipe, name: str) -> int | None:
     stage, steps = recipe.stages[name], total_steps(recipe, name)
     if not isinstance(stage, TrainStage) or steps is None:
         return None
-    return steps * stage.training.global_batch_size * stage.training.sequence_length
+    return steps * stage.training.global_batch_size * stage.tokens_per_sample
 
 
 def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
@@ -122,7 +122,7 @@ def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
     if parameters is None or not isinstance(stage, TrainStage):
         return None
     # Adapters are small beside the model, and left out of the estimate.
-    is_frozen = isinstance(stage, SftStage) and not stage.trains_all
+    is_frozen = isinstance(stage, FinetuneStage) and not stage.trains_all
     state_bytes = 0 if is_frozen else stage.optimizer.keeps.bytes_per_parameter
     return parameters * (WEIGHT_BYTES + state_bytes)
 
@@ -137,7 +137,7 @@ def stage_memory(
     stage, found = recipe.stages[name], _stage_model(recipe, name)
     if not isinstance(stage, TrainStage) or found is None or not isinstance(found[0], LlamaConfig):
         return None
-    if not isinstance(stage, SftStage) and not stage.training.freezes:
+    if not isinstance(stage, FinetuneStage) and not stage.training.freezes:
         return None
     return method_memory(stage, found[0], found[1], microbatch_tokens)
 

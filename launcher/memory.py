@@ -12,7 +12,7 @@ from math import prod
 from distrain.config.lora import LoraConfig, QuantizationConfig
 from distrain.config.models import LlamaConfig
 from distrain.config.optimizers import OptimizerConfig
-from distrain.config.recipe import SftStage, TrainStage
+from distrain.config.recipe import FinetuneStage, TrainStage
 from distrain.config.training import TrainingConfig
 
 FLOAT = 4
@@ -56,7 +56,7 @@ def method_memory(
         vocab_size: Rows of the embedding.
         microbatch_tokens: Positions of a forward pass.
     """
-    own = stage.lora if isinstance(stage, SftStage) else None
+    own = stage.lora if isinstance(stage, FinetuneStage) else None
     lora = own or LoraConfig()
     quantized = lora.model_copy(update={"quantization": lora.quantization or QuantizationConfig()})
     plain = lora.model_copy(update={"quantization": None})
@@ -69,7 +69,7 @@ def method_memory(
 
 def method_of(stage: TrainStage) -> str:
     """Name the method that a stage uses, as in ``METHODS``."""
-    lora = stage.lora if isinstance(stage, SftStage) else None
+    lora = stage.lora if isinstance(stage, FinetuneStage) else None
     if lora is None:
         return "full"
     return "lora" if lora.quantization is None else "qlora"

@@ -13,9 +13,9 @@ from distrain.config.huggingface import CONFIG_FILE, TOKENIZER_FILE
 from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
 from distrain.config.recipe import (
     EvaluateStage,
+    FinetuneStage,
     PrepareStage,
     Recipe,
-    SftStage,
     TrainStage,
     folder_of,
 )
@@ -231,10 +231,10 @@ def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
         yield stage.optimizer.extra, stage.optimizer.extra
     if not stage.model.counts_itself:
         yield "train", "transformers"
-    if isinstance(stage, SftStage):
+    if isinstance(stage, FinetuneStage):
         for source in stage.data.settings_of_sources.values():
             yield from _modules_of_source(source)
-    if isinstance(stage, SftStage) and not stage.trains_all:
+    if isinstance(stage, FinetuneStage) and not stage.trains_all:
         yield from (("train", module) for module in ("peft", "transformers"))
         if stage.lora is not None and stage.lora.quantization is not None:
             yield stage.lora.quantization.EXTRA, stage.lora.quantization.EXTRA
@@ -271,7 +271,7 @@ def _paths(recipe: Recipe, done: Collection[str]) -> Iterator[tuple[str, str, st
         model = folder_of(stage)
         if model is not None:
             yield f"{name}.model.from_pretrained", model, PRETRAINED
-        if isinstance(stage, SftStage):
+        if isinstance(stage, FinetuneStage):
             for setting, chats in stage.data.settings_of_sources.items():
                 yield from _paths_of_source(f"{name}.{setting}", chats)
 

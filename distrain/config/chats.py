@@ -151,6 +151,11 @@ class SftDataConfig(Section):
         return self
 
     @property
+    def reads_preferences(self) -> bool:
+        """Whether a row has a chosen and a rejected answer."""
+        return False
+
+    @property
     def is_own(self) -> bool:
         """Whether the examples come from files of the user's, not from the prepare stage."""
         return any(getattr(self, key) is not None for key in OWN_KEYS)
@@ -193,6 +198,20 @@ class SftDataConfig(Section):
         if source.fields or isinstance(source, ChatDocstrings):
             return source
         return source.model_copy(update={"fields": self.fields})
+
+
+class PreferenceDataConfig(SftDataConfig):
+    """Where ``preference`` takes its pairs of answers from: data of one's own, as for ``sft``."""
+
+    train_on: Literal["completion"] = "completion"
+    """What answers the last turn of the user, calls of tools included: all before is the prompt."""
+    packing: Literal["none"] = "none"
+    """A pair is a row of its own, whose two answers attend to themselves only."""
+
+    @property
+    def reads_preferences(self) -> bool:
+        """Whether a row has a chosen and a rejected answer."""
+        return True
 
 
 def source_of_path(path: str) -> ChatSource:

@@ -6,7 +6,7 @@ from graphlib import TopologicalSorter
 from math import prod
 from typing import Literal
 
-from distrain.config.recipe import Recipe, SftStage, TrainStage
+from distrain.config.recipe import FinetuneStage, Recipe, TrainStage
 from distrain.config.training import ParallelismConfig, TrainingConfig
 from distrain.errors import RecipeError
 
@@ -238,7 +238,7 @@ def require_replicas(stage: TrainStage, layout: Layout) -> None:
     Raises:
         RecipeError: The engine would cut them.
     """
-    quantizes = isinstance(stage, SftStage) and stage.lora and stage.lora.quantization
+    quantizes = isinstance(stage, FinetuneStage) and stage.lora and stage.lora.quantization
     if quantizes and layout.strategy not in ("single", "ddp"):
         raise RecipeError(
             "parallelism.strategy",

@@ -15,6 +15,7 @@ ARTEFACTS: Mapping[str, Artefact] = {
     "prepare": "data",
     "pretrain": "weights",
     "sft": "adapter",  # unless it trains every parameter
+    "preference": "adapter",  # likewise
 }
 MODEL_KINDS = tuple(kind for kind, artefact in ARTEFACTS.items() if artefact != "data")
 """Kinds of stages that leave a model."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from distrain.config.best import FromCheckpoint, WatchedMetric, watched_metrics
-from distrain.config.chats import SftDataConfig
+from distrain.config.chats import PreferenceDataConfig, SftDataConfig
 from distrain.config.curation import WORD
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.harness import HarnessConfig
@@ -18,6 +18,7 @@ from distrain.config.loading import PretrainDataConfig
 from distrain.config.lora import LoraConfig
 from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.config.optimizers import AdamWConfig, OptimizerConfig
+from distrain.config.preference import PreferenceConfig, PreferenceTrainingConfig
 from distrain.config.schedules import CosineLrConfig, LrSchedulerConfig
 from distrain.config.section import ByteSize, Section
 from distrain.config.training import (
@@ -63,6 +64,11 @@ class TrainStage(Section):
     logging: LoggingConfig = LoggingConfig()
 
     @property
+    def tokens_per_sample(self) -> int:
+        """Positions of a row, at most."""
+        return self.training.sequence_length
+
+    @property
     def watched(self) -> dict[str, WatchedMetric]:
         """Metrics of validations that decide something, by the setting that names them."""
         return watched_metrics(self.training.early_stopping, self.checkpoint.keep_best)
@@ -78,13 +84,13 @@ class PretrainStage(TrainStage):
     data: PretrainDataConfig = PretrainDataConfig()
 
 
-class SftStage(TrainStage):
-    """Fine-tuning on pairs with LoRA, or of every parameter (``lora: null``).
+class FinetuneStage(TrainStage):
+    """What the kinds of fine-tuning share: with LoRA, or of every parameter (``lora: null``).
 
     From an earlier training stage's whole model, its adapters merged, or a Hugging Face folder.
     """
 
-    kind: Literal["sft"]
+    kind: Literal["sft", "preference"]
     data: SftDataConfig = SftDataConfig()
     lora: LoraConfig | None = LoraConfig()
 
@@ -92,6 +98,32 @@ class SftStage(TrainStage):
     def trains_all(self) -> bool:
         """Whether it trains every parameter, and so leaves a whole model."""
         return self.lora is None
+
+
+class SftStage(FinetuneStage):
+    """Fine-tuning on answers with LoRA, or of every parameter (``lora: null``).
+
+    From an earlier training stage's whole model, its adapters merged, or a Hugging Face folder.
+    """
+
+    kind: Literal["sft"]
+
+
+class PreferenceStage(FinetuneStage):
+    """Fine-tuning on pairs of a chosen and a rejected answer (DPO, IPO), as ``sft`` otherwise.
+
+    From an earlier training stage's whole model, its adapters merged, or a Hugging Face folder.
+    """
+
+    kind: Literal["preference"]
+    data: PreferenceDataConfig = PreferenceDataConfig()
+    training: PreferenceTrainingConfig
+    preference: PreferenceConfig = PreferenceConfig()
+
+    @property
+    def tokens_per_sample(self) -> int:
+        """Positions of a row, at most: two answers, each of a sequence length."""
+        return 2 * self.training.sequence_length
 
 
 class GivenModelConfig(Section):
@@ -143,7 +175,7 @@ class ExportStage(Section):
 
 
 Stage = Annotated[
-    PrepareStage | PretrainStage | SftStage | EvaluateStage | ExportStage,
+    PrepareStage | PretrainStage | SftStage | PreferenceStage | EvaluateStage | ExportStage,
     Field(discriminator="kind"),
 ]
 
@@ -153,7 +185,7 @@ def folder_of(stage: Stage) -> str | None:
     return None if isinstance(stage, PrepareStage) else stage.model.from_pretrained
 
 
-DISTRIBUTED_KINDS = frozenset({"pretrain", "sft"})
+DISTRIBUTED_KINDS = frozenset({"pretrain", "sft", "preference"})
 """Stages that run on every process of the launch; the others run as one process."""
 
 RESERVED_STAGE_NAMES = frozenset(

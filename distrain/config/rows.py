@@ -4,19 +4,22 @@ Here and not in the runtime, for ``validate`` looks at the first rows by the sam
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, get_args
 
-from distrain.config.turns import (
-    FIRST_ROLES,
-    Message,
-    RowError,
-    check_turns,
-    from_json,
-    read_turns,
-    without_filler,
+from distrain.config.row_contents import (
+    Row,
+    RowContent,
+    check_same_question,
+    read_alpaca,
+    read_chat,
+    read_completion,
+    read_pair,
+    read_preference,
+    read_text,
 )
+from distrain.config.turns import RowError, check_turns
 
 FieldName = Literal[
     "prompt",
@@ -40,52 +43,6 @@ MEDIA_FIELDS = ("images", "image", "videos", "audios", "audio")
 """Fields of rows beside whose text there is more."""
 SHOWN_FIELDS = 8
 
-Row = Mapping[str, Any]
-"""A row with its fields named as here, and without those that hold nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowContent:
-    """What a row says; see ``distrain.data.chats.example.Example``."""
-
-    messages: tuple[Message, ...] = ()
-    prompt: str = ""
-    completion: str | None = None
-    tools: tuple[Mapping[str, Any], ...] = ()
-
-
-class Asking(Protocol):
-    """What a question is found in: ``RowContent``, and an example made of it."""
-
-    @property
-    def messages(self) -> Sequence[Mapping[str, Any]]:
-        """Turns."""
-
-    @property
-    def prompt(self) -> str:
-        """Of a text."""
-
-    @property
-    def completion(self) -> str | None:
-        """Of a text."""
-
-
-def question_of(content: Asking) -> str:
-    """Return what decides on the split: equal questions stay together.
-
-    All that comes before the first turn of the assistant, but the system's words; a running text
-    stands for itself.
-    """
-    if content.completion is not None:
-        return content.prompt or content.completion
-    asked = []
-    for message in content.messages:
-        if message["role"] == "assistant":
-            break
-        if message["role"] not in FIRST_ROLES:
-            asked.append(str(message.get("content") or ""))
-    return "\n".join(asked)
-
 
 @dataclass(frozen=True, slots=True)
 class RowShape:
@@ -95,8 +52,7 @@ class RowShape:
         title: For people.
         needs: Fields by which it is recognised.
         takes: Fields that a row may have besides.
-        read: Of a row and whether it has filler, what it says; ``None``: a preference, which is
-            no example of fine-tuning.
+        read: Of a row and whether it has filler, what it says.
         is_normalized: Whether its texts are written one way (``normalize``), as pairs always were.
             All other shapes stay as they are, blanks at their ends included: templates see them.
     """
@@ -104,8 +60,10 @@ class RowShape:
     title: str
     needs: tuple[FieldName, ...]
     takes: tuple[FieldName, ...]
-    read: Callable[[Row, bool], RowContent] | None
+    read: Callable[[Row, bool], RowContent]
     is_normalized: bool = False
+    is_preference: bool = False
+    """Whether it has two answers, which ``sft`` does not read and ``preference`` asks for."""
 
     @property
     def fields(self) -> tuple[FieldName, ...]:
@@ -121,11 +79,13 @@ class RowsOfSource:
         fields: What the recipe says the fields are called.
         shape: Of the source, once a row showed it.
         ignored: Field that nothing reads -> rows that have it.
+        wants_preferences: Whether a row has to have two answers.
     """
 
     fields: Mapping[FieldName, str]
     shape: RowShape | None = None
     ignored: Counter[str] = field(default_factory=Counter)
+    wants_preferences: bool = False
 
     def read(self, row: object, *, has_filler: bool = False) -> RowContent:
         """Return what a row says.
@@ -138,7 +98,9 @@ class RowsOfSource:
         if shape is None:
             raise RowError(unknown_shape(found))
         self.shape = shape
-        content = read_row(found, shape, has_filler=has_filler)
+        content = read_row(
+            found, shape, has_filler=has_filler, wants_preferences=self.wants_preferences
+        )
         self.ignored.update(ignored_fields(found, shape))
         return content
 
@@ -175,7 +137,9 @@ def renamed(row: Row, fields: Mapping[FieldName, str]) -> Row:
     return kept | moved
 
 
-def read_row(row: Row, shape: RowShape, *, has_filler: bool = False) -> RowContent:
+def read_row(
+    row: Row, shape: RowShape, *, has_filler: bool = False, wants_preferences: bool = False
+) -> RowContent:
     """Return what a row of a shape says.
 
     Raises:
@@ -184,12 +148,25 @@ def read_row(row: Row, shape: RowShape, *, has_filler: bool = False) -> RowConte
     found = shape_of(row)
     if found is not shape:
         raise RowError(_other_shape(row, shape, found))
-    if shape.read is None:
-        raise RowError(f"a preference, {_fields_shown(row)}; {PREFERENCE_REMEDY}")
+    problem = unwanted_shape(row, shape, wants_preferences=wants_preferences)
+    if problem is not None:
+        raise RowError(problem)
     content = shape.read(row, has_filler)
     if content.completion is None:
         check_turns(content.messages)
+    if shape.is_preference:
+        check_turns(content.rejected)
+        check_same_question(content.messages, content.rejected)
     return content
+
+
+def unwanted_shape(row: Row, shape: RowShape, *, wants_preferences: bool) -> str | None:
+    """Say what is wrong with rows of a shape for a stage; ``None``: it reads such rows."""
+    if shape.is_preference == wants_preferences:
+        return None
+    if shape.is_preference:
+        return f"a preference, {_fields_shown(row)}; {PREFERENCE_REMEDY}"
+    return f"{shape.title}, {_fields_shown(row)}; {ANSWER_REMEDY}"
 
 
 def unknown_shape(row: Row) -> str:
@@ -225,6 +202,10 @@ PREFERENCE_REMEDY = (
     "sft reads one answer; to train on the chosen one, set data.fields to {answer: chosen}, or to "
     "{messages: chosen} where it is a whole chat"
 )
+ANSWER_REMEDY = (
+    "preference reads two answers, chosen and rejected; say in data.fields what they are called: "
+    "{prompt: ..., chosen: ..., rejected: ...}"
+)
 
 
 def _other_shape(row: Row, shape: RowShape, found: RowShape | None) -> str:
@@ -238,112 +219,26 @@ def _fields_shown(row: Row) -> str:
     return f"it has {', '.join(list(row)[:SHOWN_FIELDS]) or 'no field'}"
 
 
-def _read_chat(row: Row, has_filler: bool) -> RowContent:
-    field = "messages" if "messages" in row else "conversations"
-    messages = read_turns(row[field], field, has_filler=has_filler)
-    return RowContent(_after_system(messages, row), tools=_tools(row, has_filler))
-
-
-def _read_alpaca(row: Row, _: bool) -> RowContent:
-    asked = [
-        _text(row, name) for name in ("instruction", "input") if row.get(name) not in (None, "")
-    ]
-    messages = [message for pair in _history(row) for message in pair]
-    messages.append({"role": "user", "content": "\n".join(asked)})
-    messages.append({"role": "assistant", "content": _text(row, "output")})
-    return RowContent(_after_system(messages, row))
-
-
-def _read_pair(row: Row, has_filler: bool) -> RowContent:
-    return _laid_in_turns(row, "answer", has_filler)
-
-
-def _read_completion(row: Row, has_filler: bool) -> RowContent:
-    if isinstance(row.get("label"), bool):
-        raise RowError(
-            "a completion with a label, good or bad, which is for preferences; sft trains every "
-            "completion: leave out the bad ones, and the field"
-        )
-    if _is_turns(row["prompt"]) or _is_turns(row["completion"]):
-        return _laid_in_turns(row, "completion", has_filler)
-    if row["prompt"] == "":
-        return RowContent(completion=_text(row, "completion"))
-    return RowContent(prompt=_text(row, "prompt"), completion=_text(row, "completion"))
-
-
-def _read_text(row: Row, _: bool) -> RowContent:
-    return RowContent(completion=_text(row, "text"))
-
-
-def _laid_in_turns(row: Row, answer: str, has_filler: bool) -> RowContent:
-    """Put prompt and answer in turns; each may be a text or a list of turns already."""
-    messages: list[Message] = []
-    for name, role in (("prompt", "user"), (answer, "assistant")):
-        if _is_turns(row[name]):
-            messages += read_turns(row[name], name, has_filler=has_filler)
-        else:
-            messages.append({"role": role, "content": _text(row, name)})
-    return RowContent(_after_system(messages, row), tools=_tools(row, has_filler))
-
-
-def _is_turns(value: object) -> bool:
-    # A CSV holds lists as JSON; a prompt that merely begins with a bracket is a text.
-    if isinstance(value, str):
-        return value.lstrip().startswith(('[{"role"', '[{"from"', "[{'role'", "[{'from'"))
-    return isinstance(value, list)
-
-
-def _text(row: Row, field: str) -> str:
-    value = row[field]
-    if not isinstance(value, str) or not value.strip():
-        raise RowError(f"'{field}' is empty or no text")
-    return value
-
-
-def _after_system(messages: list[Message], row: Row) -> tuple[Message, ...]:
-    """Put the words of a ``system`` field before the turns, unless they have their own."""
-    system = row.get("system", "")
-    if not isinstance(system, str):
-        raise RowError("'system' is no text")
-    if not system.strip() or (messages and messages[0]["role"] in FIRST_ROLES):
-        return tuple(messages)
-    return ({"role": "system", "content": system}, *messages)
-
-
-def _tools(row: Row, has_filler: bool) -> tuple[Mapping[str, Any], ...]:
-    tools = from_json(row.get("tools") or [], "tools")
-    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
-        raise RowError("'tools' is no list of objects")
-    return tuple(without_filler(tools) if has_filler else tools)
-
-
-def _history(row: Row) -> list[list[Message]]:
-    turns = from_json(row.get("history") or [], "history")
-    if not isinstance(turns, list) or not all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
-        for pair in turns
-    ):
-        raise RowError("'history' is no list of pairs of a question and its answer")
-    return [
-        [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-        for asked, answered in turns
-    ]
-
-
 SHAPES = (
-    RowShape("preference (chosen, rejected)", ("chosen", "rejected"), ("prompt", "messages"), None),
-    RowShape("chat (messages)", ("messages",), ("system", "tools"), _read_chat),
-    RowShape("ShareGPT (conversations)", ("conversations",), ("system", "tools"), _read_chat),
+    RowShape(
+        "preference (chosen, rejected)",
+        ("chosen", "rejected"),
+        ("prompt", "messages", "system", "tools"),
+        read_preference,
+        is_preference=True,
+    ),
+    RowShape("chat (messages)", ("messages",), ("system", "tools"), read_chat),
+    RowShape("ShareGPT (conversations)", ("conversations",), ("system", "tools"), read_chat),
     RowShape(
         "Alpaca (instruction, output)",
         ("instruction", "output"),
         ("input", "system", "history"),
-        _read_alpaca,
+        read_alpaca,
     ),
-    RowShape("prompt and answer", ("prompt", "answer"), ("system", "tools"), _read_pair, True),
+    RowShape("prompt and answer", ("prompt", "answer"), ("system", "tools"), read_pair, True),
     RowShape(
-        "prompt and completion", ("prompt", "completion"), ("system", "tools"), _read_completion
+        "prompt and completion", ("prompt", "completion"), ("system", "tools"), read_completion
     ),
-    RowShape("text", ("text",), (), _read_text),
+    RowShape("text", ("text",), (), read_text),
 )
 """Every shape; a new one is one line. Those that a row of two could be come first."""

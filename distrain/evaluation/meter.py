@@ -47,6 +47,11 @@ class Meter:
         self.micro_batch_size = micro_batch_size
         self._memory = memory
 
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return self._memory.main
+
     def load(self, weights: WeightSource) -> None:
         """Take whole parameters, one at a time; a tied output layer may be missing."""
         load_weights(self.model, weights, self._memory)

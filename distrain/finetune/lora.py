@@ -7,6 +7,8 @@ Names in checkpoints are those of pretraining for the model's own weights
 
 import difflib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -133,3 +135,18 @@ def target_layers(model: CausalLM, config: LoraConfig) -> tuple[str, ...]:
             "Write all-linear, or .* for what differs.",
         )
     return targets
+
+
+@contextmanager
+def adapters_disabled(model: nn.Module) -> Iterator[None]:
+    """Let the forward pass leave the adapters out."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer._disable_adapters = True  # the public switch also changes what is trainable
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False

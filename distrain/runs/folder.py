@@ -94,6 +94,11 @@ class StageFolder:
         return self.path / "samples.jsonl"
 
     @property
+    def reference(self) -> Path:
+        """What the base says of every pair of a preference stage, and of what that was made."""
+        return self.path / "reference.json"
+
+    @property
     def pretrained(self) -> Path:
         """Digests of the user's own model, as it was when the stage began with it."""
         return self.path / "pretrained.json"

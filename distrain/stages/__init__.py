@@ -1,4 +1,4 @@
-"""The five kinds of stage, one file each: what ``python -m distrain`` starts."""
+"""The six kinds of stage, one file each: what ``python -m distrain`` starts."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -13,6 +13,7 @@ STAGES = {
     "prepare": "distrain.stages.prepare",
     "pretrain": "distrain.stages.pretrain",
     "sft": "distrain.stages.sft",
+    "preference": "distrain.stages.preference",
     "evaluate": "distrain.stages.evaluate",
     "export": "distrain.stages.export",
 }

@@ -11,7 +11,7 @@ from torch import Tensor
 from distrain.config.lineage import Lineage
 from distrain.config.lora import LoraConfig
 from distrain.config.models import ModelConfig
-from distrain.config.recipe import SftStage, TrainStage, folder_of
+from distrain.config.recipe import FinetuneStage, TrainStage, folder_of
 from distrain.config.training import LossConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
@@ -263,7 +263,7 @@ def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> Bas
 
 def lora_of(context: StageContext, stage: str) -> LoraConfig:
     """Return with which settings a stage has trained adapters."""
-    lora = typed(context.recipe, stage, SftStage).lora
+    lora = typed(context.recipe, stage, FinetuneStage).lora
     assert lora is not None, "it has trained an adapter"
     return lora
 

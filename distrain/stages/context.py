@@ -5,14 +5,11 @@ from typing import Any, TypeVar
 
 from distrain.config.lineage import MODEL_KINDS, Lineage, first_of, lineage_of, need_of
 from distrain.config.recipe import (
-    EvaluateStage,
-    ExportStage,
     PrepareStage,
-    PretrainStage,
     Recipe,
-    SftStage,
     Stage,
 )
+from distrain.config.section import Section
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.products import Choice
 
@@ -93,7 +90,7 @@ class Outcome:
     requeue: bool = False
 
 
-StageT = TypeVar("StageT", PrepareStage, PretrainStage, SftStage, EvaluateStage, ExportStage)
+StageT = TypeVar("StageT", bound=Section)
 
 
 def typed(recipe: Recipe, name: str | None, kind: type[StageT]) -> StageT:

@@ -14,7 +14,14 @@ import numpy as np
 
 from distrain.config.harness import HarnessConfig
 from distrain.config.loading import PretrainDataConfig
-from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage, SftStage, TrainStage
+from distrain.config.recipe import (
+    EvaluateStage,
+    PreferenceStage,
+    PrepareStage,
+    PretrainStage,
+    SftStage,
+    TrainStage,
+)
 from distrain.config.tasks import CAUSAL_LM
 from distrain.data.opened.form import PreparedData
 from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDataset
@@ -32,6 +39,7 @@ from distrain.stages.answers import measure_answers, tell
 from distrain.stages.base_model import BaseModel, require_same_tokenizer, to_float32
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.export import TrainedModel, read_trained
+from distrain.stages.preference_evaluation import measure_preferences
 from distrain.stages.pretrain_data import open_held_out
 from distrain.stages.sft_data import build_encoder, find_test_examples
 from distrain.stages.sft_samples import ExampleSamples
@@ -97,6 +105,11 @@ def _measure_trained(
             task, seed = task_of(context, last), context.recipe.seed
             result[ANSWERS] = compare_with_base(meter, pairs, merged, task, seed)
             result["measured"]["answers"] = last
+    elif isinstance(context.recipe.stages[last], PreferenceStage):
+        found = measure_preferences(context, meter, trained, whole)
+        if found is not None:
+            result["preferences"] = found
+            result["measured"]["preferences"] = last
     return result
 
 

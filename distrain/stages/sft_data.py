@@ -11,18 +11,20 @@ from distrain.config.chats import VALIDATION
 from distrain.config.data import MAIN_SOURCE
 from distrain.config.labels import PairChecksConfig
 from distrain.config.loading import PretrainDataConfig
-from distrain.config.recipe import SftStage
+from distrain.config.recipe import FinetuneStage
 from distrain.data.chats.encoder import ChatEncoder, Refused
 from distrain.data.chats.example import EncodedExample, Example
 from distrain.data.chats.pairs_file import example_of_pair, open_pairs
 from distrain.data.chats.reading import read_examples
 from distrain.data.corpus.labels import PromptAndAnswer, inspect_pairs
+from distrain.data.samples.pairs import EncodedPair
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
 from distrain.runs.folder import StageFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.records import read_json
 from distrain.stages.context import StageContext, typed
+from distrain.stages.preference_samples import PairSamples, encode_preferences
 from distrain.stages.sft_samples import ExampleSamples, RowForm
 
 log = logging.getLogger(__name__)
@@ -77,7 +79,11 @@ class Asked:
 
 
 def build_encoder(
-    context: StageContext, stage: SftStage, folder: StageFolder, path: Path, tokenizer: Tokenizer
+    context: StageContext,
+    stage: FinetuneStage,
+    folder: StageFolder,
+    path: Path,
+    tokenizer: Tokenizer,
 ) -> ChatEncoder:
     """Make what lays out the examples of an sft stage.
 
@@ -111,13 +117,13 @@ def first_day(context: StageContext) -> date | None:
 def find_training_examples(
     context: StageContext, encoder: ChatEncoder
 ) -> tuple[ExampleSamples, ExampleSamples]:
-    """Find the train and the validation examples of an ``sft`` stage.
+    """Find the train and the validation examples of a stage of fine-tuning.
 
     Raises:
         DataError: They are missing, damaged, too few to measure anything, or faulty, or too many
             answers do not fit into a sample.
     """
-    stage = sft_stage_of(context)
+    stage = tuned_stage_of(context)
     found, rows = _read(context, stage, ("train", "validation"))
     asked = [Asked.of(each) for examples in found["train"].values() for each in examples]
     check_pairs([each for each in asked if each is not None], stage.data.checks)
@@ -133,7 +139,7 @@ def find_training_examples(
 
 
 def find_test_examples(context: StageContext, encoder: ChatEncoder) -> ExampleSamples | None:
-    """Find the test examples for the line of an ``evaluate`` stage, as its ``sft`` stage says.
+    """Find the test examples for the line of an ``evaluate`` stage, as its last stage says.
 
     Returns:
         ``None`` for a user's own data without a test split.
@@ -141,7 +147,7 @@ def find_test_examples(context: StageContext, encoder: ChatEncoder) -> ExampleSa
     Raises:
         DataError: They are missing, damaged or too few to measure anything.
     """
-    stage = sft_stage_of(context)
+    stage = tuned_stage_of(context)
     if stage.data.is_own and not stage.data.test_fraction:
         return None
     samples = _samples(context, stage, _read(context, stage, ("test",))[0]["test"], encoder)
@@ -150,7 +156,7 @@ def find_test_examples(context: StageContext, encoder: ChatEncoder) -> ExampleSa
     return samples
 
 
-def reading_of(stage: SftStage) -> PretrainDataConfig:
+def reading_of(stage: FinetuneStage) -> PretrainDataConfig:
     """Return in which shares the sources of a stage are read."""
     mixture = stage.data.mixture
     if mixture is not None and stage.data.sources is None:
@@ -158,7 +164,7 @@ def reading_of(stage: SftStage) -> PretrainDataConfig:
     return PretrainDataConfig(mixture=mixture)
 
 
-def check_lengths(splits: Mapping[str, ExampleSamples], stage: SftStage) -> None:
+def check_lengths(splits: Mapping[str, ExampleSamples], stage: FinetuneStage) -> None:
     """Refuse examples of which too many would lose what is trained on.
 
     Raises:
@@ -195,13 +201,13 @@ def computed_all(folder: StageFolder) -> bool:
     return record is not None and record.get("positions") != "needed"
 
 
-def sft_stage_of(context: StageContext) -> SftStage:
-    """Return the sft stage that the line of ``context`` ends with."""
-    return typed(context.recipe, context.lineage.trained[-1].stage, SftStage)
+def tuned_stage_of(context: StageContext) -> FinetuneStage:
+    """Return the stage of fine-tuning that the line of ``context`` ends with."""
+    return typed(context.recipe, context.lineage.trained[-1].stage, FinetuneStage)
 
 
 def _read(
-    context: StageContext, stage: SftStage, splits: Sequence[str]
+    context: StageContext, stage: FinetuneStage, splits: Sequence[str]
 ) -> tuple[dict[str, BySource[Example]], dict[str, BySource[Refused]]]:
     """Return the examples of each split, by source, and the rows that make none."""
     kind = context.stage.kind
@@ -227,7 +233,7 @@ def _read(
 
 def _samples(
     context: StageContext,
-    stage: SftStage,
+    stage: FinetuneStage,
     examples: Mapping[str, Sequence[Example]],
     encoder: ChatEncoder,
     rows: BySource[Refused] | None = None,
@@ -242,7 +248,14 @@ def _samples(
         needed_only=not computed_all(context.folder),
         stop_ids=tuple(sorted(encoder.stop_ids)),
     )
-    encoded = {name: encoder.encode(found) for name, found in examples.items()}
+    encoded: dict[str, Sequence[EncodedExample | EncodedPair | Refused]]
+    made: type[ExampleSamples]
+    if stage.data.reads_preferences:
+        made = PairSamples
+        encoded = {name: encode_preferences(encoder, found) for name, found in examples.items()}
+    else:
+        made = ExampleSamples
+        encoded = {name: encoder.encode(found) for name, found in examples.items()}
     refused = {
         name: [each for each in found if isinstance(each, Refused)]
         for name, found in encoded.items()
@@ -250,9 +263,9 @@ def _samples(
     for name, unread in (rows or {}).items():
         refused[name] = [*unread, *refused.get(name, [])]
     _check_refused([each for found in refused.values() for each in found], stage)
-    return ExampleSamples.of(
+    return made.of(
         {
-            name: [each for each in found if isinstance(each, EncodedExample)]
+            name: [each for each in found if not isinstance(each, Refused)]
             for name, found in encoded.items()
         },
         form,
@@ -260,7 +273,7 @@ def _samples(
     )
 
 
-def _check_refused(refused: Sequence[Refused], stage: SftStage) -> None:
+def _check_refused(refused: Sequence[Refused], stage: FinetuneStage) -> None:
     budget = stage.data.skip_budget
     if len(refused) <= budget:
         return

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distrain.config.recipe import SftStage
+from distrain.config.recipe import FinetuneStage
 from distrain.data.chats.example import EncodedExample
 from distrain.data.tokenizer.reader import Reader
 from distrain.data.tokenizer.tokenizer import Tokenizer
@@ -24,7 +24,7 @@ SHOWN_TOKENS = 400
 """Of one example in ``examples.jsonl``; of a longer one the end, where the answer is."""
 
 
-def lengths_record(splits: Mapping[str, ExampleSamples], stage: SftStage) -> dict[str, Any]:
+def lengths_record(splits: Mapping[str, ExampleSamples], stage: FinetuneStage) -> dict[str, Any]:
     """Say what did not fit, for ``data.json`` and ``result.json``."""
     lengths = {name: found.lengths for name, found in splits.items()}
     return {

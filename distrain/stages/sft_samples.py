@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from distrain.config.chats import Truncation
 from distrain.data.chats.encoder import Refused
 from distrain.data.chats.example import EncodedExample
 from distrain.data.samples.examples import ExampleDataset, ExampleStream, example_dataset
-from distrain.data.samples.fitting import fit
+from distrain.data.samples.fitting import Effect, fit
 from distrain.data.samples.order import Ints, Order
 from distrain.data.samples.sft import shuffle_prompts
 
@@ -59,6 +60,22 @@ class LeftOut:
     needed: int | None = None
 
 
+class Taken(NamedTuple):
+    """What rows take of one example, or of a pair of answers.
+
+    Args:
+        whole: As encoded.
+        fitted: The same, as a row takes them; empty: they are left out.
+        effect: What was done to them.
+        needed: See ``fitting.Fitted``.
+    """
+
+    whole: list[EncodedExample]
+    fitted: list[EncodedExample]
+    effect: Effect | None
+    needed: int
+
+
 @dataclass(frozen=True)
 class Lengths:
     """How the examples of a split fit into rows.
@@ -97,10 +114,10 @@ class ExampleSamples:
     @classmethod
     def of(
         cls,
-        examples: Mapping[str, Sequence[EncodedExample]],
+        examples: Mapping[str, Sequence[Any]],
         form: RowForm,
         refused: Mapping[str, Sequence[Refused]] | None = None,
-    ) -> "ExampleSamples":
+    ) -> Self:
         """Fit the examples of all sources; those that the encoder refused are noted."""
         whole: dict[str, list[EncodedExample]] = {source: [] for source in examples}
         fitted: dict[str, list[EncodedExample]] = {source: [] for source in examples}
@@ -113,20 +130,27 @@ class ExampleSamples:
         long_answers, longest, room = 0, 0, form.sequence_length + 1
         for source, found in examples.items():
             for example in found:
-                made = fit(example, room, form.truncation)
+                made = cls._fit(example, room, form.truncation)
                 longest = max(longest, made.needed)
                 long_answers += made.needed > room
                 effects.update([made.effect] if made.effect is not None else [])
-                if made.example is not None:
-                    whole[source].append(example)
-                    fitted[source].append(made.example)
+                if made.fitted:
+                    whole[source] += made.whole
+                    fitted[source] += made.fitted
                 elif made.effect is not None:
                     left_out.append(
-                        LeftOut(source, example.path, made.effect, "", example, made.needed)
+                        LeftOut(source, example.path, made.effect, "", made.whole[0], made.needed)
                     )
         count = sum(map(len, examples.values())) + sum(map(len, (refused or {}).values()))
         lengths = Lengths(count, long_answers, longest - 1, effects)
         return cls(whole, fitted, lengths, left_out, form)
+
+    @classmethod
+    def _fit(cls, encoded: Any, room: int, truncation: Truncation) -> "Taken":  # noqa: ANN401
+        """Fit what one example became."""
+        made = fit(encoded, room, truncation)
+        kept = [] if made.example is None else [made.example]
+        return Taken([encoded], kept, made.effect, made.needed)
 
     def __len__(self) -> int:
         """Count the examples that are used."""
@@ -141,7 +165,7 @@ class ExampleSamples:
         return {
             "examples": len(self),
             "samples": samples,
-            "padding": round(1 - inputs / (samples * self.form.sequence_length), 4),
+            "padding": round(1 - inputs / (samples * datasets[0].sequence_length), 4),
             "trained": round(targets / inputs, 4),
             "stop_tokens": sum(
                 dataset.tokens.num_trained_of(self.form.stop_ids) for dataset in datasets

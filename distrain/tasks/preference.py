@@ -51,6 +51,17 @@ def preference_losses(ratios: Tensor, num_tokens: Tensor, config: PreferenceConf
     return (1 - config.label_smoothing) * losses + config.label_smoothing * turned
 
 
+def answer_logps(module: nn.Module, microbatch: Microbatch) -> Tensor:
+    """Run a forward pass; returns log-probabilities of the answers, shape (P, 2).
+
+    Of a microbatch without targets, a rank's pass for the others' sake, shape (0, 2).
+    """
+    sums = forward_documents(module, microbatch)
+    if len(sums) != 2 * len(microbatch.input_ids):
+        sums = sums[:0]
+    return -sums.view(-1, 2)
+
+
 def kept_reference(_: nn.Module, microbatch: Microbatch) -> Tensor:
     """Return what was computed before the first step, which lies in the rows."""
     assert microbatch.row_values is not None, "computed before the first step"
@@ -77,16 +88,14 @@ class PreferenceTask:
 
     def measure(self, module: nn.Module, microbatch: Microbatch) -> TaskSums:
         """Sum the losses of each group of pairs, and what the rewards are."""
-        num_tokens = microbatch.places_by_document
-        has_pairs = len([count for count in num_tokens if count]) == 2 * len(microbatch.input_ids)
         # The reference first: what a pass for gradients keeps is not yet in memory then.
         reference = self.reference(module, microbatch)
-        sums = forward_documents(module, microbatch)
-        if not has_pairs:  # a rank's pass for the others' sake
-            return self._nothing(sums, len(microbatch.groups))
-        logps = -sums.view(-1, 2)
+        logps = answer_logps(module, microbatch)
+        if not len(logps):
+            return self._nothing(logps, len(microbatch.groups))
         ratios = logps - reference.to(logps.dtype)
-        counts = ratios.new_tensor([count for count in num_tokens if count]).view(-1, 2)
+        num_tokens = [count for count in microbatch.places_by_document if count]
+        counts = ratios.new_tensor(num_tokens).view(-1, 2)
         losses = preference_losses(ratios, counts, self.config)
         figures = self._figures(ratios.detach(), logps.detach())
 
@@ -110,7 +119,7 @@ class PreferenceTask:
             "logp_rejected": logps[:, 1],
         }
 
-    def _nothing(self, sums: Tensor, num_groups: int) -> TaskSums:
-        zeros = (sums.sum() * 0).expand(num_groups)
+    def _nothing(self, none: Tensor, num_groups: int) -> TaskSums:
+        zeros = none.sum().expand(num_groups)
         none = zeros.detach()
         return TaskSums(zeros, {metric.name: (none, none) for metric in self.form.others})

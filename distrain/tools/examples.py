@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distrain.config.reading.load import read_resolved
-from distrain.config.recipe import SftStage
+from distrain.config.recipe import FinetuneStage
 from distrain.data.tokenizer.reader import Reader
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import NotFoundError
@@ -61,8 +61,8 @@ def read_stage(run: RunFolder, stage: str) -> tuple[dict[str, ExampleSamples], T
     """
     recipe = read_resolved(run.resolved)
     config = recipe.stages.get(stage)
-    if not isinstance(config, SftStage):
-        names = [name for name, each in recipe.stages.items() if isinstance(each, SftStage)]
+    if not isinstance(config, FinetuneStage):
+        names = [name for name, each in recipe.stages.items() if isinstance(each, FinetuneStage)]
         raise NotFoundError(
             f"stage {stage} of run {run.root.name}",
             "none" if config is None else f"a stage of kind {config.kind}",

@@ -102,7 +102,7 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
         update.applied,
         first_sample=batch.first_sample,
         num_samples=batch.num_samples,
-        num_tokens=batch.num_samples * run.training.sequence_length,
+        num_tokens=batch.num_samples * run.loader.feed.sequence_length,
         num_targets=agreed.num_targets,
         batch_hash=agreed.batch_hash,
         memory_gib=agreed.memory_gib,

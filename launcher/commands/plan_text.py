@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from distrain.config.reading.load import LoadedRecipe
-from distrain.config.recipe import Recipe, SftStage, TrainStage
+from distrain.config.recipe import FinetuneStage, Recipe, TrainStage
 from distrain.runs.phases import PHASES, SHARED_PHASES
 from launcher.estimate import (
     adapted_layers,
@@ -125,7 +125,7 @@ def _adapters(recipe: Recipe, stage: StagePlan) -> str | None:
     layers, section = adapted_layers(recipe, stage.name), recipe.stages[stage.name]
     if layers is None:
         return None
-    assert isinstance(section, SftStage)
+    assert isinstance(section, FinetuneStage)
     assert section.lora is not None, "it has adapters"
     model = stage_model(recipe, stage.name)
     beside = ", ".join(layers) or "every linear layer but the head"
@@ -171,7 +171,7 @@ def _microbatch_tokens(recipe: Recipe, stage: StagePlan) -> int:
     assert isinstance(section, TrainStage)
     assert stage.accumulation is not None, "of stages that train"
     rows = section.training.global_batch_size // (stage.world_size * stage.accumulation)
-    return rows * section.training.sequence_length
+    return rows * section.tokens_per_sample
 
 
 def _chain(stage: StagePlan) -> str:

@@ -12,8 +12,15 @@ from pathlib import Path
 from distrain.config.chats import VALIDATION, ChatFiles
 from distrain.config.input_files import FileForm, form_by_name, local_files, local_path
 from distrain.config.reading.stage_parts import Finding
-from distrain.config.recipe import Recipe, SftStage
-from distrain.config.rows import RowsOfSource, question_of, renamed, shape_of, unknown_shape
+from distrain.config.recipe import FinetuneStage, Recipe
+from distrain.config.row_contents import question_of
+from distrain.config.rows import (
+    RowsOfSource,
+    renamed,
+    shape_of,
+    unknown_shape,
+    unwanted_shape,
+)
 from distrain.config.sources import protocol_of
 from distrain.config.turns import RowError
 from launcher.inputs.first_rows import first_rows
@@ -41,9 +48,9 @@ class FirstLook:
 def check_chats(recipe: Recipe) -> Iterator[Finding]:
     """Say what shape the examples of each sft stage have; refuse those that cannot be read."""
     for name, stage in recipe.stages.items():
-        if isinstance(stage, SftStage):
+        if isinstance(stage, FinetuneStage):
             looks = {
-                setting: look_at(source)
+                setting: look_at(source, wants_preferences=stage.data.reads_preferences)
                 for setting, source in stage.data.settings_of_sources.items()
                 if isinstance(source, ChatFiles)
             }
@@ -85,9 +92,9 @@ def _check_overlap(stage: str, looks: dict[str, FirstLook]) -> Iterator[Finding]
             return
 
 
-def look_at(source: ChatFiles) -> FirstLook:
+def look_at(source: ChatFiles, *, wants_preferences: bool = False) -> FirstLook:
     """Read the first rows of a source's files."""
-    look = FirstLook(RowsOfSource(source.fields))
+    look = FirstLook(RowsOfSource(source.fields, wants_preferences=wants_preferences))
     for file, form in _files(source):
         before = look.looked_at
         if form == FileForm("parquet"):
@@ -138,5 +145,10 @@ def _look_at_columns(file: Path, look: FirstLook) -> None:
     shape = shape_of(names)
     if shape is None:
         look.problems.append(f"{file}: {unknown_shape(names)}")
+        return
+    wanted = look.rows.wants_preferences
+    problem = unwanted_shape(names, shape, wants_preferences=wanted)
+    if problem is not None:
+        look.problems.append(f"{file}: {problem}")
     elif look.rows.shape is None:
         look.rows.shape = shape

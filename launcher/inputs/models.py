@@ -21,8 +21,8 @@ from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import (
     EvaluateStage,
     ExportStage,
+    FinetuneStage,
     Recipe,
-    SftStage,
     Stage,
     TrainStage,
     folder_of,
@@ -213,7 +213,7 @@ def _check_names(
     name: str, stage: TrainStage, model: ModelConfig, asked: ModelCounts
 ) -> Iterator[Finding]:
     """Check names by what the section knows, or else by what the library was asked."""
-    if isinstance(stage, SftStage) and stage.lora is not None:
+    if isinstance(stage, FinetuneStage) and stage.lora is not None:
         layers = model.adaptable_layers or asked.adaptable_layers
         if layers:
             yield from adapter_findings(name, stage.lora, model, layers, asked.parameter_names)

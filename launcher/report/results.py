@@ -12,6 +12,7 @@ from launcher.report.data import Fields, RunData, StageRecords, fields, number
 from launcher.report.examples import row_tables
 from launcher.report.metrics import metric_figures, source_tables, trained_scores, values
 from launcher.report.parts import Figure, Table
+from launcher.report.preferences import PAIR_METRICS, reward_tables
 from launcher.report.text import (
     MINUS,
     UNKNOWN,
@@ -87,6 +88,13 @@ def sft_tables(stage: StageRecords) -> list[Table]:
     """What the held-out answers cost before and after, and which pairs did not fit."""
     followed = comparison_tables(fields(stage.result.get("answers")), stage.task)
     return [*_answer_tables(stage), *followed, *row_tables(stage), *_length_tables(stage)]
+
+
+def preference_tables(stage: StageRecords) -> list[Table]:
+    """How far held-out answers are told apart, and which pairs did not fit."""
+    scores = {metric.name: stage.result.get(f"eval_{metric.name}") for metric in PAIR_METRICS}
+    tables = reward_tables("Held-out pairs", scores)
+    return [*tables, *row_tables(stage), *_length_tables(stage)]
 
 
 def _answer_unit(stage: StageRecords) -> str:
@@ -186,7 +194,8 @@ def evaluate_tables(stage: StageRecords) -> list[Table]:
             title = "Test split, answers, nats per answer token"
             tables.append(Table(title, table.header, table.rows, note))
         tables += comparison_tables(answers, stage.task)
-    return tables
+    preferences = fields(stage.result.get("preferences"))
+    return [*tables, *reward_tables("Test split, pairs", preferences)]
 
 
 def _measured_by(stage: StageRecords, what: str, words: str) -> str:
@@ -224,6 +233,7 @@ TABLES: dict[str, Callable[[StageRecords], list[Table]]] = {
     "prepare": prepare_tables,
     "pretrain": pretrain_tables,
     "sft": sft_tables,
+    "preference": preference_tables,
     "evaluate": evaluate_tables,
     "export": export_tables,
 }

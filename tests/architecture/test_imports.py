@@ -79,6 +79,7 @@ ROOMS = {
     ),
     "distrain/config": (
         {"json_elements", "turns"},
+        {"row_contents"},
         {"attention", "section", "input_files", "rows", "pretrained"},
         {"tasks"},
         {

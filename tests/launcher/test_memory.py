@@ -18,7 +18,7 @@ from distrain.parallel.apply import build_engine
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.ranks import Ranks
 from distrain.stages.base_model import BaseModel
-from distrain.stages.sft import model_spec
+from distrain.stages.finetuning import model_spec
 from launcher.memory import METHODS, method_memory, method_of
 from tests.ranks import run_ranks
 

@@ -31,6 +31,7 @@ class Need:
 NEED_OF_KIND: dict[str, Need] = {
     "pretrain": Need(("prepare",), MODEL_KINDS),
     "sft": Need(MODEL_KINDS, ("prepare",)),
+    "preference": Need(MODEL_KINDS),
     "evaluate": Need(MODEL_KINDS),
     "export": Need(MODEL_KINDS),
 }
@@ -39,6 +40,7 @@ NEED_OF_FOLDER: dict[str, Need] = {"evaluate": Need(("prepare",)), "export": NOT
 """What those need instead that name the user's own model, and train nothing."""
 OWN_MODEL: dict[str, str] = {
     "sft": "set model.from_pretrained and data.path",
+    "preference": "set model.from_pretrained and data.path",
     "evaluate": "set model.from_pretrained and need a prepare stage",
     "export": "set model.from_pretrained",
 }
@@ -131,7 +133,7 @@ def _check_test_split(stage: StageParts, stages: Stages) -> Iterator[Finding]:
     model = stages[lineage.root].get("model", ModelConfig)
     if model is not None and model.from_pretrained is not None:
         last = stages[lineage.trained[-1].stage]
-        own = last.get("data", SftDataConfig) if last.kind == "sft" else None
+        own = last.get("data", SftDataConfig)
         if own is not None and own.is_own and own.test_fraction:
             return
         remedy = "remove this stage"
@@ -163,7 +165,13 @@ def _expected_needs(stage: StageParts, stages: Stages) -> str:
     candidates = f", such as needs: {fitting[-1]}" if fitting else ""
     is_open = need.kinds == MODEL_KINDS and need_of(stages, stage.name, MODEL_KINDS) is None
     own = f"; or {OWN_MODEL[stage.kind]}" if is_open else ""
-    return f"{stage.kind} needs exactly one {' or '.join(need.kinds)} stage{candidates}{own}"
+    return f"{stage.kind} needs exactly one {any_of(need.kinds)} stage{candidates}{own}"
+
+
+def any_of(words: Sequence[str]) -> str:
+    """Write words as a choice, such as ``pretrain, sft or preference``."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _fitting(stage: StageParts, stages: Stages, need: Need) -> Sequence[str]:
@@ -175,8 +183,8 @@ def _fitting(stage: StageParts, stages: Stages, need: Need) -> Sequence[str]:
 
 
 def _brings_its_own(stage: StageParts) -> bool:
-    """Whether an sft stage starts from the user's folder (or cannot be judged)."""
-    if stage.kind != "sft":
+    """Whether a stage of fine-tuning starts from the user's folder (or cannot be judged)."""
+    if stage.kind not in ("sft", "preference"):
         return False
     model = stage.get("model", ModelConfig)
     return model is None or model.from_pretrained is not None

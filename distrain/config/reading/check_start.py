@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
-from distrain.config.chats import SftDataConfig
+from distrain.config.chats import PreferenceDataConfig, SftDataConfig
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.lineage import MODEL_KINDS, first_of, lineage_of, need_of
+from distrain.config.lora import LoraConfig
 from distrain.config.models import ModelConfig
+from distrain.config.preference import PreferenceConfig
 from distrain.config.pretrained.resolve import is_gguf
 from distrain.config.reading.sections import Path
 from distrain.config.reading.stage_parts import Finding, StageParts
@@ -33,6 +35,8 @@ def check_start(stage: StageParts, stages: Stages) -> Iterator[Finding]:
         yield from _check_same_sizes(stage, model, stages[source])
     if stage.kind == "sft":
         yield from _check_pairs(stage, stages)
+    elif stage.kind == "preference":
+        yield from _check_preferences(stage)
     elif has_folder or source is not None:
         yield from _check_tokenizer(stage, stages)
 
@@ -81,6 +85,29 @@ def _check_pairs(stage: StageParts, stages: Stages) -> Iterator[Finding]:
             "docstrings, or data.path to a JSONL file"
         )
         yield Finding(stage.name, ("data",), message, at_key=True)
+
+
+def _check_preferences(stage: StageParts) -> Iterator[Finding]:
+    """Check that pairs of answers are named, and that the base can speak as it did."""
+    data = stage.get("data", PreferenceDataConfig)
+    if data is not None and not data.is_own:
+        message = (
+            "no prepare stage makes pairs of a chosen and a rejected answer; set data.path to a "
+            "file of them (docs/preferences.md)"
+        )
+        yield Finding(stage.name, ("data",), message, at_key=True)
+    preference, lora = stage.get("preference", PreferenceConfig), stage.get("lora", LoraConfig)
+    if preference is None or preference.reference != "live":
+        return
+    moved = "lora: null trains every parameter" if stage.trains_all else None
+    if lora is not None and lora.modules_to_save:
+        moved = f"lora.modules_to_save trains {lora.modules_to_save[0]} itself"
+    if moved is not None:
+        message = (
+            f"preference.reference: found live, while {moved}; expected adapters alone, which a "
+            "pass can leave out; set it to precomputed"
+        )
+        yield Finding(stage.name, ("preference", "reference"), message)
 
 
 def _check_tokenizer(stage: StageParts, stages: Stages) -> Iterator[Finding]:

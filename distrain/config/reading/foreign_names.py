@@ -29,7 +29,6 @@ FOREIGN_NAMES: dict[str, tuple[str, str]] = {
     "num_train_epochs": ("Hugging Face's", "training.num_epochs"),
     "epochs": ("torchtune's", "training.num_epochs"),
     "label_smoothing_factor": ("Hugging Face's", "training.loss.label_smoothing"),
-    "label_smoothing": ("torch's", "training.loss.label_smoothing"),
     "z_loss": ("levanter's", "training.loss.z_loss"),
     "z_loss_weight": ("levanter's", "training.loss.z_loss"),
     "z_loss_multiplier": ("OLMo-core's", "training.loss.z_loss"),

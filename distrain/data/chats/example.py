@@ -1,17 +1,20 @@
 """An example of fine-tuning: as it was read, and as ids with what is trained of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distrain.config.rows import question_of
+from distrain.config.row_contents import question_of
 
 Message = Mapping[str, Any]
 """A turn as chat templates take it: ``role``, ``content`` (text or ``None``), and whatever else a
 row gave, such as ``tool_calls``, ``reasoning_content``, ``name``."""
+
+CHOSEN, REJECTED = " (chosen)", " (rejected)"
+"""Ends of the paths of the two answers of a preference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Example:
         prompt: Of an example without a template, what stands before its completion; not trained.
         completion: Of an example without a template, what is trained, or ``None`` for a chat.
         tools: What a template is told of tools, as JSON values.
+        rejected: Of a preference, the turns with the worse answer; ``messages`` has the better.
     """
 
     path: str
@@ -31,11 +35,20 @@ class Example:
     prompt: str = ""
     completion: str | None = None
     tools: tuple[Mapping[str, Any], ...] = field(default=())
+    rejected: tuple[Message, ...] = ()
 
     @property
     def asked(self) -> str:
         """Return what decides on the split; see ``question_of``."""
         return question_of(self)
+
+    @property
+    def answers(self) -> "tuple[Example, Example]":
+        """Return the chosen and the rejected answer of a preference, each with what it answers."""
+        return (
+            replace(self, path=f"{self.path}{CHOSEN}", rejected=()),
+            replace(self, path=f"{self.path}{REJECTED}", messages=self.rejected, rejected=()),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,9 +91,13 @@ def read_examples(data: SftDataConfig, *, stage_kind: str) -> dict[str, SplitExa
         DataError: A source cannot be had, too many rows make no example, a prompt is trained on
             and validated with, or there are too few prompts.
     """
-    found = {name: read_source(source) for name, source in data.named_sources.items()}
+    wanted = data.reads_preferences
+    found = {
+        name: read_source(source, wants_preferences=wanted)
+        for name, source in data.named_sources.items()
+    }
     if data.validation_source is not None:
-        found[VALIDATION] = read_source(data.validation_source)
+        found[VALIDATION] = read_source(data.validation_source, wants_preferences=wanted)
     check_refused(found, data)
     for name, source in found.items():
         _tell(name, source)
@@ -107,8 +111,12 @@ def read_examples(data: SftDataConfig, *, stage_kind: str) -> dict[str, SplitExa
     return {name: replace(source, test=[]) for name, source in split.items()}
 
 
-def read_source(source: ChatSource) -> SplitExamples:
+def read_source(source: ChatSource, *, wants_preferences: bool = False) -> SplitExamples:
     """Read all rows of a source; nothing is held out of it yet.
+
+    Args:
+        source: Of the recipe.
+        wants_preferences: Whether a row has to have two answers.
 
     Raises:
         DataError: It cannot be had.
@@ -116,7 +124,7 @@ def read_source(source: ChatSource) -> SplitExamples:
     reader = open_rows(source, WHOLE)
     files = reader.files()
     folder = common_folder(files)
-    rows = RowsOfSource(source.fields)
+    rows = RowsOfSource(source.fields, wants_preferences=wants_preferences)
     examples: list[Example] = []
     refused: list[RefusedRow] = []
     for part in reader.ranges(files):

@@ -2,7 +2,8 @@
 
 import json
 
-from distrain.config.rows import RowContent, RowsOfSource
+from distrain.config.row_contents import RowContent
+from distrain.config.rows import RowsOfSource
 from distrain.config.turns import RowError
 from distrain.data.chats.example import Example
 from distrain.data.curate.normalize import normalize
@@ -20,7 +21,14 @@ def example_of(row: SourceRow, path: str, source: RowsOfSource) -> Example:
     if source.shape is not None and source.shape.is_normalized:
         content = _normalized(content)
     _check_texts(content)
-    return Example(path, content.messages, content.prompt, content.completion, content.tools)
+    return Example(
+        path,
+        content.messages,
+        content.prompt,
+        content.completion,
+        content.tools,
+        content.rejected,
+    )
 
 
 def _decoded(fields: object) -> object:
@@ -51,7 +59,7 @@ def _normalized(content: RowContent) -> RowContent:
 def _check_texts(content: RowContent) -> None:
     """Refuse what no tokenizer takes or no one wrote."""
     texts = [content.prompt, content.completion or ""]
-    for message in content.messages:
+    for message in (*content.messages, *content.rejected):
         texts += [value for value in message.values() if isinstance(value, str)]
         if "tool_calls" in message:
             texts.append(json.dumps(message["tool_calls"], ensure_ascii=False, default=str))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distrain.config.chats import Truncation
-from distrain.data.chats.example import EncodedExample
+from distrain.data.chats.example import CHOSEN, EncodedExample
 from distrain.data.samples.datasets import Signature
 from distrain.data.samples.examples import ExampleDataset, ExampleTokens
 from distrain.data.samples.fitting import Effect, fit
@@ -26,6 +26,11 @@ class EncodedPair:
 
     chosen: EncodedExample
     rejected: EncodedExample
+
+    @property
+    def path(self) -> str:
+        """Where the pair was read."""
+        return self.chosen.path.removesuffix(CHOSEN)
 
 
 @dataclass(frozen=True, slots=True)

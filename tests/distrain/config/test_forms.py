@@ -125,7 +125,7 @@ def test_an_extended_recipe_may_choose_another_form(recipe, tmp_path):
 
 
 def test_every_form_is_in_the_reference_and_in_the_schema(monkeypatch):
-    assert "## `model` of pretrain and sft stages, `name: toy`" in recipe_reference()
+    assert "## `model` of pretrain and sft and preference stages, `name: toy`" in recipe_reference()
     assert "| `model.head_size` | whole number" in recipe_reference()
     document = json_schema()
     place = document["$defs"]["PretrainStage"]["properties"]["model"]
@@ -133,7 +133,10 @@ def test_every_form_is_in_the_reference_and_in_the_schema(monkeypatch):
     assert [form["$ref"] for form in place["anyOf"]] == [f"#/$defs/{form}" for form in forms]
     unregister()
     assert "toy" not in recipe_reference()
-    assert "## `model` of pretrain and sft stages, `name: transformers`" in recipe_reference()
+    assert (
+        "## `model` of pretrain and sft and preference stages, `name: transformers`"
+        in recipe_reference()
+    )
 
 
 def test_without_a_name_the_first_form_is_meant():

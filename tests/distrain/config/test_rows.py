@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from distrain.config.rows import SHAPES, RowContent, RowsOfSource, shape_of, suggested_fields
+from distrain.config.row_contents import RowContent
+from distrain.config.rows import SHAPES, RowsOfSource, shape_of, suggested_fields
 from distrain.config.turns import RowError
 
 PAIR = ({"role": "user", "content": "Name one."}, {"role": "assistant", "content": "Red."})

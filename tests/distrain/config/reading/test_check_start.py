@@ -94,7 +94,8 @@ def test_a_stage_that_starts_from_a_model_reads_what_that_has_read(recipe):
             "needs: sft\n",
             "needs: prepare\n",
             "needs: prepare",
-            "'prepare' is of kind prepare; sft needs exactly one pretrain or sft stage, such as "
+            "'prepare' is of kind prepare; sft needs exactly one pretrain, sft or "
+            "preference stage, such as "
             "needs: sft; or set model.from_pretrained and data.path",
         ),
         (
@@ -113,7 +114,8 @@ def test_a_stage_that_starts_from_a_model_reads_what_that_has_read(recipe):
             "needs: sft2}",
             "needs: [sft, sft2]}",
             "evaluate: {kind: evaluate, needs: [sft, sft2]}",
-            "found 2 needs; evaluate needs exactly one pretrain or sft stage, such as needs: sft2",
+            "found 2 needs; evaluate needs exactly one pretrain, sft or preference stage, "
+            "such as needs: sft2",
         ),
     ],
 )

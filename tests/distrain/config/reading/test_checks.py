@@ -80,16 +80,19 @@ def test_pairs_from_a_file_need_no_pairs_of_the_prepare_stage(recipe):
         (
             "needs: sft}",
             "needs: [pretrain, sft]}",
-            "found 2 needs; evaluate needs exactly one pretrain or sft stage, such as needs: sft",
+            "found 2 needs; evaluate needs exactly one pretrain, sft or preference stage, "
+            "such as needs: sft",
         ),
         (
             "needs: sft}",
             "needs: prepare}",
-            "'prepare' is of kind prepare; evaluate needs exactly one pretrain or sft stage, "
+            "'prepare' is of kind prepare; evaluate needs exactly one pretrain, sft or "
+            "preference stage, "
             "such as needs: sft; or set model.from_pretrained and need a prepare stage",
         ),
         ("needs: sft}", "needs: []}", "stage 'evaluate' needs nothing; evaluate needs exactly one "
-         "pretrain or sft stage, such as needs: sft; or set model.from_pretrained and need a "
+         "pretrain, sft or preference stage, such as needs: sft; or set "
+         "model.from_pretrained and need a "
          "prepare stage"),
         ("    kind: prepare\n", "    kind: prepare\n    needs: sft\n",
          "the stages need each other in a circle: prepare -> sft -> pretrain -> prepare; "
@@ -147,7 +150,8 @@ def test_tokens_are_counted_in_steps_for_the_warm_up(recipe):
 def test_a_task_that_is_not_there_or_cannot_read_the_stages_batches_is_refused(recipe):
     (message,) = messages_of(recipe, ("max_steps: 10}", "max_steps: 10, task: casual_lm}"))
     assert message == (
-        "unknown training.task 'casual_lm'; expected one of: causal_lm; did you mean 'causal_lm'?"
+        "unknown training.task 'casual_lm'; expected one of: causal_lm, preference; did "
+        "you mean 'causal_lm'?"
     )
     with pairwise.registered():
         (message,) = messages_of(recipe, ("max_steps: 5}", "max_steps: 5, task: pairwise}"))

@@ -66,7 +66,8 @@ def test_neither_needs_a_stage_that_trains(recipe):
             ", model: {from_pretrained: base.gguf}",
             "",
             "8:3",
-            "stage 'export' needs nothing; export needs exactly one pretrain or sft stage; or set "
+            "stage 'export' needs nothing; export needs exactly one pretrain, sft or "
+            "preference stage; or set "
             "model.from_pretrained",
         ),
         (

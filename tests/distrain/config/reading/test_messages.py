@@ -47,7 +47,7 @@ STEPS = "training: {max_steps: 10}"
         (f"{STEPS}\n    parallelism: {{data_parallel_shard: 0}}", "parallelism.data_parallel_shard: found 0; expected a number of at least 1 or auto"),
         (f"{STEPS}\n    logging: {{wandb: on}}", "logging.wandb: found the text 'on'; expected a mapping"),
         (f"{STEPS}\n    logging: {{wandb: {{project: 1}}}}", 'logging.wandb.project: found 1; expected text; write it in quotes: "1"'),
-        (f"{STEPS}\n    lora: {{r: 4}}", "this stage has no section 'lora'; it is of sft stages"),
+        (f"{STEPS}\n    lora: {{r: 4}}", "this stage has no section 'lora'; it is of sft and preference stages"),
         (f"{STEPS}\n    velocity: 1", "unknown key 'velocity' in this stage; known keys: needs, from_checkpoint, model, training, optimizer, lr_scheduler, parallelism, checkpoint, eval, logging, kind, data"),
         (f"{STEPS}\n    kind: pretrain", "'kind' is given twice, first in line 12; keep one"),
     ],
