@@ -21,6 +21,8 @@ from distrain.errors import PreflightError
 
 Fields = Mapping[str, Any]
 
+ADAPTER_FILE = "adapter_config.json"
+"""Of a folder that peft writes: adapters, and no model."""
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -139,6 +141,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def missing_file(path: Path) -> PreflightError:
     """Return the error for a file that a model folder lacks."""
     there = sorted(entry.name for entry in path.parent.glob("*"))[:8]
+    adapter = path.parent / ADAPTER_FILE
+    if adapter.is_file() and path.name == CONFIG_FILE:
+        base = read_json_object(adapter).get("base_model_name_or_path") or "a base that it omits"
+        return PreflightError(
+            str(path.parent),
+            f"adapters of peft, made for {base}",
+            "a whole model",
+            "Merge them into that base first (merge_and_unload of peft, then save_pretrained), and "
+            "give the folder of the result.",
+        )
     return PreflightError(
         str(path),
         f"no such file; the folder holds {', '.join(there)}" if there else "no such folder",
