@@ -231,6 +231,9 @@ def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
         yield stage.optimizer.extra, stage.optimizer.extra
     if not stage.model.counts_itself:
         yield "train", "transformers"
+    if stage.eval.harness is not None:
+        yield HARNESS_EXTRA, HARNESS_MODULE
+        yield "train", "transformers"
     if isinstance(stage, FinetuneStage):
         for source in stage.data.settings_of_sources.values():
             yield from _modules_of_source(source)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from distrain.config.section import Section
+from distrain.runs.records import HARNESS
 
 FromCheckpoint = Annotated[int, Field(ge=1)] | Literal["last", "best"]
 """Of a stage that builds on a trained one: ``last``, ``best`` (``checkpoint.keep_best`` of that
@@ -18,9 +19,15 @@ class WatchedMetric(Section):
 
     metric: str | None = None
     """A metric of the task or what is derived from it (``loss``, ``perplexity``), or of one source
-    alone: ``loss/web``. Default: what is trained, over all sources."""
+    alone: ``loss/web``; or of a task in ``eval.harness``: ``tasks/arc_easy/acc``. Default: what is
+    trained, over all sources."""
     mode: Literal["min", "max"] = "min"
     """Whether a smaller or a larger value is better."""
+
+    @property
+    def is_of_harness(self) -> bool:
+        """Whether ``lm_eval`` measures it, which may not be done at every validation."""
+        return self.metric is not None and self.metric.startswith(HARNESS)
 
     def value(self, found: Mapping[str, float], trained: str) -> float:
         """Return the watched figure of a validation; NaN where nothing was measured of it."""

@@ -7,6 +7,8 @@ from pydantic import Field
 from distrain.config.section import Section
 
 HARNESS_MODULE, HARNESS_EXTRA = "lm_eval", "lm-eval"
+WRITING = "generate_until"
+"""How a task says, as its ``output_type``, that it asks for generated answers."""
 
 
 class HarnessConfig(Section):
@@ -24,3 +26,14 @@ class HarnessConfig(Section):
     """Ask as a user, by the model's chat template."""
     batch_tokens: Annotated[int, Field(ge=1)] = 8192
     """Tokens of a forward pass; a longer question has one of its own."""
+
+
+class LoopHarnessConfig(HarnessConfig):
+    """Which tasks are asked at validations: those of log-likelihoods only.
+
+    Multiple choice and perplexity. A task that asks for generated answers is refused: writing them
+    costs a forward pass a token, of all ranks.
+    """
+
+    every: Annotated[int, Field(ge=1)] = 1
+    """Validations from one time to the next; also at the first one and at the last step."""

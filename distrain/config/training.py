@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from distrain.config.best import EarlyStopping, KeepBest
+from distrain.config.harness import LoopHarnessConfig
 from distrain.config.samples import SamplesConfig
 from distrain.config.section import Count, Duration, Section
 from distrain.config.tasks import CAUSAL_LM, TaskName
@@ -194,6 +195,8 @@ class EvalConfig(Section):
     max_batches: Positive | None = None
     """Global batches per validation, of each source in its share of the held-out text, evenly
     spaced; fixed when the stage begins. Default: the whole validation split."""
+    harness: LoopHarnessConfig | None = None
+    """Ask tasks of ``lm_eval``: figures of the validation, as ``tasks/arc_easy/acc``."""
     samples: SamplesConfig | None = None
     """Let the model write to fixed prompts: ``samples.jsonl`` of the stage."""
 

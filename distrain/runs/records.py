@@ -88,6 +88,8 @@ STEP = "train/global_step"
 """The field that counts a stage's updates, from 1; in every line of ``metrics.jsonl``."""
 TRAIN, EVAL = "train/", "eval/"
 """Before the names of a task's metrics, of a step and of a validation."""
+HARNESS = "tasks/"
+"""Before the names of what ``lm_eval`` measures at a validation: ``tasks/<task>/<metric>``."""
 STEP_FIELDS = (
     STEP,
     "train/loss",  # causal_lm: nats per target token over the global batch; see ``config.tasks``

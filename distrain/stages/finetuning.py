@@ -98,6 +98,7 @@ def begin(context: StageContext, stage: FinetuneStage, task: Task | None = None)
         count_bytes=tokenizer.token_bytes,
         reads=lengths,
         task=task,
+        tokenizer=base.tokenizer,
         prompts=lay_out_prompts(stage.eval.samples, base.tokenizer, tokenizer, encoder),
     )
     require_replicas(stage, resolve_layout(stage.parallelism, host.world_size))

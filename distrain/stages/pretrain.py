@@ -68,6 +68,7 @@ def run_stage(context: StageContext) -> Outcome:
         attempt=context.attempt,
         keep_steps=context.named_steps,
         count_bytes=tokenizer.token_bytes,
+        tokenizer=prepare.tokenizer if start is None else start.tokenizer,
         prompts=lay_out_prompts(
             stage.eval.samples,
             prepare.tokenizer if start is None else start.tokenizer,

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from distrain.data.samples.held_out import HeldOut
 from distrain.data.samples.loader import Loader
 from distrain.data.samples.source import OpenedSource
 from distrain.errors import RecipeError
+from distrain.evaluation.harness.in_loop import TaskAsker, open_asker
 from distrain.evaluation.measuring import Measure
 from distrain.evaluation.samples import SamplePrompts, SampleWriter
 from distrain.evaluation.validation import Validation
@@ -65,6 +67,7 @@ class TrainSetup:
         reads: What else ``data.json`` says of what is read.
         keep_steps: Steps whose checkpoints stay, for later stages name them.
         count_bytes: Of validations; see ``Measure``.
+        tokenizer: A file or its folder, for tasks of ``lm_eval``.
         prompts: What the model goes on with at validations, if the recipe asks for it.
         task: What ``training.task`` names, with the settings of the stage; ``None``: it has none.
     """
@@ -83,6 +86,7 @@ class TrainSetup:
     attention: AttentionNeeds = field(default_factory=AttentionNeeds)
     keep_steps: Collection[int] = ()
     count_bytes: Callable[[], NDArray[np.int64]] | None = None
+    tokenizer: Path | None = None
     prompts: SamplePrompts | None = None
     task: Task | None = None
 
@@ -122,6 +126,7 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
         keep_best=stage.checkpoint.keep_best,
         checkpoints=build_checkpoints(setup, host, monitor),  # 9
         validation=build_validation(setup, setup.validation, engine, device),  # 10
+        tasks=build_tasks(setup, engine, device),
         samples=build_samples(setup, engine, device),
         monitor=monitor,
         wishes=wishes,
@@ -234,7 +239,7 @@ def check_watched(stage: TrainStage, sources: Collection[str]) -> None:
     """
     for setting, watched in stage.watched.items():
         metric, _, source = (watched.metric or "").partition("/")
-        if source and source not in sources:
+        if not watched.is_of_harness and source and source not in sources:
             raise RecipeError(
                 f"{setting}.metric",
                 f"{metric}/{source}, with a source that has no held-out samples",
@@ -268,6 +273,26 @@ def build_validation(
         held_out=HeldOut(sources, limit),
         micro_batch_size=training.micro_batch_size,
         eval_steps=config.eval_steps,
+    )
+
+
+def build_tasks(setup: TrainSetup, engine: Engine, device: torch.device) -> TaskAsker | None:
+    """Layer 10: what asks tasks of ``lm_eval``.
+
+    Raises:
+        RecipeError: There is no such task, or one asks for generated answers.
+    """
+    config = setup.stage.eval.harness
+    if config is None:
+        return None
+    assert setup.tokenizer is not None, "a stage of texts has one"
+    return open_asker(
+        config,
+        engine,
+        device,
+        tokenizer=setup.tokenizer,
+        positions=model_in(engine.model).model_config.max_position_embeddings,
+        compiles=setup.stage.training.compiles_blocks,
     )
 
 

@@ -6,7 +6,9 @@ from dataclasses import asdict
 
 import torch
 
+from distrain.config.best import watched_metrics
 from distrain.data.samples.loader import Batch
+from distrain.errors import RecipeError
 from distrain.fault.wishes import Wish
 from distrain.monitor.step_result import StepResult
 from distrain.tasks.task import means
@@ -125,15 +127,40 @@ def validate(run: Run, progress: Progress) -> Progress:
     """Measure the validation split after ``progress.step`` steps. Collective."""
     scores = run.validation.measure()
     early, trained = run.training.early_stopping, run.task.form.trained.name
-    progress = progress.after_validation(
-        scores.by_name(run.task.form), trained, early, run.keep_best
-    )
-    others = write_samples(run, progress)
+    asked, times = ask_tasks(run, progress.step)
+    found = scores.by_name(run.task.form) | asked
+    progress = progress.after_validation(found, trained, early, run.keep_best)
+    others = asked | times | write_samples(run, progress)
     if run.monitor is not None:
         run.monitor.record_scores(progress.step, scores.metrics, scores.by_source, others)
         if progress.is_stale(early):
             run.monitor.event("early_stop", step=progress.step, eval_loss=scores.loss)
     return progress
+
+
+def ask_tasks(run: Run, step: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Ask tasks of ``lm_eval``, if it is time for it. Collective.
+
+    Returns:
+        Their figures, and how long it took, both by fields of the validation's record.
+
+    Raises:
+        RecipeError: What early stopping or ``keep_best`` watches is none of the figures. The first
+            validation tells, before the first step.
+    """
+    if run.tasks is None or not run.validation.is_due(step, run.max_steps, run.tasks.every):
+        return {}, {}
+    started = time.perf_counter()
+    asked = run.tasks.measure()
+    for setting, watched in watched_metrics(run.training.early_stopping, run.keep_best).items():
+        if watched.is_of_harness and watched.metric not in asked:
+            raise RecipeError(
+                f"{setting}.metric",
+                f"'{watched.metric}', which the tasks of eval.harness do not measure",
+                " or ".join(name for name in asked if not name.endswith("_stderr")),
+                "Name one of these.",
+            )
+    return asked, {"perf/tasks_s": time.perf_counter() - started}
 
 
 def write_samples(run: Run, progress: Progress) -> dict[str, float]:

@@ -88,22 +88,32 @@ class Progress:
             keep_best: What decides on the best checkpoint; before the first step there is none.
         """
         loss, early = found[trained], early or EarlyStopping()
+        if early.is_of_harness and early.metric not in found:
+            # Not asked this time: that says nothing of how it stands.
+            return self._with_loss(loss)._with_best(found, trained, keep_best)
         watched = early.value(found, trained)
         improved = early.is_better(watched, self.best_watched, early.min_delta)
-        is_least = WatchedMetric().is_better(loss, self.best_eval_loss)
         progress = replace(
-            self,
-            eval_loss=loss,
-            best_eval_loss=loss if is_least else self.best_eval_loss,
+            self._with_loss(loss),
             best_watched=watched if improved else self.best_watched,
             evals_since_best=0 if improved else self.evals_since_best + 1,
         )
+        return progress._with_best(found, trained, keep_best)
+
+    def _with_loss(self, loss: float) -> Self:
+        is_least = WatchedMetric().is_better(loss, self.best_eval_loss)
+        best = loss if is_least else self.best_eval_loss
+        return replace(self, eval_loss=loss, best_eval_loss=best)
+
+    def _with_best(
+        self, found: Mapping[str, float], trained: str, keep_best: KeepBest | None
+    ) -> Self:
         if keep_best is None or self.step == 0:
-            return progress
+            return self
         value = keep_best.value(found, trained)
         if not keep_best.is_better(value, self.best_value):
-            return progress
-        return replace(progress, best_step=self.step, best_value=value)
+            return self
+        return replace(self, best_step=self.step, best_value=value)
 
     def is_stale(self, early_stopping: EarlyStopping | None) -> bool:
         """Return whether early stopping asks to end here."""

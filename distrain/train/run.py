@@ -17,6 +17,7 @@ from distrain.data.samples.held_out import Choice
 from distrain.data.samples.loader import Loader, Microbatch
 from distrain.data.samples.schedule import Schedule
 from distrain.errors import CheckpointError
+from distrain.evaluation.harness.in_loop import TaskAsker
 from distrain.evaluation.samples import SampleWriter
 from distrain.evaluation.validation import Validation
 from distrain.fault.wishes import Wishes
@@ -45,6 +46,7 @@ class Run:
         reads: What else ``data.json`` says of what is read.
         lr_at: Learning rate of the update that follows ``step`` steps.
         monitor: Writes the records; on rank 0 only.
+        tasks: Asks the model tasks of ``lm_eval`` at validations, if the recipe names any.
         samples: Lets the model write at validations, if the recipe asks for it.
         balancing: Of the experts of the model; ``None``: it has none, or leaves them alone.
     """
@@ -66,6 +68,7 @@ class Run:
     validation: Validation
     monitor: Monitor | None
     wishes: Wishes
+    tasks: TaskAsker | None = None
     samples: SampleWriter | None = None
     balancing: Balancing | None = None
 

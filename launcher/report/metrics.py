@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 
 from distrain.config.tasks import Derived, Metric
-from distrain.runs.records import EVAL, TRAIN
+from distrain.runs.records import EVAL, HARNESS, STEP, TRAIN
+from launcher.report.corpus import NAME_CHARACTERS
 from launcher.report.data import Fields, StageRecords, fields, number
 from launcher.report.parts import Figure, Table
-from launcher.report.text import UNKNOWN, integer, significant
+from launcher.report.text import UNKNOWN, integer, significant, visible
+
+ERROR = "_stderr"
+"""After a metric's name: the standard error of it."""
 
 
 def values(records: Sequence[Fields], field: str) -> list[float]:
@@ -58,6 +62,23 @@ def source_tables(stage: StageRecords) -> list[Table]:
     columns = [*(heading(metric) for metric in metrics), *(d.name for d in task.derived)]
     header = ("source", *columns, "samples measured")
     return [Table("Validation by source", header, tuple(rows))]
+
+
+def harness_tables(stage: StageRecords) -> list[Table]:
+    """What tasks of ``lm_eval`` found while training: the first time, and the last one."""
+    asked = [record for record in stage.scores if any(key.startswith(HARNESS) for key in record)]
+    if not asked:
+        return []
+    first, last = asked[0], asked[-1]
+    rows = []
+    for key in (key for key in last if key.startswith(HARNESS) and not key.endswith(ERROR)):
+        task, _, metric = key.removeprefix(HARNESS).rpartition("/")
+        found = (first.get(key), last.get(key), last.get(f"{key}{ERROR}"))
+        shown = (visible(part, NAME_CHARACTERS) for part in (task, metric))
+        rows.append((*shown, *(significant(number(value)) for value in found)))
+    steps = (f"step {integer(number(record.get(STEP)))}" for record in (first, last))
+    header = ("task", "metric", *steps, "standard error")
+    return [Table("Tasks of lm_eval", header, tuple(rows), text_columns=2)]
 
 
 def _computed(derived: Derived, value: float | None) -> float | None:

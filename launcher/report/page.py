@@ -27,7 +27,7 @@ from launcher.report.data import (
     seconds,
 )
 from launcher.report.examples import ShownExample, shown_examples
-from launcher.report.metrics import values
+from launcher.report.metrics import harness_tables, values
 from launcher.report.mixture import mixture_tables
 from launcher.report.parts import Figure, Table
 from launcher.report.rejections import CountsChart, ReasonExamples, counts_charts, examples_shown
@@ -195,6 +195,7 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
         return StageSection(stage, corpus_figures(stage), None, [], tables, note, part)
     if stage.kind not in MODEL_KINDS:
         return StageSection(stage, [], None, [], tables, "")
+    tables += harness_tables(stage)
     records = thinned(stage.steps, records_drawn)
     note = ""
     if len(records) < len(stage.steps):

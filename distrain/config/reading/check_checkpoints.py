@@ -8,9 +8,10 @@ from distrain.config.lineage import MODEL_KINDS, need_of
 from distrain.config.reading.stage_parts import Finding, StageParts
 from distrain.config.reading.suggest import nearest
 from distrain.config.tasks import TASK_FORMS
-from distrain.config.training import CheckpointConfig, TrainingConfig
+from distrain.config.training import CheckpointConfig, EvalConfig, TrainingConfig
 
 KEY = "from_checkpoint"
+HARNESS_PARTS = ("tasks", "NAME", "METRIC")
 
 
 def check_checkpoints(stage: StageParts, stages: Mapping[str, StageParts]) -> Iterator[Finding]:
@@ -60,6 +61,9 @@ def _check_watched(stage: StageParts) -> Iterator[Finding]:
     known += [figure.name for figure in form.derived]
     keep_best = None if config is None else config.keep_best
     for setting, watched in watched_metrics(training.early_stopping, keep_best).items():
+        if watched.is_of_harness:
+            yield from _check_harness(stage, setting, str(watched.metric))
+            continue
         name = (watched.metric or known[0]).partition("/")[0]
         if name in known:
             continue
@@ -72,3 +76,18 @@ def _check_watched(stage: StageParts) -> Iterator[Finding]:
             f"{training.task} do not measure; expected {' or '.join(known)}, or one of them and a "
             f"source, as {known[0]}/web{remedy}",
         )
+
+
+def _check_harness(stage: StageParts, setting: str, metric: str) -> Iterator[Finding]:
+    """Check the name of what ``lm_eval`` measures; of what a group holds the stage knows more."""
+    config = stage.get("eval", EvalConfig)
+    if config is None:
+        return
+    remedy = None
+    if config.harness is None:
+        remedy = "eval.harness, which names the tasks that validations ask; set eval.harness.tasks"
+    elif len([part for part in metric.split("/") if part]) != len(HARNESS_PARTS):
+        remedy = f"{'/'.join(HARNESS_PARTS)}, as in tasks/{config.harness.tasks[0]}/acc"
+    if remedy is not None:
+        message = f"{setting}.metric: found '{metric}'; expected {remedy}"
+        yield Finding(stage.name, (*setting.split("."), "metric"), message)

@@ -1,6 +1,8 @@
 """A model, opened to be asked by ``lm_eval``."""
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from distrain.data.tokenizer.huggingface import save_huggingface
 from distrain.data.tokenizer.tokenizer import Tokenizer
@@ -41,6 +43,14 @@ def ask_whole(model: CausalLM, folder: Path, batch_tokens: int) -> HarnessModel:
     scorer = Scorer(model, model.input_device, positions, batch_tokens)
     writer = AnswerWriter(model, frozenset(end_ids(folder, Tokenizer.load(folder))))
     return HarnessModel(scorer, AutoTokenizer.from_pretrained(folder), writer)
+
+
+def read_tokenizer(tokenizer: Path) -> Any:  # noqa: ANN401  (of transformers)
+    """Return transformers' form of a tokenizer, a file or its folder, chat template included."""
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        return AutoTokenizer.from_pretrained(write_tokenizer(tokenizer, Path(folder)))
 
 
 def write_tokenizer(tokenizer: Path, folder: Path) -> Path:

@@ -3,12 +3,14 @@
 import difflib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from distrain.config.harness import HarnessConfig
+from distrain.config.harness import WRITING, HarnessConfig
 from distrain.errors import RecipeError
 from distrain.evaluation.harness.adapter import HarnessModel
+from distrain.parallel.ranks import Ranks
 
 SUFFIX = ",none"
 """Of the names of metrics that no filter was put before."""
@@ -19,38 +21,88 @@ BOOTSTRAP = 1000
 def run_tasks(
     model: HarnessModel, config: HarnessConfig, setting: str
 ) -> dict[str, dict[str, float]]:
-    """Ask a model all questions of the tasks. Collective where the model is.
-
-    Args:
-        model: What is asked.
-        config: Which tasks, and how.
-        setting: Of ``config``, for messages.
-
-    Returns:
-        By task or group: each metric and, with ``_stderr`` after its name, its standard error.
+    """Ask a model all questions of the tasks; see ``OpenedTasks``.
 
     Raises:
         RecipeError: There is no such task.
     """
-    import lm_eval
+    return OpenedTasks.open(config, setting).ask(model)
 
-    # Progress bars and every request's text would drown what the stage says.
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = find_tasks(config, setting)
-    found = lm_eval.simple_evaluate(
-        model=model,
-        tasks=list(config.tasks),
-        num_fewshot=config.num_fewshot,
-        limit=config.limit,
-        bootstrap_iters=BOOTSTRAP,
-        log_samples=False,
-        apply_chat_template=config.chat_template,
-        fewshot_as_multiturn=config.chat_template,
-        task_manager=manager,
-    )
-    assert found is not None, "of the first rank, which each one is to the library"
-    results: Mapping[str, Mapping[str, Any]] = found["results"]
-    return {task: dict(_numbers(values)) for task, values in results.items()}
+
+@dataclass(frozen=True)
+class OpenedTasks:
+    """Tasks with their questions in memory: asked again, nothing is read or downloaded.
+
+    Args:
+        config: Which tasks, and how.
+        manager: The library's list of tasks.
+        loaded: What it made of those asked for.
+    """
+
+    config: HarnessConfig
+    manager: Any
+    loaded: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, config: HarnessConfig, setting: str) -> Self:
+        """Find the tasks and read their questions, from a network where they are not local.
+
+        Args:
+            config: Which tasks.
+            setting: Of ``config``, for messages.
+
+        Raises:
+            RecipeError: There is no such task.
+        """
+        # Progress bars and every request's text would drown what the stage says.
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        manager = find_tasks(config, setting)
+        return cls(config, manager, manager.load(list(config.tasks)))
+
+    @property
+    def writing(self) -> list[str]:
+        """Names of the tasks that ask for generated answers."""
+        tasks: Mapping[str, Any] = self.loaded["tasks"]
+        return sorted(name for name, task in tasks.items() if task.OUTPUT_TYPE == WRITING)
+
+    def load(self, names: object) -> Mapping[str, Any]:
+        """Return what is loaded: the one thing that the library asks of a list of tasks."""
+        del names
+        return self.loaded
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.manager, name)  # what it asks to write its own log
+
+    def ask(self, model: HarnessModel, ranks: Ranks | None = None) -> dict[str, dict[str, float]]:
+        """Ask a model all questions. Collective where the model is.
+
+        Args:
+            model: What is asked.
+            ranks: That ask together: all get what the first one found.
+
+        Returns:
+            By task or group: each metric and, with ``_stderr`` after its name, its standard error.
+        """
+        import lm_eval
+
+        found = lm_eval.simple_evaluate(
+            model=model,
+            tasks=list(self.config.tasks),
+            num_fewshot=self.config.num_fewshot,
+            limit=self.config.limit,
+            bootstrap_iters=BOOTSTRAP,
+            log_samples=False,
+            apply_chat_template=self.config.chat_template,
+            fewshot_as_multiturn=self.config.chat_template,
+            task_manager=self,
+        )
+        # The library gives nothing to ranks that are not the first of their machine.
+        results: Mapping[str, Mapping[str, Any]] = {} if found is None else found["results"]
+        figures = {task: dict(_numbers(values)) for task, values in results.items()}
+        if ranks is None:
+            return figures
+        shared: Any = ranks.host.gather(figures)[0]
+        return dict(shared)
 
 
 def find_tasks(config: HarnessConfig, setting: str) -> Any:  # noqa: ANN401  (the library's own)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from distrain.data.samples.loader import Microbatch
 from distrain.data.samples.order import Order
 from distrain.data.samples.rows import Ids, RowBuffer
 from distrain.data.samples.source import OpenedSource
-from distrain.evaluation.samples import SamplePrompts
 from distrain.fault.wishes import Wish
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.model_spec import ModelSpec
@@ -127,16 +127,16 @@ def make_stage(
     return PretrainStage.model_validate(values)
 
 
-def make_run(  # noqa: PLR0913  (what a test may exchange)
+def make_run(
     folder: Path,
     stage: PretrainStage,
     seed: int = 5,
     held_out: Mapping[str, Dataset] | None = None,
     train: Mapping[str, OpenedSource] | None = None,
     spec: Callable[..., ModelSpec] = model_spec,
-    prompts: SamplePrompts | None = None,
+    **others: Any,
 ) -> Run:
-    """Build everything as the pretrain stage does. Collective."""
+    """Build everything as the pretrain stage does, with ``others`` of a setup. Collective."""
     torch.set_num_threads(1)
     setup = TrainSetup(
         run=RunFolder(folder),
@@ -151,7 +151,7 @@ def make_run(  # noqa: PLR0913  (what a test may exchange)
         flops_per_token=1e6,
         attempt=1,
         count_bytes=lambda: np.full(VOCAB_SIZE, 3),
-        prompts=prompts,
+        **others,
     )
     return build_run(setup, HostGroup())
 

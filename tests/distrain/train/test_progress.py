@@ -123,3 +123,20 @@ def test_the_best_checkpoint_is_that_of_the_best_validation_after_a_step():
         best.append((progress.best_step, progress.best_value))
     # Of equal ones the first; the model before the first step is no checkpoint.
     assert best == [(None, None), (1, 3.0), (1, 3.0), (3, 2.0), (3, 2.0), (3, 2.0)]
+
+
+def test_a_task_that_is_asked_at_every_second_validation_fails_to_improve_only_then():
+    metric = "tasks/made/acc"
+    early = EarlyStopping(metric=metric, mode="max", patience=2)
+    best = KeepBest(metric=metric, mode="max")
+    progress, stale = Progress(step=1), []
+    for loss, accuracy in ((3.0, 0.5), (2.0, None), (1.0, 0.4), (2.0, None), (2.5, 0.5)):
+        found = {"loss": loss} | ({} if accuracy is None else {metric: accuracy})
+        progress = replace(progress, step=progress.step + 1)
+        progress = progress.after_validation(found, "loss", early, best)
+        stale.append(progress.evals_since_best)
+    assert stale == [0, 0, 1, 1, 2]
+    assert progress.is_stale(early)
+    assert (progress.best_step, progress.best_value) == (2, 0.5)
+    # The loss is that of every validation.
+    assert (progress.eval_loss, progress.best_eval_loss) == (2.5, 1.0)

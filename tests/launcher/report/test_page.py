@@ -211,6 +211,26 @@ def test_each_source_has_its_validation_loss(tmp_path):
     assert "code 1.250 3.49 12 &lt;b&gt; 4.500 90.0 4" in text_of(page).replace("<b>", "&lt;b&gt;")
 
 
+def test_tasks_of_the_harness_stand_with_their_first_and_last_figures(tmp_path):
+    writer = RunWriter(tmp_path / "run")
+    writer.event("started", "pretrain", attempt=1)
+    writer.steps("pretrain", 1, 1, 80)
+    path = writer.run.stage("pretrain").metrics
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    figures = {40: (0.25, 0.031), 80: (0.4625, 0.022)}
+    for record in records:
+        if "eval/loss" in record:
+            accuracy, error = figures[record["train/global_step"]]
+            name = "tasks/arc <i>/acc"
+            record |= {name: accuracy, f"{name}_stderr": error}
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    page = page_of(writer.run)
+    assert "arc <i>" not in page
+    text = text_of(page)
+    assert "task metric step 40 step 80 standard error" in text
+    assert "arc &lt;i&gt; acc 0.250 0.463 0.0220" in text
+
+
 def test_values_that_are_not_finite_leave_gaps(tmp_path):
     writer = RunWriter(tmp_path / "gaps")
     writer.steps("pretrain", 1, 1, 20)
