@@ -17,6 +17,7 @@ from distrain.config.recipe import (
     PrepareStage,
     Recipe,
     TrainStage,
+    examples_of,
     folder_of,
 )
 from distrain.config.sources import (
@@ -221,6 +222,9 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield "train", "transformers"
         if stage.kind == "export":
             yield "train", "transformers"
+        examples = examples_of(stage)
+        for chats in () if examples is None else examples.settings_of_sources.values():
+            yield from _modules_of_source(chats)
         if isinstance(stage, TrainStage):
             yield from _modules_of_training(stage)
         yield from _modules_of_model(folder_of(stage))
@@ -234,9 +238,6 @@ def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
     if stage.eval.harness is not None:
         yield HARNESS_EXTRA, HARNESS_MODULE
         yield "train", "transformers"
-    if isinstance(stage, FinetuneStage):
-        for source in stage.data.settings_of_sources.values():
-            yield from _modules_of_source(source)
     if isinstance(stage, FinetuneStage) and not stage.trains_all:
         yield from (("train", module) for module in ("peft", "transformers"))
         if stage.lora is not None and stage.lora.quantization is not None:
@@ -274,8 +275,9 @@ def _paths(recipe: Recipe, done: Collection[str]) -> Iterator[tuple[str, str, st
         model = folder_of(stage)
         if model is not None:
             yield f"{name}.model.from_pretrained", model, PRETRAINED
-        if isinstance(stage, FinetuneStage):
-            for setting, chats in stage.data.settings_of_sources.items():
+        examples = examples_of(stage)
+        if examples is not None:
+            for setting, chats in examples.settings_of_sources.items():
                 yield from _paths_of_source(f"{name}.{setting}", chats)
 
 

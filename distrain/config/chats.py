@@ -69,13 +69,8 @@ ChatSource = ChatFiles | ChatDatasets | ChatHub | ChatDocstrings
 _ChatSource = Annotated[ChatSource, Field(discriminator="kind")]
 
 
-class SftDataConfig(Section):
-    """Where ``sft`` takes its examples from; default: the pairs of the prepare stage."""
-
-    # Recipes were written when these were keys of ``prepare`` and ``pretrain`` only.
-    yields: ClassVar[frozenset[str]] = frozenset(
-        {"source", "sources", "mixture", "test_fraction", "skip_budget", "packing"}
-    )
+class ExampleDataConfig(Section):
+    """Where examples come from, and how each of them is laid out."""
 
     path: str | None = None
     """A file, folder, glob or URL of examples in any form of ``docs/chats.md``: JSONL, JSON, CSV,
@@ -87,18 +82,6 @@ class SftDataConfig(Section):
     fields: FieldNames = Field(default_factory=dict)
     """What the fields are called, where it is not what they are: ``{prompt: question, answer:
     solution}``."""
-    mixture: Weights | None = None
-    """Weights by source; a source without a weight is not read. Default: every example of every
-    source once an epoch."""
-    validation: _ChatSource | None = None
-    """What is validated with; then nothing of the other sources is held out for it. A prompt that
-    is in both is refused."""
-    checks: PairChecksConfig = PairChecksConfig()
-    """What the pairs have to be like."""
-    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Share of the prompts that is held out, chosen by their hash."""
-    test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """As ``validation_fraction``, of the prompts that only ``evaluate`` reads."""
     skip_budget: Annotated[int, Field(ge=0)] = 0
     """Rows tolerated that cannot be read or make no example; they are counted and listed."""
     train_on: Literal["assistant", "last", "completion", "all"] = "assistant"
@@ -106,9 +89,6 @@ class SftDataConfig(Section):
     after the last turn of the user, calls of tools included; or all of it."""
     template_arguments: dict[str, Any] = Field(default_factory=dict)
     """Passed to the chat template, such as ``{enable_thinking: false}``."""
-    packing: Literal["none", "best_fit"] = "none"
-    """``none``: one example a row. ``best_fit``: as many whole examples as fit, each attending to
-    itself only. It cannot change at a resume."""
     truncation: Truncation = "refuse"
     """Of examples that do not fit into ``training.sequence_length``. ``refuse``: what stands before
     the answer loses the beginning of its contents; up to 0.1 % of the examples, whose answer does
@@ -131,23 +111,6 @@ class SftDataConfig(Section):
                     f"'{name}' cannot name a source; use letters, digits, '_' and '-', with a "
                     f"letter first, and not '{VALIDATION}'"
                 )
-        if not given:
-            for key in ("mixture", "validation", "fields"):
-                if getattr(self, key):
-                    raise ValueError(
-                        f"{key} is of data of one's own, and there is none; set path, source or "
-                        f"sources, or remove {key}"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _mixes_sources_that_there_are(self) -> Self:
-        names = [MAIN_SOURCE] if self.sources is None else list(self.sources)
-        unknown = [name for name in self.mixture or () if name not in names]
-        if unknown:
-            raise ValueError(
-                f"mixture: no source is called '{unknown[0]}'; sources: {', '.join(names)}"
-            )
         return self
 
     @property
@@ -173,26 +136,16 @@ class SftDataConfig(Section):
             found = {MAIN_SOURCE: self.source}
         return {name: self._with_fields(source) for name, source in found.items()}
 
-    @property
-    def validation_source(self) -> ChatSource | None:
-        """What ``validation`` names, with its fields."""
-        return None if self.validation is None else self._with_fields(self.validation)
-
     def setting_of(self, name: str) -> str:
         """Return the setting that holds a source, such as ``data.sources.chats``."""
-        if name == VALIDATION:
-            return f"data.{VALIDATION}"
         if self.sources is not None:
             return f"data.sources.{name}"
         return "data.path" if self.path is not None else "data.source"
 
     @property
     def settings_of_sources(self) -> dict[str, ChatSource]:
-        """Every source that is read, that of ``validation`` too, by the setting that holds it."""
-        found = self.named_sources
-        if self.validation_source is not None:
-            found[VALIDATION] = self.validation_source
-        return {self.setting_of(name): source for name, source in found.items()}
+        """Every source that is read by the setting that holds it."""
+        return {self.setting_of(name): source for name, source in self.named_sources.items()}
 
     def _with_fields(self, source: ChatSource) -> ChatSource:
         if source.fields or isinstance(source, ChatDocstrings):
@@ -200,8 +153,87 @@ class SftDataConfig(Section):
         return source.model_copy(update={"fields": self.fields})
 
 
+class MeasuredDataConfig(ExampleDataConfig):
+    """Examples of one's own to measure a model on, all of them."""
+
+    # What defaults say of data is of data to train on.
+    yields: ClassVar[frozenset[str]] = frozenset(ExampleDataConfig.model_fields)
+
+    @model_validator(mode="after")
+    def _names_data(self) -> Self:
+        if not self.is_own:
+            raise ValueError(f"names no data; set one of {', '.join(OWN_KEYS)}, or remove data")
+        return self
+
+
+class SftDataConfig(ExampleDataConfig):
+    """Where ``sft`` takes its examples from; default: the pairs of the prepare stage."""
+
+    # Recipes were written when these were keys of ``prepare`` and ``pretrain`` only.
+    yields: ClassVar[frozenset[str]] = frozenset(
+        {"source", "sources", "mixture", "test_fraction", "skip_budget", "packing"}
+    )
+
+    mixture: Weights | None = None
+    """Weights by source; a source without a weight is not read. Default: every example of every
+    source once an epoch."""
+    validation: _ChatSource | None = None
+    """What is validated with; then nothing of the other sources is held out for it. A prompt that
+    is in both is refused."""
+    checks: PairChecksConfig = PairChecksConfig()
+    """What the pairs have to be like."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Share of the prompts that is held out, chosen by their hash."""
+    test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """As ``validation_fraction``, of the prompts that only ``evaluate`` reads."""
+    packing: Literal["none", "best_fit"] = "none"
+    """``none``: one example a row. ``best_fit``: as many whole examples as fit, each attending to
+    itself only. It cannot change at a resume."""
+
+    @model_validator(mode="after")
+    def _has_data_to_divide(self) -> Self:
+        if not self.is_own:
+            for key in ("mixture", "validation", "fields"):
+                if getattr(self, key):
+                    raise ValueError(
+                        f"{key} is of data of one's own, and there is none; set path, source or "
+                        f"sources, or remove {key}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _mixes_sources_that_there_are(self) -> Self:
+        names = [MAIN_SOURCE] if self.sources is None else list(self.sources)
+        unknown = [name for name in self.mixture or () if name not in names]
+        if unknown:
+            raise ValueError(
+                f"mixture: no source is called '{unknown[0]}'; sources: {', '.join(names)}"
+            )
+        return self
+
+    @property
+    def validation_source(self) -> ChatSource | None:
+        """What ``validation`` names, with its fields."""
+        return None if self.validation is None else self._with_fields(self.validation)
+
+    def setting_of(self, name: str) -> str:
+        """Return the setting that holds a source, that of ``validation`` too."""
+        return f"data.{VALIDATION}" if name == VALIDATION else super().setting_of(name)
+
+    @property
+    def settings_of_sources(self) -> dict[str, ChatSource]:
+        """Every source that is read, that of ``validation`` too, by the setting that holds it."""
+        found = super().settings_of_sources
+        if self.validation_source is not None:
+            found[self.setting_of(VALIDATION)] = self.validation_source
+        return found
+
+
 class PreferenceDataConfig(SftDataConfig):
     """Where ``preference`` takes its pairs of answers from: data of one's own, as for ``sft``."""
+
+    # Of the two it knows one value only: what defaults say is for those that have a choice.
+    yields: ClassVar[frozenset[str]] = SftDataConfig.yields | {"train_on"}
 
     train_on: Literal["completion"] = "completion"
     """What answers the last turn of the user, calls of tools included: all before is the prompt."""

@@ -9,7 +9,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from distrain.config.best import FromCheckpoint, WatchedMetric, watched_metrics
-from distrain.config.chats import PreferenceDataConfig, SftDataConfig
+from distrain.config.chats import (
+    ExampleDataConfig,
+    MeasuredDataConfig,
+    PreferenceDataConfig,
+    SftDataConfig,
+)
 from distrain.config.curation import WORD
 from distrain.config.data import DataConfig, PairsConfig, TokenizerConfig
 from distrain.config.harness import HarnessConfig
@@ -135,16 +140,19 @@ class GivenModelConfig(Section):
 
 
 class EvaluateStage(Section):
-    """The test split, used once: loss, perplexity, bits per byte.
+    """The test split, used once: loss, perplexity, bits per byte. Or ``data``, however often.
 
     Of a training stage's model, or of a folder on the documents of the ``prepare`` stage it needs.
     """
 
     kind: Literal["evaluate"]
-    needs: Needs
+    needs: Needs = ()
     from_checkpoint: FromCheckpoint = "last"
     """Of the training stage that it needs: which checkpoint is measured."""
     model: GivenModelConfig = GivenModelConfig()
+    data: MeasuredDataConfig | None = None
+    """Examples of one's own to measure in the place of the test split, which stays closed; beside
+    the base, where the model has adapters."""
     sequence_length: Annotated[int, Field(ge=2)] | None = None
     """Tokens of a row, with ``model.from_pretrained`` (default: the model's positions, 2048 at
     most); a trained model is measured with those of its training."""
@@ -178,6 +186,16 @@ Stage = Annotated[
     PrepareStage | PretrainStage | SftStage | PreferenceStage | EvaluateStage | ExportStage,
     Field(discriminator="kind"),
 ]
+
+
+def examples_of(stage: Stage) -> ExampleDataConfig | None:
+    """Return what says where a stage's examples come from, if it reads any."""
+    return stage.data if isinstance(stage, FinetuneStage | EvaluateStage) else None
+
+
+def measures_own_data(stage: Stage) -> bool:
+    """Whether a stage measures data of one's own, which may be done as often as one likes."""
+    return isinstance(stage, EvaluateStage) and stage.data is not None
 
 
 def folder_of(stage: Stage) -> str | None:

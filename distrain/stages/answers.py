@@ -2,15 +2,21 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from distrain.config.tasks import TaskForm
 from distrain.data.samples.examples import ExampleDataset
 from distrain.data.samples.order import Ints
 from distrain.evaluation.bootstrap import ExampleSums
-from distrain.evaluation.comparison import AnswerSums
+from distrain.evaluation.comparison import AnswerSums, compare_answers
+from distrain.evaluation.meter import Meter
+from distrain.models.weights.source import WeightSource
 from distrain.runs.conclusion import conclude
 from distrain.stages.sft_samples import ExampleSamples
+from distrain.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -39,3 +45,30 @@ def tell(answers: Mapping[str, Any], form: TaskForm) -> None:
     found = conclude(answers, form.trained.short_unit)
     if found is not None:
         log.info("answers: %s", found)
+
+
+def compare_by_meter(
+    meter: Meter, samples: ExampleSamples, merged: WeightSource | None, task: Task, seed: int
+) -> dict[str, Any]:
+    """Measure answers with the model as it is, which is the base, then with ``merged`` weights.
+
+    With ``None`` the model is the trained one, and its base is not measured.
+    """
+    measure = partial(
+        measure_answers,
+        partial(meter.sum_examples, task=task),
+        samples,
+        np.arange(len(samples)),
+    )
+    base, model = None, measure()
+    if merged is not None:
+        meter.load(merged)
+        base, model = model, measure()
+    answers = {
+        "pairs": len(samples),
+        "long_answers": samples.lengths.long_answers,
+        "cut_prompts": samples.lengths.effects.get("cut_context", 0),
+        **compare_answers(model, base, seed=seed),
+    }
+    tell(answers, task.form)
+    return answers

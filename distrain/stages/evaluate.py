@@ -6,11 +6,8 @@ user's own model; answers, after fine-tuning, with and without the adapters of t
 
 import tempfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from distrain.config.harness import HarnessConfig
 from distrain.config.loading import PretrainDataConfig
@@ -27,46 +24,54 @@ from distrain.data.opened.form import PreparedData
 from distrain.data.samples.datasets import Dataset, JoinedDataset, PretrainDataset
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation import test_set
-from distrain.evaluation.comparison import compare_answers
 from distrain.evaluation.meter import Meter
 from distrain.models.causal_lm import CausalLM
 from distrain.models.weights.filling import build_empty
-from distrain.models.weights.source import WeightSource
 from distrain.parallel.device_map import DeviceMemory
-from distrain.runs.conclusion import ANSWERS
+from distrain.runs.conclusion import ANSWERS, DATA
 from distrain.runs.records import read_json, write_json
-from distrain.stages.answers import measure_answers, tell
+from distrain.stages.answers import compare_by_meter
 from distrain.stages.base_model import BaseModel, require_same_tokenizer, to_float32
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.export import TrainedModel, read_trained
+from distrain.stages.own_examples import LONGEST_ROW, measure_own_examples
 from distrain.stages.preference_evaluation import measure_preferences
 from distrain.stages.pretrain_data import open_held_out
 from distrain.stages.sft_data import build_encoder, find_test_examples
-from distrain.stages.sft_samples import ExampleSamples
 from distrain.tasks import TASKS
 from distrain.tasks.task import Task
 
-LONGEST_ROW = 2048
-"""Tokens; unless the recipe says more, whatever the positions of a user's model are."""
-
 
 def run_stage(context: StageContext) -> Outcome:
-    """Measure the test split and use it up.
+    """Measure the test split and use it up, or data of one's own.
 
     The figures are on disk before the use is: killed in between, the stage measures again, and
     killed after it, it needs no second look.
     """
+    stage = typed(context.recipe, context.name, EvaluateStage)
+    if stage.data is not None:
+        return Outcome(_measure(context, stage))  # as often as one likes
     figures = read_json(context.folder.result)
     if figures is not None and not context.again and test_set.is_used(context.run, context.name):
         return Outcome(figures)
     test_set.claim(context.run, context.name, again=context.again)
+    result = _measure(context, stage)
+    write_json(context.folder.result, result)
+    test_set.finish(context.run, context.name)
+    return Outcome(result)
+
+
+def _measure(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
     trained, whole = read_trained(context)
     tokenizer = Tokenizer.load(whole.tokenizer)
     model = build_empty(trained.model, trained.vocab_size)
-    stage = typed(context.recipe, context.name, EvaluateStage)
     meter = Meter(model, stage.micro_batch_size, DeviceMemory.find(stage.max_memory))
     result: dict[str, Any] = {"measured": {}}
-    if not context.lineage.trained:
+    if stage.data is not None:
+        result[DATA] = measure_own_examples(context, meter, trained, whole)
+        last = context.lineage.trained[-1:]
+        result["measured"][DATA] = last[0].stage if last else context.name
+    elif not context.lineage.trained:
         split = open_split_for(context, whole, stage.sequence_length)
         meter.load(to_float32(whole.source()))
         result["documents"] = measure_documents(meter, split, tokenizer, TASKS[CAUSAL_LM])
@@ -76,9 +81,7 @@ def run_stage(context: StageContext) -> Outcome:
     if stage.harness is not None:
         meter.load(to_float32(whole.source()))
         result["tasks"] = ask_tasks(meter.model, whole.tokenizer, stage.harness)
-    write_json(context.folder.result, result)
-    test_set.finish(context.run, context.name)
-    return Outcome(result)
+    return result
 
 
 def _measure_trained(
@@ -103,7 +106,7 @@ def _measure_trained(
             # What was before full fine-tuning is not kept with it.
             merged = trained.merged if context.lineage.tuned is not None else None
             task, seed = task_of(context, last), context.recipe.seed
-            result[ANSWERS] = compare_with_base(meter, pairs, merged, task, seed)
+            result[ANSWERS] = compare_by_meter(meter, pairs, merged, task, seed)
             result["measured"]["answers"] = last
     elif isinstance(context.recipe.stages[last], PreferenceStage):
         found = measure_preferences(context, meter, trained, whole)
@@ -186,30 +189,3 @@ def measure_documents(
     """Return the task's figures and the number of targets."""
     summed = meter.measure(dataset, task, tokenizer.token_bytes)
     return task.form.with_derived(summed.metrics) | {"targets": summed.num_targets}
-
-
-def compare_with_base(
-    meter: Meter, samples: ExampleSamples, merged: WeightSource | None, task: Task, seed: int
-) -> dict[str, Any]:
-    """Measure answers with the model as it is, which is the base, then with ``merged`` weights.
-
-    With ``None`` the model is the trained one, and its base is not measured.
-    """
-    measure = partial(
-        measure_answers,
-        partial(meter.sum_examples, task=task),
-        samples,
-        np.arange(len(samples)),
-    )
-    base, model = None, measure()
-    if merged is not None:
-        meter.load(merged)
-        base, model = model, measure()
-    answers = {
-        "pairs": len(samples),
-        "long_answers": samples.lengths.long_answers,
-        "cut_prompts": samples.lengths.effects.get("cut_context", 0),
-        **compare_answers(model, base, seed=seed),
-    }
-    tell(answers, task.form)
-    return answers

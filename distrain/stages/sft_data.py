@@ -7,7 +7,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from distrain.config.chats import VALIDATION
+from distrain.config.chats import VALIDATION, ExampleDataConfig
 from distrain.config.data import MAIN_SOURCE
 from distrain.config.labels import PairChecksConfig
 from distrain.config.loading import PretrainDataConfig
@@ -131,10 +131,10 @@ def find_training_examples(
         split: _samples(context, stage, examples, encoder, rows.get(split))
         for split, examples in found.items()
     }
-    check_lengths(splits, stage)
+    check_lengths(splits)
     for split, samples in splits.items():
         _require_two(samples, split)
-        _tell_lengths(samples, split)
+        tell_lengths(samples, split)
     return splits["train"], splits["validation"]
 
 
@@ -152,7 +152,7 @@ def find_test_examples(context: StageContext, encoder: ChatEncoder) -> ExampleSa
         return None
     samples = _samples(context, stage, _read(context, stage, ("test",))[0]["test"], encoder)
     _require_two(samples, "test")
-    _tell_lengths(samples, "test")
+    tell_lengths(samples, "test")
     return samples
 
 
@@ -164,13 +164,20 @@ def reading_of(stage: FinetuneStage) -> PretrainDataConfig:
     return PretrainDataConfig(mixture=mixture)
 
 
-def check_lengths(splits: Mapping[str, ExampleSamples], stage: FinetuneStage) -> None:
+def check_lengths(
+    splits: Mapping[str, ExampleSamples], setting: str = "training.sequence_length"
+) -> None:
     """Refuse examples of which too many would lose what is trained on.
+
+    Args:
+        splits: Samples by split.
+        setting: That says how long a row is.
 
     Raises:
         DataError: So many are left out that the recipe should say what is meant.
     """
-    if stage.data.truncation != "refuse":
+    form = next(iter(splits.values())).form
+    if form.truncation != "refuse":
         return
     # What the template refuses has a budget of its own.
     dropped = [
@@ -184,9 +191,9 @@ def check_lengths(splits: Mapping[str, ExampleSamples], stage: FinetuneStage) ->
     raise DataError(
         "data.truncation: refuse",
         f"{len(dropped):,} of {total:,} pairs ({counts}) whose answer does not fit into "
-        f"training.sequence_length {stage.training.sequence_length}: {_shown(dropped)}",
+        f"{setting} {form.sequence_length}: {_shown(dropped)}",
         f"at most {int(MAX_DROPPED * total):,} (0.1 %), which are left out",
-        f"Raise training.sequence_length (the longest answer needs {longest}), shorten the "
+        f"Raise {setting} (the longest answer needs {longest}), shorten the "
         "answers, or set data.truncation to cut (each then loses its end), cut_left (what was said "
         "first goes) or drop (they are left out).",
     )
@@ -248,9 +255,31 @@ def _samples(
         needed_only=not computed_all(context.folder),
         stop_ids=tuple(sorted(encoder.stop_ids)),
     )
+    return encode_samples(examples, encoder, form, stage.data, rows)
+
+
+def encode_samples(
+    examples: Mapping[str, Sequence[Example]],
+    encoder: ChatEncoder,
+    form: RowForm,
+    data: ExampleDataConfig,
+    rows: BySource[Refused] | None = None,
+) -> ExampleSamples:
+    """Encode examples, and leave out or cut what does not fit.
+
+    Args:
+        examples: By source.
+        encoder: Lays each of them out.
+        form: Of rows.
+        data: Says what the examples are, and how many may be refused.
+        rows: Those that made no example.
+
+    Raises:
+        DataError: More are refused.
+    """
     encoded: dict[str, Sequence[EncodedExample | EncodedPair | Refused]]
     made: type[ExampleSamples]
-    if stage.data.reads_preferences:
+    if data.reads_preferences:
         made = PairSamples
         encoded = {name: encode_preferences(encoder, found) for name, found in examples.items()}
     else:
@@ -262,7 +291,7 @@ def _samples(
     }
     for name, unread in (rows or {}).items():
         refused[name] = [*unread, *refused.get(name, [])]
-    _check_refused([each for found in refused.values() for each in found], stage)
+    _check_refused([each for found in refused.values() for each in found], data.skip_budget)
     return made.of(
         {
             name: [each for each in found if not isinstance(each, Refused)]
@@ -273,8 +302,7 @@ def _samples(
     )
 
 
-def _check_refused(refused: Sequence[Refused], stage: FinetuneStage) -> None:
-    budget = stage.data.skip_budget
+def _check_refused(refused: Sequence[Refused], budget: int) -> None:
     if len(refused) <= budget:
         return
     # Rows that make no example are fewer: else they would not have been read to the end.
@@ -302,7 +330,7 @@ def _require_two(samples: ExampleSamples, split: str) -> None:
     )
 
 
-def _tell_lengths(samples: ExampleSamples, split: str) -> None:
+def tell_lengths(samples: ExampleSamples, split: str) -> None:
     """Log what does not fit: on one rank, for all read the same."""
     count, effects = samples.lengths.examples, samples.lengths.effects
     if samples.left_out:

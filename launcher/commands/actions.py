@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distrain.config.reading.load import LoadedRecipe, read_resolved
-from distrain.config.recipe import Recipe
+from distrain.config.recipe import Recipe, measures_own_data
 from distrain.errors import ExitCode, NotFoundError, RecipeError
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold, is_held
@@ -107,15 +107,19 @@ def run_kind(
             f"a recipe with a stage of kind {kind}",
             f"Add `{kind}: {{kind: {kind}, needs: STAGE}}` to the recipe's stages.",
         )
+    only = names
     if not arguments and all(is_done(run, name) for name in names):
         for name in names:
             check_sources(run, name)
             if kind == "export" and not run.stage(name).huggingface.is_dir():
                 raise no_export(run, name)
-        return run, names, ExitCode.DONE  # no lock: the folder may be another's, or read-only
+        only = tuple(name for name in names if measures_own_data(recipe.stages[name]))
+        if not only:
+            return run, names, ExitCode.DONE  # no lock: the folder may be another's, or read-only
+        arguments = ("--again",)  # of these alone: the test split stays as it is
     plan = plan_recipe(recipe, run)
     with hold(run.lock, run.root.name):
-        ended = _start(plan, Selection(only=names), HERE, arguments)
+        ended = _start(plan, Selection(only=only), HERE, arguments)
         assert isinstance(ended, ExitCode)
         return run, names, ended
 

@@ -82,7 +82,7 @@ def evaluate(  # noqa: PLR0913
     max_memory: MaxMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the model on the test split, once, or ask it tasks."""
+    """Measure the model on the test split, once, or on own data; or ask it tasks."""
     from distrain.runs.records import json_text, read_json
     from launcher.commands import actions
 

@@ -1,4 +1,4 @@
-"""The examples that an sft stage reads: their shape, and whether a first look refuses them.
+"""The examples that a stage reads: their shape, and whether a first look refuses them.
 
 Looked at are the first rows of JSON lines, JSON and CSV files of this machine, plain or in gzip,
 and the names of the columns of parquet. The rest is judged when it is read.
@@ -12,7 +12,7 @@ from pathlib import Path
 from distrain.config.chats import VALIDATION, ChatFiles
 from distrain.config.input_files import FileForm, form_by_name, local_files, local_path
 from distrain.config.reading.stage_parts import Finding
-from distrain.config.recipe import FinetuneStage, Recipe
+from distrain.config.recipe import Recipe, examples_of
 from distrain.config.row_contents import question_of
 from distrain.config.rows import (
     RowsOfSource,
@@ -46,16 +46,17 @@ class FirstLook:
 
 
 def check_chats(recipe: Recipe) -> Iterator[Finding]:
-    """Say what shape the examples of each sft stage have; refuse those that cannot be read."""
+    """Say what shape the examples of each stage have; refuse those that cannot be read."""
     for name, stage in recipe.stages.items():
-        if isinstance(stage, FinetuneStage):
+        data = examples_of(stage)
+        if data is not None:
             looks = {
-                setting: look_at(source, wants_preferences=stage.data.reads_preferences)
-                for setting, source in stage.data.settings_of_sources.items()
+                setting: look_at(source, wants_preferences=data.reads_preferences)
+                for setting, source in data.settings_of_sources.items()
                 if isinstance(source, ChatFiles)
             }
             for setting, look in looks.items():
-                yield from _judge(name, setting, look, stage.data.skip_budget)
+                yield from _judge(name, setting, look, data.skip_budget)
             yield from _check_overlap(name, looks)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from statistics import median
 
 from distrain.config.tasks import perplexity
+from distrain.runs.conclusion import ANSWERS, DATA
 from distrain.runs.failures import count_restarts
 from distrain.runs.products import BEST_FIELD
 from launcher.report.comparison import comparison_tables, conclusion_of
@@ -184,15 +185,20 @@ def evaluate_tables(stage: StageRecords) -> list[Table]:
         header = ("", *(title for title, _ in known.values()))
         by = _measured_by(stage, "documents", "Measured with the model of stage")
         tables.append(Table("Test split, documents", header, (("documents", *row),), by))
-    answers = stage.result.get("answers")
-    if isinstance(answers, dict):
+    for key, title, words in (
+        (ANSWERS, "Test split", " With and without the adapters of stage"),
+        (DATA, "Own data", " Model of stage"),
+    ):
+        answers = stage.result.get(key)
+        if not isinstance(answers, dict):
+            continue
         as_sft = {f"eval_{name}": value for name, value in answers.items()}
         for table in _answer_tables(StageRecords(stage.name, result=as_sft)):
             pairs = number(answers.get("pairs"))
             note = table.note if pairs is None else f"{integer(pairs)} pairs. {table.note}"
-            note += _measured_by(stage, "answers", " With and without the adapters of stage")
-            title = "Test split, answers, nats per answer token"
-            tables.append(Table(title, table.header, table.rows, note))
+            note += _measured_by(stage, key, words)
+            heading = f"{title}, answers, nats per answer token"
+            tables.append(Table(heading, table.header, table.rows, note))
         tables += comparison_tables(answers, stage.task)
     preferences = fields(stage.result.get("preferences"))
     return [*tables, *reward_tables("Test split, pairs", preferences)]

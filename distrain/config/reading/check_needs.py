@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError
 
-from distrain.config.chats import SftDataConfig
+from distrain.config.chats import MeasuredDataConfig, SftDataConfig
 from distrain.config.layout import order_of
 from distrain.config.lineage import MODEL_KINDS, lineage_of, need_of
 from distrain.config.models import ModelConfig
@@ -125,7 +125,7 @@ def _check_kinds(stage: StageParts, stages: Stages) -> Iterator[Finding]:
 
 def _check_test_split(stage: StageParts, stages: Stages) -> Iterator[Finding]:
     """Check that the model to evaluate was trained on data that have a test split."""
-    if stage.kind != "evaluate" or not stage.needs:
+    if stage.kind != "evaluate" or not stage.needs or _measures_own_data(stage):
         return
     lineage = lineage_of(stages, stage.name)
     if lineage.root is None or lineage.data is not None:
@@ -138,7 +138,7 @@ def _check_test_split(stage: StageParts, stages: Stages) -> Iterator[Finding]:
             return
         remedy = "remove this stage"
         if own is not None and own.is_own:
-            remedy += f", or set data.test_fraction of '{last.name}'"
+            remedy += f", set its data, or data.test_fraction of '{last.name}'"
         message = (
             f"'{lineage.root}' starts from a folder, so no prepare stage holds a test split back; "
             f"{remedy}"
@@ -152,8 +152,15 @@ def _need_of(stage: StageParts, stages: Stages) -> Need | None:
         if "model" not in stage.sections:
             return None
         if stage.folder is not None:
-            return NEED_OF_FOLDER[stage.kind]
+            return NOTHING if _measures_own_data(stage) else NEED_OF_FOLDER[stage.kind]
     return NEED_OF_KIND.get(stage.kind, NOTHING)
+
+
+def _measures_own_data(stage: StageParts) -> bool:
+    """Whether an evaluate stage opens no test split (or cannot be judged)."""
+    return stage.kind == "evaluate" and (
+        "data" not in stage.sections or stage.get("data", MeasuredDataConfig) is not None
+    )
 
 
 def _expected_needs(stage: StageParts, stages: Stages) -> str:

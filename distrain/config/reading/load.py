@@ -176,6 +176,8 @@ def _stage_parts(name: str, kind: str, tree: Tree, problems: ProblemList) -> Sta
             _check_said(tree.mapping.get(section), section, problems)
         if stage is not None:
             sections[section] = getattr(stage, section)
+        elif section not in tree.mapping and model.model_fields[section].default is None:
+            sections[section] = None  # one that is off unless it is written
         elif section not in broken:
             below = plain(tree.mapping.get(section, Tree({}, tree.place, tree.key)))
             sections[section] = (

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from distrain.config.chats import VALIDATION, ChatSource, SftDataConfig
+from distrain.config.chats import VALIDATION, ChatSource, ExampleDataConfig, SftDataConfig
 from distrain.config.rows import RowsOfSource
 from distrain.config.turns import RowError
 from distrain.data.chats.example import Example
@@ -111,6 +111,19 @@ def read_examples(data: SftDataConfig, *, stage_kind: str) -> dict[str, SplitExa
     return {name: replace(source, test=[]) for name, source in split.items()}
 
 
+def read_undivided(data: ExampleDataConfig) -> dict[str, list[Example]]:
+    """Read all examples of one's own data, by source; nothing is held out.
+
+    Raises:
+        DataError: A source cannot be had, or too many rows make no example.
+    """
+    found = {name: read_source(source) for name, source in data.named_sources.items()}
+    check_refused(found, data)
+    for name, source in found.items():
+        _tell(name, source)
+    return {name: source.train for name, source in found.items()}
+
+
 def read_source(source: ChatSource, *, wants_preferences: bool = False) -> SplitExamples:
     """Read all rows of a source; nothing is held out of it yet.
 
@@ -151,7 +164,7 @@ def common_folder(files: Sequence[InputFile]) -> str:
     return shortest
 
 
-def check_refused(found: Mapping[str, SplitExamples], data: SftDataConfig) -> None:
+def check_refused(found: Mapping[str, SplitExamples], data: ExampleDataConfig) -> None:
     """Refuse data of which too many rows make no example.
 
     Raises:

@@ -20,7 +20,10 @@ def used(tmp_path):
     run = RunFolder(tmp_path / "tiny")
     test_set.claim(run, "evaluate")
     test_set.finish(run, "evaluate")
-    recipe = load_recipe(write_recipe(tmp_path)).recipe
+    path = write_recipe(tmp_path)
+    second = "  second: {kind: evaluate, needs: sft}\n  export:"
+    path.write_text(path.read_text().replace("  export:", second))
+    recipe = load_recipe(path).recipe
     return lambda name="evaluate": StageContext(recipe, run, name, attempt=2)
 
 

@@ -114,3 +114,15 @@ def test_a_prompt_that_is_validated_with_too_is_refused_here_and_in_the_stage(tm
     assert f"found the prompt of {tmp_path}/a.jsonl:4 in {own}:2" in wrong.message
     with pytest.raises(DataError, match=r"a\.jsonl:4 and own\.jsonl:2"):
         read_examples(SftDataConfig.model_validate(data), stage_kind="sft")
+
+
+def test_what_a_stage_measures_is_looked_at_as_what_one_trains_on(tmp_path):
+    def of(data):
+        stage = {"kind": "evaluate", "model": {"from_pretrained": "m"}, "data": data}
+        return list(check_chats(Recipe.model_validate({"name": "m", "stages": {"own": stage}})))
+
+    [note] = of({"path": write(tmp_path / "a.jsonl", PAIRS)})
+    assert (note.stage, note.is_note) == ("own", True)
+    [wrong] = of({"path": write(tmp_path / "b.jsonl", [*PAIRS, {"prompt": "alone"}])})
+    assert wrong.message.startswith(f"data.path: found {tmp_path}/b.jsonl:7: ")
+    assert not wrong.is_note

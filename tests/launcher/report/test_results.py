@@ -70,6 +70,11 @@ def test_answers_stand_beside_the_base_with_their_intervals():
     assert table.note in summary(RunData("run", [tuned]))
     measured = stage("evaluate", "evaluate", result={"answers": {"loss": 2.58, **answers}})
     assert evaluate_tables(measured)[-1] == table
+    own = stage("evaluate", "evaluate", result={"data": {"loss": 2.58, **answers}})
+    assert [each.title.partition(",")[0] for each in evaluate_tables(own)] == [
+        "Own data",
+        table.title,
+    ]
     # Of a version that computed none, and damaged.
     for torn in ({}, {"gain": 3}, {"gain": {"value": None}}):
         assert sft_tables(stage("sft", "sft", result={"answers": torn})) is not None
