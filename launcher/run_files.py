@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from distrain.config.reading.load import (
@@ -19,6 +20,7 @@ from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import read_state, write_json
 from launcher.environment import describe_environment
+from launcher.pinned_dates import with_pinned_dates
 from launcher.pinned_families import with_families_of, with_pinned_families
 from launcher.run_changes import Change, has_begun, refuse_built_on
 
@@ -151,7 +153,7 @@ def open_run(run: RunFolder, loaded: LoadedRecipe) -> list[Change] | None:
         return changes
     write_json(run.environment, describe_environment())
     write_text(run.recipe, loaded.text)
-    pinned = with_pinned_families(loaded.recipe)
+    pinned = with_pinned_dates(with_pinned_families(loaded.recipe), _today())
     write_text(run.resolved, dump_resolved(pinned))  # last: it makes the folder a run
     return None
 
@@ -159,13 +161,14 @@ def open_run(run: RunFolder, loaded: LoadedRecipe) -> list[Change] | None:
 def as_in_folder(run: RunFolder, loaded: LoadedRecipe) -> LoadedRecipe:
     """Let a folder go on as it began, in what the recipe does not state.
 
-    That is, by the values of an older version, and by the defaults that a family of transformers
-    had then.
+    That is, by the values of an older version, by the defaults that a family of transformers had
+    then, and by the day on which the run was made.
     """
     old = read_resolved(run.resolved)
     recipe = keep_older_values(old, loaded.recipe, loaded.origins)
     begun = [name for name in old.stages if has_begun(run, name)]
-    return replace(loaded, recipe=with_families_of(old, recipe, begun))
+    recipe = with_pinned_dates(with_families_of(old, recipe, begun), _today(), old)
+    return replace(loaded, recipe=recipe)
 
 
 def change_run(run: RunFolder, recipe: Recipe) -> list[Change]:
@@ -179,6 +182,11 @@ def change_run(run: RunFolder, recipe: Recipe) -> list[Change]:
     if changes:
         write_text(run.resolved, dump_resolved(recipe))
     return changes
+
+
+def _today() -> date:
+    # The same day wherever the command is typed, as all times of a run.
+    return datetime.now(UTC).date()
 
 
 def _run_folders() -> list[Path]:

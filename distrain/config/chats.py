@@ -1,10 +1,11 @@
 """Section of layers 1 and 2 for fine-tuning: where examples come from and how they are laid."""
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from distrain.config.data import MAIN_SOURCE, SOURCE_NAME
 from distrain.config.labels import PairChecksConfig
@@ -22,6 +23,24 @@ SAVED_DATASET = ("dataset_dict.json", "dataset_info.json")
 
 FieldNames = dict[FieldName, str]
 Truncation = Literal["refuse", "drop", "cut", "cut_left"]
+
+
+def _as_text(day: object) -> object:
+    """Take a day as YAML reads one without quotes."""
+    return day.isoformat() if type(day) is date else day
+
+
+def _is_day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
+
+
+_Day = Annotated[
+    str,
+    Field(pattern=r"^\d{4}-\d{2}-\d{2}$", examples=["2026-11-30"]),
+    AfterValidator(_is_day),
+    BeforeValidator(_as_text),
+]
 
 
 class RowFields(Section):
@@ -89,6 +108,9 @@ class ExampleDataConfig(Section):
     after the last turn of the user, calls of tools included; or all of it."""
     template_arguments: dict[str, Any] = Field(default_factory=dict)
     """Passed to the chat template, such as ``{enable_thinking: false}``."""
+    template_date: _Day | None = None
+    """The day that a chat template is told when it asks for the date (``strftime_now``). Default:
+    the day on which the run was made, which its ``resolved.yaml`` then states."""
     truncation: Truncation = "refuse"
     """Of examples that do not fit into ``training.sequence_length``. ``refuse``: what stands before
     the answer loses the beginning of its contents; up to 0.1 % of the examples, whose answer does

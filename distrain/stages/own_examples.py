@@ -14,7 +14,7 @@ from distrain.stages.answers import compare_by_meter
 from distrain.stages.base_model import BaseModel
 from distrain.stages.context import StageContext, typed
 from distrain.stages.export import TrainedModel
-from distrain.stages.sft_data import check_lengths, encode_samples, first_day, tell_lengths
+from distrain.stages.sft_data import check_lengths, day_told, encode_samples, tell_lengths
 from distrain.stages.sft_samples import ExampleSamples, RowForm
 from distrain.tasks import TASKS
 
@@ -49,14 +49,17 @@ def find_own_examples(
     """Read all examples, and lay them out by the template of the model itself."""
     tokenizer = Tokenizer.load(whole.tokenizer)
     last = _last_stage(context)
-    arguments = last.data.template_arguments if isinstance(last, FinetuneStage) else {}
+    trained = last.data if isinstance(last, FinetuneStage) else None
+    arguments = trained.template_arguments if trained is not None else {}
     encoder = ChatEncoder(
         whole.tokenizer,
         tokenizer,
         train_on=data.train_on,
         # A model is asked as it was trained, unless the recipe says otherwise here.
         template_arguments={**arguments, **data.template_arguments},
-        today=first_day(context),
+        today=day_told(
+            context, data.template_date, None if trained is None else trained.template_date
+        ),
     )
     form = RowForm(
         sequence_length=_row_length(context, whole, last),

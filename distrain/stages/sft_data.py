@@ -100,13 +100,20 @@ def build_encoder(
         train_on=stage.data.train_on,
         template_arguments=stage.data.template_arguments,
         # Older versions gave templates no clock, and their runs go on without one.
-        today=None if computed_all(folder) else first_day(context),
+        today=None if computed_all(folder) else day_told(context, stage.data.template_date),
         engine="auto",
     )
 
 
-def first_day(context: StageContext) -> date | None:
-    """Return the day on which the run began: what templates are told, however long it runs."""
+def day_told(context: StageContext, *stated: str | None) -> date | None:
+    """Return what templates are told: the first day that the recipe states, if it does.
+
+    Stages of fine-tuning state one, but in runs of older versions. Where none is stated it is the
+    day on which the run began.
+    """
+    told = next((day for day in stated if day is not None), None)
+    if told is not None:
+        return date.fromisoformat(told)
     events = context.run.events
     if not events.exists():
         return None

@@ -106,7 +106,7 @@ ROOMS = {
     ),
     "launcher": (
         {"text", "environment", "resources", "memory", "model_counts"},
-        {"watch", "report", "run_changes", "pinned_families", "gpus"},
+        {"watch", "report", "run_changes", "pinned_dates", "pinned_families", "gpus"},
         {"run_files"},
         {"estimate", "plan"},
         {"preflight", "inputs"},

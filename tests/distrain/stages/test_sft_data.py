@@ -14,10 +14,12 @@ from distrain.errors import DataError
 from distrain.runs.folder import RunFolder
 from distrain.stages.context import StageContext
 from distrain.stages.sft_data import (
+    build_encoder,
     check_pairs,
     find_test_examples,
     find_training_examples,
     reading_of,
+    tuned_stage_of,
 )
 from distrain.stages.sft_records import lengths_record
 from tests.distrain.data.made_corpus import make_tokenizer
@@ -163,3 +165,23 @@ def test_sources_of_every_shape_are_examples_by_source(tmp_path, tokenizer):
     assert set(train.fitted) == set(rows)
     assert len(train) + len(validation) == 36
     assert reading_of(context.recipe.stages["sft"]).mixture == {"chats": 2, "texts": 1}
+
+
+DATED = (
+    "{{ strftime_now('%d.%m.') }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}<|endoftext|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_templates_are_told_the_day_of_the_recipe_else_that_of_an_older_run(tmp_path):
+    """Whatever day it is now: no clock is read."""
+    made = make_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": DATED}))
+    (tmp_path / "events.jsonl").write_text('{"time": "2025-03-01T23:59:59.000Z"}\n')
+    for stated, expected in (({"template_date": "2024-12-24"}, "24.12."), ({}, "01.03.")):
+        context = context_of(tmp_path, ["short"] * 9, **stated)
+        stage = tuned_stage_of(context)
+        encoder = build_encoder(context, stage, context.folder, tmp_path, made)
+        question = encoder.question([{"role": "user", "content": "Now?"}])
+        assert made.decode(question.ids.tolist()).startswith(expected)
