@@ -17,7 +17,7 @@ NEAR_COMPARED = 2_000
 
 
 class ExampleReading(StageReading):
-    """A stage of kind sft as it reads its data; see ``StageReading``."""
+    """A stage of kind sft or preference as it reads its data; see ``StageReading``."""
 
     @cached_property
     def splits(self) -> dict[str, ExampleSamples]:

@@ -15,7 +15,11 @@ from distrain.tools.seen_examples import examples_seen
 Record = dict[str, Any]
 Answer = Callable[[RunFolder, Recipe, str, int | None, str], Iterator[Record]]
 
-KINDS: Mapping[str, Answer] = {"pretrain": documents_seen, "sft": examples_seen}
+KINDS: Mapping[str, Answer] = {
+    "pretrain": documents_seen,
+    "sft": examples_seen,
+    "preference": examples_seen,
+}
 """By the kind of the stage; the first that a run has is meant where no stage is named."""
 
 

@@ -19,7 +19,7 @@ def examples_seen(
     Args:
         run: The run.
         recipe: Its recipe.
-        stage: Of kind sft.
+        stage: That fine-tunes; the two answers of a preference are examples of one place.
         step: From 1; ``None``: ``document`` is asked for.
         document: Where the example was read.
 
