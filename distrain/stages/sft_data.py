@@ -186,15 +186,13 @@ def check_lengths(
     form = next(iter(splits.values())).form
     if form.truncation != "refuse":
         return
-    # What the template refuses has a budget of its own.
-    dropped = [
-        left.path for found in splits.values() for left in found.left_out if left.needed is not None
-    ]
+    too_long = {split: _too_long(samples) for split, samples in splits.items()}
+    dropped = [path for found in too_long.values() for path in found]
     total = sum(samples.lengths.examples for samples in splits.values())
     if len(dropped) <= MAX_DROPPED * total:
         return
     longest = max(samples.lengths.longest for samples in splits.values())
-    counts = ", ".join(f"{len(samples.left_out)} to {split}" for split, samples in splits.items())
+    counts = ", ".join(f"{len(found)} to {split}" for split, found in too_long.items())
     raise DataError(
         "data.truncation: refuse",
         f"{len(dropped):,} of {total:,} pairs ({counts}) whose answer does not fit into "
@@ -325,10 +323,19 @@ def _check_refused(refused: Sequence[Refused], budget: int) -> None:
     )
 
 
+def _too_long(samples: ExampleSamples) -> list[str]:
+    """Return where the examples were read that do not fit.
+
+    What the template refuses is left out as well, and has a budget and counts of its own.
+    """
+    return [left.path for left in samples.left_out if left.needed is not None]
+
+
 def _require_two(samples: ExampleSamples, split: str) -> None:
     if len(samples) >= 2:
         return
-    too_long = f", and {len(samples.left_out)} too long" if samples.left_out else ""
+    left_out = _too_long(samples)
+    too_long = f", and {len(left_out)} too long" if left_out else ""
     raise DataError(
         f"pairs of the {split} split",
         f"{len(samples)}{too_long}",
@@ -340,13 +347,23 @@ def _require_two(samples: ExampleSamples, split: str) -> None:
 def tell_lengths(samples: ExampleSamples, split: str) -> None:
     """Log what does not fit: on one rank, for all read the same."""
     count, effects = samples.lengths.examples, samples.lengths.effects
-    if samples.left_out:
+    too_long = _too_long(samples)
+    if too_long:
         log.info(
             "%d of %d %s examples are left out, for they do not fit: %s",
-            len(samples.left_out),
+            len(too_long),
             count,
             split,
-            _shown([left.path for left in samples.left_out]),
+            _shown(too_long),
+        )
+    refused = [left.path for left in samples.left_out if left.needed is None]
+    if refused:
+        log.info(
+            "%d of %d %s examples are left out, within data.skip_budget: %s",
+            len(refused),
+            count,
+            split,
+            _shown(refused),
         )
     told: tuple[tuple[Literal["cut_end", "cut_left", "cut_context"], str], ...] = (
         ("cut_end", "answers do not fit and lose their end"),

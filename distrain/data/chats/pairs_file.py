@@ -1,13 +1,11 @@
-"""Instruction pairs: prompt and answer, made from documents, or read from a user's file."""
+"""Instruction pairs: prompt and answer, made from documents."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distrain.config.chats import SftDataConfig
 from distrain.config.data import MAIN_SOURCE
 from distrain.data.chats.example import Example
-from distrain.data.chats.reading import read_examples
 from distrain.data.shards.manifest import PAIRS, list_sources, open_manifest
 from distrain.errors import DataError
 
@@ -17,7 +15,7 @@ class Pair:
     """What is asked and what should be answered.
 
     Args:
-        path: Where it comes from: ``json/decoder.py:42``, or line of a user's file.
+        path: Where it comes from: ``json/decoder.py:42``.
     """
 
     prompt: str
@@ -59,29 +57,3 @@ def example_of_pair(pair: Pair) -> Example:
         {"role": "assistant", "content": pair.answer},
     )
     return Example(pair.path, turns)
-
-
-def read_user_pairs(data: SftDataConfig) -> tuple[list[Pair], list[Pair]]:
-    """Read examples of one question and its answer; return train and validation pairs.
-
-    Raises:
-        DataError: As ``read_examples``; or an example is of another form.
-    """
-    found = read_examples(data, stage_kind="sft").values()
-    return (
-        [_pair_of(each) for source in found for each in source.train],
-        [_pair_of(each) for source in found for each in source.validation],
-    )
-
-
-def _pair_of(example: Example) -> Pair:
-    roles = [message["role"] for message in example.messages]
-    if roles != ["user", "assistant"]:
-        raise DataError(
-            example.path,
-            f"turns of {', '.join(roles) or 'nobody: a text'}",
-            "one question and its answer",
-            "Write each question and its answer as an example.",
-        )
-    asked, answered = (str(message["content"]) for message in example.messages)
-    return Pair(asked, answered, example.path)

@@ -94,6 +94,14 @@ def test_more_long_answers_than_a_thousandth_are_refused_before_training(tmp_pat
     assert len(train) + len(validation) == 1999
 
 
+def test_what_makes_no_example_is_not_counted_as_too_long(tmp_path, tokenizer):
+    context = context_of(tmp_path, ["short"] * 20 + [""] * 5 + [LONG] * 3, skip_budget=5)
+    with pytest.raises(DataError, match="3 of 28 pairs") as caught:
+        find_training_examples(context, tokenizer)
+    in_brackets = re.findall(r"(\d+) to (?:train|validation)", caught.value.found)
+    assert sum(map(int, in_brackets)) == 3
+
+
 def test_fewer_are_left_out_and_named(tmp_path, tokenizer, caplog):
     context = context_of(tmp_path, ["short"] * 1998 + [LONG] * 2)
     with caplog.at_level(logging.INFO, "distrain"):

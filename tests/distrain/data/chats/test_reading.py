@@ -8,7 +8,6 @@ import pytest
 import zstandard
 
 from distrain.config.chats import SftDataConfig
-from distrain.data.chats.pairs_file import read_user_pairs
 from distrain.data.chats.reading import read_examples
 from distrain.errors import DataError
 from tests.distrain.data.sources.samples import arrow_file, csv_table, json_lines, parquet_table
@@ -44,11 +43,9 @@ def test_a_users_examples_are_split_by_their_prompt(tmp_path):
 
 def test_the_split_of_a_file_is_that_of_the_pairs_of_old(tmp_path):
     lines = [line(f"question {n}  \r\n", f"answer {n}") for n in range(40)]
-    train, held_out = read_user_pairs(
-        SftDataConfig(path=str(user_file(tmp_path, lines)), validation_fraction=0.1)
-    )
-    assert [pair.path for pair in held_out] == [f"pairs.jsonl:{n}" for n in OLD_SPLIT]
-    assert train[0].prompt == "question 0"
+    found = read(user_file(tmp_path, lines), validation_fraction=0.1)
+    assert [each.path for each in found.validation] == [f"pairs.jsonl:{n}" for n in OLD_SPLIT]
+    assert found.train[0].messages[0]["content"] == "question 0"
 
 
 OLD_SPLIT = [8, 14, 25, 29, 32, 39]

@@ -65,8 +65,9 @@ def test_pairs_become_the_rows_that_they_were_before_there_were_examples(
     tokenizer, tmp_path, length
 ):
     texts = [("value " * words, "self " * words) for words in (1, 2, 4, 7, 12)]
-    # As they are read: without white space at their ends.
+    # Rows were read without white space at their ends; pairs that prepare made may have it.
     pairs = [Pair(asked.strip(), said.strip(), "") for asked, _ in texts for _, said in texts]
+    pairs += [Pair(f" \n  {asked}", f"  {said}\n", "") for asked, _ in texts for _, said in texts]
     other = Tokenizer.load(foreign(tmp_path, tokenizer_config=EOS))
     for path, own in ((Path("nowhere"), tokenizer), (tmp_path, other)):
         layout = layout_of(path, own)
