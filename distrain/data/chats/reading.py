@@ -191,35 +191,37 @@ def split_by_prompt(
     """Hold examples out by the hash of what they ask, so that equal prompts stay together.
 
     Of so few prompts that fewer than two would fall to validation, the two with the lowest hashes
-    do. The hashes of all sources are compared, for a prompt may be in two of them.
+    do. With a share for the test, the two with the highest go there: that they are missing would
+    else be found when the training is over. The hashes of all sources are compared, for a prompt
+    may be in two of them.
 
     Raises:
         DataError: There are fewer than four different prompts, or, with a validation source of its
-            own, fewer than two.
+            own, fewer than two; two more with a share for the test.
     """
     places = {
         name: [place_of(example) for example in source.train] for name, source in found.items()
     }
     lowest = sorted({place for some in places.values() for place in some})
-    needed = 2 if has_validation else MIN_PROMPTS
+    needed = (2 if has_validation else MIN_PROMPTS) + (2 if data.test_fraction else 0)
     if len(lowest) < needed:
         raise DataError(
             ", ".join(data.setting_of(name) for name in found),
             f"{len(lowest)} different prompts",
             f"at least {needed}: two to train on"
-            + ("" if has_validation else " and two to validate with"),
+            + ("" if has_validation else ", two to validate with")
+            + (", two for the test" if data.test_fraction else ""),
             "Add examples.",
         )
     limit = -1.0 if has_validation else max(data.validation_fraction, lowest[1])
-    first_of_test = 1.0 - data.test_fraction
+    first_of_test = min(1.0 - data.test_fraction, lowest[-2]) if data.test_fraction else 1.0
     split = {}
     for name, source in found.items():
         train: list[Example] = []
         validation: list[Example] = []
         test: list[Example] = []
         for example, place in zip(source.train, places[name], strict=True):
-            is_test = data.test_fraction > 0 and place >= first_of_test
-            side = validation if place <= limit else test if is_test else train
+            side = test if place >= first_of_test else validation if place <= limit else train
             side.append(example)
         split[name] = replace(source, train=train, validation=validation, test=test)
     return split

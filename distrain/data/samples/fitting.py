@@ -33,8 +33,8 @@ class Fitted:
 
     @property
     def kept(self) -> EncodedExample:
-        """The example, where it cannot have been left out: with ``cut``."""
-        assert self.example is not None, "cut leaves nothing out that is trained on"
+        """The example, where it cannot be left out: with ``cut``, and marks that leave room."""
+        assert self.example is not None, "a target fits behind what may not go"
         return self.example
 
 
@@ -46,8 +46,9 @@ def fit(example: EncodedExample, max_tokens: int, truncation: Truncation) -> Fit
         max_tokens: One more than a row: inputs and targets are the same ids, shifted by one.
         truncation: ``refuse``: contents before the first trained token give way; what then does
             not fit is left out. ``drop``: so is all that is not whole. ``cut``: contents give way,
-            then the end. ``cut_left``: contents give way from the left, trained or not, up to the
-            last trained turn; if that does not fit, the example is left out.
+            then the end; where that leaves no target, the example is left out. ``cut_left``:
+            contents give way from the left, trained or not, up to the last trained turn; if that
+            does not fit, the example is left out.
     """
     if not example.is_trained.any():
         return Fitted(None, "nothing_trained", 0)
@@ -64,8 +65,14 @@ def fit(example: EncodedExample, max_tokens: int, truncation: Truncation) -> Fit
         return _fit_last_turn(example, excess, needed)
     if needed <= max_tokens:
         return Fitted(_without(example, _first_of(may_go, excess)), "cut_context", needed)
-    cut = _part(_without(example, may_go), np.arange(needed) < max_tokens)
-    return Fitted(cut, "cut_end", needed)
+    return _cut_end(_without(example, may_go), max_tokens, needed)
+
+
+def _cut_end(example: EncodedExample, max_tokens: int, needed: int) -> Fitted:
+    cut = _part(example, np.arange(len(example.ids)) < max_tokens)
+    # The system's words alone may fill a row; without a target it would train nothing.
+    has_target = cut.is_trained[1:].any()
+    return Fitted(cut, "cut_end", needed) if has_target else Fitted(None, "too_long", needed)
 
 
 def _up_to_last_target(example: EncodedExample) -> EncodedExample:

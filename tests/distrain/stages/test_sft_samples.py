@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -6,7 +7,7 @@ from distrain.config.tasks import IGNORE_INDEX
 from distrain.runs.folder import StageFolder
 from distrain.stages.sft_data import computed_all
 from distrain.stages.sft_samples import ExampleSamples, RowForm
-from tests.distrain.data.samples.made_examples import made_examples
+from tests.distrain.data.samples.made_examples import example, made_examples
 
 FORM = RowForm(64, pad_id=0, packing="best_fit", truncation="refuse", seed=3)
 
@@ -64,3 +65,17 @@ def test_a_stage_that_began_in_an_older_version_goes_on_computing_all_positions(
     ):
         folder.data.write_text(json.dumps(record))
         assert computed_all(folder) is expected
+
+
+def test_marks_that_fill_a_row_leave_out_their_example_and_answers_keep_a_target():
+    """Words of the system give way to nothing; so they may leave the answer no room."""
+    filling = example(range(1, 40), trained_from=36, marks=range(36))
+    almost = example(range(1, 36), trained_from=30, marks=range(30))
+    short = [example([n, n + 1, n + 2, n + 3], trained_from=2) for n in range(50, 90, 5)]
+    form = replace(FORM, sequence_length=30, packing="none", truncation="cut")
+    samples = ExampleSamples.of({"a": [filling, almost, *short]}, form)
+    assert [(left.reason, left.needed) for left in samples.left_out] == [("too_long", 39)]
+    assert samples.lengths.effects == {"too_long": 1, "cut_end": 1}
+    for dataset in samples.apart():
+        assert dataset.tokens.num_targets().min() == 1
+        assert len(dataset) == len(short) + 1

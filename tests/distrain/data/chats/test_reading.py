@@ -213,6 +213,20 @@ def test_the_test_split_is_for_evaluate_alone(tmp_path):
     assert len(without.train) == len(measured.train) + len(measured.test)
 
 
+def test_of_few_prompts_two_are_for_the_test(tmp_path):
+    """That there are too few would be found after the training, when the split is opened."""
+    file = user_file(tmp_path, [line(f"question {n}") for n in range(20)])
+    settings = SftDataConfig(path=str(file), test_fraction=0.001, validation_fraction=0.001)
+    measured = read_examples(settings, stage_kind="evaluate")["main"]
+    sizes = [len(side) for side in (measured.train, measured.validation, measured.test)]
+    assert sizes == [16, 2, 2]
+    assert read_examples(settings, stage_kind="sft")["main"].train == measured.train
+    few = user_file(tmp_path, [line(f"question {n}") for n in range(5)], "few.jsonl")
+    with pytest.raises(DataError, match=r"5 different prompts; expected at least 6: .* the test"):
+        read(few, test_fraction=0.001)
+    assert len(read(few).train) == 3  # the control: nothing is for the test
+
+
 def test_a_validation_source_is_held_out_whole_and_shares_no_prompt(tmp_path):
     own = user_file(tmp_path, [line(f"held out {n}") for n in range(3)], "held_out.jsonl")
     source = {"kind": "files", "paths": [str(own)]}

@@ -49,7 +49,7 @@ def test_contents_before_the_first_answer_go_first_and_no_mark_of_them():
     assert fit(chat(), 18, "drop").example is None
 
 
-@pytest.mark.parametrize("room", range(1, 16))
+@pytest.mark.parametrize("room", range(6, 16))
 def test_what_does_not_fit_even_so_is_refused_or_loses_its_end(room):
     assert fit(chat(), room, "refuse").example is None
     found = fit(chat(), room, "cut")
@@ -57,6 +57,14 @@ def test_what_does_not_fit_even_so_is_refused_or_loses_its_end(room):
     whole = [1, 11, 12, 2, 3, 31, 32, 33, 9, 2, 41, 42, 3, 51, 52, 9]
     assert found.kept.ids.tolist() == whole[:room]
     assert found.needed == 16
+
+
+def test_a_row_that_its_marks_fill_is_no_example():
+    # The first target of the shortest form is its sixth token; one that begins a row is no target.
+    for room in range(1, 6):
+        found = fit(chat(), room, "cut")
+        assert (found.example, found.effect, found.needed) == (None, "too_long", 16)
+    assert targets(fit(chat(), 6, "cut")) == [31]
 
 
 def test_from_the_left_the_last_turn_stays_whole_and_marks_stay():
