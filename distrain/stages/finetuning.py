@@ -90,6 +90,10 @@ def begin(context: StageContext, stage: FinetuneStage, task: Task | None = None)
         train=train.streams(),
         data=reading_of(stage),
         validation=validation.datasets(),
+        # Rows may fall to validation, or a file of its own change, with the same train examples.
+        held_out_digests={
+            name: dataset.tokens.digest() for name, dataset in validation.datasets().items()
+        },
         spec=partial(model_spec, stage, base, context.recipe.seed),
         flops_per_token=shapes.flops_per_token(stage.training.sequence_length),
         attention=shapes.model_config.attention_needs,

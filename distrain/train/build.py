@@ -60,6 +60,7 @@ class TrainSetup:
         train: Layer 3's train samples, by source.
         data: In which shares they are read, and how far ahead.
         validation: Held-out samples by source, measured every ``eval.eval_steps``.
+        held_out_digests: Of the content of these sources, where a user's files may change.
         spec: Makes layer 4 from device and precision.
         flops_per_token: Of forward and backward, for MFU.
         attention: What the model asks of a kernel, for the records.
@@ -82,6 +83,7 @@ class TrainSetup:
     spec: Callable[[torch.device, str], ModelSpec]
     flops_per_token: float
     attempt: int | None
+    held_out_digests: Mapping[str, str] = field(default_factory=dict)
     reads: Mapping[str, object] = field(default_factory=dict)
     attention: AttentionNeeds = field(default_factory=AttentionNeeds)
     keep_steps: Collection[int] = ()
@@ -270,7 +272,7 @@ def build_validation(
     return Validation(
         engine=engine,
         measured=Measure(setup.measured_task, device, setup.count_bytes),
-        held_out=HeldOut(sources, limit),
+        held_out=HeldOut(sources, limit, setup.held_out_digests),
         micro_batch_size=training.micro_batch_size,
         eval_steps=config.eval_steps,
     )

@@ -115,6 +115,11 @@ class Progress:
             return self
         return replace(self, best_step=self.step, best_value=value)
 
+    def without_best(self, *, early: bool, kept: bool) -> Self:
+        """Forget the best value that early stopping has seen, or the one that was kept, or both."""
+        progress = replace(self, best_watched=None, evals_since_best=0) if early else self
+        return replace(progress, best_step=None, best_value=None) if kept else progress
+
     def is_stale(self, early_stopping: EarlyStopping | None) -> bool:
         """Return whether early stopping asks to end here."""
         return early_stopping is not None and self.evals_since_best >= early_stopping.patience

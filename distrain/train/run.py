@@ -9,7 +9,7 @@ import torch
 
 from distrain.checkpoint.commit import Content
 from distrain.checkpoint.manager import CheckpointManager
-from distrain.config.best import KeepBest
+from distrain.config.best import EarlyStopping, KeepBest, watched_metrics
 from distrain.config.loading import PretrainDataConfig
 from distrain.config.tasks import CAUSAL_LM, TaskForm
 from distrain.config.training import TrainingConfig
@@ -104,7 +104,7 @@ class Run:
             progress = Progress()
         else:
             step, extra = restored
-            progress = Progress.from_json(extra["progress"])
+            progress = self._watch_anew(Progress.from_json(extra["progress"]), extra.get("watched"))
             self.checkpoints.kept.best_step = progress.best_step
             self.engine.loaded(ScalarState.from_extra(extra))
             self.loader.feed.restore(extra["data"], step)
@@ -204,8 +204,31 @@ class Run:
             "progress": progress.to_json(),
             "optimizer": self.engine.optimizer_scalars().to_json(),
             "data": self.loader.feed.state(),
-            "validation": self.validation.held_out.choice.to_json(),
+            "validation": self.validation.held_out.state(),
+            "watched": self._watched(),
         }
+
+    def _watched(self) -> dict[str, list[str]]:
+        """Say which figures decide, by setting: those of another cannot be compared with them."""
+        early = self.training.early_stopping or EarlyStopping()
+        return {
+            setting: [watched.metric or self.task.form.trained.name, watched.mode]
+            for setting, watched in watched_metrics(early, self.keep_best).items()
+        }
+
+    def _watch_anew(self, progress: Progress, before: Mapping[str, Any] | None) -> Progress:
+        """Forget what was best by another figure than the one that decides now."""
+        # Older versions did not say which; their recipes hardly ever changed there.
+        changed = {
+            setting
+            for setting, watched in self._watched().items()
+            if before is not None and before.get(setting) != watched
+        }
+        for setting in sorted(changed):
+            log.info("%s watches another figure than before: what is best begins anew", setting)
+        return progress.without_best(
+            early="training.early_stopping" in changed, kept="checkpoint.keep_best" in changed
+        )
 
 
 def check_task(wanted: str, found: str) -> None:
@@ -234,6 +257,8 @@ def find_fault(step: int, extra: Mapping[str, Any]) -> str | None:
         dict(extra["data"]["sources"])
         if "validation" in extra:  # not in those of older versions
             Choice.from_json(extra["validation"])
+            dict(extra["validation"].get("content", {}))
+        dict(extra.get("watched", {}))
         ScalarState.from_extra(extra)
         counts = list(extra["progress"].values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -13,6 +13,7 @@ import numpy as np
 from distrain.data.samples.datasets import Dataset, JoinedDataset
 from distrain.data.samples.loader import Microbatch, evaluation_microbatches, evaluation_shares
 from distrain.data.samples.order import Ints
+from distrain.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -98,23 +99,51 @@ class HeldOut:
     Args:
         sources: Samples by source.
         limit: How many are measured at most.
+        content: Digests of what a user may have changed between two starts, by source. Documents
+            need none: the manifests that prepare wrote are checked.
     """
 
-    def __init__(self, sources: Mapping[str, Dataset], limit: int | None) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, Dataset],
+        limit: int | None,
+        content: Mapping[str, str] | None = None,
+    ) -> None:
         self._joined = JoinedDataset(list(sources.values()))
         self._sizes = {name: len(dataset) for name, dataset in sources.items()}
         self._limit = limit
         self.choice = Choice.made(self._sizes, limit)
+        self._content = dict(content or {})
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps; ``restore`` takes it."""
+        return self.choice.to_json() | ({"content": self._content} if self._content else {})
 
     def restore(self, recorded: Mapping[str, Any] | None) -> None:
         """Measure what the stage has measured so far.
 
         Args:
             recorded: From its checkpoint; ``None`` in one of a version that recorded none.
+
+        Raises:
+            DataError: The examples are others: what is best so far was measured on those of before.
         """
         if recorded is None:
             self.choice = Choice.of_older_version(self._sizes, self._limit)
         else:
+            before = recorded.get("content", self._content)  # older versions took no digest
+            changed = [
+                name
+                for name in dict.fromkeys([*before, *self._content])
+                if before.get(name) != self._content.get(name)
+            ]
+            if changed:
+                raise DataError(
+                    f"held-out examples of source '{changed[0]}'",
+                    "other ones than the checkpoint's run has measured",
+                    "the same, or its validations could not be compared",
+                    "Restore what the stage's data section names, or start a new run.",
+                )
             self.choice = Choice.from_json(recorded)
 
     def parts(self, *, micro_batch_size: int, dp_rank: int, dp_size: int) -> Iterator[MeasuredPart]:

@@ -1,11 +1,15 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distrain.data.samples.datasets import gather
+from distrain.data.samples.examples import example_dataset
 from distrain.data.samples.held_out import Choice, HeldOut, share_out
 from distrain.errors import DataError
+from tests.distrain.data.samples.made_examples import made_examples
 from tests.distrain.train.synthetic import SyntheticDataset
 
 SIZES = st.dictionaries(
@@ -110,6 +114,22 @@ def test_a_choice_is_kept_whatever_the_limit_is_later():
     assert later.choice == before.choice
     later.restore(None)
     assert later.choice == Choice({"code": 11, "web": 19}, spaced=False)
+
+
+def test_other_held_out_examples_than_before_are_refused():
+    """Train examples may be the same: a file of one's own, or rows that fall to validation."""
+
+    def held_out_of(examples):
+        dataset = example_dataset(examples, 32, pad_id=0)
+        return HeldOut({"own": dataset}, None, {"own": dataset.tokens.digest()})
+
+    state = held_out_of(made_examples(9)).state()
+    held_out_of(made_examples(9)).restore(json.loads(json.dumps(state)))
+    for examples in (made_examples(10), made_examples(8), made_examples(9, seed=1)):
+        with pytest.raises(DataError, match="held-out examples of source 'own': found other"):
+            held_out_of(examples).restore(state)
+        older = Choice({"own": 8}, spaced=False).to_json()  # versions that took no digest
+        held_out_of(examples).restore(older)
 
 
 def test_nothing_to_measure_is_an_error():
