@@ -7,6 +7,7 @@ Names in checkpoints are those of pretraining for the model's own weights
 
 import difflib
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -140,9 +141,10 @@ def target_layers(model: CausalLM, config: LoraConfig) -> tuple[str, ...]:
 @contextmanager
 def adapters_disabled(model: nn.Module) -> Iterator[None]:
     """Let the forward pass leave the adapters out."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    # Whoever put adapters in has imported it; where nobody has, it would take seconds for nothing.
+    tuners = sys.modules.get("peft.tuners.tuners_utils")
+    kind = None if tuners is None else tuners.BaseTunerLayer
+    layers = [m for m in model.modules() if kind is not None and isinstance(m, kind)]
     for layer in layers:
         layer._disable_adapters = True  # the public switch also changes what is trainable
     try:

@@ -93,7 +93,7 @@ def _measure_trained(
         pretrained = replace(whole, adapters=())
         meter.load(to_float32(pretrained.source()) if whole.adapters[1:] else trained.base)
         stage = context.lineage.pretrained.trained[-1].stage
-        split, task = open_test_split(context), task_of(context, stage)
+        split, task = open_test_split(context), task_of(context, str(_of_documents(context)))
         result["documents"] = measure_documents(meter, split, tokenizer, task)
         result["measured"]["documents"] = stage
     last = context.lineage.trained[-1].stage
