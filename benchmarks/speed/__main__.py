@@ -6,107 +6,46 @@ round. A ratio is that of CPU time within one round; median and quartiles over t
 """
 
 import argparse
-import json
 import os
-import random
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.measuring import machine_line, table
+from benchmarks.side_by_side import Worker, compare_workers, quartiles, ratios
 from benchmarks.speed.sizes import SIZES
 from benchmarks.speed.starting import start_rows
 
-STARTED_S = 300
-POLL_S = 0.01
-MIB = 1024
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A process, or the ranks of one, that makes rounds when told to."""
-
-    name: str
-    folder: Path
-    ranks: int
-    process: subprocess.Popen[bytes]
-
-    def round(self, number: int) -> dict[str, float]:
-        """Let it make one round; the CPU time is summed over ranks."""
-        (self.folder / f"go-{number}").touch()
-        done = [self.folder / f"done-{number}-{rank}" for rank in range(self.ranks)]
-        end = time.monotonic() + STARTED_S
-        while not all(path.exists() for path in done):
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"{self.name} ended, or takes longer than {STARTED_S} s a round")
-            time.sleep(POLL_S)
-        found = [json.loads(path.read_text()) for path in done]
-        return {
-            "cpu_s": sum(fields["cpu_s"] for fields in found),
-            "wall_s": max(fields["wall_s"] for fields in found),
-            "peak_mib": max(fields["peak_kib"] for fields in found) / MIB,
-        }
-
-    def stop(self) -> None:
-        """End it."""
-        (self.folder / "stop").touch()
-        self.process.wait(timeout=60)
-
 
 def start_worker(kind: str, size: str, ranks: int, root: Path) -> Worker:
-    """Start one worker; it builds its model while the others are started."""
+    """Start one worker, under torchrun for several ranks."""
     folder = root / f"{kind}-{size}-{ranks}"
-    folder.mkdir()
     python = [sys.executable, "-m"]
     if ranks > 1:
         launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "--module"]
         python = [*python, *launch]
     command = [*python, "benchmarks.speed.workers", kind, size, str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return Worker(kind, folder, ranks, subprocess.Popen(command, env=environment))
+    return Worker.start(kind, folder, command, ranks)
 
 
 def compare(kinds: Sequence[str], size: str, ranks: int, rounds: int) -> list[list[str]]:
     """Return one row for each kind after the first, which is the reference."""
-    with tempfile.TemporaryDirectory() as root, ExitStack() as stack:
-        workers = {kind: start_worker(kind, size, ranks, Path(root)) for kind in kinds}
-        for worker in workers.values():
-            stack.callback(worker.stop)
-        samples: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
-        for number in range(rounds + 1):  # the first warms up
-            for kind in random.sample(list(kinds), len(kinds)):
-                sample = workers[kind].round(number)
-                if number:
-                    samples[kind].append(sample)
+    with tempfile.TemporaryDirectory() as root:
+        starts = {kind: partial(start_worker, kind, size, ranks, Path(root)) for kind in kinds}
+        samples = compare_workers(starts, rounds)
     reference = kinds[0]
     rows = []
     for kind in kinds[1:]:
-        cpu = quartiles(ratios(samples, kind, reference, "cpu_s"))
-        wall = quartiles(ratios(samples, kind, reference, "wall_s"))
+        pair = samples[kind], samples[reference]
+        cpu = quartiles(ratios(*pair, itemgetter("cpu_s")))
+        wall = quartiles(ratios(*pair, itemgetter("wall_s")))
         peaks = "/".join(f"{samples[name][-1]['peak_mib']:.0f}" for name in (kind, reference))
         what = f"{kind} / {reference}, {size}" + (f", {ranks} ranks" if ranks > 1 else "")
         rows.append([what, cpu, wall, peaks, f"{os.getloadavg()[0]:.1f}"])
     return rows
-
-
-def ratios(
-    samples: dict[str, list[dict[str, float]]], kind: str, reference: str, field: str
-) -> list[float]:
-    """Divide round by round."""
-    pairs = zip(samples[kind], samples[reference], strict=True)
-    return [one[field] / other[field] for one, other in pairs]
-
-
-def quartiles(values: Sequence[float]) -> str:
-    """Write median and quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.3f} ({low:.3f}-{high:.3f})"
 
 
 TABLES: dict[str, Callable[[str, int], list[list[str]]]] = {

@@ -1,25 +1,25 @@
 """The processes of the comparison: each makes steps when it is told to, and says what they cost.
 
-``python -m benchmarks.speed.workers KIND SIZE FOLDER``, under torchrun for several ranks. A worker
-waits for ``FOLDER/go-N``, makes the round, leaves ``FOLDER/done-N-RANK``; ``FOLDER/stop`` ends it.
+``python -m benchmarks.speed.workers KIND SIZE FOLDER``, under torchrun for several ranks.
 """
 
 import argparse
-import json
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.measuring import timed
+from benchmarks.side_by_side import Rounds
 from benchmarks.speed.plain import PlainLlama, plain_loop, qwen3
 from benchmarks.speed.sizes import SIZES, Size, section_of
 
-POLL_S = 0.005
+if TYPE_CHECKING:
+    from distrain.monitor.step_result import StepResult
+    from distrain.train.run import Run
 
 Loop = Callable[[], None]
 
@@ -61,17 +61,27 @@ def distrain_qwen3(size: Size) -> Loop:
 
 
 def ours(size: Size, model: dict[str, object], *, compile_blocks: bool = False) -> Loop:
-    """Make steps of a pretrain stage: its loader, wishes, records; no save, no validation."""
+    """Make steps of a pretrain stage."""
     from benchmarks.speed.synthetic import build_synthetic
+
+    folder = Path(tempfile.mkdtemp(prefix="speed-"))
+    step = stage_step(build_synthetic(size, model, folder, compile_blocks=compile_blocks))
+
+    def made() -> None:
+        step()
+
+    return made
+
+
+def stage_step(run: "Run") -> "Callable[[], StepResult]":
+    """Return a function that makes a step of a stage: loader, wishes, records; nothing is saved."""
     from distrain.train.agreed import agree
     from distrain.train.loop import Clock, record, train_step
     from distrain.train.progress import Progress
 
-    folder = Path(tempfile.mkdtemp(prefix="speed-"))
-    run = build_synthetic(size, model, folder, compile_blocks=compile_blocks)
     batches, steps = run.loader.batches(), count()
 
-    def step() -> None:
+    def step() -> "StepResult":
         clock = Clock()
         own = run.wishes.own()
         batch = next(batches)
@@ -79,7 +89,9 @@ def ours(size: Size, model: dict[str, object], *, compile_blocks: bool = False) 
         agreed = agree(run, batch, own)
         run.checkpoints.poll(agreed.is_saving)
         number = next(steps)
-        record(run, Progress(number + 1), train_step(run, batch, agreed, number), clock)
+        result = train_step(run, batch, agreed, number)
+        record(run, Progress(number + 1), result, clock)
+        return result
 
     return step
 
@@ -95,27 +107,11 @@ KINDS = {
 
 def serve(step: Loop, steps: int, folder: Path) -> None:
     """Make rounds of ``steps`` steps until told to stop."""
-    rank = os.environ.get("RANK", "0")
-
-    def body() -> None:
+    rounds = Rounds(folder)
+    while rounds.begin():
         for _ in range(steps):
             step()
-
-    for number in count():
-        while not (folder / f"go-{number}").exists():
-            if (folder / "stop").exists():
-                return
-            time.sleep(POLL_S)
-        sample = timed(body)
-        peak = next(
-            line.split()[1]
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
-        fields = {"cpu_s": sample.cpu_s, "wall_s": sample.wall_s, "peak_kib": int(peak)}
-        partial_file = folder / f"partial-{number}-{rank}"
-        partial_file.write_text(json.dumps(fields))
-        partial_file.rename(folder / f"done-{number}-{rank}")
+        rounds.end()
 
 
 def main() -> None:
