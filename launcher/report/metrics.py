@@ -81,6 +81,19 @@ def harness_tables(stage: StageRecords) -> list[Table]:
     return [Table("Tasks of lm_eval", header, tuple(rows), text_columns=2)]
 
 
+def asked_tables(stage: StageRecords) -> list[Table]:
+    """What tasks of ``lm_eval`` found of the model that an ``evaluate`` stage measured."""
+    rows = []
+    for task, found in fields(stage.result.get("tasks")).items():
+        figures = fields(found)
+        for metric in (name for name in figures if not name.endswith(ERROR)):
+            numbers = (figures[metric], figures.get(f"{metric}{ERROR}"))
+            shown = (visible(part, NAME_CHARACTERS) for part in (task, metric))
+            rows.append((*shown, *(significant(number(value)) for value in numbers)))
+    header = ("task", "metric", "value", "standard error")
+    return [Table("Tasks of lm_eval", header, tuple(rows), text_columns=2)] if rows else []
+
+
 def _computed(derived: Derived, value: float | None) -> float | None:
     return None if value is None else number(derived.compute(value))
 

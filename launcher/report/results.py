@@ -11,7 +11,13 @@ from launcher.report.comparison import comparison_tables, conclusion_of
 from launcher.report.corpus import NAME_CHARACTERS, prepare_tables
 from launcher.report.data import Fields, RunData, StageRecords, fields, number
 from launcher.report.examples import row_tables
-from launcher.report.metrics import metric_figures, source_tables, trained_scores, values
+from launcher.report.metrics import (
+    asked_tables,
+    metric_figures,
+    source_tables,
+    trained_scores,
+    values,
+)
 from launcher.report.parts import Figure, Table
 from launcher.report.preferences import PAIR_METRICS, reward_tables
 from launcher.report.text import (
@@ -201,7 +207,7 @@ def evaluate_tables(stage: StageRecords) -> list[Table]:
             tables.append(Table(heading, table.header, table.rows, note))
         tables += comparison_tables(answers, stage.task)
     preferences = fields(stage.result.get("preferences"))
-    return [*tables, *reward_tables("Test split, pairs", preferences)]
+    return [*tables, *reward_tables("Test split, pairs", preferences), *asked_tables(stage)]
 
 
 def _measured_by(stage: StageRecords, what: str, words: str) -> str:

@@ -35,7 +35,9 @@ def rank_main(recipe, run, name, rank, world_size):
 
 def start(recipe, run, name):
     """Begin a stage, each rank in a process of its own; a lonely one for what is not trained."""
-    ranks = recipe.launch.processes_per_node if recipe.stages[name].kind in MODEL_KINDS else 1
+    processes = recipe.launch.processes_per_node
+    is_distributed = isinstance(processes, int) and recipe.stages[name].kind in MODEL_KINDS
+    ranks = processes if is_distributed else 1
     server = multiprocessing.get_context("forkserver")
     children = [
         server.Process(target=rank_main, args=(recipe, run, name, rank, ranks))

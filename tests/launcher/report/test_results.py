@@ -78,3 +78,12 @@ def test_answers_stand_beside_the_base_with_their_intervals():
     # Of a version that computed none, and damaged.
     for torn in ({}, {"gain": 3}, {"gain": {"value": None}}):
         assert sft_tables(stage("sft", "sft", result={"answers": torn})) is not None
+
+
+def test_tasks_that_an_evaluate_stage_asked_have_a_table():
+    tasks = {"arc": {"acc": 0.25, "acc_stderr": 0.03}, "wiki": {"word_perplexity": 21.5}}
+    (table,) = evaluate_tables(stage("evaluate", "evaluate", result={"tasks": tasks}))
+    assert table.rows == (
+        ("arc", "acc", "0.250", "0.0300"),
+        ("wiki", "word_perplexity", "21.5", "\N{EN DASH}"),
+    )
