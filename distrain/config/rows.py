@@ -199,8 +199,8 @@ ANSWERS = ("answer", "response", "output", "solution", "completion", "target", "
 CHATS = ("conversation", "dialog", "dialogue", "chat", "turns")
 """Names of fields that are likely to be what a shape calls otherwise, the likeliest first."""
 PREFERENCE_REMEDY = (
-    "sft reads one answer; to train on the chosen one, set data.fields to {answer: chosen}, or to "
-    "{messages: chosen} where it is a whole chat"
+    "sft reads one answer (kind: preference both); to train on the chosen one, set data.fields to "
+    "{answer: chosen}, or to {messages: chosen} where it is a whole chat"
 )
 ANSWER_REMEDY = (
     "preference reads two answers, chosen and rejected; say in data.fields what they are called: "

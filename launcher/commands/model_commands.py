@@ -115,15 +115,19 @@ def _ask_tasks(
         show("evaluate", Shown(None, "", run, exit_code=code), as_json=as_json)
     found = json.loads(text)
     rows = [
-        (task, metric, f"{value:.4f}", error and f"{error:.4f}")
+        (task, metric, _four_places(value), _four_places(figures.get(f"{metric}_stderr")))
         for task, figures in found.items()
         for metric, value in figures.items()
         if not metric.endswith("_stderr")
-        for error in [figures.get(f"{metric}_stderr", "")]
     ]
     lines = table(("TASK", "METRIC", "VALUE", "STDERR"), rows)
     result = {"model": str(folder), "tasks": found}
     show("evaluate", Shown(result, lines, run), as_json=as_json)
+
+
+def _four_places(figure: float | None) -> str:
+    # An error of 0 is one (all answers right, or all wrong); not every metric has an error.
+    return "" if figure is None else f"{figure:.4f}"
 
 
 def generate(  # noqa: PLR0913

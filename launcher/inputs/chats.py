@@ -63,10 +63,15 @@ def check_chats(recipe: Recipe) -> Iterator[Finding]:
 def _judge(stage: str, setting: str, look: FirstLook, skip_budget: int) -> Iterator[Finding]:
     path = tuple(setting.split("."))
     if len(look.problems) > skip_budget or (look.problems and look.rows.shape is None):
-        rest = len(look.problems) - SHOWN_PROBLEMS
+        # A wrong setting makes the same of all rows: once is enough to say what.
+        firsts: dict[str, str] = {}
+        for problem in look.problems:
+            firsts.setdefault(problem.partition(": ")[2], problem)
+        shown = list(firsts.values())[:SHOWN_PROBLEMS]
+        rest = len(look.problems) - len(shown)
         more = f"; and {rest} more" if rest > 0 else ""
         message = (
-            f"{setting}: found {'; '.join(look.problems[:SHOWN_PROBLEMS])}{more}; expected "
+            f"{setting}: found {'; '.join(shown)}{more}; expected "
             "examples in one of the forms of docs/chats.md"
         )
         yield Finding(stage, path, message)

@@ -6,6 +6,30 @@ FOREIGN_NAMES: dict[str, tuple[str, str]] = {
     # Name -> (whose it is, what to use here).
     "lr": ("torch's", "optimizer.learning_rate"),
     "init_lr": ("litgpt's", "optimizer.learning_rate"),
+    "dataset_text_field": (
+        "TRL's",
+        "data.fields: {text: NAME}; of prepare, text_field of a source",
+    ),
+    "field_messages": ("axolotl's", "data.fields: {messages: NAME}"),
+    "columns": ("LLaMA-Factory's", "data.fields: {shape's name: your name}"),
+    "column_map": ("torchtune's", "data.fields: {shape's name: your name}"),
+    "data_files": ("datasets'", "data.path of an sft stage, data.source of prepare"),
+    "train_file": ("Hugging Face's", "data.path of an sft stage, data.source of prepare"),
+    "validation_file": ("Hugging Face's", "data.validation"),
+    "val_set_size": ("axolotl's", "data.validation_fraction"),
+    "val_size": ("LLaMA-Factory's", "data.validation_fraction"),
+    "interleave_probs": ("LLaMA-Factory's", "data.mixture: {source: weight}"),
+    "sample_packing": ("axolotl's", "data.packing"),
+    "neat_packing": ("LLaMA-Factory's", "data.packing"),
+    "train_on_inputs": ("axolotl's", "data.train_on (all: inputs, too)"),
+    "train_on_prompt": ("LLaMA-Factory's", "data.train_on (all: prompts, too)"),
+    "train_on_input": ("torchtune's", "data.train_on (all: inputs, too)"),
+    "mask_prompt": ("litgpt's", "data.train_on (all: prompts, too)"),
+    "assistant_only_loss": ("TRL's", "data.train_on: assistant"),
+    "completion_only_loss": ("TRL's", "data.train_on: completion"),
+    "roles_to_train": ("axolotl's", "data.train_on"),
+    "chat_template_kwargs": ("TRL's", "data.template_arguments"),
+    "enable_thinking": ("Qwen's", "data.template_arguments: {enable_thinking: true or false}"),
     "cutoff_len": ("LLaMA-Factory's", "training.sequence_length"),
     "seq_len": ("torchtitan's", "training.sequence_length"),
     "seq_length": ("Megatron's", "training.sequence_length"),
@@ -109,6 +133,20 @@ FOREIGN_NAMES: dict[str, tuple[str, str]] = {
     "additional_target": ("LLaMA-Factory's", "lora.modules_to_save"),
     "peft_use_dora": ("axolotl's", "lora.use_dora"),
     "peft_use_rslora": ("axolotl's", "lora.use_rslora"),
+    "pref_beta": ("LLaMA-Factory's", "preference.beta"),
+    "pref_loss": ("LLaMA-Factory's", "preference.loss, of kind: preference"),
+    "loss_type": ("TRL's", "preference.loss, of kind: preference"),
+    "ref_model": ("TRL's", "preference.reference, the model that the stage starts from"),
+    "precompute_ref_log_probs": ("TRL's", "preference.reference: precomputed"),
+    "adapter": ("axolotl's", "lora (for qlora, lora.quantization: {})"),
+    "use_peft": ("TRL's", "lora"),
+    "finetuning_type": ("LLaMA-Factory's", "lora (null: every parameter)"),
+    "freeze_trainable_layers": ("LLaMA-Factory's", "training.frozen_parameters, patterns of names"),
+    "freeze": ("a common", "training.frozen_parameters, patterns of names"),
+    "freeze_layers": ("a common", "training.frozen_parameters, patterns of names"),
+    "metric_for_best_model": ("Hugging Face's", "checkpoint.keep_best.metric"),
+    "greater_is_better": ("Hugging Face's", "checkpoint.keep_best.mode (min or max)"),
+    "early_stopping_threshold": ("Hugging Face's", "training.early_stopping.min_delta"),
     "save_interval": ("Megatron's", "checkpoint.save_steps"),
     "save_total_limit": ("Hugging Face's", "checkpoint.keep_last"),
     "keep_latest_k": ("torchtitan's", "checkpoint.keep_last"),
@@ -197,6 +235,16 @@ FOREIGN_NAMES: dict[str, tuple[str, str]] = {
     "max_retries": ("a common", "launch.max_restarts"),
 }
 
+_TEMPLATE = (
+    "an sft stage uses the chat template of its base; data.template_arguments gives it values"
+)
+OTHER_MEANINGS: dict[str, str] = {
+    # Names of settings here that others give to something else.
+    "chat_template": _TEMPLATE,
+    "split": "in a stage that trains, it is a setting of one source, such as data.source.split "
+    "beside kind: hub",
+}
+
 EXPLANATIONS: dict[str, str] = {
     # Names of settings that other tools have and this one has not.
     "gradient_accumulation_steps": (
@@ -218,10 +266,23 @@ EXPLANATIONS: dict[str, str] = {
         ("context_parallel_degree", "context_parallel_size", "sequence_parallel"),
         "there is no context parallelism; lower training.sequence_length",
     ),
+    "expert_parallel_degree": "there is no expert parallelism; strategy fsdp or deepspeed cuts "
+    "each parameter over ranks",
     **dict.fromkeys(
-        ("expert_parallel_degree", "num_experts", "num_local_experts"),
-        "there are no mixtures of experts",
+        ("num_experts", "num_local_experts"),
+        "a Llama has no experts; those of another family are set in model.config, beside "
+        "model.model_type",
     ),
+    **dict.fromkeys(("template", "prompt_template", "prompt_style"), _TEMPLATE),
+    "formatting": "shapes of rows are recognised; data.fields tells fields of other names",
+    "message_property_mappings": "turns are read as role and content, or as from and value",
+    **dict.fromkeys(
+        ("group_by_length", "padding_free"),
+        "a pass leaves out padding behind the last target; data.packing: best_fit fills rows",
+    ),
+    "use_liger_kernel": "there is no such setting; training.loss.chunk_tokens bounds the logits",
+    "neftune_noise_alpha": "there is no noise on embeddings; model.dropout regularises",
+    "init_lora_weights": "there is no such setting; adapters begin by peft's default, as the base",
     **dict.fromkeys(
         ("save_strategy", "save_only_model"),
         "a checkpoint is written every checkpoint.save_steps steps, and holds the whole state",
@@ -238,12 +299,14 @@ EXPLANATIONS: dict[str, str] = {
         "there is no such setting; a Llama's activation is SiLU (SwiGLU)",
     ),
     **dict.fromkeys(
-        ("attention_bias", "mlp_bias", "bias"),
+        ("attention_bias", "mlp_bias"),
         "there is no such setting; the model is a Llama, which has no biases",
     ),
+    "bias": "there is no such setting; a Llama has no biases, and adapters train none",
     **dict.fromkeys(
-        ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type"),
-        "weights are quantised under adapters alone, by lora.quantization of an sft stage",
+        ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "quantization_bit", "bits"),
+        "only a base under adapters is quantized, to 4 bits (nf4), by lora.quantization: {} of an "
+        "sft stage",
     ),
     **dict.fromkeys(
         ("push_to_hub", "hub_model_id"),
@@ -254,7 +317,6 @@ EXPLANATIONS: dict[str, str] = {
         "there is no such setting; torch chooses the kernel of its attention",
     ),
     "cpu_offload": "there is no such setting; fsdp and deepspeed cut the state over ranks",
-    "bits": "there is no quantised training; training.precision is bf16, fp32 or fp64",
 }
 
 _NO_FP16 = "there is no fp16, which needs loss scaling; write bf16, or fp32 for a GPU without it"
@@ -262,6 +324,12 @@ _NO_OPTIMIZER = f"there is no such optimizer; write {' or '.join(OPTIMIZER_SECTI
 
 FOREIGN_WORDS: dict[str, dict[str, str]] = {
     # Setting -> a word of other tools -> what to write here.
+    "kind": {
+        **dict.fromkeys(("dpo", "ipo"), "write preference"),
+        **dict.fromkeys(("finetune", "fine_tune", "finetuning", "instruct", "lora"), "write sft"),
+        **dict.fromkeys(("pt", "train", "continue"), "write pretrain"),
+        **dict.fromkeys(("eval", "test"), "write evaluate"),
+    },
     "training.precision": {
         **dict.fromkeys(("fp16", "float16", "half", "16-mixed", "16"), _NO_FP16),
         **dict.fromkeys(("bfloat16", "bf16-mixed", "bf16-true"), "write bf16"),
@@ -299,6 +367,7 @@ FOREIGN_WORDS: dict[str, dict[str, str]] = {
     "training.device": dict.fromkeys(("gpu", "cuda:0"), "write cuda"),
     "model.name": dict.fromkeys(
         ("gpt2", "gpt", "mistral", "qwen2", "qwen3", "gemma", "phi", "olmo", "mixtral", "llama3"),
-        "models are of the Llama family; write llama",
+        "this name is of our own llama; for a family of transformers write model_type, and its "
+        "settings under config",
     ),
 }

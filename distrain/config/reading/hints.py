@@ -12,6 +12,18 @@ SWITCHES = {
 }
 """Setting that others switch off by 0 -> how to have the same here."""
 
+WORDS = {
+    "training.gradient_checkpointing": {True: "full", False: "none"},
+    "data.packing": {True: "best_fit", False: "none"},
+}
+"""Setting that others switch by true and false -> the words here."""
+SHORT_FORMS = {
+    "model": "{{from_pretrained: {}}}",
+    "data.source": "{{kind: files, paths: [{}]}}",
+    "data.validation": "{{kind: files, paths: [{}]}}",
+}
+"""Section for which others write a name or a path -> the mapping that says the same here."""
+
 
 def value_hint(tree: Tree, name: str, kinds: Collection[str], *, is_optional: bool) -> str:
     """Return the end of a message about one value; empty where nothing more can be said.
@@ -23,6 +35,9 @@ def value_hint(tree: Tree, name: str, kinds: Collection[str], *, is_optional: bo
         is_optional: Whether the setting may be null.
     """
     value = tree.value
+    elsewhere = _meant_elsewhere(value, name)
+    if elsewhere is not None:
+        return f"; write {elsewhere}"
     if {"model_type", "model_attributes_type"} & set(kinds):
         return section_hint(tree, is_optional=is_optional)
     if isinstance(value, str):
@@ -32,6 +47,14 @@ def value_hint(tree: Tree, name: str, kinds: Collection[str], *, is_optional: bo
     if name in SWITCHES and value == 0:
         return f"; {SWITCHES[name]}"
     return ""
+
+
+def _meant_elsewhere(value: object, name: str) -> str | None:
+    """Return what a value would mean in the recipes of others, in the words here."""
+    if isinstance(value, bool):
+        return WORDS.get(name, {}).get(value)
+    is_text = isinstance(value, str) and not glued_key(value)
+    return SHORT_FORMS[name].format(value) if is_text and name in SHORT_FORMS else None
 
 
 def section_hint(tree: Tree, *, is_optional: bool = False) -> str:

@@ -171,7 +171,7 @@ def _stage_parts(name: str, kind: str, tree: Tree, problems: ProblemList) -> Sta
     model = STAGE_KINDS[kind]
     stage, broken = validate(model, tree, "", problems)
     sections: dict[str, Section | None] = {}
-    for section, section_model in sections_of(model).items():
+    for section in sections_of(model):
         if section not in broken:
             _check_said(tree.mapping.get(section), section, problems)
         if stage is not None:
@@ -179,14 +179,23 @@ def _stage_parts(name: str, kind: str, tree: Tree, problems: ProblemList) -> Sta
         elif section not in tree.mapping and model.model_fields[section].default is None:
             sections[section] = None  # one that is off unless it is written
         elif section not in broken:
-            below = plain(tree.mapping.get(section, Tree({}, tree.place, tree.key)))
-            sections[section] = (
-                None if below is None else section_model.model_validate(below, strict=True)
-            )
+            sections[section] = _whole_section(tree.mapping.get(section), section, model)
     choice: FromCheckpoint = "last"
     if "from_checkpoint" in tree.mapping and "from_checkpoint" not in broken:
         choice = plain(tree.mapping["from_checkpoint"])
     return StageParts(name, kind, _needs(tree, stage, broken), sections, choice)
+
+
+def _whole_section(tree: Tree | None, name: str, stage: type[Section]) -> Section | None:
+    """Return a section without mistakes, of a stage that has some elsewhere; None without one."""
+    if tree is not None:
+        value = plain(tree)
+        model = sections_of(stage)[name]
+        return None if value is None else model.model_validate(value, strict=True)
+    # The stage's default, not the section's: what may be left out, as ``harness``, may need keys.
+    field = stage.model_fields[name]
+    default = field.get_default(call_default_factory=True)
+    return default if isinstance(default, Section) else None
 
 
 def _check_said(section: Tree | None, name: str, problems: ProblemList) -> None:

@@ -246,7 +246,8 @@ def _report_unknown_key(finding: _Finding, problems: ProblemList) -> None:
     values = {name: item.value for name, item in mapping.mapping.items()}
     forms = [form_of(member, named_form(member, values)) for member in around]
     allowed = list(dict.fromkeys(name for form in forms for name in form.model_fields))
-    elsewhere = [name for name in places_of(key) if name != finding.name]
+    # ``kind`` is a key of many mappings, and what it says here fits none of the others.
+    elsewhere = [name for name in places_of(key) if name != finding.name and key != "kind"]
     message = unknown_key_in(mapping, key, finding.parent, allowed, elsewhere)
     problems.add(finding.at.key, message)
 

@@ -4,7 +4,12 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 
-from distrain.config.reading.foreign_names import EXPLANATIONS, FOREIGN_NAMES, FOREIGN_WORDS
+from distrain.config.reading.foreign_names import (
+    EXPLANATIONS,
+    FOREIGN_NAMES,
+    FOREIGN_WORDS,
+    OTHER_MEANINGS,
+)
 
 
 def unknown_key(
@@ -25,10 +30,10 @@ def unknown_key(
     if key in FOREIGN_NAMES:
         owner, here = FOREIGN_NAMES[key]
         return f"{message}'{key}' is {owner} name; here it is {here}"
-    if elsewhere:
+    if elsewhere and key not in OTHER_MEANINGS:
         return f"{message}it belongs elsewhere: {' or '.join(elsewhere)}"
-    if key in EXPLANATIONS:
-        return message + EXPLANATIONS[key]
+    if key in OTHER_MEANINGS or key in EXPLANATIONS:
+        return message + (OTHER_MEANINGS | EXPLANATIONS)[key]
     near = nearest(key, allowed)
     if near:
         return f"{message}did you mean '{near}'?"

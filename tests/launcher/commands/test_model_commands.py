@@ -3,7 +3,9 @@ import subprocess
 
 import pytest
 
+from distrain.errors import ExitCode
 from distrain.runs.records import write_json
+from launcher.commands import asking
 from launcher.commands.show import next_steps
 from tests.launcher.small_run import new_run
 
@@ -56,3 +58,14 @@ def test_the_hint_to_generate_has_a_prompt_from_the_held_out_text(tmp_path):
     run.stage("prepare").path.mkdir()
     write_json(run.stage("prepare").result, {"prompt": "Der alte Mann"})
     assert next_steps(run, done=True)[-1] == 'generate small "Der alte Mann"'
+
+
+def test_an_error_of_nought_and_a_missing_one_are_written(distrain, monkeypatch, tmp_path):
+    # All answers right have no spread, and a perplexity has no error.
+    found = {"arc": {"acc": 1.0, "acc_stderr": 0.0}, "wiki": {"word_perplexity": 12.5}}
+    answer = (None, tmp_path, ExitCode.DONE, json.dumps(found))
+    monkeypatch.setattr(asking, "ask_tasks", lambda *_: answer)
+    code, out, _ = distrain("evaluate", str(tmp_path), "--tasks", "arc,wiki")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()[1:]]
+    assert rows == [["arc", "acc", "1.0000", "0.0000"], ["wiki", "word_perplexity", "12.5000"]]

@@ -126,3 +126,13 @@ def test_what_a_stage_measures_is_looked_at_as_what_one_trains_on(tmp_path):
     [wrong] = of({"path": write(tmp_path / "b.jsonl", [*PAIRS, {"prompt": "alone"}])})
     assert wrong.message.startswith(f"data.path: found {tmp_path}/b.jsonl:7: ")
     assert not wrong.is_note
+
+
+def test_what_all_rows_have_wrong_is_said_once(tmp_path):
+    rows = [{"solution": "yes", "question": f"{n}"} for n in range(6)]
+    rows[4] = {"solution": "yes"}
+    [wrong] = findings({"path": write(tmp_path / "a.jsonl", rows)})
+    assert wrong.message.count("set data.fields to") == 1
+    assert "a.jsonl:1: a row of no form" in wrong.message
+    assert "a.jsonl:5: a row of no form" in wrong.message
+    assert "; and 4 more; expected" in wrong.message

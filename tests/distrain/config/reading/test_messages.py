@@ -3,7 +3,12 @@
 
 import pytest
 
-from distrain.config.reading.foreign_names import EXPLANATIONS, FOREIGN_NAMES, FOREIGN_WORDS
+from distrain.config.reading.foreign_names import (
+    EXPLANATIONS,
+    FOREIGN_NAMES,
+    FOREIGN_WORDS,
+    OTHER_MEANINGS,
+)
 from distrain.config.reading.load import load_recipe
 from distrain.config.reading.problems import RecipeErrors
 from distrain.config.reading.sections import SECTIONS, STAGE_KINDS, choices_at, keys_of
@@ -89,8 +94,14 @@ def test_what_is_explained_as_missing_is_not_there():
         assert all(name not in keys_of(known) for known in SECTIONS), f"{name} is a key of ours"
 
 
+def test_what_has_another_meaning_is_there():
+    for name in OTHER_MEANINGS:
+        assert any(name in keys_of(known) for known in SECTIONS), f"{name} is no key of ours"
+
+
 @pytest.mark.parametrize("setting", FOREIGN_WORDS)
 def test_words_of_other_tools_are_not_among_ours(setting):
-    ours = choices_at(STAGE_KINDS["pretrain"], tuple(setting.split(".")))
+    schema = choices_at(STAGE_KINDS["pretrain"], tuple(setting.split(".")))
+    ours = tuple(STAGE_KINDS) if setting == "kind" else schema
     assert ours
     assert not set(FOREIGN_WORDS[setting]) & set(ours)
