@@ -145,6 +145,7 @@ def write(form, folder):
         return model(IDS)
 
 
+@pytest.mark.models  # another process imports transformers and peft
 def test_peft_alone_computes_what_the_adapted_model_does_and_so_do_the_merged_folders(tmp_path):
     ours = {form: write(form, tmp_path / form) for form in FORMS}
     stored = json.loads((tmp_path / "untied" / "merged" / "config.json").read_text())

@@ -33,6 +33,7 @@ def planned(distrain, tmp_path, model, lora="{r: 4}"):
     return " ".join(out.split()), stages
 
 
+@pytest.mark.models  # another process imports transformers
 def test_experts_are_said_to_be_frozen_under_adapters(distrain, tmp_path):
     model = f"model_type: mixtral, config: {{{SIZES}, num_local_experts: 4, intermediate_size: 48}}"
     text, stages = planned(distrain, tmp_path, model)
