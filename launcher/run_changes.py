@@ -15,7 +15,17 @@ from launcher.text import plural
 SHOWN_CHANGES = 5
 
 FIXED_SECTIONS = frozenset(
-    {"kind", "needs", "from_checkpoint", "model", "data", "tokenizer", "pairs", "lora"}
+    {
+        "kind",
+        "needs",
+        "from_checkpoint",
+        "model",
+        "data",
+        "tokenizer",
+        "pairs",
+        "lora",
+        "preference",
+    }
 )
 FIXED_KEYS = frozenset(
     {

@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 
 from distrain.config.reading.load import load_recipe, read_resolved
-from distrain.config.recipe import SftStage
+from distrain.config.recipe import Recipe, SftStage
 from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold
 from distrain.runs.records import read_json, write_json
 from launcher import run_files
-from launcher.run_changes import compare_recipes
+from launcher.run_changes import compare_recipes, refuse_built_on
 from launcher.run_files import (
     as_in_folder,
     change_run,
@@ -224,6 +224,27 @@ def test_resume_changes_only_what_nothing_was_built_on(tmp_path, override, is_al
         with pytest.raises(PreflightError, match=override.partition("=")[0]):
             change_run(run, changed)
         assert read_resolved(run.resolved) == before
+
+
+def test_a_begun_stage_keeps_the_loss_that_its_validations_were_compared_by(tmp_path):
+    run = new_run(tmp_path).run
+    written = load_recipe(run.resolved).recipe.model_dump(mode="json")
+    written["stages"]["dpo"] = {
+        "kind": "preference",
+        "needs": ["pretrain"],
+        "training": written["stages"]["pretrain"]["training"] | {"task": "preference"},
+        "data": {"path": "pairs.jsonl"},
+    }
+    old = Recipe.model_validate(written)
+    for setting, value in (("loss", "ipo"), ("beta", 0.3)):
+        written["stages"]["dpo"]["preference"] = {setting: value}
+        new = Recipe.model_validate(written)
+        changes = refuse_built_on(run, old, new)  # nothing was made so far
+        assert [change.key for change in changes] == [f"dpo.preference.{setting}"]
+        mark(run, "dpo", "stopped")
+        with pytest.raises(PreflightError, match=rf"dpo\.preference\.{setting} .* begun"):
+            refuse_built_on(run, old, new)
+        mark(run, "dpo", "stopped", step=0)
 
 
 def test_a_mixture_is_changed_and_taken_back_but_not_of_a_stage_that_is_done(tmp_path):
