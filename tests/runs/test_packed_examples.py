@@ -82,15 +82,20 @@ def test_a_packed_stage_says_what_it_trains_on(twin):
     assert read(run, "result.json", "evaluate")["answers"]["pairs"] > 2
 
 
-def test_killed_and_resumed_it_ends_as_its_twin(twin, tmp_path):
-    recipe, twin_run = twin
-    run = tmp_path / "runs" / "packed"
+def start_and_kill(run, recipe):
+    """Kill all processes of a run once fine-tuning has its first checkpoint."""
     launcher = start(run.parent, recipe)
     while not (run / "sft" / "checkpoints" / "step_000003").exists():
         assert launcher.poll() is None
         time.sleep(0.02)
     kill(family(launcher))
     launcher.wait(timeout=10)
+
+
+def test_killed_and_resumed_it_ends_as_its_twin(twin, tmp_path):
+    recipe, twin_run = twin
+    run = tmp_path / "runs" / "packed"
+    start_and_kill(run, recipe)
     done = distrain(run.parent, "run", str(recipe))
     assert done.returncode == 0, done.stdout + done.stderr
     assert events(run, "resumed")
@@ -103,12 +108,7 @@ def test_on_other_ranks_it_goes_on_with_the_same_rows_and_not_with_another_packi
     """Batches are the same bits; losses are added up in another order."""
     recipe, twin_run = twin
     run = tmp_path / "runs" / "packed"
-    launcher = start(run.parent, recipe)
-    while not (run / "sft" / "checkpoints" / "step_000003").exists():
-        assert launcher.poll() is None
-        time.sleep(0.02)
-    kill(family(launcher))
-    launcher.wait(timeout=10)
+    start_and_kill(run, recipe)
     other = distrain(run.parent, "run", str(recipe), "stages.sft.data.packing=none")
     assert other.returncode != 0
     assert "which stage sft has built on" in other.stdout + other.stderr
