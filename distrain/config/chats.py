@@ -21,6 +21,7 @@ OWN_KEYS = ("path", "source", "sources")
 SAVED_DATASET = ("dataset_dict.json", "dataset_info.json")
 """Files in a folder that ``save_to_disk`` wrote: of several splits, or of one."""
 
+DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 FieldNames = dict[FieldName, str]
 Truncation = Literal["refuse", "drop", "cut", "cut_left"]
 
@@ -37,7 +38,7 @@ def _is_day(text: str) -> str:
 
 _Day = Annotated[
     str,
-    Field(pattern=r"^\d{4}-\d{2}-\d{2}$", examples=["2026-11-30"]),
+    Field(pattern=DAY, examples=["2026-11-30"]),
     AfterValidator(_is_day),
     BeforeValidator(_as_text),
 ]

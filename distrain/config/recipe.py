@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from distrain.config.best import FromCheckpoint, WatchedMetric, watched_metrics
 from distrain.config.chats import (
+    DAY,
     ExampleDataConfig,
     MeasuredDataConfig,
     PreferenceDataConfig,
@@ -225,6 +226,7 @@ RESERVED_STAGE_NAMES = frozenset(
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 PATTERNS = {
     RUN_NAME: "letters, digits, '.', '_' and '-', with a letter or digit first",
+    DAY: "a day, such as 2026-11-30",
     ENDPOINT: "host:port, such as node01:29500",
     ONE_LINE: "one line, without control characters",
     VARIABLE_NAME: "a name of letters, digits and '_', with no digit first",

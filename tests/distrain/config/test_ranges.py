@@ -8,6 +8,7 @@ import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from distrain.config.chats import DAY
 from distrain.config.curation import WORD
 from distrain.config.launch import ENDPOINT, ONE_LINE, VARIABLE_NAME, SiteConfig
 from distrain.config.reading.json_schema import every_section
@@ -86,6 +87,7 @@ def test_no_pattern_of_the_schema_takes_a_line_end_behind_what_it_wants(end):
     """``$`` of Python's own expressions would: it matches before the last line end."""
     for pattern, good in {
         RUN_NAME: "name",
+        DAY: "2026-11-30",
         ENDPOINT: "node01:29500",
         ONE_LINE: "one line",
         VARIABLE_NAME: "NAME",
