@@ -43,10 +43,15 @@ def next_steps(run: RunFolder, done: bool) -> tuple[str, ...]:
 
 
 def prompt_of(run: RunFolder) -> str:
-    """Return a prompt from the run's held-out text, quoted; a placeholder if it keeps none."""
-    results = (read_json(path) for path in sorted(run.root.glob(f"*/{run.stage('').result.name}")))
-    found = (result["prompt"] for result in results if result and result.get("prompt"))
-    return f'"{next(found, "PROMPT")}"'
+    """Return a prompt from the run's held-out text, quoted; a placeholder if it keeps none.
+
+    Of a run that was tuned on chats alone, it is a user's turn.
+    """
+    paths = sorted(run.root.glob(f"*/{run.stage('').result.name}"))
+    results = [read_json(path) or {} for path in paths]
+    found = [result["prompt"] for result in results if result.get("prompt")]
+    is_chat = not found and any("pairs" in result for result in results)
+    return f'"{(found or ["PROMPT"])[0]}"' + (" --chat" if is_chat else "")
 
 
 def queued_text(run: RunFolder, jobs: "list[SubmittedJob]") -> str:

@@ -22,6 +22,9 @@ from launcher.run_files import name_of
 from launcher.text import short_count, short_duration, table
 from launcher.watch.progress import total_steps
 
+MAX_METRICS = 3
+"""Of a stage in the table; JSON has them all."""
+
 
 @dataclass(frozen=True)
 class StageStatus:
@@ -216,8 +219,11 @@ def _failure_text(row: StageStatus) -> str:
 
 
 def _metrics_text(row: StageStatus) -> str:
-    """Write the metrics of the last step: a lone loss without its name, as the column has it."""
-    if row.metrics.keys() <= {"loss"}:
+    """Write the metrics of the last step: a lone loss without its name, as the column has it.
+
+    Of many, as those of preferences, what is trained alone: a line must fit on a screen.
+    """
+    if row.metrics.keys() <= {"loss"} or len(row.metrics) > MAX_METRICS:
         return "-" if row.loss is None else f"{row.loss:.3f}"
     return ", ".join(f"{name} {number_text(value, '.3f')}" for name, value in row.metrics.items())
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -247,3 +248,11 @@ def test_the_metrics_of_another_task_stand_by_their_names(tmp_path):
     assert row.loss == 0.6931
     assert row.metrics == {"preference": 0.6931, "agreement": 0.25}
     assert "preference 0.693, agreement 0.250" in status_table([row])
+
+
+def test_of_many_metrics_the_table_shows_what_is_trained_alone(tmp_path):
+    row = by_stage(new_run(tmp_path))["pretrain"]
+    many = {"loss": 0.6931, "reward_chosen": 0.1, "reward_rejected": -0.1, "reward_margin": 0.2}
+    text = status_table([replace(row, loss=0.6931, metrics=many)])
+    assert "0.693" in text
+    assert "reward" not in text
