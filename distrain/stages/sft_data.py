@@ -157,7 +157,11 @@ def find_test_examples(context: StageContext, encoder: ChatEncoder) -> ExampleSa
     stage = tuned_stage_of(context)
     if stage.data.is_own and not stage.data.test_fraction:
         return None
-    samples = _samples(context, stage, _read(context, stage, ("test",))[0]["test"], encoder)
+    examples = _read(context, stage, ("test",))[0]["test"]
+    # After training no budget can be raised any more: what the template refuses is counted.
+    patient = stage.data.model_copy(update={"skip_budget": sum(map(len, examples.values()))})
+    stage = stage.model_copy(update={"data": patient})
+    samples = _samples(context, stage, examples, encoder)
     _require_two(samples, "test")
     tell_lengths(samples, "test")
     return samples

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distrain.config.harness import HARNESS_EXTRA, HARNESS_MODULE, HarnessConfig
-from distrain.config.huggingface import config_file
+from distrain.config.huggingface import ADAPTER_FILE, config_file, load_config
 from distrain.config.pretrained.resolve import resolve_pretrained
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import Recipe
@@ -72,6 +72,8 @@ def _model_of(target: str) -> tuple[RunFolder | None, Path]:
     run, whose = None, ""
     folder = resolve_pretrained(target)
     if not config_file(folder).is_file():
+        if (folder / ADAPTER_FILE).is_file():
+            load_config(folder)  # which says what adapters are not, and names their base
         run = find_run(target)
         folder, whose = _exported(run, read_resolved(run.resolved))
     say(f"loads {folder}{whose}")

@@ -1,3 +1,4 @@
+import copy
 import json
 import logging
 import re
@@ -6,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from distrain.config.labels import PairChecksConfig
-from distrain.config.recipe import Recipe
+from distrain.config.recipe import EvaluateStage, Recipe
 from distrain.config.training import TrainingConfig
-from distrain.data.chats.encoder import ChatEncoder
+from distrain.data.chats.encoder import ChatEncoder, Refused
 from distrain.data.chats.pairs_file import Pair
 from distrain.errors import DataError
 from distrain.runs.folder import RunFolder
@@ -136,6 +137,34 @@ def test_cut_prompts_are_counted_and_told_whatever_the_rule(tmp_path, tokenizer,
 
 def test_a_file_of_ones_own_has_no_test_pairs(tmp_path, tokenizer):
     assert find_test_examples(context_of(tmp_path, ["short"] * 40), tokenizer) is None
+
+
+def refusing_one(encoder):
+    """An encoder whose template cannot show the first example that it is given."""
+    encoder = copy.copy(encoder)
+    encode = encoder.encode
+
+    def but_the_first(examples):
+        first = Refused(examples[0].path, "dropped", "messages[0].name is not shown")
+        return [first, *encode(examples[1:])]
+
+    encoder.encode = but_the_first
+    return encoder
+
+
+def test_what_a_template_refuses_of_the_test_split_is_left_out_and_counted(tmp_path, tokenizer):
+    context = context_of(tmp_path, ["short"] * 60, test_fraction=0.3)
+    evaluate = EvaluateStage(kind="evaluate", needs=("sft",))
+    stages = {**context.recipe.stages, "evaluate": evaluate}
+    recipe = context.recipe.model_copy(update={"stages": stages})
+    samples = find_test_examples(
+        replace(context, recipe=recipe, name="evaluate"), refusing_one(tokenizer)
+    )
+    assert samples is not None
+    assert [left.detail for left in samples.left_out] == ["messages[0].name is not shown"]
+    # Control: before training there is time to mend it.
+    with pytest.raises(DataError, match=r"messages\[0\]\.name is not shown"):
+        find_training_examples(context, refusing_one(tokenizer))
 
 
 def test_rows_that_make_no_example_are_left_out_within_the_budget_and_named(tmp_path, tokenizer):

@@ -60,6 +60,21 @@ def test_the_hint_to_generate_has_a_prompt_from_the_held_out_text(tmp_path):
     assert next_steps(run, done=True)[-1] == 'generate small "Der alte Mann"'
 
 
+def test_after_chats_alone_the_hint_asks_as_a_user(tmp_path):
+    run = new_run(tmp_path).run
+    run.stage("sft").path.mkdir()
+    write_json(run.stage("sft").result, {"pairs": {"train": 9}})
+    assert next_steps(run, done=True)[-1] == 'generate small "PROMPT" --chat'
+
+
+def test_a_folder_of_adapters_is_no_run(distrain, tmp_path):
+    content = {"peft_type": "LORA", "base_model_name_or_path": "org/base"}
+    write_json(tmp_path / "adapter_config.json", content)
+    code, _, err = distrain("generate", str(tmp_path), "x")
+    assert code == 4
+    assert "adapters of peft, made for org/base" in err
+
+
 def test_an_error_of_nought_and_a_missing_one_are_written(distrain, monkeypatch, tmp_path):
     # All answers right have no spread, and a perplexity has no error.
     found = {"arc": {"acc": 1.0, "acc_stderr": 0.0}, "wiki": {"word_perplexity": 12.5}}
