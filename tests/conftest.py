@@ -1,5 +1,6 @@
 """What holds for every test: a newcomer's environment, and no test that quietly does not run."""
 
+import logging
 import os
 
 import pytest
@@ -18,6 +19,19 @@ SLOW_FIRST = (
     "tests/distrain/parallel/",
 )
 """Whole runs and ranks: begun last, one of these would leave the other core idle for minutes."""
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_is_left():
+    """Take away what the entry of a process set up for log records in this one.
+
+    It would write into the stream of a test that has ended, and say so in that of another.
+    """
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if type(handler.formatter).__name__ == "RankFormatter":
+            root.removeHandler(handler)
 
 
 def pytest_collection_modifyitems(items):

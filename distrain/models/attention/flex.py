@@ -14,6 +14,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 
 from distrain.models.attention.layout import DocumentLayout
 from distrain.models.attention.rule import AttentionRule
+from distrain.models.flex_functions import capped_at, seen_from
 
 BLOCK = 128
 """Positions of a block of the mask, FlexAttention's default."""
@@ -29,16 +30,11 @@ def flex_attend(
     q_BNTH: Tensor, k_BKTH: Tensor, v_BKTX: Tensor, mask: BlockMask, rule: AttentionRule
 ) -> Tensor:
     """Attend by ``rule``, which has no dropout; ``mask`` holds its window. Shape (B, N, T, X)."""
-    cap = rule.softcap
-
-    def capped(score: Tensor, *_: Tensor) -> Tensor:
-        return score if cap is None else cap * torch.tanh(score / cap)
-
     out_BNTX, aux = fused()(
         q_BNTH,
         k_BKTH,
         v_BKTX,
-        score_mod=None if cap is None else capped,
+        score_mod=None if rule.softcap is None else capped_at(rule.softcap),
         block_mask=mask,
         scale=rule.scale,
         enable_gqa=q_BNTH.shape[1] != k_BKTH.shape[1],
@@ -72,17 +68,11 @@ def block_mask(documents: DocumentLayout, window: int | None) -> BlockMask:
     # A block is none of the whole ones where rows end within it.
     may_be_whole_QQ = (blocks < blocks.unsqueeze(1)) & (blocks < length // BLOCK).unsqueeze(1)
     whole_BQQ = seen_BQQ & may_be_whole_QQ & (blocks * BLOCK >= lasts_BQ1)
-    first_BT = first_BT.to(device)
-
-    def is_seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        del head
-        return (key <= query) & (key >= first_BT[row, query])
-
     return BlockMask.from_kv_blocks(
         *_table(seen_BQQ & ~whole_BQQ, device),
         *_table(whole_BQQ, device),
         BLOCK_SIZE=BLOCK,
-        mask_mod=is_seen,
+        mask_mod=seen_from(first_BT.to(device)),
         seq_lengths=(length, length),
     )
 

@@ -85,7 +85,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path, monkeypatch):
 def test_only_evaluate_opens_the_test_split(tmp_path):
     for split in SPLITS:
         write_split(tmp_path, split, make_texts(3), pairs=[])
-    assert set(KINDS) == {"prepare", "pretrain", "sft", "evaluate", "export"}
+    assert set(KINDS) == {"prepare", "pretrain", "sft", "preference", "evaluate", "export"}
     for kind in [*KINDS, "", "Evaluate", "evaluate ", "generate", "report"]:
         if kind == "evaluate":
             assert open_split(tmp_path, "test", stage_kind=kind).num_documents == 3

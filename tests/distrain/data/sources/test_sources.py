@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 
+from distrain.config.chats import ChatSource
 from distrain.config.sources import DatasetsSource, FilesSource, PythonStdlibSource, TextSource
 from distrain.data.sources import SOURCES, read_source
 from distrain.data.sources.document import Broken, Document
@@ -33,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_every_kind_of_the_schema_has_its_source():
-    sections = get_args(TextSource)
+    sections = [*get_args(TextSource), *get_args(ChatSource)]
     kinds = {get_args(section.model_fields["kind"].annotation)[0] for section in sections}
     assert kinds == set(SOURCES)
 
