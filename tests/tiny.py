@@ -11,7 +11,18 @@ from pathlib import Path
 
 CORPUS_PACKAGES = ("json", "email", "logging", "http", "html", "urllib")
 
-RECIPE = """\
+PREPARE = """\
+  prepare:
+    kind: prepare
+    data:
+      source: {{kind: files, paths: ["{corpus}"]}}
+      validation_fraction: 0.2
+      test_fraction: 0.2
+"""
+"""A recipe's first stage, but for its tokenizer and pairs; ``corpus`` is to be filled in."""
+
+RECIPE = (
+    """\
 name: tiny
 seed: 7
 defaults:
@@ -22,12 +33,9 @@ defaults:
   eval: {{eval_steps: 10, max_batches: 2}}
   logging: {{logging_steps: 5}}
 stages:
-  prepare:
-    kind: prepare
-    data:
-      source: {{kind: files, paths: ["{corpus}"]}}
-      validation_fraction: 0.2
-      test_fraction: 0.2
+"""
+    + PREPARE
+    + """\
     tokenizer: {{vocab_size: 512}}
     pairs: {{kind: docstrings}}
   pretrain:
@@ -51,6 +59,7 @@ stages:
   export: {{kind: export, needs: sft, reload: false}}
 launch: {{processes_per_node: {processes}}}
 """
+)
 
 LINE = """\
   anneal:

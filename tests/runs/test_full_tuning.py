@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import distrain, events, exact_records, tensor_digests, write_corpus
+from tests.tiny import PREPARE, distrain, events, exact_records, tensor_digests, write_corpus
 
 pytestmark = pytest.mark.models
 
-RECIPE = """\
+RECIPE = (
+    """\
 name: full
 seed: 7
 defaults:
@@ -20,12 +21,9 @@ defaults:
   checkpoint: {{save_steps: 2}}
   eval: {{max_batches: 2}}
 stages:
-  prepare:
-    kind: prepare
-    data:
-      source: {{kind: files, paths: ["{corpus}"]}}
-      validation_fraction: 0.2
-      test_fraction: 0.2
+"""
+    + PREPARE
+    + """\
     tokenizer: {{vocab_size: 512}}
     pairs: {{kind: docstrings}}
   pretrain:
@@ -45,6 +43,7 @@ stages:
   export2: {{kind: export, needs: adapted, reload: false}}
 launch: {{processes_per_node: {processes}}}
 """
+)
 MODELS = {
     "own": "{hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}",
     "qwen3": (

@@ -12,21 +12,19 @@ from launcher.commands import cli
 from launcher.run_files import make_folder, open_run
 from tests.distrain.tasks import pairwise
 from tests.ranks import exit_codes
-from tests.tiny import write_corpus
+from tests.tiny import PREPARE, write_corpus
 
 pytestmark = pytest.mark.seams
 
-RECIPE = """\
+RECIPE = (
+    """\
 name: other
 defaults:
   training: {{sequence_length: 64, global_batch_size: 8, micro_batch_size: 2}}
 stages:
-  prepare:
-    kind: prepare
-    data:
-      source: {{kind: files, paths: ["{corpus}"]}}
-      validation_fraction: 0.2
-      test_fraction: 0.2
+"""
+    + PREPARE
+    + """\
     tokenizer: {{vocab_size: 300}}
   pretrain:
     kind: pretrain
@@ -38,6 +36,7 @@ stages:
   evaluate: {{kind: evaluate, needs: pretrain}}
 launch: {{processes_per_node: 2}}
 """
+)
 
 
 def run_stage(root, stage):

@@ -6,11 +6,12 @@ import time
 import pytest
 
 from tests.runs.processes import family, kill, start
-from tests.tiny import distrain, events, exact_records, tensor_digests, write_corpus
+from tests.tiny import PREPARE, distrain, events, exact_records, tensor_digests, write_corpus
 
 pytestmark = pytest.mark.seams
 
-RECIPE = """\
+RECIPE = (
+    """\
 name: packed
 seed: 7
 defaults:
@@ -19,12 +20,9 @@ defaults:
   checkpoint: {{save_steps: 3}}
   eval: {{eval_steps: 10, max_batches: 2}}
 stages:
-  prepare:
-    kind: prepare
-    data:
-      source: {{kind: files, paths: ["{corpus}"]}}
-      validation_fraction: 0.2
-      test_fraction: 0.2
+"""
+    + PREPARE
+    + """\
     tokenizer: {{vocab_size: 512}}
     pairs: {{kind: docstrings}}
   pretrain:
@@ -40,6 +38,7 @@ stages:
   evaluate: {{kind: evaluate, needs: sft}}
 launch: {{processes_per_node: 2}}
 """
+)
 
 
 def write(folder, truncation="cut_left"):

@@ -10,11 +10,12 @@ from distrain.config.reading.load import load_recipe
 from distrain.runs.folder import RunFolder
 from launcher.run_files import make_folder, open_run
 from tests.ranks import exit_codes
-from tests.tiny import exact_records, tensor_digests, write_corpus
+from tests.tiny import PREPARE, exact_records, tensor_digests, write_corpus
 
 pytestmark = pytest.mark.models
 
-RECIPE = """\
+RECIPE = (
+    """\
 name: prefer
 seed: 7
 defaults:
@@ -23,12 +24,9 @@ defaults:
   checkpoint: {{save_steps: 2}}
   eval: {{eval_steps: 2, max_batches: 2}}
 stages:
-  prepare:
-    kind: prepare
-    data:
-      source: {{kind: files, paths: ["{corpus}"]}}
-      validation_fraction: 0.2
-      test_fraction: 0.2
+"""
+    + PREPARE
+    + """\
     tokenizer: {{vocab_size: 400}}
   pretrain:
     kind: pretrain
@@ -48,6 +46,7 @@ stages:
   export: {{kind: export, needs: kept, reload: false}}
 launch: {{processes_per_node: {ranks}}}
 """
+)
 
 
 def write_pairs(path, count=60):

@@ -7,10 +7,10 @@ import torch
 
 from distrain.checkpoint.dcp import read_full
 from distrain.fault.wishes import Wish
-from distrain.runs.json_lines import read_records
 from distrain.tasks.task import TaskSums
 from distrain.train.loop import train
 from tests.distrain.tasks import pairwise
+from tests.distrain.tasks.by_engine import records, runs_by_engine
 from tests.distrain.train.synthetic import ENGINES, SyntheticDataset, make_run, make_stage
 from tests.distrain.train.test_resume import close, yield_at
 from tests.ranks import run_ranks
@@ -51,26 +51,10 @@ def whole_then_cut(folder, engine):
     close(last)
 
 
-def records(folder, names=EXACT):
-    found = read_records(folder / "pretrain" / "metrics.jsonl")
-    return [
-        {key: value for key, value in record.items() if key.startswith(names)} for record in found
-    ]
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Folder of an engine's two runs, made when it is first asked for."""
-    folders = {}
-
-    def of(engine):
-        if engine not in folders:
-            folder = folders[engine] = tmp_path_factory.mktemp(engine)
-            size = 1 if engine == "single" else 2
-            run_ranks(folder / "ranks", size, whole_then_cut, folder, engine)
-        return folders[engine]
-
-    return of
+    """Folder of an engine's two runs."""
+    return runs_by_engine(tmp_path_factory.mktemp, whole_then_cut)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +66,8 @@ def trained(tmp_path_factory):
 )
 def test_it_trains_and_resumes_bit_by_bit_and_equals_one_process(trained, engine):
     folder = trained(engine)
-    whole = records(folder / "whole")
-    assert records(folder / "cut") == whole
+    whole = records(folder / "whole", EXACT)
+    assert records(folder / "cut", EXACT) == whole
     steps = [record for record in whole if "train/preference" in record]
     scores = [record for record in whole if "eval/preference" in record]
     assert (len(steps), len(scores)) == (STEPS, 3)
@@ -97,7 +81,7 @@ def test_it_trains_and_resumes_bit_by_bit_and_equals_one_process(trained, engine
     ]
     assert states[0].keys() == states[1].keys()
     assert all(tensor.equal(states[1][name]) for name, tensor in states[0].items())
-    for found, expected in zip(whole, records(trained("single") / "whole"), strict=True):
+    for found, expected in zip(whole, records(trained("single") / "whole", EXACT), strict=True):
         assert found == pytest.approx(expected, rel=2e-4, abs=1e-6)
 
 

@@ -7,8 +7,8 @@ from distrain.checkpoint.dcp import read_full
 from distrain.data.samples.examples import ExampleStream
 from distrain.data.samples.order import Order
 from distrain.fault.wishes import Wish
-from distrain.runs.json_lines import read_records
 from distrain.train.loop import train
+from tests.distrain.tasks.by_engine import records, runs_by_engine
 from tests.distrain.tasks.preferences import dataset_of, made_pairs
 from tests.distrain.train.synthetic import ENGINES, make_run, make_stage
 from tests.distrain.train.test_resume import close, yield_at
@@ -65,26 +65,10 @@ def moved(folder):
     close(run)
 
 
-def records(folder):
-    found = read_records(folder / "pretrain" / "metrics.jsonl")
-    return [
-        {key: value for key, value in record.items() if key.startswith(EXACT)} for record in found
-    ]
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Folder of an engine's two runs, made when it is first asked for."""
-    folders = {}
-
-    def of(engine):
-        if engine not in folders:
-            folder = folders[engine] = tmp_path_factory.mktemp(engine)
-            size = 1 if engine == "single" else 2
-            run_ranks(folder / "ranks", size, whole_then_cut, folder, engine)
-        return folders[engine]
-
-    return of
+    """Folder of an engine's two runs."""
+    return runs_by_engine(tmp_path_factory.mktemp, whole_then_cut)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +80,8 @@ def trained(tmp_path_factory):
 )
 def test_it_resumes_bit_by_bit_and_equals_one_process(trained, engine):
     folder = trained(engine)
-    whole = records(folder / "whole")
-    assert records(folder / "cut") == whole
+    whole = records(folder / "whole", EXACT)
+    assert records(folder / "cut", EXACT) == whole
     assert len([record for record in whole if "train/loss" in record]) == STEPS
     scores = [record for record in whole if "eval/loss" in record]
     assert {"eval/reward_accuracy/code", "eval/reward_margin/web"} <= scores[0].keys()
@@ -108,13 +92,15 @@ def test_it_resumes_bit_by_bit_and_equals_one_process(trained, engine):
     ]
     assert all(tensor.equal(states[1][name]) for name, tensor in states[0].items())
     rel, limit = (2e-4, 1e-5) if is_zero(engine) else (1e-9, 1e-9)
-    for found, expected in zip(whole, records(trained("single") / "whole"), strict=True):
+    for found, expected in zip(whole, records(trained("single") / "whole", EXACT), strict=True):
         assert found == pytest.approx(expected, rel=rel, abs=limit)
 
 
 def test_the_figures_tell_which_pair_the_reference_spoke_of(trained, tmp_path):
     run_ranks(tmp_path / "ranks", 1, moved, tmp_path)
-    own, other = (records(folder) for folder in (trained("single") / "whole", tmp_path / "moved"))
+    own, other = (
+        records(folder, EXACT) for folder in (trained("single") / "whole", tmp_path / "moved")
+    )
     first = [next(r for r in found if "train/loss" in r) for found in (own, other)]
     assert first[0]["data/batch_hash"] == first[1]["data/batch_hash"]
     assert abs(first[0]["train/loss"] - first[1]["train/loss"]) > 1e-3
