@@ -144,7 +144,9 @@ def test_a_dead_rank_is_replaced_within_the_job_and_a_dead_supervisor_by_a_reque
     second = run.ranks()
     assert set(second) == {"node1", "node2"}
     assert not set(second.values()) & set(first.values()), "both are new"
-    assert run.reasons() == ["node 1: exit code 1"]
+    # The other node's rank ends a moment later, for it has lost its peer. Which of the two ends the
+    # first node sees first is a matter of moments.
+    assert run.reasons() in (["node 1: exit code 1"], ["exit code 1"])
     run.reach(6 * SAVE_STEPS)
     assert cluster.job(run.job).restarts == 0
     run.supervisor("node2").kill()
