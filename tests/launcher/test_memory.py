@@ -115,5 +115,5 @@ def test_the_estimates_hold_at_smollm2s_size(tmp_path):
         said = method_memory(stage, found.config, found.vocab_size, ROWS * TOKENS)[method].peak
         measured, _ = json.loads((tmp_path / method).read_text())
         ratios[method] = (round(measured / said, 3), measured >> 20, said >> 20)
-    # Above 1: what the C library holds of freed memory, which is most beside little state.
+    # Above 1, most where there is little state: memory that was freed and is held, it seems.
     assert all(0.8 < ratio < 1.6 for ratio, *_ in ratios.values()), ratios
