@@ -49,15 +49,8 @@ def of_step(reading: DocumentReading, step: int) -> Iterator[Record]:
             "Ask again when it is made.",
         )
     parts = reading.ledger.parts_of_step(step - 1)
-    first, size = reading.feed.schedule.samples_of(step - 1)
-    yield {
-        "stage": reading.stage,
-        "step": step,
-        "made": is_made,
-        "steps_made": reading.steps_made,
-        "first_sample": first,
-        "num_samples": size,
-        "targets": sum(part.num_targets for part in parts),
+    targets = sum(part.num_targets for part in parts)
+    yield reading.head_of_step(step, is_made=is_made, targets=targets) | {
         "documents": len({(part.source, part.document) for part in parts}),
         "bytes_are_exact": reading.bytes_are_exact,
     }

@@ -34,15 +34,8 @@ def examples_seen(
 def _of_step(reading: ExampleReading, step: int) -> Iterator[Record]:
     is_made = reading.is_made(step)
     places = reading.ledger.places_of_step(step - 1)
-    first, size = reading.feed.schedule.samples_of(step - 1)
-    yield {
-        "stage": reading.stage,
-        "step": step,
-        "made": is_made,
-        "steps_made": reading.steps_made,
-        "first_sample": first,
-        "num_samples": size,
-        "targets": sum(place.num_targets for place in places),
+    targets = sum(place.num_targets for place in places)
+    yield reading.head_of_step(step, is_made=is_made, targets=targets) | {
         "examples": len({(place.source, place.example) for place in places}),
     }
     for place in places:

@@ -71,6 +71,19 @@ class StageReading(ABC):
         feed.restore(self.record, 0)  # compares the fingerprints
         return feed
 
+    def head_of_step(self, step: int, *, is_made: bool, targets: int) -> Record:
+        """Return the record with which the answer about a step, from 1, begins."""
+        first, size = self.feed.schedule.samples_of(step - 1)
+        return {
+            "stage": self.stage,
+            "step": step,
+            "made": is_made,
+            "steps_made": self.steps_made,
+            "first_sample": first,
+            "num_samples": size,
+            "targets": targets,
+        }
+
     def is_made(self, step: int) -> bool:
         """Return whether a step, from 1, has been made; if so, its rows are those it recorded.
 

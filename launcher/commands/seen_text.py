@@ -61,7 +61,7 @@ def document_lines(head: Record, parts: Iterable[Record]) -> Iterator[str]:
         place += f"{part['source']}:#{part['document']}"
         yield _line(f"{part['step']:,}", _tokens(part), _bytes(part), place)
     if not lines:
-        yield f"{head['stage']} has not read it, in {plural(head['steps_made'], 'step')}"
+        yield _not_read(head)
 
 
 def _lines_of_examples(head: Record, parts: Iterable[Record]) -> Iterator[str]:
@@ -77,7 +77,11 @@ def _lines_of_examples(head: Record, parts: Iterable[Record]) -> Iterator[str]:
         place += f"{part['source']}:#{part['example']}"
         yield _example_line(f"{part['step']:,}", *_place(part), place)
     if not lines:
-        yield f"{head['stage']} has not read it, in {plural(head['steps_made'], 'step')}"
+        yield _not_read(head)
+
+
+def _not_read(head: Record) -> str:
+    return f"{head['stage']} has not read it, in {plural(head['steps_made'], 'step')}"
 
 
 def _warning(head: Record) -> Iterator[str]:
