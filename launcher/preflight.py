@@ -17,6 +17,7 @@ from distrain.config.recipe import (
     PrepareStage,
     Recipe,
     TrainStage,
+    beside_of,
     examples_of,
     folder_of,
 )
@@ -228,6 +229,7 @@ def _needed_modules(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if isinstance(stage, TrainStage):
             yield from _modules_of_training(stage)
         yield from _modules_of_model(folder_of(stage))
+        yield from _modules_of_model(beside_of(stage))
 
 
 def _modules_of_training(stage: TrainStage) -> Iterator[tuple[str, str]]:
@@ -275,6 +277,9 @@ def _paths(recipe: Recipe, done: Collection[str]) -> Iterator[tuple[str, str, st
         model = folder_of(stage)
         if model is not None:
             yield f"{name}.model.from_pretrained", model, PRETRAINED
+        beside = beside_of(stage)
+        if beside is not None:
+            yield f"{name}.data.beside", beside, PRETRAINED
         examples = examples_of(stage)
         if examples is not None:
             for setting, chats in examples.settings_of_sources.items():

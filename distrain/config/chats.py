@@ -182,6 +182,11 @@ class MeasuredDataConfig(ExampleDataConfig):
     # What defaults say of data is of data to train on.
     yields: ClassVar[frozenset[str]] = frozenset(ExampleDataConfig.model_fields)
 
+    beside: str | None = None
+    """A folder or ``FILE.gguf`` whose model is measured on the same examples, in the place of what
+    the measured one was made from. Of a folder nobody knows that. It has the same tokenizer, and
+    may be of other sizes."""
+
     @model_validator(mode="after")
     def _names_data(self) -> Self:
         if not self.is_own:

@@ -153,7 +153,7 @@ class EvaluateStage(Section):
     model: GivenModelConfig = GivenModelConfig()
     data: MeasuredDataConfig | None = None
     """Examples of one's own to measure in the place of the test split, which stays closed; beside
-    the base, where the model has adapters."""
+    what the model was made from."""
     sequence_length: Annotated[int, Field(ge=2)] | None = None
     """Tokens of a row, with ``model.from_pretrained`` (default: the model's positions, 2048 at
     most); a trained model is measured with those of its training."""
@@ -197,6 +197,11 @@ def examples_of(stage: Stage) -> ExampleDataConfig | None:
 def measures_own_data(stage: Stage) -> bool:
     """Whether a stage measures data of one's own, which may be done as often as one likes."""
     return isinstance(stage, EvaluateStage) and stage.data is not None
+
+
+def beside_of(stage: Stage) -> str | None:
+    """Return the user's model that a stage measures another one beside."""
+    return stage.data.beside if isinstance(stage, EvaluateStage) and stage.data else None
 
 
 def folder_of(stage: Stage) -> str | None:

@@ -47,6 +47,10 @@ class Meter:
         self.micro_batch_size = micro_batch_size
         self._memory = memory
 
+    def of(self, model: CausalLM) -> "Meter":
+        """Return what measures another model in the same way, once this one has let go of its."""
+        return Meter(model, self.micro_batch_size, self._memory)
+
     @property
     def device(self) -> torch.device:
         """Where inputs go."""

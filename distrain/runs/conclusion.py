@@ -8,6 +8,8 @@ from typing import Any
 ANSWERS, DATA = "answers", "data"
 COMPARISONS = (ANSWERS, DATA)
 """Keys of a ``result.json``: held-out answers, and those of data that ``evaluate`` was given."""
+ALONE = "alone"
+"""Of them: why no base stands beside the model."""
 MIN_EXAMPLES = 30
 """Of fewer, a bootstrap's interval is too short for its name."""
 SMALL = 0.1
@@ -74,6 +76,8 @@ def conclude(answers: Mapping[str, Any], unit: str) -> str | None:
         *([] if gain is None else [_of_gain(gain, unit)]),
         *([] if prompt.is_nothing else [_of_prompt(prompt, growth, unit)]),
     ]
+    if ALONE in answers:
+        parts.append(f"no base stands beside it: {answers[ALONE]}")
     return f"{count} examples: {'; '.join(parts)}" if parts else None
 
 

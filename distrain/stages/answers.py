@@ -14,7 +14,8 @@ from distrain.evaluation.bootstrap import ExampleSums
 from distrain.evaluation.comparison import AnswerSums, compare_answers
 from distrain.evaluation.meter import Meter
 from distrain.models.weights.source import WeightSource
-from distrain.runs.conclusion import conclude
+from distrain.runs.conclusion import ALONE, conclude
+from distrain.stages.beside import Beside
 from distrain.stages.sft_samples import ExampleSamples
 from distrain.tasks.task import Task
 
@@ -48,27 +49,32 @@ def tell(answers: Mapping[str, Any], form: TaskForm) -> None:
 
 
 def compare_by_meter(
-    meter: Meter, samples: ExampleSamples, merged: WeightSource | None, task: Task, seed: int
+    meter: Meter,
+    samples: ExampleSamples,
+    weights: WeightSource,
+    beside: Beside,
+    task: Task,
+    seed: int,
 ) -> dict[str, Any]:
-    """Measure answers with the model as it is, which is the base, then with ``merged`` weights.
+    """Measure answers with the model beside, if there is one, and then with ``weights``.
 
-    With ``None`` the model is the trained one, and its base is not measured.
+    One after the other: two models are never in memory at a time.
     """
-    measure = partial(
-        measure_answers,
-        partial(meter.sum_examples, task=task),
-        samples,
-        np.arange(len(samples)),
-    )
-    base, model = None, measure()
-    if merged is not None:
-        meter.load(merged)
-        base, model = model, measure()
+
+    def measure(loaded: Meter) -> AnswerSums:
+        each = partial(loaded.sum_examples, task=task)
+        return measure_answers(each, samples, np.arange(len(samples)))
+
+    base = None if beside.weights is None else measure(beside.load(meter))
+    meter.load(weights)
+    model = measure(meter)
+    alone = {} if beside.reason is None else {ALONE: beside.reason}
     answers = {
         "pairs": len(samples),
         "long_answers": samples.lengths.long_answers,
         "cut_prompts": samples.lengths.effects.get("cut_context", 0),
         **compare_answers(model, base, seed=seed),
+        **alone,
     }
     tell(answers, task.form)
     return answers

@@ -223,7 +223,7 @@ def find_start(context: StageContext, sources: Sources) -> BaseModel | None:
     stage = context.stage
     if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
         folder = pretrained_folder(stage.model.from_pretrained, context.run.models)
-        return _of_folder(folder, with_weights=True)
+        return open_folder(folder)
     return find_model(context, context.source, sources) if context.source.trained else None
 
 
@@ -244,7 +244,7 @@ def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> Bas
     ]
     if written is not None:
         folder = pretrained_folder(written, context.run.models)
-        base = _of_folder(folder, with_weights=not weights)
+        base = open_folder(folder, with_weights=not weights)
     else:
         assert isinstance(first, TrainStage), "without a folder, a stage has trained the model"
         tokenizer = context.run.stage(str(lineage.up_to(root).data)).tokenizer
@@ -259,6 +259,17 @@ def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> Bas
         base = base.for_adapters(adapter.lora)
         base = replace(base, adapters=(*base.adapters, adapter), quantized_for=None)
     return base
+
+
+def open_folder(folder: Path, *, with_weights: bool = True) -> BaseModel:
+    """Open a user's Hugging Face folder; without weights where a checkpoint has others.
+
+    Raises:
+        PreflightError: It cannot be used.
+    """
+    found = open_huggingface(folder)
+    weights = found.weights if with_weights else None
+    return BaseModel(found.config, found.vocab_size, folder, weights=weights, origin=found.origin)
 
 
 def lora_of(context: StageContext, stage: str) -> LoraConfig:
@@ -311,12 +322,6 @@ def _weights_of(checkpoint: Path, chosen: Callable[[str], bool]) -> WeightSource
     from distrain.checkpoint.weights import CheckpointWeights
 
     return CheckpointWeights(checkpoint, chosen)
-
-
-def _of_folder(folder: Path, *, with_weights: bool) -> BaseModel:
-    found = open_huggingface(folder)
-    weights = found.weights if with_weights else None
-    return BaseModel(found.config, found.vocab_size, folder, weights=weights, origin=found.origin)
 
 
 def _plain_name(entry: str) -> str:

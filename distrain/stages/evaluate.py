@@ -1,7 +1,7 @@
 """The ``evaluate`` stage: the test split, used once, in one process.
 
 Documents are measured with the model of the last stage that trained every parameter, or with a
-user's own model; answers, after fine-tuning, with and without the adapters of the last stage.
+user's own model; answers, after fine-tuning, beside what the last stage started from.
 """
 
 import tempfile
@@ -32,6 +32,7 @@ from distrain.runs.conclusion import ANSWERS, DATA
 from distrain.runs.records import read_json, write_json
 from distrain.stages.answers import compare_by_meter
 from distrain.stages.base_model import BaseModel, require_same_tokenizer, to_float32
+from distrain.stages.beside import find_beside
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.export import TrainedModel, read_trained
 from distrain.stages.own_examples import LONGEST_ROW, measure_own_examples
@@ -102,11 +103,9 @@ def _measure_trained(
         encoder = build_encoder(context, tuned, folder, whole.tokenizer, tokenizer)
         pairs = find_test_examples(context, encoder)
         if pairs is not None:
-            meter.load(trained.base)
-            # What was before full fine-tuning is not kept with it.
-            merged = trained.merged if context.lineage.tuned is not None else None
+            beside = find_beside(context, trained, whole)
             task, seed = task_of(context, last), context.recipe.seed
-            result[ANSWERS] = compare_by_meter(meter, pairs, merged, task, seed)
+            result[ANSWERS] = compare_by_meter(meter, pairs, trained.merged, beside, task, seed)
             result["measured"]["answers"] = last
     elif isinstance(context.recipe.stages[last], PreferenceStage):
         found = measure_preferences(context, meter, trained, whole)

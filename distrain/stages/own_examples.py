@@ -12,6 +12,7 @@ from distrain.errors import DataError
 from distrain.evaluation.meter import Meter
 from distrain.stages.answers import compare_by_meter
 from distrain.stages.base_model import BaseModel
+from distrain.stages.beside import find_beside
 from distrain.stages.context import StageContext, typed
 from distrain.stages.export import TrainedModel
 from distrain.stages.sft_data import check_lengths, day_told, encode_samples, tell_lengths
@@ -25,7 +26,7 @@ LONGEST_ROW = 2048
 def measure_own_examples(
     context: StageContext, meter: Meter, trained: TrainedModel, whole: BaseModel
 ) -> dict[str, Any]:
-    """Measure ``data`` of the stage; beside the base where the model has adapters.
+    """Measure ``data`` of the stage; beside what the model was made from.
 
     Raises:
         DataError: The examples cannot be had or laid out, or there are fewer than two.
@@ -33,10 +34,10 @@ def measure_own_examples(
     data = typed(context.recipe, context.name, EvaluateStage).data
     assert data is not None, "the caller looked"
     samples = find_own_examples(context, data, whole)
-    meter.load(trained.base)
-    merged = trained.merged if context.lineage.tuned is not None else None
+    beside = find_beside(context, trained, whole)
     # Whatever the model was trained for, these are answers, token by token.
-    figures = compare_by_meter(meter, samples, merged, TASKS[CAUSAL_LM], context.recipe.seed)
+    task, seed = TASKS[CAUSAL_LM], context.recipe.seed
+    figures = compare_by_meter(meter, samples, trained.merged, beside, task, seed)
     return figures | {
         "left_out": len(samples.left_out),
         "sources": {name: len(found) for name, found in samples.fitted.items()},

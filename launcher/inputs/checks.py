@@ -11,6 +11,7 @@ from distrain.config.reading.load import LoadedRecipe
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe
 from launcher.inputs.balancing import note_balancing
+from launcher.inputs.beside import check_beside
 from launcher.inputs.chats import check_chats
 from launcher.inputs.harness import check_harness
 from launcher.inputs.models import check_made_models, check_models
@@ -22,6 +23,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     check_same_tokenizers,
     check_sources,
     check_models,
+    check_beside,
     check_made_models,
     note_balancing,
     check_chats,

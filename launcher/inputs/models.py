@@ -91,8 +91,9 @@ def _check_model(recipe: Recipe, name: str, written: str) -> Iterator[Finding]:
         yield Finding(name, SETTING, f"model.from_pretrained: {error}")
         return
     if not folder.exists():
-        if HUB_NAME.fullmatch(written):
-            yield Finding(name, SETTING, _not_downloaded(written))
+        not_here = hub_model_problem(written)
+        if not_here is not None:
+            yield Finding(name, SETTING, f"model.from_pretrained: {not_here}")
         return  # whether the folder is on this machine is asked when the run is to start here
     try:
         model, vocab_size = load_config(folder)
@@ -118,12 +119,15 @@ def _check_given(name: str, stage: Stage, folder: ModelFolder) -> Iterator[Findi
         yield from _too_long(name, ("sequence_length",), stage.sequence_length, folder)
 
 
-def _not_downloaded(name: str) -> str:
+def hub_model_problem(name: str) -> str | None:
+    """Say of what is no folder here that it looks like a model of the hub, if it does."""
+    if not HUB_NAME.fullmatch(name):
+        return None
     folder = name.rpartition("/")[2]
     return (
-        f"model.from_pretrained: found '{name}', which is no folder here and looks like a name on "
-        f"the Hugging Face hub; expected a folder; download it (`hf download {name} --local-dir "
-        f"{folder}`) and write ./{folder}"
+        f"found '{name}', which is no folder here and looks like a name on the Hugging Face hub; "
+        f"expected a folder; download it (`hf download {name} --local-dir {folder}`) and write "
+        f"./{folder}"
     )
 
 

@@ -64,14 +64,14 @@ def check_same_tokenizers(recipe: Recipe) -> Iterator[Finding]:
         )
         if not reads or lineage.data in said:
             continue
-        known, own = _file_of_model(recipe, name), recipe.stages.get(str(lineage.data))
+        known, own = file_of_model(recipe, name), recipe.stages.get(str(lineage.data))
         if known is None or not isinstance(own, PrepareStage) or own.tokenizer.path is None:
             continue
         try:
             found = tokenizer_file(own.tokenizer.path)
         except PreflightError:  # told where the tokenizer is checked
             continue
-        if not _are_alike(found, known):
+        if not are_alike(found, known):
             message = (
                 f"tokenizer.path: found {found}, another tokenizer than that of the model that "
                 f"'{name}' starts from; set it to {known}"
@@ -80,7 +80,7 @@ def check_same_tokenizers(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(str(lineage.data), ("tokenizer", "path"), message)
 
 
-def _file_of_model(recipe: Recipe, name: str) -> Path | None:
+def file_of_model(recipe: Recipe, name: str) -> Path | None:
     """Return the tokenizer of the model that a stage starts from, if a setting says where it is."""
     root = first_of(recipe.stages, name)
     written = folder_of(recipe.stages[root])
@@ -105,7 +105,7 @@ def tokenizer_file(written: str, *, is_model: bool = False) -> Path:
     return path / TOKENIZER_FILE if is_folder else path
 
 
-def _are_alike(first: Path, second: Path) -> bool:
+def are_alike(first: Path, second: Path) -> bool:
     """Compare the content of two tokenizers, if both are there and can be read."""
     if is_gguf(first) or is_gguf(second):
         return True  # compared when it has been converted

@@ -192,7 +192,7 @@ def evaluate_tables(stage: StageRecords) -> list[Table]:
         by = _measured_by(stage, "documents", "Measured with the model of stage")
         tables.append(Table("Test split, documents", header, (("documents", *row),), by))
     for key, title, words in (
-        (ANSWERS, "Test split", " With and without the adapters of stage"),
+        (ANSWERS, "Test split", " Tuned by stage"),
         (DATA, "Own data", " Model of stage"),
     ):
         answers = stage.result.get(key)

@@ -79,7 +79,10 @@ def test_every_matrix_moves_and_answers_get_likelier(finished):
     assert all(torch.equal(base[name], exported[name]) for name in exported)
     measured = result_of(finished, "evaluate")
     assert measured["measured"] == {"documents": "sft", "answers": "sft"}
-    assert measured["answers"]["loss"] < measured["answers"]["loss_shuffled_prompts"] + 1
+    answers = measured["answers"]
+    assert answers["loss"] < answers["loss_shuffled_prompts"] + 1
+    assert answers["gain"]["value"] == pytest.approx(answers["loss_base"] - answers["loss"])
+    assert answers["gain"]["low"] > 0
 
 
 def test_it_goes_on_from_a_checkpoint_bit_for_bit(finished, tmp_path):

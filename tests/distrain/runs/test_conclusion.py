@@ -60,6 +60,14 @@ def test_an_interval_that_touches_0_is_noise():
     assert "within noise" in said_of(NOTHING, (0.1, 0.0, 0.2))
 
 
+def test_it_says_why_no_base_stands_beside_it():
+    said = conclude(answers(BETTER) | {"alone": "it is gone"}, "nats")
+    assert said == (
+        "120 examples: the prompt adds 0.42 nats (0.35 to 0.50); no base stands beside it: it is "
+        "gone"
+    )
+
+
 def test_of_few_examples_nothing_is_said_but_that():
     said = said_of(BETTER, BETTER, examples=MIN_EXAMPLES - 1)
     assert said == "29 examples: too few to say, at least 30 are needed"

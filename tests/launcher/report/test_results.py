@@ -47,11 +47,11 @@ def test_the_test_split_says_whose_figures_they_are():
     documents, answers = evaluate_tables(stage("evaluate", "evaluate", result=result))
     assert documents.note == "Measured with the model of stage anneal."
     assert answers.note.startswith("7 pairs. ")
-    assert answers.note.endswith("With and without the adapters of stage sft2.")
+    assert answers.note.endswith("Tuned by stage sft2.")
     del result["measured"]  # as an older version left it
     documents, answers = evaluate_tables(stage("evaluate", "evaluate", result=result))
     assert documents.note == ""
-    assert "adapters" not in answers.note
+    assert "Tuned" not in answers.note
 
 
 def test_answers_stand_beside_the_base_with_their_intervals():

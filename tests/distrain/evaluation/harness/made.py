@@ -46,7 +46,7 @@ metric_list: [{metric: exact_match}]
 }
 
 
-def write_model(folder: Path, *, has_bos: bool, positions: int = 64) -> Path:
+def write_model(folder: Path, *, has_bos: bool, positions: int = 64, hidden_size: int = 48) -> Path:
     """Export a random model; with a BOS that its tokenizer writes before every text."""
     folder.mkdir(parents=True)
     path = folder / "tokenizer.json"
@@ -60,7 +60,7 @@ def write_model(folder: Path, *, has_bos: bool, positions: int = 64) -> Path:
         raw.save(str(path))
     vocab_size = Tokenizer.load(path).vocab_size
     config = LlamaConfig(
-        hidden_size=48,
+        hidden_size=hidden_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=96,
