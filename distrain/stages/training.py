@@ -46,6 +46,8 @@ def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:
     progress, wish = train(run)
     if wish.ends:
         return Outcome(None, progress.step, requeue=wish is Wish.YIELD), progress
+    schedule, early = run.loader.feed.schedule, run.training.early_stopping
+    progress.check_complete(run.max_steps, schedule.samples_before(progress.step), early)
     content = run.save_and_wait(progress)  # which the loop has done: this asks what is there
     figures: dict[str, Any] = {
         CHECKPOINT_FIELD: {"step": progress.step, **asdict(content)},
@@ -57,6 +59,7 @@ def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:
         **best_of(run, progress),
         "stopped_early": progress.step < run.max_steps,
         "ranks": run.host.world_size,
+        "samples": progress.ledger.to_json(),
     }
     return Outcome(figures, progress.step), progress
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from distrain.data.samples.loader import Batch
+from distrain.errors import TrainingError
 from distrain.fault.wishes import Wish
 from distrain.monitor.memory import peak_memory_gib
 from distrain.train.run import Run
@@ -38,21 +39,56 @@ def agree(run: Run, batch: Batch | None, own: Wish = Wish.NONE) -> Agreed:
         own: The wish that this rank knows of.
     """
     parts = batch.microbatches if batch else ()
+    samples = batch.own_samples if batch else range(0)
     totals, largest = run.engine.ranks.exchange(
         sums=(
             sum(sum(run.task.denominators(part)) for part in parts),
             sum(part.num_targets for part in parts),
             batch.digest if batch else 0,
+            len(samples),
+            sum_of(samples),
         ),
         maxima=(own, run.checkpoints.is_saving, peak_memory_gib(run.device)),
     )
-    denominator, num_targets, batch_hash = totals
-    wish, is_saving, memory_gib = largest
+    denominator, num_targets, batch_hash, *parts_read = totals
+    granted, is_saving, memory_gib = run.wishes.granted(largest[0]), *largest[1:]
+    if batch is not None and not granted.ends:
+        check_parts(batch, *parts_read)
     return Agreed(
-        wish=run.wishes.granted(wish),
+        wish=granted,
         is_saving=is_saving > 0,
         memory_gib=memory_gib,
         denominator=denominator,
         num_targets=int(num_targets),
         batch_hash=int(batch_hash) % 2**32,
     )
+
+
+def check_parts(batch: Batch, count: float, sum_of_numbers: float) -> None:
+    """Make sure that what the ranks have in hand makes up the step's samples.
+
+    Args:
+        batch: This rank's part.
+        count: Samples of all ranks.
+        sum_of_numbers: Of those samples, counted over the run. Ranks that all read the same part
+            have the right count; their numbers give them away.
+
+    Raises:
+        TrainingError: On every rank: the parts are others.
+    """
+    first, size = batch.first_sample, batch.num_samples
+    expected = sum_of(range(first, first + size))
+    if (count, sum_of_numbers) == (size, expected):
+        return
+    raise TrainingError(
+        f"the batch of samples {first} to {first + size - 1}",
+        f"{count:g} samples over all ranks, whose numbers sum up to {sum_of_numbers:.0f}",
+        f"{size}, which sum up to {expected}",
+        "Samples would be lost or repeated. This is a defect of distrain: report it with the "
+        "run's resolved.yaml.",
+    )
+
+
+def sum_of(numbers: range) -> int:
+    """Sum up numbers one apart; exact, and in no time for a batch of any size."""
+    return len(numbers) * (2 * numbers.start + len(numbers) - 1) // 2

@@ -1,13 +1,14 @@
 """How far a stage has come: all that a restart needs besides the tensors."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from distrain.config.best import EarlyStopping, KeepBest, WatchedMetric
 from distrain.errors import TrainingError
 from distrain.monitor.step_result import StepResult
 from distrain.runs.records import finite
+from distrain.train.ledger import SampleLedger
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Progress:
         best_watched: The best value of that metric.
         best_step: Steps after which the validation was best, by ``checkpoint.keep_best``.
         best_value: What it found of that metric.
+        ledger: Which samples the steps read; kept beside the counters in a checkpoint.
     """
 
     step: int = 0
@@ -38,6 +40,7 @@ class Progress:
     best_watched: float | None = None
     best_step: int | None = None
     best_value: float | None = None
+    ledger: SampleLedger = field(default_factory=SampleLedger)
 
     def after(self, result: StepResult) -> Self:
         """Count one step; a step that was not applied is counted too, its samples are used up."""
@@ -47,6 +50,7 @@ class Progress:
             tokens_seen=self.tokens_seen + result.num_tokens,
             train_loss=result.loss,
             skipped_in_a_row=0 if result.applied else self.skipped_in_a_row + 1,
+            ledger=self.ledger.after(result),
         )
 
     def check_applied(self, last: StepResult, allowed: int, max_steps: int) -> None:
@@ -124,9 +128,34 @@ class Progress:
         """Return whether early stopping asks to end here."""
         return early_stopping is not None and self.evals_since_best >= early_stopping.patience
 
+    def check_complete(self, max_steps: int, end: int, early: EarlyStopping | None) -> None:
+        """Make sure that a stage which is about to be done has read what it was to read.
+
+        Args:
+            max_steps: Where the stage ends, unless it stopped early.
+            end: Samples that the schedule gives to the steps made.
+            early: What asks to stop early, if anything does.
+
+        Raises:
+            TrainingError: Samples are missing, were read twice or out of order; says which.
+        """
+        found = self.ledger.find_difference(self.step, end)
+        if found is None and self.step < max_steps and not self.is_stale(early):
+            found = f"an end after {self.step} of {max_steps} steps, which nobody asked for"
+        if found is None:
+            return
+        raise TrainingError(
+            "the samples that the steps of this stage read",
+            found,
+            f"samples {self.ledger.first_sample} to {end - 1}, each once and in order",
+            "The trained model is not that of the recipe. This is a defect of distrain, or a "
+            "checkpoint was changed by hand: start a new run, and report it with metrics.jsonl "
+            "and events.jsonl of this one.",
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """Form in a checkpoint."""
-        return asdict(self)
+        """Form in a checkpoint, of the counters alone."""
+        return {name: value for name, value in asdict(self).items() if name != "ledger"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from distrain.parallel.engine import Engine
 from distrain.tasks.task import Task, TaskSums
 from distrain.train.balancing import Balancing
 from distrain.train.data_plan import check_epochs
+from distrain.train.ledger import SampleLedger
 from distrain.train.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class Run:
         else:
             step, extra = restored
             progress = self._watch_anew(Progress.from_json(extra["progress"]), extra.get("watched"))
+            progress = replace(progress, ledger=ledger_of(extra, step))
             self.checkpoints.kept.best_step = progress.best_step
             self.engine.loaded(ScalarState.from_extra(extra))
             self.loader.feed.restore(extra["data"], step)
@@ -202,6 +204,7 @@ class Run:
         return {
             "task": self.training.task,
             "progress": progress.to_json(),
+            "ledger": progress.ledger.to_json(),
             "optimizer": self.engine.optimizer_scalars().to_json(),
             "data": self.loader.feed.state(),
             "validation": self.validation.held_out.state(),
@@ -249,6 +252,15 @@ def check_task(wanted: str, found: str) -> None:
     )
 
 
+def ledger_of(extra: Mapping[str, Any], step: int) -> SampleLedger:
+    """Read the ledger that was saved with a step, or begin one there."""
+    if "ledger" in extra:
+        return SampleLedger.from_json(extra["ledger"])
+    # Of an older version: what its steps read is not known, so it is counted from here on.
+    log.info("the checkpoint of step %d has no ledger: samples are counted from here on", step)
+    return SampleLedger(step, Schedule.from_json(extra["data"]["schedule"]).samples_before(step))
+
+
 def find_fault(step: int, extra: Mapping[str, Any]) -> str | None:
     """Say why ``extra`` is not what a run saves with a step; ``None`` if it is."""
     try:
@@ -259,6 +271,8 @@ def find_fault(step: int, extra: Mapping[str, Any]) -> str | None:
             Choice.from_json(extra["validation"])
             dict(extra["validation"].get("content", {}))
         dict(extra.get("watched", {}))
+        if "ledger" in extra:
+            SampleLedger.from_json(extra["ledger"])
         ScalarState.from_extra(extra)
         counts = list(extra["progress"].values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:

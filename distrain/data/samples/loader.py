@@ -135,6 +135,7 @@ class Batch:
     Args:
         first_sample: Number of the global batch's first sample, counted over the run.
         num_samples: Of the global batch.
+        own_first: Number of the first sample of this rank's part, counted likewise.
         digest: Of this rank's samples, 32 bits. The ranks' digests sum up, modulo 2**32, to that of
             the global batch, whatever their number.
     """
@@ -142,7 +143,14 @@ class Batch:
     microbatches: tuple[Microbatch, ...]
     first_sample: int
     num_samples: int
+    own_first: int
     digest: int
+
+    @property
+    def own_samples(self) -> range:
+        """Numbers of the samples in hand: as many as the microbatches have rows."""
+        rows = sum(len(part.input_ids) for part in self.microbatches)
+        return range(self.own_first, self.own_first + rows)
 
 
 class Loader:
@@ -193,7 +201,7 @@ class Loader:
                 Microbatch.from_rows(rows, low, min(low + self.micro_batch_size, stop))
                 for low in range(start, stop, self.micro_batch_size)
             )
-            batches.append(Batch(tuple(parts), first, size, rows.digest(mine, start, stop)))
+            batches.append(Batch(tuple(parts), first, size, mine, rows.digest(mine, start, stop)))
             start = stop
         return batches
 

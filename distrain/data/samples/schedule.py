@@ -75,9 +75,7 @@ class Schedule:
         if not past:
             return planned
         # Counted from what the run has read, not by the new plan, whose batch size may be another.
-        sample, _ = self.samples_of(step - 1)
-        sample += past[-1].batch_size
-        now = replace(planned.at(step), first_step=step, first_sample=sample)
+        now = replace(planned.at(step), first_step=step, first_sample=self.samples_before(step))
         future = [segment for segment in planned.segments if segment.first_step > step]
         # An unchanged plan goes on in its segment: a new one would begin its order anew.
         segments = past if past[-1].same_settings(now) else [*past, now]
@@ -104,6 +102,13 @@ class Schedule:
         segment = self.at(step)
         first = segment.first_sample + (step - segment.first_step) * segment.batch_size
         return first, segment.batch_size
+
+    def samples_before(self, step: int) -> int:
+        """Return how many samples the first ``step`` steps read."""
+        if not step:
+            return 0
+        first, size = self.samples_of(step - 1)
+        return first + size
 
     def step_of(self, sample: int) -> int:
         """Return the step that reads a sample."""
@@ -172,10 +177,7 @@ class SamplePlan:
 
     def consumed_by_steps(self, steps: int) -> dict[str, int]:
         """Return how many samples of each source the run's first ``steps`` steps read."""
-        if not steps:
-            return self.consumed(0)
-        first, size = self.schedule.samples_of(steps - 1)
-        return self.consumed(first + size)
+        return self.consumed(self.schedule.samples_before(steps))
 
     def find(self, source: str, n: int) -> int:
         """Return the g that reads sample ``n`` of ``source``, had the run no end."""

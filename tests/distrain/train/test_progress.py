@@ -92,7 +92,8 @@ def test_no_early_stopping_never_stops():
 def test_it_survives_a_checkpoint():
     progress = validated(1.5, progress=Progress().after(step()).after(step(norm=math.inf)))
     assert progress.skipped_in_a_row == 1
-    assert Progress.from_json(json.loads(json_text(progress.to_json()))) == progress
+    read = Progress.from_json(json.loads(json_text(progress.to_json())))
+    assert replace(read, ledger=progress.ledger) == progress
 
 
 def test_what_an_older_version_saved_is_read():
