@@ -15,6 +15,7 @@ from pathlib import Path
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe
 from distrain.errors import DistrainError, ExitCode, PreflightError
+from distrain.fault import page
 from distrain.fault.parent import die_with_parent
 from distrain.monitor.logs import configure_logging
 from distrain.runs.command import as_typed
@@ -38,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     rank = int(os.environ.get("RANK", "0"))
     die_with_parent()
+    if arguments.command == "stage":
+        page.open_page()
     allow_many_files()
     configure_logging(rank, os.environ.get("DISTRAIN_LOG_LEVEL", "INFO"))
     try:
@@ -99,6 +102,8 @@ def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bo
     # Rank 0 alone counts: another one may look before or after it has begun.
     attempt = _next_attempt(folder) if rank == 0 else None
     context = StageContext(recipe, run, name, attempt, again)
+    if recipe.stages[name].kind in DISTRIBUTED_KINDS:
+        page.be_judged()
     lock = None if attempt is None else _begin(run, folder, attempt)
     try:
         outcome = stage_body(recipe.stages[name].kind)(context)
@@ -121,6 +126,7 @@ def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bo
     if recipe.stages[name].kind in DISTRIBUTED_KINDS:
         from distrain.parallel.process_group import finish
 
+        page.mark("ended")
         finish(ExitCode.DONE)
     if lock is not None:
         os.close(lock)

@@ -1,8 +1,8 @@
 """Steps and starts as shipped, over a loop as people write it, each in a process of its own.
 
-``python -m benchmarks.speed [steps|fsdp|qwen3|compiled|start|start_qwen3] [--size nano ...]``. The
-processes of a table live side by side; one at a time makes its steps, in an order drawn anew each
-round. A ratio is that of CPU time within one round; median and quartiles over the rounds.
+``python -m benchmarks.speed [steps|fsdp|qwen3|compiled|page|start|start_qwen3] [--size nano ...]``.
+The processes of a table live side by side; one at a time makes its steps, in an order drawn anew
+each round. A ratio is that of CPU time within one round; median and quartiles over the rounds.
 """
 
 import argparse
@@ -53,6 +53,7 @@ TABLES: dict[str, Callable[[str, int], list[list[str]]]] = {
     "fsdp": lambda size, rounds: compare(("bare", "distrain"), size, 2, rounds),
     "qwen3": lambda size, rounds: compare(("bare_qwen3", "distrain_qwen3"), size, 1, rounds),
     "compiled": lambda size, rounds: compare(("distrain", "distrain_compiled"), size, 1, rounds),
+    "page": lambda size, rounds: compare(("distrain", "distrain_marked"), size, 1, rounds),
     "start": lambda size, rounds: start_rows(size, "llama", rounds, quartiles),
     "start_qwen3": lambda size, rounds: start_rows(size, "qwen3", rounds, quartiles),
 }

@@ -16,6 +16,7 @@ import torch
 from benchmarks.side_by_side import Rounds
 from benchmarks.speed.plain import PlainLlama, plain_loop, qwen3
 from benchmarks.speed.sizes import SIZES, Size, section_of
+from distrain.fault.page import PAGES, begin_steps, mark, open_page
 
 if TYPE_CHECKING:
     from distrain.monitor.step_result import StepResult
@@ -50,6 +51,14 @@ def distrain(size: Size) -> Loop:
     return ours(size, section_of(size, "llama"))
 
 
+def distrain_marked(size: Size) -> Loop:
+    """The own Llama, with a progress page that somebody may look at."""
+    os.environ[PAGES] = tempfile.mkdtemp(prefix="pages-", dir="/dev/shm")
+    open_page()
+    begin_steps(0)
+    return distrain(size)
+
+
 def distrain_compiled(size: Size) -> Loop:
     """The own Llama with compiled blocks; its first round is long."""
     return ours(size, section_of(size, "llama"), compile_blocks=True)
@@ -82,13 +91,13 @@ def stage_step(run: "Run") -> "Callable[[], StepResult]":
     batches, steps = run.loader.batches(), count()
 
     def step() -> "StepResult":
-        clock = Clock()
+        clock, number = Clock(), next(steps)
+        mark("data", number)
         own = run.wishes.own()
         batch = next(batches)
         clock.data_arrived()
         agreed = agree(run, batch, own)
         run.checkpoints.poll(agreed.is_saving)
-        number = next(steps)
         result = train_step(run, batch, agreed, number)
         record(run, Progress(number + 1), result, clock)
         return result
@@ -100,6 +109,7 @@ KINDS = {
     "bare": bare,
     "distrain": distrain,
     "distrain_compiled": distrain_compiled,
+    "distrain_marked": distrain_marked,
     "bare_qwen3": bare_qwen3,
     "distrain_qwen3": distrain_qwen3,
 }

@@ -17,9 +17,12 @@ from typing import Any
 
 from distrain.checkpoint.layout import COMMIT, EXTRA, METADATA, Name
 from distrain.errors import CheckpointError
+from distrain.fault.page import page
 from distrain.runs import durable
 
 FORMAT_VERSION = 1
+CHUNK_BYTES = 1 << 20
+"""Read at a time."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,14 @@ class DamagedError(Exception):
 
 def digest_file(path: Path) -> CommittedFile:
     """Read a file once: its size and digest."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256")
-        return CommittedFile(stream.tell(), digest.hexdigest())
+    digest, size = hashlib.sha256(), 0
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    with path.open("rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+            size += count
+            page.mark_chunk()
+    return CommittedFile(size, digest.hexdigest())
 
 
 def write_commit(folder: Path, commit: Commit) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distrain.checkpoint.commit import Content
+from distrain.fault.page import page
 from distrain.parallel.global_tensor import Box, GlobalTensor, State
 
 PRODUCT_PREFIXES = ("model/", "buffer/")
@@ -82,6 +83,7 @@ class _Hasher:
             if box.tensor.numel():
                 places, values = _runs(box, entry.shape)
                 for first, block in _blocks(places, values):
+                    page.mark_chunk()
                     total += self._block(first, block, seed)
         return total
 

@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.planner import (
 )
 
 from distrain.checkpoint.agreement import os_error_behind
+from distrain.fault.page import page
 from distrain.parallel.global_tensor import GlobalTensor
 
 
@@ -70,6 +71,7 @@ class BoxSavePlanner(DefaultSavePlanner):
 
     def lookup_object(self, index: MetadataIndex) -> Tensor:
         """Find the box to write; DCP itself asks only tensors for their shards."""
+        page.mark_chunk()  # DCP asks for each as it comes to it
         entry: Entry = self.state_dict[index.fqn]
         return entry.__get_tensor_shard__(index)
 
@@ -106,6 +108,7 @@ class BoxLoadPlanner(DefaultLoadPlanner):
 
     def lookup_tensor(self, index: MetadataIndex) -> Tensor:
         """Find the box to fill."""
+        page.mark_chunk()
         entry: Entry = self.state_dict[index.fqn]
         return entry.__get_tensor_shard__(index)
 

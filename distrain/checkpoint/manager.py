@@ -27,9 +27,11 @@ from distrain.checkpoint.writing import Written, write_checkpoint
 from distrain.config.section import format_duration
 from distrain.config.training import CheckpointConfig
 from distrain.errors import CheckpointError, DistrainError, PreflightError
+from distrain.fault.page import page
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State
 from distrain.runs.durable import DISK_FULL
+from distrain.runs.progress_page import WAITS_FOR_THREAD
 
 logger = logging.getLogger(__name__)
 
@@ -269,9 +271,14 @@ class CheckpointManager:
             return
         # A daemon: a process that fails elsewhere must not wait for ranks that are gone.
         save.thread = threading.Thread(
-            target=self._write, args=(save, staged), name=f"save-{save.step}", daemon=True
+            target=self._write_apart, args=(save, staged), name=f"save-{save.step}", daemon=True
         )
         save.thread.start()
+
+    def _write_apart(self, save: _Save, state: State) -> None:
+        page.save_begins(save.step)
+        self._write(save, state)
+        page.save_ends()
 
     def _write(self, save: _Save, state: State) -> None:
         """Write, commit and retire; runs in the background or, when asked to wait, in the loop."""
@@ -306,7 +313,9 @@ class CheckpointManager:
     def _settle(self, save: _Save) -> FailedError | None:
         """Take note of how a save ended, once; all ranks do so after the same step."""
         if save.thread is not None:
+            page.wait_begins(WAITS_FOR_THREAD)
             save.thread.join()
+            page.wait_ends()
         save.deadline.met()
         self._in_flight = None
         outcome = save.outcome

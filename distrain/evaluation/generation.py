@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distrain.config.huggingface import CONFIG_FILE, GENERATION_FILE
 from distrain.data.tokenizer.tokenizer import Tokenizer
+from distrain.fault.page import mark
 from distrain.models.causal_lm import CausalLM
 from distrain.runs.records import read_json
 
@@ -65,6 +66,7 @@ def sample(model: CausalLM, ids: Sequence[int], sampling: Sampling) -> Iterator[
     window = new = list(ids)[-longest:]
     cache = model.new_cache()
     while True:
+        mark()
         scores = model.next_scores(torch.tensor([new], device=model.input_device), cache)
         logits = scores[0].float().cpu()
         token = choose(penalized(logits, window, sampling), sampling, generator)

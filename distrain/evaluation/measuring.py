@@ -12,6 +12,7 @@ from torch import nn
 
 from distrain.config.tasks import BITS_PER_BYTE, IGNORE_INDEX, TaskForm
 from distrain.data.samples.loader import Microbatch
+from distrain.fault.page import mark
 from distrain.tasks.task import Task, TaskSums
 
 
@@ -42,6 +43,7 @@ class Measure:
 
     def __call__(self, module: nn.Module, microbatch: Microbatch) -> TaskSums:
         """Run the forward passes of a microbatch that is on the host."""
+        mark()
         measured = self.task.measure(module, microbatch.to(self.device))
         if BITS_PER_BYTE not in self.form.others:
             return measured

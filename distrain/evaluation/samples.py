@@ -9,6 +9,7 @@ import torch
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import RecipeError
 from distrain.evaluation.generation import LIKELIEST, sample
+from distrain.fault.page import mark
 from distrain.models.attention.layout import in_one_row
 from distrain.models.causal_lm import CausalLM
 from distrain.parallel.compilation import uncompiled
@@ -130,6 +131,7 @@ class SampleWriter:
             left = [number for number, new in enumerate(texts) if not self._is_over(new)]
             if not left:
                 return texts
+            mark()
             found = self._next_tokens([[*self.prompts.ids[n], *texts[n]] for n in left])
             for number, token in zip(left, found, strict=True):
                 texts[number].append(token)

@@ -1,7 +1,8 @@
 """Agreement between all ranks, over host numbers; sums over data are ``Ranks``' to take.
 
 They run on a gloo group of their own, beside NCCL on a GPU, so that asking never makes the host
-wait for the device. With one process they are the identity and need no process group.
+wait for the device. With one process they are the identity and need no process group. Each is
+counted in the rank's progress page, so that somebody outside can see which rank is missing.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+
+from distrain.fault.page import page
 
 
 class HostGroup:
@@ -38,9 +41,11 @@ class HostGroup:
         if self._group is None:
             return mine
         rows = np.empty((self.world_size, len(values)))
+        page.wait_begins()
         dist.all_gather_into_tensor(
             torch.from_numpy(rows), torch.from_numpy(mine), group=self._group
         )
+        page.wait_ends()
         return rows
 
     def max(self, *values: float) -> list[float]:
@@ -57,10 +62,14 @@ class HostGroup:
         if self._group is None:
             return [value]
         values: list[object] = [None] * self.world_size
+        page.wait_begins()
         dist.all_gather_object(values, value, group=self._group)
+        page.wait_ends()
         return values
 
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self._group is not None:
+            page.wait_begins()
             dist.barrier(group=self._group)
+            page.wait_ends()

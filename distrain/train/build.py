@@ -29,6 +29,7 @@ from distrain.evaluation.harness.in_loop import TaskAsker, open_asker
 from distrain.evaluation.measuring import Measure
 from distrain.evaluation.samples import SamplePrompts, SampleWriter
 from distrain.evaluation.validation import Validation
+from distrain.fault.page import mark
 from distrain.fault.wishes import Wishes
 from distrain.models.causal_lm import CausalLM
 from distrain.monitor.monitor import Monitor, Workload
@@ -141,8 +142,11 @@ def build_host(training: TrainingConfig) -> HostGroup:
     device = resolve_device(training.device)
     return_large_buffers(training.allocator, device)
     torch.set_num_threads(training.num_threads)
+    mark("rendezvous")
     start_process_group(device)
-    return HostGroup()
+    host = HostGroup()
+    mark("restore")
+    return host
 
 
 def build_loader(setup: TrainSetup, engine: Engine) -> Loader:

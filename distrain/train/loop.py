@@ -9,6 +9,7 @@ import torch
 from distrain.config.best import watched_metrics
 from distrain.data.samples.loader import Batch
 from distrain.errors import RecipeError
+from distrain.fault.page import begin_steps, mark
 from distrain.fault.wishes import Wish
 from distrain.monitor.step_result import StepResult
 from distrain.tasks.task import means
@@ -46,12 +47,14 @@ def train(run: Run) -> tuple[Progress, Wish]:
     """
     progress = run.restore()  # 9 checkpointing
     rehearse(run, progress.step)
+    begin_steps(progress.step)
     if progress.step == 0:
         progress = validate(run, progress)
     batches = run.loader.batches(progress.step, run.max_steps)  # 1-3 collection to loader
     wish = Wish.NONE
     while progress.step < run.max_steps and not progress.is_stale(run.training.early_stopping):
         clock = Clock()
+        mark("data", progress.step)
         own = run.wishes.own()
         # Who wishes to end waits for no batch: that wish will be granted, or a heavier one.
         batch = None if own.ends else next(batches)
@@ -70,7 +73,9 @@ def train(run: Run) -> tuple[Progress, Wish]:
             progress = validate(run, progress)
         is_best = progress.best_step == progress.step
         if run.checkpoints.is_due(progress.step) or wish is Wish.SAVE or is_best:
+            mark("save", progress.step)
             run.save(progress)
+    mark("save", progress.step)
     run.save_and_wait(progress)  # first: a thread may still wait for samples nobody will read
     run.loader.feed.close()
     batches.close()
@@ -85,11 +90,13 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
     scale = engine.ranks.dp_size / agreed.denominator
     sums = torch.zeros(1, form.num_sums, device=run.device, dtype=torch.float64)
     for number, microbatch in enumerate(parts, start=1):
+        mark("forward_backward")
         seed_dropout(run, step, number)
         with engine.accumulate(last=number == len(parts)):
             measured = run.measure(microbatch)  # 4 architecture, 5 forward pass, 6 loss
             engine.backward(measured.objective * scale)  # 7 backward pass
         sums += measured.stacked(form)
+    mark("update")
     mine, norm = engine.fetch(sums[0])  # the one wait for the device
     # The second host collective. Before the update: all ranks make it or none, and the losses and
     # norms of all have a say in that.
@@ -125,6 +132,7 @@ def seed_dropout(run: Run, step: int, microbatch: int) -> None:
 
 def validate(run: Run, progress: Progress) -> Progress:
     """Measure the validation split after ``progress.step`` steps. Collective."""
+    mark("validation", progress.step)
     scores = run.validation.measure()
     early, trained = run.training.early_stopping, run.task.form.trained.name
     asked, times = ask_tasks(run, progress.step)

@@ -15,6 +15,7 @@ import torch
 
 from distrain.data.samples.loader import Microbatch
 from distrain.data.samples.order import Ints
+from distrain.fault.page import mark
 from distrain.monitor.memory import peak_memory_gib
 from distrain.train.run import Run
 
@@ -68,6 +69,7 @@ def rehearse(run: Run, step: int) -> None:
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         for number, part in enumerate(parts, start=1):
+            mark()
             samples = np.arange(part.first_sample, part.first_sample + part.num_samples)
             rows = run.loader.feed.rows(samples)
             microbatch = Microbatch.from_rows(rows, 0, part.num_samples)

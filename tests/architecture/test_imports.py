@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     {"errors", "garbage"},
     {"runs"},
+    {"fault"},
     {"config"},
     {"monitor"},
     {"loss", "dtensor"},
@@ -20,7 +21,6 @@ LAYERS = (
     {"tasks"},
     {"parallel"},
     {"checkpoint"},
-    {"fault"},
     {"evaluation"},
     {"finetune"},
     {"train"},

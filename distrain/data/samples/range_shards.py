@@ -18,6 +18,7 @@ from typing import Protocol
 from distrain.data.shards.manifest import MANIFEST
 from distrain.data.workers import BackgroundWorker
 from distrain.errors import DataError
+from distrain.fault.page import page
 
 POLL_S = 0.05
 AHEAD = 2
@@ -194,6 +195,7 @@ class RangeShards:
             if waited > warn_at:
                 log.warning("waiting for %s for %.0f s", self.make.title(number), waited)
                 warn_at *= 2
+            page.mark_fetch()
             # Polled: a process of another rank cannot wake this one.
             time.sleep(POLL_S)
 

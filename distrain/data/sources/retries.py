@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from distrain.config.sources import RetriesConfig
 from distrain.errors import DataError
+from distrain.fault.page import page
 
 MAX_DELAY_S = 30.0
 REPEATED_STATUSES = frozenset({408, 425, 429})
@@ -146,13 +147,21 @@ class Jitter:
     uniform: Callable[[float, float], float] = _jitter.uniform
 
 
+def sleep_marking(seconds: float) -> None:
+    """Sleep between two attempts, whose number or time is bounded, and so no hang."""
+    until = time.monotonic() + seconds
+    while (left_s := until - time.monotonic()) > 0:
+        page.mark_fetch()
+        time.sleep(min(left_s, 1.0))
+
+
 def repeat(
     attempt: Callable[[int], T],
     errors: Callable[[], tuple[type[Exception], ...]],
     judge: Callable[[FailedAttempt], None],
     jitter: Jitter,
     *,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = sleep_marking,
 ) -> T:
     """Return what ``attempt`` returns, made again after errors, for as long as ``judge`` lets it.
 

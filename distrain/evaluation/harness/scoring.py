@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from distrain.config.tasks import IGNORE_INDEX
+from distrain.fault.page import mark
 from distrain.models.attention.layout import in_one_row
 from distrain.parallel.ranks import Ranks
 
@@ -58,6 +59,7 @@ class Scorer:
         was_training = self.module.training
         self.module.eval()
         for number in range(rank, len(padded), size):
+            mark()
             numbers = padded[number]
             scores = self._forward([asked[each] for each in numbers])
             if number < len(batches):

@@ -21,12 +21,15 @@ from distrain.data.remote.cache.fetching import TransferProgress, complete, late
 from distrain.data.remote.cache.look_ahead import LookAhead
 from distrain.data.remote.cache.settings import CACHE_VARIABLE, CacheSettings
 from distrain.errors import DataError
+from distrain.fault.page import page
 
 log = logging.getLogger(__name__)
 
 MAX_MAPPED = 256
 """Blocks that a process keeps mapped; each costs a file descriptor, and there may be only 1024."""
 TOUCH_S = 10.0
+MARK_S = 1.0
+"""Between two looks at a download that is waited for."""
 FIRST_POLL_S = 0.002
 MAX_POLL_S = 0.05
 
@@ -155,7 +158,8 @@ class BlockCache:
                 )
                 # At doubling times: a wait of minutes is a few lines for each rank, not hundreds.
                 warn_after = 2 * waited
-            wait([download.done], timeout=min(warn_after, deadline) - waited)
+            page.mark_fetch()  # this wait has its own deadline
+            wait([download.done], timeout=min(min(warn_after, deadline) - waited, MARK_S))
         return download.done.result()
 
     def _open(self, block: Block) -> NDArray[np.uint8] | None:
