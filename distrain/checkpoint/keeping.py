@@ -26,6 +26,8 @@ class KeptCheckpoints:
         """Those that this process committed or verified: only they make others superfluous."""
         self.best_step: int | None = None
         """Of the best checkpoint that is known to be on disk."""
+        self.rewind_steps: int | None = None
+        """How far before the next step training may go back; ``None``: it does not."""
 
     def retire(self, best: int | None) -> int:
         """Delete what nobody needs any more; returns how many.
@@ -48,7 +50,15 @@ class KeptCheckpoints:
         return {"step": names[-1].step, **(asdict(content) if content else {})}
 
     def _steps(self, best: int | None) -> frozenset[int]:
+        present = committed(self._folder)
         # The best of before stays until a better one is on disk: its save may have failed.
-        if any(name.step == best for name in committed(self._folder)):
+        if any(name.step == best for name in present):
             self.best_step = best
-        return self._named | ({self.best_step} if self.best_step is not None else set())
+        kept = self._named | ({self.best_step} if self.best_step is not None else set())
+        return kept if self.rewind_steps is None else kept | self._rewind_target(present)
+
+    def _rewind_target(self, present: list[Name]) -> set[int]:
+        """Return the step to which a spike of the very next step would lead back."""
+        steps = [name.step for name in present if name in self.good]
+        limit = max(0, max(steps, default=0) - (self.rewind_steps or 0))
+        return set([step for step in steps if step <= limit][-1:])

@@ -21,7 +21,7 @@ from distrain.checkpoint.commit import Content, read_commit, read_extra
 from distrain.checkpoint.content import join, sum_hashes
 from distrain.checkpoint.deadline import Deadline
 from distrain.checkpoint.keeping import KeptCheckpoints
-from distrain.checkpoint.layout import Name
+from distrain.checkpoint.layout import Name, committed
 from distrain.checkpoint.staging import Staging
 from distrain.checkpoint.writing import Written, write_checkpoint
 from distrain.config.section import format_duration
@@ -197,6 +197,10 @@ class CheckpointManager:
         if self._in_flight is not None:
             self._settle(self._in_flight)
 
+    def steps(self) -> list[int]:
+        """Return the steps of the checkpoints that are there, whole or not. Collective."""
+        return on_first(self._host, lambda: [name.step for name in committed(self._folder)])
+
     def restore(
         self,
         state: State,
@@ -210,7 +214,7 @@ class CheckpointManager:
         Args:
             state: This rank's part, written in place.
             find_fault: Says what is wrong with the ``extra`` of a step, if it is not what was
-                saved; that checkpoint counts as damaged.
+                saved, or not to be gone on from; that checkpoint is put aside like a damaged one.
             refuse: Raises where a whole checkpoint with this ``extra`` is not one to go on from.
 
         Returns:
@@ -353,7 +357,7 @@ class CheckpointManager:
             time.sleep(LINGER_S)  # the event is rank 0's, whom the end of another would end first
 
     def _report_quarantined(self, name: Name, reason: str) -> None:
-        logger.warning("checkpoint %s is damaged and was put aside: %s", name, reason)
+        logger.warning("checkpoint %s was put aside: %s", name, reason)
         self._report("quarantined", step=name.step, checkpoint=str(name), reason=reason)
 
     def _report(self, kind: str, **fields: object) -> None:

@@ -9,6 +9,7 @@ from distrain.config.best import EarlyStopping, KeepBest
 from distrain.config.harness import LoopHarnessConfig
 from distrain.config.samples import SamplesConfig
 from distrain.config.section import Count, Duration, Section
+from distrain.config.spikes import OnSpike, SpikesConfig
 from distrain.config.tasks import CAUSAL_LM, TaskName
 
 Positive = Annotated[int, Field(ge=1)]
@@ -102,9 +103,13 @@ class TrainingConfig(Section):
     unfrozen_parameters: tuple[str, ...] = ()
     """Patterns of names: only what matches is trained. Give one of the two."""
     early_stopping: EarlyStopping | None = None
+    on_spike: OnSpike = "report"
+    """What follows a spike of loss or gradient norm. ``report``: an event; ``skip``: that step is
+    not applied; ``rewind``: back to a checkpoint before it, and on without the steps around it."""
+    spikes: SpikesConfig = SpikesConfig()
     max_skipped_steps: Positive = 20
-    """Steps in a row with a loss or a gradient that is not finite, none of them applied; so many
-    end the stage for good."""
+    """Steps in a row that are not applied, as loss or gradient is not finite or a spike is skipped;
+    so many end the stage for good."""
 
     @property
     def freezes(self) -> bool:

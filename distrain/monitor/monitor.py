@@ -21,11 +21,13 @@ from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import (
     EVAL,
+    NOT_APPLIED,
     STEP,
     TRAIN,
     Record,
     append_event,
     finite,
+    is_validation,
     utc_now,
     write_json,
 )
@@ -78,6 +80,8 @@ class Monitor:
         self._file = MetricsFile(run.stage(stage).metrics)
         self._samples: MetricsFile | None = None
         self._sinks = self._open_sinks()
+        self._sunk = (-1, False)
+        """The last record that sinks were given: its step, and whether it is of a validation."""
         self._pace = Pace(workload.max_steps)
         self._has_shown = False
 
@@ -91,11 +95,14 @@ class Monitor:
         """Drop what was recorded after ``step``, from which this attempt goes on; samples too.
 
         Those steps were lost with the process and will be made again; so the file of a killed and
-        resumed run holds each step once. Call it before the first record; -1 drops all.
+        resumed run holds each step once. -1 drops all.
 
         Returns:
             How many records were dropped.
         """
+        if self._samples is not None:  # of before a rewind: it would go on in the replaced file
+            self._samples.close()
+            self._samples = None
         truncate_after(self._run.stage(self.stage).samples, step)
         return self._file.truncate_after(step)
 
@@ -187,6 +194,7 @@ class Monitor:
             "train/grad_norm": result.grad_norm,
             "train/tokens_seen": samples_seen * result.num_tokens // result.num_samples,
             "train/applied": result.applied,
+            **({NOT_APPLIED: result.not_applied} if result.not_applied else {}),
             "data/first_sample": result.first_sample,
             "data/num_samples": result.num_samples,
             "data/num_targets": result.num_targets,
@@ -204,8 +212,13 @@ class Monitor:
     def _write(self, fields: dict[str, Any]) -> dict[str, Any]:
         record: dict[str, Any] = {"time": utc_now(), "attempt": self.attempt} | finite(fields)
         self._file.append(record)
-        for sink in self._sinks:
-            sink.write(record)
+        # After a rewind, steps come again that a sink has, and most take none twice: it keeps what
+        # was first said of them, and hears on from the first new one.
+        place = (record[STEP], is_validation(record))
+        if place > self._sunk:
+            self._sunk = place
+            for sink in self._sinks:
+                sink.write(record)
         return record
 
     def _open_sinks(self) -> list[BackgroundSink]:

@@ -2,6 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+NotApplied = Literal["nonfinite", "spike", "rewind"]
+"""Why a step was not applied: loss or norm not finite; a spike, skipped in its place; one of the
+steps that a rewind leaves out, which are not computed."""
+
+
+@dataclass(frozen=True)
+class Spike:
+    """A figure of a step that lies far above what is usual.
+
+    Args:
+        metric: ``loss``, the trained metric, or ``grad_norm``.
+        value: What it was.
+        median: Of the steps before.
+        limit: What would have been taken for usual.
+    """
+
+    metric: str
+    value: float
+    median: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -20,6 +42,8 @@ class StepResult:
         batch_hash: Sum of the ranks' ``Batch.digest``, modulo 2**32.
         memory_gib: Peak of the largest rank, up to the beginning of the step.
         others: The task's other metrics, by name.
+        spike: What of the step was a spike, if it was computed.
+        not_applied: Why the update was not made; ``None`` if it was.
     """
 
     loss: float
@@ -33,3 +57,5 @@ class StepResult:
     batch_hash: int
     memory_gib: float
     others: Mapping[str, float] = field(default_factory=dict)
+    spike: Spike | None = None
+    not_applied: NotApplied | None = None

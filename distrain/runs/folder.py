@@ -94,6 +94,11 @@ class StageFolder:
         return self.path / "samples.jsonl"
 
     @property
+    def skips(self) -> Path:
+        """Steps that are left out of training for a spike; only ever appended to."""
+        return self.path / "skips.jsonl"
+
+    @property
     def reference(self) -> Path:
         """What the base says of every pair of a preference stage, and of what that was made."""
         return self.path / "reference.json"

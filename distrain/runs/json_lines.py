@@ -62,14 +62,16 @@ def last_records(path: Path) -> list[dict[str, Any]]:
 class RecordTail:
     """New whole records of a growing JSONL file.
 
-    A resumed stage replaces its file by one that holds each step once; such a file is read again
-    from its beginning, and the caller tells old records by their attempt.
+    A stage that goes back to a checkpoint replaces its file by one that holds each step once; such
+    a file is read again from its beginning, and the caller tells old records by their times.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file_id: tuple[int, int] | None = None
         self._offset = 0
+        self.is_anew = False
+        """Whether the last call read a file that had taken the place of another, from its start."""
 
     def poll(self) -> list[dict[str, Any]]:
         """Return the records since the last call; a line still being written is left for later."""
@@ -82,7 +84,9 @@ class RecordTail:
     def _read(self, file: BinaryIO) -> list[dict[str, Any]]:
         status = os.fstat(file.fileno())
         file_id = (status.st_dev, status.st_ino)
+        self.is_anew = False
         if file_id != self._file_id or status.st_size < self._offset:
+            self.is_anew = self._file_id is not None
             self._file_id, self._offset = file_id, 0
         file.seek(self._offset)
         data: bytes = file.read()

@@ -96,7 +96,7 @@ STEP_FIELDS = (
     "train/learning_rate",
     "train/grad_norm",  # before clipping
     "train/tokens_seen",  # input tokens since the start of the stage
-    "train/applied",  # false: the loss or the norm was not finite and no rank applied the step
+    "train/applied",  # false: no rank applied the step, for a reason that NOT_APPLIED names
     "data/first_sample",  # global index of the first sample of the step
     "data/num_samples",
     "data/num_targets",  # target tokens of the global batch
@@ -107,6 +107,9 @@ STEP_FIELDS = (
     "perf/mfu",  # flops_per_token * tokens/s / (ranks * peak)
     "memory/max_gib",  # largest rank: device memory on a GPU, resident set on a CPU
 )
+NOT_APPLIED = "train/not_applied"
+"""Of a step that was not applied, why: ``nonfinite``; ``spike``, skipped in its place; ``rewind``,
+one of those that a rewind left out and that were not computed."""
 EVAL_FIELDS = (STEP, "eval/loss", "eval/perplexity")
 """A line of ``metrics.jsonl`` holds ``time``, ``attempt`` and all of one of these two sets; a task
 other than ``causal_lm`` has its own names in place of the losses and of perplexity. A validation of
@@ -117,7 +120,7 @@ EVENT_KINDS = frozenset({
     "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",
     "nonfinite", "early_stop", "stop_requested", "yield_requested", "stopped", "restarted",
     "failed", "finished", "reopened", "skipped", "sink_failed", "schedule_changed",
-    "rehearsed",
+    "rehearsed", "spike", "rewound",
 })  # fmt: skip
 """``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
 

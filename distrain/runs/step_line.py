@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from distrain.runs.figures import number_text, short_count, short_duration
-from distrain.runs.records import EVAL, STEP, TRAIN
+from distrain.runs.records import EVAL, NOT_APPLIED, STEP, TRAIN
 
 RATE_WINDOW = 20
 """Steps over which speed is averaged."""
@@ -37,6 +37,8 @@ class Pace:
     def add(self, record: dict[str, Any]) -> None:
         """Take a step record into account."""
         seconds = datetime.fromisoformat(record["time"]).timestamp()
+        if self._window and record[STEP] <= self._window[-1][2]:
+            self._window.clear()  # training went back
         self._window.append((seconds, record["train/tokens_seen"], record[STEP]))
         del self._window[: -RATE_WINDOW - 1]
 
@@ -80,13 +82,20 @@ def step_columns(
     return {
         "step": f"{stage} step {position(record[STEP], pace.total_steps)}",
         "metrics": task.step_text(without(TRAIN, record)),
-        "lr": f"lr {record['train/learning_rate']:.1e}",
+        "lr": _rate(record),
         "grad": f"grad {number_text(record['train/grad_norm'], '.2f')}",
         "speed": f"{short_count(speed):>5} tok/s",
         "mfu": f"mfu {'?' if share is None else f'{100 * share:.1f}%'}",
         "mem": f"mem {number_text(record['memory/max_gib'], '.1f')} GiB",
         "eta": f"eta {'?' if eta_s is None else short_duration(eta_s)}",
     }
+
+
+def _rate(record: dict[str, Any]) -> str:
+    """Write the learning rate; of a step that was not applied, in its place, why."""
+    text = f"lr {record['train/learning_rate']:.1e}"
+    reason = record.get(NOT_APPLIED)
+    return text if reason is None else f"!{reason}".ljust(len(text))
 
 
 def step_line(stage: str, record: dict[str, Any], pace: Pace, task: MetricWords) -> str:

@@ -48,6 +48,7 @@ from distrain.tasks import TASKS
 from distrain.tasks.task import Task
 from distrain.train.balancing import Balancing
 from distrain.train.data_plan import count_samples, plan_schedule, streams_read
+from distrain.train.guards import Guards
 from distrain.train.run import Run
 
 
@@ -133,6 +134,7 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
         samples=build_samples(setup, engine, device),
         monitor=monitor,
         wishes=wishes,
+        guards=Guards(training, setup.run.stage(setup.name), host),
         balancing=build_balancing(engine),  # 6
     )
 
@@ -227,7 +229,7 @@ def build_checkpoints(
             state = read_json(folder.state) or {}
             write_json(folder.state, state | {"step": fields["step"], "time": utc_now()})
 
-    return CheckpointManager(
+    checkpoints = CheckpointManager(
         folder.checkpoints,
         folder.quarantine,
         config=config,
@@ -235,6 +237,9 @@ def build_checkpoints(
         on_event=on_event,
         keep_steps=setup.keep_steps,
     )
+    if setup.stage.training.on_spike == "rewind":
+        checkpoints.kept.rewind_steps = setup.stage.training.spikes.steps_before
+    return checkpoints
 
 
 def check_watched(stage: TrainStage, sources: Collection[str]) -> None:

@@ -1,8 +1,9 @@
 """Layer 11, the training loop: the one place that says what happens in which order."""
 
 import hashlib
+import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
@@ -11,11 +12,13 @@ from distrain.data.samples.loader import Batch
 from distrain.errors import RecipeError
 from distrain.fault.page import begin_steps, mark
 from distrain.fault.wishes import Wish
-from distrain.monitor.step_result import StepResult
+from distrain.monitor.step_result import NotApplied, StepResult
+from distrain.runs.skips import number_of
 from distrain.tasks.task import means
 from distrain.train.agreed import Agreed, agree
 from distrain.train.progress import Progress
 from distrain.train.rehearsal import rehearse
+from distrain.train.rewinding import answer_spike, rewind
 from distrain.train.run import Run
 
 
@@ -48,8 +51,7 @@ def train(run: Run) -> tuple[Progress, Wish]:
     progress = run.restore()  # 9 checkpointing
     rehearse(run, progress.step)
     begin_steps(progress.step)
-    if progress.step == 0:
-        progress = validate(run, progress)
+    progress = validate_first(run, progress)
     batches = run.loader.batches(progress.step, run.max_steps)  # 1-3 collection to loader
     wish = Wish.NONE
     while progress.step < run.max_steps and not progress.is_stale(run.training.early_stopping):
@@ -65,7 +67,13 @@ def train(run: Run) -> tuple[Progress, Wish]:
         if wish.ends or batch is None:
             break
         run.checkpoints.poll(agreed.is_saving)
-        result = train_step(run, batch, agreed, progress.step)
+        result = make_step(run, batch, agreed, progress.step)
+        if result.spike is not None and answer_spike(run, progress.step + 1, result):
+            batches.close()
+            progress = validate_first(run, rewind(run, progress.step + 1, result))
+            batches = run.loader.batches(progress.step, run.max_steps)
+            continue
+        run.guards.count(result)
         progress = progress.after(result)
         record(run, progress, result, clock)
         progress.check_applied(result, run.training.max_skipped_steps, run.max_steps)
@@ -80,6 +88,36 @@ def train(run: Run) -> tuple[Progress, Wish]:
     run.loader.feed.close()
     batches.close()
     return progress, wish
+
+
+def make_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
+    """Make a step, or pass over one that is left out: its samples are used up all the same."""
+    skip = run.guards.skip_of(batch)
+    if skip is None:
+        return train_step(run, batch, agreed, step)
+    result = without_update(run, batch, agreed, step)
+    if skip.rewound_to is not None:
+        return replace(result, not_applied="rewind")
+    # It was computed when it was judged, and its record says again what was found then.
+    found = {name: number_of(value) for name, value in skip.measured.items()}
+    loss, norm = found.pop("loss"), found.pop("grad_norm")
+    return replace(result, loss=loss, grad_norm=norm, others=found, not_applied="spike")
+
+
+def without_update(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
+    """Describe a step of which only the batch is known."""
+    return StepResult(
+        loss=math.nan,
+        learning_rate=run.lr_at(step),
+        grad_norm=math.nan,
+        applied=False,
+        first_sample=batch.first_sample,
+        num_samples=batch.num_samples,
+        num_tokens=batch.num_samples * run.loader.feed.sequence_length,
+        num_targets=agreed.num_targets,
+        batch_hash=agreed.batch_hash,
+        memory_gib=agreed.memory_gib,
+    )
 
 
 def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
@@ -102,20 +140,23 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
     # norms of all have a say in that.
     totals, (norm,) = engine.ranks.exchange(sums=mine, maxima=[norm])
     metrics = means(form, agreed.denominator, totals)
-    loss, lr = metrics.pop(form.trained.name), run.lr_at(step)
-    update = engine.update(lr, run.max_grad_norm, loss, norm)  # 8 optimizer
-    return StepResult(
-        loss,
-        lr,
-        update.grad_norm,
-        update.applied,
-        first_sample=batch.first_sample,
-        num_samples=batch.num_samples,
-        num_tokens=batch.num_samples * run.loader.feed.sequence_length,
-        num_targets=agreed.num_targets,
-        batch_hash=agreed.batch_hash,
-        memory_gib=agreed.memory_gib,
+    loss = metrics.pop(form.trained.name)
+    spike = run.guards.find(loss, norm)
+    refused = spike is not None and run.guards.refuses
+    # An update by no number is made on no rank, and clears the gradients as every update does.
+    given = math.nan if refused else loss
+    update = engine.update(run.lr_at(step), run.max_grad_norm, given, norm)  # 8 optimizer
+    if spike is None:  # where only the update knows the norm, it is judged after it
+        spike = run.guards.find(loss, update.grad_norm)
+    why: NotApplied = "spike" if refused else "nonfinite"
+    return replace(
+        without_update(run, batch, agreed, step),
+        loss=loss,
+        grad_norm=update.grad_norm,
+        applied=update.applied,
         others=metrics,
+        spike=spike,
+        not_applied=None if update.applied else why,
     )
 
 
@@ -128,6 +169,11 @@ def seed_dropout(run: Run, step: int, microbatch: int) -> None:
     torch.default_generator.manual_seed(seed)
     if run.device.type == "cuda":
         torch.cuda.manual_seed(seed)
+
+
+def validate_first(run: Run, progress: Progress) -> Progress:
+    """Validate where nothing is trained yet. Collective."""
+    return validate(run, progress) if progress.step == 0 else progress
 
 
 def validate(run: Run, progress: Progress) -> Progress:
@@ -197,6 +243,6 @@ def record(run: Run, progress: Progress, result: StepResult, clock: Clock) -> No
     run.monitor.record_step(
         progress.step, result, step_time_s=clock.step_s, data_time_s=clock.data_s
     )
-    if not result.applied:
+    if result.not_applied == "nonfinite":
         loss, norm = str(result.loss), str(result.grad_norm)
         run.monitor.event("nonfinite", step=progress.step, loss=loss, grad_norm=norm)

@@ -19,7 +19,8 @@ class Progress:
         step: Steps made; with the schedule also the position in the data (``data.schedule``).
         tokens_seen: Input tokens of those steps.
         train_loss: The trained metric of the last step.
-        skipped_in_a_row: Steps up to the last one that were not applied.
+        skipped_in_a_row: Steps up to the last one that were not applied; those that a rewind
+            leaves out are passed over.
         eval_loss: The trained metric of the last validation.
         best_eval_loss: Of the best validation.
         evals_since_best: Validations that did not beat the best one, in a row, by the metric that
@@ -44,13 +45,18 @@ class Progress:
 
     def after(self, result: StepResult) -> Self:
         """Count one step; a step that was not applied is counted too, its samples are used up."""
-        return replace(
+        counted = replace(
             self,
             step=self.step + 1,
             tokens_seen=self.tokens_seen + result.num_tokens,
+            ledger=self.ledger.after(result),
+        )
+        if result.not_applied == "rewind":  # never computed: says nothing of how it stands
+            return counted
+        return replace(
+            counted,
             train_loss=result.loss,
             skipped_in_a_row=0 if result.applied else self.skipped_in_a_row + 1,
-            ledger=self.ledger.after(result),
         )
 
     def check_applied(self, last: StepResult, allowed: int, max_steps: int) -> None:
@@ -69,8 +75,8 @@ class Progress:
             return
         raise TrainingError(
             f"steps {self.step - skipped + 1} to {self.step}",
-            f"that none was applied: loss or gradient norm was not finite (of the last one, "
-            f"{last.loss:g} and {last.grad_norm:g})",
+            f"that none was applied: loss or gradient norm was not finite, or a spike that was "
+            f"skipped (of the last one, {last.loss:g} and {last.grad_norm:g})",
             f"fewer than {limit} such steps in a row (training.max_skipped_steps)",
             "Start a new run with a lower optimizer.learning_rate or a longer "
             "lr_scheduler.warmup_steps; `distrain data seen` shows what these steps read.",

@@ -26,9 +26,11 @@ from distrain.monitor.monitor import Monitor
 from distrain.optim.state import ScalarState
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
+from distrain.runs.skips import Skip
 from distrain.tasks.task import Task, TaskSums
 from distrain.train.balancing import Balancing
 from distrain.train.data_plan import check_epochs
+from distrain.train.guards import SKIPS, USUAL, Guards
 from distrain.train.ledger import SampleLedger
 from distrain.train.progress import Progress
 
@@ -46,6 +48,7 @@ class Run:
         data: In which shares sources are read, and how often at most.
         reads: What else ``data.json`` says of what is read.
         lr_at: Learning rate of the update that follows ``step`` steps.
+        guards: Judges steps, and knows which are left out.
         monitor: Writes the records; on rank 0 only.
         tasks: Asks the model tasks of ``lm_eval`` at validations, if the recipe names any.
         samples: Lets the model write at validations, if the recipe asks for it.
@@ -69,6 +72,7 @@ class Run:
     validation: Validation
     monitor: Monitor | None
     wishes: Wishes
+    guards: Guards
     tasks: TaskAsker | None = None
     samples: SampleWriter | None = None
     balancing: Balancing | None = None
@@ -93,15 +97,27 @@ class Run:
             measured, forwards, microbatch, sum(self.task.denominators(microbatch))
         )
 
-    def restore(self) -> Progress:
+    def restore(self, rewound: Skip | None = None) -> Progress:
         """Go back to the newest good checkpoint, or begin at step 0. Collective.
+
+        Args:
+            rewound: For which training, which has begun, goes back.
 
         Raises:
             CheckpointError: It is that of another model or task, or cannot be read here.
             DataError: The data are not those that it was made with, or will not last.
+            RuntimeError: There is none, and the initial weights are gone.
         """
-        restored = self.checkpoints.restore(self.engine.state(), find_fault, self._refuse_others)
+        self.guards.read()
+        restored = self.checkpoints.restore(
+            self.engine.state(), self._find_fault, self._refuse_others
+        )
         if restored is None:
+            if rewound is not None:
+                raise RuntimeError(
+                    f"no checkpoint from before step {rewound.first_step} is left: another attempt "
+                    "begins at step 0, without the steps that are left out"
+                )
             progress = Progress()
         else:
             step, extra = restored
@@ -111,6 +127,7 @@ class Run:
             self.engine.loaded(ScalarState.from_extra(extra))
             self.loader.feed.restore(extra["data"], step)
             self.validation.held_out.restore(extra.get("validation"))
+            self.guards.restore(extra)
         check_epochs(self.data, self.loader.feed, self.max_steps)
         if self.monitor is not None:
             # The validation before the first step is made again, unlike that of a checkpoint.
@@ -119,13 +136,10 @@ class Run:
             # read what another attempt will read.
             self.monitor.record_data(self._data_record(progress.step))
             if restored is not None:
-                self.monitor.event("resumed", step=progress.step, lost_records=lost)
-                log.info(
-                    "going on from the checkpoint of step %d; made again: %d records after it",
-                    progress.step,
-                    lost,
-                )
+                _report_return(self.monitor, progress.step, lost, rewound)
                 self._report_change(self.monitor, Schedule.from_json(extra["data"]["schedule"]))
+        if restored is None and self.guards.rewinds:
+            self.save(progress)  # there is something to go back to from the first step on
         return progress
 
     def save(self, progress: Progress) -> None:
@@ -140,7 +154,11 @@ class Run:
             progress.step, self.engine.state(), self._extra(progress), progress.best_step
         )
 
+    def _find_fault(self, step: int, extra: Mapping[str, Any]) -> str | None:
+        return find_fault(step, extra) or self.guards.find_left_out(extra)
+
     def _refuse_others(self, extra: Mapping[str, Any]) -> None:
+        self.guards.refuse_lost(extra)
         check_task(self.training.task, extra.get("task", CAUSAL_LM))
         self._refuse_another_optimizer(extra)
 
@@ -209,6 +227,7 @@ class Run:
             "data": self.loader.feed.state(),
             "validation": self.validation.held_out.state(),
             "watched": self._watched(),
+            **self.guards.extra(),
         }
 
     def _watched(self) -> dict[str, list[str]]:
@@ -232,6 +251,24 @@ class Run:
         return progress.without_best(
             early="training.early_stopping" in changed, kept="checkpoint.keep_best" in changed
         )
+
+
+def _report_return(monitor: Monitor, step: int, lost: int, rewound: Skip | None) -> None:
+    """Say from which checkpoint training goes on, and why."""
+    log.info("going on from the checkpoint of step %d; made again: %d records after it", step, lost)
+    if rewound is None:
+        monitor.event("resumed", step=step, lost_records=lost)
+        return
+    monitor.event(
+        "rewound",
+        step=step,
+        from_step=rewound.decided_at_step,
+        first_step=rewound.first_step,
+        last_step=rewound.last_step,
+        first_sample=rewound.first_sample,
+        end_sample=rewound.end_sample,
+        lost_records=lost,
+    )
 
 
 def check_task(wanted: str, found: str) -> None:
@@ -273,6 +310,8 @@ def find_fault(step: int, extra: Mapping[str, Any]) -> str | None:
         dict(extra.get("watched", {}))
         if "ledger" in extra:
             SampleLedger.from_json(extra["ledger"])
+        int(extra.get(SKIPS, {"count": 0})["count"])
+        [float(value) for values in extra.get(USUAL, {}).values() for value in values]
         ScalarState.from_extra(extra)
         counts = list(extra["progress"].values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:

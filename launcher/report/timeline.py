@@ -20,6 +20,8 @@ MARKED = {
     "reopened": "checkpoint made again",
     "checkpoint_failed": "checkpoint not written",
     "nonfinite": "step not applied",
+    "spike": "spike",
+    "rewound": "rewound",
     "schedule_changed": "other data or batch size",
     "sink_failed": "metrics copy given up",
     "early_stop": "early stop",

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,8 +19,10 @@ EVENT_TEXT: dict[str, str] = {
     "resumed": "goes on after step {step}",
     "checkpoint": "checkpoint of step {step}",
     "checkpoint_failed": "checkpoint of step {step} could not be written: {reason}",
-    "quarantined": "damaged checkpoint set aside: {reason}",
+    "quarantined": "checkpoint set aside: {reason}",
     "nonfinite": "step {step} not applied: loss or gradient is not finite",
+    "spike": "spike of {metric} at step {step}: {action}",
+    "rewound": "back to step {step}; steps {first_step} to {last_step} are left out",
     "early_stop": "no further improvement: stops at step {step}",
     "stop_requested": "asked to save and stop",
     "yield_requested": "asked to save and yield",
@@ -35,8 +38,8 @@ def event_line(stage: str, record: dict[str, Any]) -> str | None:
     text = EVENT_TEXT.get(record["event"])
     if text is None:
         return None
-    known = {"step": "?", "reason": "see events", "sink": "a sink"} | record
-    return f"{clock(record)} {stage} {text.format(**known)}"
+    known = {"reason": "see events", "sink": "a sink"} | record
+    return f"{clock(record)} {stage} {text.format_map(defaultdict(lambda: '?', known))}"
 
 
 class LineDisplay:
@@ -141,8 +144,8 @@ class BarDisplay:
         self._progress.console.print(f"{clock(record)} {line}", markup=False)
 
     def event(self, record: dict[str, Any]) -> None:
-        """Show an event above the bar; one that resumes sets it back to its checkpoint."""
-        if record["event"] == "resumed" and "step" in record:
+        """Show an event above the bar; one that goes back to a checkpoint sets it back."""
+        if record["event"] in ("resumed", "rewound") and "step" in record:
             self._progress.update(self._task, completed=record["step"])
         line = event_line(self._stage, record)
         if line is not None:

@@ -88,6 +88,7 @@ class StageFollower:
         self._attempt = attempt
         self._display = display
         self._is_planned = False
+        self._shown_until = ""
         self._noted_s = 0.0
         self._ranges = 0
 
@@ -95,7 +96,7 @@ class StageFollower:
         """Show what is new."""
         self._show_length()
         self._show_note()
-        records = [r for r in self._metrics.poll() if r.get("attempt") == self._attempt]
+        records = self._new_metrics()
         records += [
             r
             for r in self._events.poll()
@@ -108,6 +109,21 @@ class StageFollower:
                 self._display.validation(record)
             else:
                 self._display.step(record)
+
+    def _new_metrics(self) -> list[dict[str, Any]]:
+        """Return what this attempt has recorded since the last call.
+
+        A stage that rewinds writes its file anew, with what was shown before; the order of writing
+        is that of time, and the last record shown is told by its own.
+        """
+        records = [r for r in self._metrics.poll() if r.get("attempt") == self._attempt]
+        times = [str(record.get("time", "")) for record in records]
+        if self._metrics.is_anew:
+            records = [
+                r for r, time in zip(records, times, strict=True) if time > self._shown_until
+            ]
+        self._shown_until = max([self._shown_until, *times])
+        return records
 
     def _show_length(self) -> None:
         plan = None if self._is_planned else read_json(self._folder.data)

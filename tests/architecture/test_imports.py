@@ -94,6 +94,7 @@ ROOMS = {
                 "loading",
                 "lora",
                 "samples",
+                "spikes",
             ),
             "token_sources",
         },

@@ -98,6 +98,8 @@ class Feed:
         self.seed = seed
         self.sequence_length = next(iter(streams.values())).sequence_length
         self.plan = SamplePlan(seed, schedule)
+        # A run may go back more than once in a process, each time as a new process would.
+        self._planned = schedule
 
     @property
     def schedule(self) -> Schedule:
@@ -160,4 +162,4 @@ class Feed:
                     "the same, or samples would be lost and repeated",
                     "Restore the prepared shards and the stage's settings, or start a new run.",
                 )
-        self.plan = SamplePlan(self.seed, past.continued(step, self.schedule))
+        self.plan = SamplePlan(self.seed, past.continued(step, self._planned))
