@@ -12,6 +12,12 @@ ALONE = "alone"
 """Of them: why no base stands beside the model."""
 MIN_EXAMPLES = 30
 """Of fewer, a bootstrap's interval is too short for its name."""
+PREFERENCES = "preferences"
+"""Of pairs of answers, held out or of the test split."""
+REWARDS = ("reward_margin", "reward_accuracy", "reward_chosen", "reward_rejected")
+LIKELIER, LIKELIER_BASE = "chosen_likelier", "chosen_likelier_base"
+"""Share of the pairs of which the chosen answer is the likelier one."""
+LIKELIER_GAIN = "chosen_likelier_gain"
 SMALL = 0.1
 """A smaller difference is written with a digit more."""
 
@@ -79,6 +85,57 @@ def conclude(answers: Mapping[str, Any], unit: str) -> str | None:
     if ALONE in answers:
         parts.append(f"no base stands beside it: {answers[ALONE]}")
     return f"{count} examples: {'; '.join(parts)}" if parts else None
+
+
+def conclude_all(result: Mapping[str, Any], unit: str) -> tuple[str, ...]:
+    """Return a sentence for each comparison of a ``result.json``."""
+    found = [
+        *(conclude(each, unit) for key in COMPARISONS if isinstance(each := result.get(key), dict)),
+        *(conclude_pairs(each) for each in [result.get(PREFERENCES)] if isinstance(each, dict)),
+    ]
+    return tuple(text for text in found if text is not None)
+
+
+def conclude_pairs(preferences: Mapping[str, Any]) -> str | None:
+    """Say what the figures of ``preferences`` mean, as ``distrain.evaluation.pairs`` makes them.
+
+    Returns:
+        ``None``: there are no intervals, as in records of older versions.
+    """
+    intervals = preferences.get("intervals")
+    intervals = intervals if isinstance(intervals, Mapping) else {}
+    count, read = intervals.get("examples"), _Difference.read
+    margin, accuracy = read(intervals.get("reward_margin")), read(intervals.get("reward_accuracy"))
+    if not isinstance(count, int) or margin is None or accuracy is None:
+        return None
+    if count < MIN_EXAMPLES:
+        pairs = "1 pair" if count == 1 else f"{count} pairs"
+        return f"{pairs}: too few to say, at least {MIN_EXAMPLES} are needed"
+    if margin.sign == 0:
+        said = f"what it prefers more than its base is within noise, {margin.signed_text('margin')}"
+    else:
+        better = "chosen" if margin.sign > 0 else "rejected"
+        said = (
+            f"it prefers the {better} answers more than its base does, by "
+            f"{margin.text('of reward')}, the chosen one in {_percent(accuracy)} of the pairs"
+        )
+    likelier = [read(intervals.get(name)) for name in (LIKELIER, LIKELIER_BASE, LIKELIER_GAIN)]
+    return "; ".join([f"{count} pairs: {said}", *_of_likelier(*likelier)])
+
+
+def _of_likelier(
+    model: _Difference | None, base: _Difference | None, gain: _Difference | None
+) -> list[str]:
+    if model is None or base is None or gain is None:
+        return []
+    said = f"the chosen one is the likelier in {_percent(model)}, by its base in {base.value:.0%}"
+    if gain.sign == 0:
+        return [f"{said}: the difference is within noise"]
+    return [f"{said}: {'more' if gain.sign > 0 else 'less'} often"]
+
+
+def _percent(share: _Difference) -> str:
+    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
 def _of_gain(gain: _Difference, unit: str) -> str:

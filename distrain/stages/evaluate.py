@@ -38,7 +38,7 @@ from distrain.stages.export import TrainedModel, read_trained
 from distrain.stages.own_examples import LONGEST_ROW, measure_own_examples
 from distrain.stages.preference_evaluation import measure_preferences
 from distrain.stages.pretrain_data import open_held_out
-from distrain.stages.sft_data import build_encoder, find_test_examples
+from distrain.stages.sft_data import build_encoder, find_test_examples, tuned_stage_of
 from distrain.tasks import TASKS
 from distrain.tasks.task import Task
 
@@ -50,7 +50,7 @@ def run_stage(context: StageContext) -> Outcome:
     killed after it, it needs no second look.
     """
     stage = typed(context.recipe, context.name, EvaluateStage)
-    if stage.data is not None:
+    if stage.data is not None or not _has_test_split(context):
         return Outcome(_measure(context, stage))  # as often as one likes
     figures = read_json(context.folder.result)
     if figures is not None and not context.again and test_set.is_used(context.run, context.name):
@@ -60,6 +60,14 @@ def run_stage(context: StageContext) -> Outcome:
     write_json(context.folder.result, result)
     test_set.finish(context.run, context.name)
     return Outcome(result)
+
+
+def _has_test_split(context: StageContext) -> bool:
+    """Whether anything was held back for this stage: without it, only tasks are asked."""
+    if context.lineage.data is not None:
+        return True
+    last = tuned_stage_of(context) if context.lineage.trained else None
+    return last is not None and last.data.is_own and last.data.test_fraction > 0
 
 
 def _measure(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
@@ -72,6 +80,8 @@ def _measure(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
         result[DATA] = measure_own_examples(context, meter, trained, whole)
         last = context.lineage.trained[-1:]
         result["measured"][DATA] = last[0].stage if last else context.name
+    elif not _has_test_split(context):
+        pass
     elif not context.lineage.trained:
         split = open_split_for(context, whole, stage.sequence_length)
         meter.load(to_float32(whole.source()))

@@ -7,7 +7,7 @@ from typing import Any
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.config.tasks import TaskForm, task_form
-from distrain.runs.conclusion import COMPARISONS, conclude
+from distrain.runs.conclusion import conclude_all
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.figures import number_text
 from distrain.runs.folder import RunFolder, StageFolder
@@ -163,9 +163,7 @@ def _stage_status(
 
 def _conclusions(folder: StageFolder, task: TaskForm) -> tuple[str, ...]:
     result = read_json(folder.result) or {}
-    answers = (result.get(key) for key in COMPARISONS)
-    found = (conclude(each, task.trained.short_unit) for each in answers if isinstance(each, dict))
-    return tuple(text for text in found if text is not None)
+    return conclude_all(result, task.trained.short_unit)
 
 
 def _task_of(recipe: Recipe, name: str) -> TaskForm:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from statistics import median
 
 from distrain.config.tasks import perplexity
-from distrain.runs.conclusion import ANSWERS, DATA
+from distrain.runs.conclusion import ANSWERS, DATA, PREFERENCES
 from distrain.runs.failures import count_restarts
 from distrain.runs.products import BEST_FIELD
 from launcher.report.comparison import comparison_tables, conclusion_of
@@ -19,7 +19,7 @@ from launcher.report.metrics import (
     values,
 )
 from launcher.report.parts import Figure, Table
-from launcher.report.preferences import PAIR_METRICS, reward_tables
+from launcher.report.preferences import PAIR_METRICS, interval_tables, reward_tables
 from launcher.report.text import (
     MINUS,
     UNKNOWN,
@@ -101,6 +101,7 @@ def preference_tables(stage: StageRecords) -> list[Table]:
     """How far held-out answers are told apart, and which pairs did not fit."""
     scores = {metric.name: stage.result.get(f"eval_{metric.name}") for metric in PAIR_METRICS}
     tables = reward_tables("Held-out pairs", scores)
+    tables += interval_tables(fields(stage.result.get(PREFERENCES)))
     return [*tables, *row_tables(stage), *_length_tables(stage)]
 
 
@@ -207,7 +208,8 @@ def evaluate_tables(stage: StageRecords) -> list[Table]:
             tables.append(Table(heading, table.header, table.rows, note))
         tables += comparison_tables(answers, stage.task)
     preferences = fields(stage.result.get("preferences"))
-    return [*tables, *reward_tables("Test split, pairs", preferences), *asked_tables(stage)]
+    tables += [*reward_tables("Test split, pairs", preferences), *interval_tables(preferences)]
+    return [*tables, *asked_tables(stage)]
 
 
 def _measured_by(stage: StageRecords, what: str, words: str) -> str:

@@ -6,13 +6,14 @@ import shutil
 import pytest
 
 from distrain.__main__ import main
+from distrain.config.harness import HarnessConfig
 from distrain.config.reading.load import load_recipe
 from distrain.errors import PreflightError
 from distrain.runs.folder import RunFolder
 from distrain.stages.context import StageContext
 from distrain.stages.evaluate import run_stage
 from launcher.run_files import make_folder, open_run
-from tests.distrain.evaluation.harness.made import write_model
+from tests.distrain.evaluation.harness.made import write_model, write_tasks
 from tests.ranks import exit_codes
 
 RECIPE = """\
@@ -137,3 +138,18 @@ def test_a_folder_stands_beside_the_one_that_is_named(tuned, base, tmp_path):
     stages = recipe.stages | {"pair": stage.model_copy(update={"data": data})}
     with pytest.raises(PreflightError, match="reads the same tokens"):
         measure((recipe.model_copy(update={"stages": stages}), run), "pair")
+
+
+def test_tasks_alone_need_no_test_split(tuned, tmp_path):
+    recipe, run = tuned
+    harness = HarnessConfig(
+        tasks=("made_choice",), include_path=str(write_tasks(tmp_path / "tasks"))
+    )
+    for name in ("of_folder", "folder"):
+        stage = recipe.stages[name].model_copy(update={"data": None, "harness": harness})
+        asked = recipe.model_copy(update={"stages": recipe.stages | {name: stage}})
+        result = run_stage(StageContext(asked, run, name, attempt=1)).result
+        assert result is not None
+        assert result["measured"] == {}
+        assert 0 <= result["tasks"]["made_choice"]["acc"] <= 1
+    assert not run.test_opened.exists()

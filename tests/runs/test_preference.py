@@ -114,6 +114,12 @@ def test_a_kept_reference_and_a_live_one_give_the_same_losses(run):
     result = result_of(run, "kept")
     assert result["eval_reward_margin"] > 0
     assert 0 <= result["eval_reward_accuracy"] <= 1
+    both = [result_of(run, stage)["preferences"]["intervals"] for stage in ("kept", "live")]
+    margin = both[0]["reward_margin"]
+    assert margin["value"] == pytest.approx(result["eval_reward_margin"], rel=1e-6)
+    assert margin["low"] < margin["value"] < margin["high"]
+    for name, found in both[0].items():
+        assert found == pytest.approx(both[1][name], rel=1e-6), name
 
 
 def again(run, folder, stage, last="step_000004"):
@@ -168,6 +174,10 @@ def test_two_ranks_lose_as_one_does(run, tmp_path, stage):
     shutil.rmtree(copy.stage(stage).path)
     finish(tmp_path, copy, stage, ranks=2)
     assert losses(copy, stage) == pytest.approx(losses(run, stage), rel=1e-9)
+    margins = [
+        result_of(of, stage)["preferences"]["intervals"]["reward_margin"] for of in (copy, run)
+    ]
+    assert margins[0] == pytest.approx(margins[1], rel=1e-9)
     # The control: the losses do move from step to step.
     assert losses(copy, stage)[-1] != pytest.approx(losses(run, stage)[0], rel=1e-6)
 
@@ -181,6 +191,11 @@ def test_it_is_evaluated_on_pairs_held_back_and_exported(run, tmp_path):
         pairs["reward_chosen"] - pairs["reward_rejected"]
     )
     assert pairs["reward_margin"] > 0
+    intervals = pairs["intervals"]
+    for name in ("reward_margin", "reward_accuracy", "reward_chosen", "reward_rejected"):
+        found = intervals[name]
+        assert found["value"] == pytest.approx(pairs[name], rel=1e-5), name
+        assert found["low"] <= found["value"] <= found["high"]
     assert (run.stage("export").huggingface / "adapter" / "adapter_config.json").is_file()
 
 

@@ -127,6 +127,8 @@ def _check_test_split(stage: StageParts, stages: Stages) -> Iterator[Finding]:
     """Check that the model to evaluate was trained on data that have a test split."""
     if stage.kind != "evaluate" or not stage.needs or _measures_own_data(stage):
         return
+    if _asks_tasks(stage):
+        return
     lineage = lineage_of(stages, stage.name)
     if lineage.root is None or lineage.data is not None:
         return
@@ -138,7 +140,7 @@ def _check_test_split(stage: StageParts, stages: Stages) -> Iterator[Finding]:
             return
         remedy = "remove this stage"
         if own is not None and own.is_own:
-            remedy += f", set its data, or data.test_fraction of '{last.name}'"
+            remedy += f", set its data or harness, or data.test_fraction of '{last.name}'"
         message = (
             f"'{lineage.root}' starts from a folder, so no prepare stage holds a test split back; "
             f"{remedy}"
@@ -152,7 +154,8 @@ def _need_of(stage: StageParts, stages: Stages) -> Need | None:
         if "model" not in stage.sections:
             return None
         if stage.folder is not None:
-            return NOTHING if _measures_own_data(stage) else NEED_OF_FOLDER[stage.kind]
+            is_whole = _measures_own_data(stage) or (not stage.needs and _asks_tasks(stage))
+            return NOTHING if is_whole else NEED_OF_FOLDER[stage.kind]
     return NEED_OF_KIND.get(stage.kind, NOTHING)
 
 
@@ -161,6 +164,11 @@ def _measures_own_data(stage: StageParts) -> bool:
     return stage.kind == "evaluate" and (
         "data" not in stage.sections or stage.get("data", MeasuredDataConfig) is not None
     )
+
+
+def _asks_tasks(stage: StageParts) -> bool:
+    """Whether an evaluate stage has something to do without a test split (or is not judged)."""
+    return stage.kind == "evaluate" and stage.sections.get("harness", stage) is not None
 
 
 def _expected_needs(stage: StageParts, stages: Stages) -> str:

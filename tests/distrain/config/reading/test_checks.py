@@ -42,7 +42,7 @@ def test_what_started_from_a_users_folder_has_no_test_split(recipe):
     own = OWN_MODEL + "    data: {path: pairs.jsonl}\n"
     assert messages_of(recipe, (SFT_NEEDS, own)) == [
         "'sft' starts from a folder, so no prepare stage holds a test split back; remove this "
-        "stage, set its data, or data.test_fraction of 'sft'"
+        "stage, set its data or harness, or data.test_fraction of 'sft'"
     ]
 
 

@@ -50,8 +50,16 @@ def test_without_a_test_split_to_open_it_is_the_way_to_measure(recipe):
         f"    kind: sft\n    {model}\n    data: {{path: a.jsonl}}\n",
     )
     [message] = messages(recipe, "kind: evaluate, needs: sft", own)
-    assert "set its data, or data.test_fraction of 'sft'" in message
+    assert "set its data or harness, or data.test_fraction of 'sft'" in message
+    asked = load(recipe, "kind: evaluate, needs: sft, harness: {tasks: [arc_easy]}", own)
+    assert asked.harness.tasks == ("arc_easy",)
     assert load(recipe, "kind: evaluate, needs: sft, data: {path: b.jsonl}", own).data.is_own
+
+
+def test_tasks_alone_are_asked_of_a_folder_too(recipe):
+    folder = "kind: evaluate, model: {from_pretrained: models/mine}"
+    assert "needs nothing" in messages(recipe, folder)[0]
+    assert load(recipe, f"{folder}, harness: {{tasks: [arc_easy]}}").needs == ()
 
 
 def test_it_names_data_and_divides_none(recipe):
