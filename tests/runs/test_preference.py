@@ -1,12 +1,17 @@
 """Whole runs of stages of kind preference: their reference, cut and resumed, what they leave."""
 
+import itertools
 import json
+import os
 import shutil
+import signal
 
 import pytest
 
 from distrain.__main__ import main
 from distrain.config.reading.load import load_recipe
+from distrain.finetune import reference
+from distrain.runs import durable
 from distrain.runs.folder import RunFolder
 from launcher.run_files import make_folder, open_run
 from tests.ranks import exit_codes
@@ -152,6 +157,101 @@ def test_killed_before_the_reference_was_whole_it_makes_the_same_again(run, tmp_
     finish(tmp_path, copy, "kept")
     assert reference.read_bytes() == content
     assert losses(copy, "kept") == losses(run, "kept")
+
+
+def kill_within(root, place):
+    """Train ``kept``, and die where the reference is half said, or said and half written."""
+
+    def die(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    said = reference.live_reference
+    asked = itertools.count()
+
+    def say(module, microbatch):
+        return die() if next(asked) == 5 else said(module, microbatch)
+
+    named = durable.name_file
+
+    def name(stream, path, **options):
+        return die() if path.name == "reference.json" else named(stream, path, **options)
+
+    if place == "computing":
+        reference.live_reference = say
+    else:  # all is written, and has no name yet
+        durable.name_file = name
+    run_stage(root, "kept")
+
+
+@pytest.mark.parametrize("place", ["computing", "writing"])
+def test_killed_while_the_reference_is_made_it_ends_as_its_twin(run, tmp_path, place):
+    copy = again(run, tmp_path, "kept")
+    shutil.rmtree(copy.stage("kept").path)
+    kept = copy.stage("kept").reference
+    assert exit_codes(tmp_path / "ranks", 1, kill_within, copy.root, place) == [-signal.SIGKILL]
+    assert not kept.exists()  # whole, or not there
+    assert (copy.stage("kept").path / "examples.jsonl").exists()  # it had begun
+    finish(tmp_path, copy, "kept")
+    assert kept.read_bytes() == run.stage("kept").reference.read_bytes()
+    assert exact_records(copy.root, "kept") == exact_records(run.root, "kept")
+    assert tensor_digests(copy.root, "kept") == tensor_digests(run.root, "kept")
+
+
+def test_another_reference_would_have_been_seen(run, tmp_path):
+    copy = again(run, tmp_path, "kept")
+    shutil.rmtree(copy.stage("kept").checkpoints)
+    kept = json.loads(copy.stage("kept").reference.read_text())
+    first = kept["said"]["train"]["pairs"][0]
+    first[0] += 1e-6
+    copy.stage("kept").reference.write_text(json.dumps(kept))
+    finish(tmp_path, copy, "kept")
+    assert tensor_digests(copy.root, "kept") != tensor_digests(run.root, "kept")
+
+
+ENGINES = {
+    "ddp": ("strategy=ddp",),
+    "fsdp": ("strategy=fsdp",),
+    **{f"zero{n}": ("strategy=deepspeed", f"zero_stage={n}") for n in (1, 2, 3)},
+}
+
+
+def begun_with(run, folder, precision, *settings):
+    """A run of other settings that begins with the data and the weights of another."""
+    copy = RunFolder(folder / "runs" / "prefer")
+    make_folder(copy)
+    text = (run.root.parents[1] / "prefer.yaml").read_text()
+    recipe = folder / "prefer.yaml"
+    recipe.write_text(text.replace("precision: fp64", f"precision: {precision}"))
+    open_run(copy, load_recipe(recipe, settings))
+    for stage in ("prepare", "pretrain"):
+        shutil.copytree(run.stage(stage).path, copy.stage(stage).path)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def run32(run, tmp_path_factory):
+    """The same in fp32, by one process."""
+    folder = tmp_path_factory.mktemp("prefer32")
+    copy = begun_with(run, folder, "fp32")
+    shutil.rmtree(copy.stage("pretrain").path)
+    finish(folder, copy, "pretrain", "live")
+    return copy
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_leaves_the_adapters_out_and_goes_on_bit_for_bit(run, run32, tmp_path, engine):
+    settings = [f"live.parallelism.{setting}" for setting in ENGINES[engine]]
+    # ZeRO has no fp64.
+    one, rel, precision = (run32, 1e-5, "fp32") if "zero" in engine else (run, 1e-9, "fp64")
+    copy = begun_with(one, tmp_path, precision, *settings, "launch.processes_per_node=2")
+    finish(tmp_path, copy, "live", ranks=2)
+    assert losses(copy, "live") == pytest.approx(losses(one, "live"), rel=rel)
+    cut = again(copy, tmp_path / "cut", "live")
+    finish(tmp_path, cut, "live", ranks=2)
+    assert exact_records(cut.root, "live") == exact_records(copy.root, "live")
+    assert tensor_digests(cut.root, "live") == tensor_digests(copy.root, "live")
+    found, known = (result_of(of, "live")["preferences"]["intervals"] for of in (copy, one))
+    assert found["reward_margin"] == pytest.approx(known["reward_margin"], rel=1e3 * rel)
 
 
 def test_a_reference_of_another_base_is_refused_by_a_stage_that_goes_on(run, tmp_path):
