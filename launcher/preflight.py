@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distrain.config.chats import ChatSource
 from distrain.config.harness import HARNESS_EXTRA, HARNESS_MODULE
-from distrain.config.huggingface import CONFIG_FILE, TOKENIZER_FILE
+from distrain.config.huggingface import CONFIG_FILE, HUB_NAME, TOKENIZER_FILE
 from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
 from distrain.config.recipe import (
     EvaluateStage,
@@ -141,11 +141,15 @@ def missing_paths(recipe: Recipe, done: Collection[str] = ()) -> Iterator[Prefli
                 continue
         if not _exists(pattern, kind):
             where = Path(pattern).expanduser()
+            remedy = f"Correct {setting}; a relative path counts from {Path.cwd()}."
+            if setting.endswith(".data.path") and HUB_NAME.fullmatch(pattern):
+                own = setting.removesuffix("path") + "source"
+                remedy += f" Of the hub: {own}: {{kind: hub, path: {pattern}}} in its place."
             yield PreflightError(
                 setting,
                 f"'{pattern}', where there is {'something else' if where.exists() else 'nothing'}",
                 EXPECTED.get(kind, kind),
-                f"Correct {setting}; a relative path counts from {Path.cwd()}.",
+                remedy,
             )
 
 

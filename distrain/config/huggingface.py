@@ -5,6 +5,7 @@ A GGUF file stands for the folder into which it is converted before anything els
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ Fields = Mapping[str, Any]
 
 ADAPTER_FILE = "adapter_config.json"
 """Of a folder that peft writes: adapters, and no model."""
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""``org/model``: also a relative path, so it counts only where no such folder is."""
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer.json"

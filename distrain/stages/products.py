@@ -78,8 +78,9 @@ def find_product(run: RunFolder, name: str, host: HostGroup, choice: Choice = LA
             str(folder.result),
             "no best checkpoint",
             f"that of stage '{name}', which from_checkpoint: best asks for",
-            f"Set {name}.checkpoint.keep_best before that stage runs; of this run, "
-            "from_checkpoint: last is there.",
+            f"Take from_checkpoint: last, which is there. For a best one, {name}.checkpoint."
+            "keep_best has to be set before that stage runs; where it was, no validation gave a "
+            "finite value of its metric.",
         )
     if product is None:
         raise NotFoundError(

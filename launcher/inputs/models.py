@@ -1,12 +1,12 @@
 """The model that training starts from, a folder or a file: can it be read, does it fit."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.config.huggingface import (
     CONFIG_FILE,
+    HUB_NAME,
     TOKENIZER_FILE,
     config_file,
     load_config,
@@ -33,8 +33,6 @@ from launcher.inputs.weights import weights_problem_of
 from launcher.model_counts import ModelCounts, count_folder, count_made_model
 
 SETTING = ("model", "from_pretrained")
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""``org/model``: also a relative path, so it counts only where no such folder is."""
 
 
 @dataclass(frozen=True)

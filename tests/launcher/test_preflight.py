@@ -69,6 +69,15 @@ def test_paths_that_do_not_exist_are_all_named(tmp_path):
     ]
 
 
+def test_a_dataset_of_the_hub_that_is_written_as_a_path_is_told_its_setting(tmp_path):
+    text = SFT.replace("no/pairs.jsonl", "org/chats")
+    _, error = missing_paths(load_recipe(write_recipe(tmp_path, text)).recipe)
+    assert "Of the hub: sft.data.source: {kind: hub, path: org/chats} in its" in error.remedy
+    deeper = SFT.replace("no/pairs.jsonl", "here/org/chats")
+    _, error = missing_paths(load_recipe(write_recipe(tmp_path, deeper)).recipe)
+    assert "kind: hub" not in error.remedy
+
+
 def test_sources_of_examples_need_their_paths_and_the_modules_of_their_stores(tmp_path):
     data = "s3://b/chats.jsonl, validation: {kind: hub, path: org/a}}"
     text = SFT.replace("no/pairs.jsonl}", data)

@@ -285,7 +285,12 @@ def _check_name(name: str, stage: Tree, problems: ProblemList) -> None:
         )
         problems.add(stage.key, message)
     elif name in RESERVED:
-        problems.add(stage.key, f"'{name}' is a reserved word; give the stage another name")
+        what = "the name of a section" if name in SECTIONS else "a reserved word"
+        message = (
+            f"'{name}' is {what}, from which an override could not tell it; give the stage another "
+            f"name, such as {name}2"
+        )
+        problems.add(stage.key, message)
     elif re.fullmatch(STAGE_NAME, name) is None:
         message = (
             f"'{name}' cannot be a stage's name; expected a letter, "

@@ -94,6 +94,7 @@ class ChatEncoder:
             read_template(folder, **given) or own, self._text, _end_ids(folder, tokenizer), folder
         )
         with_tools = read_template(folder, tools=True, **given)
+        _tell_unread(self._layout.template.unread)
         self._tool_layout = self._layout
         if with_tools is not None and with_tools.source != self._layout.template.source:
             self._tool_layout = ShapedTemplate(
@@ -193,6 +194,15 @@ def _end_ids(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
     named = (read_json(folder / GENERATION_FILE) or {}).get("eos_token_id")
     ids = named if isinstance(named, list) else [named]
     return frozenset({tokenizer.eos_id, *(number for number in ids if isinstance(number, int))})
+
+
+def _tell_unread(names: Sequence[str]) -> None:
+    """Warn of arguments that change nothing; a base of another version may well know them."""
+    for name in names:
+        log.warning(
+            "data.template_arguments: the chat template never reads '%s'; it changes nothing",
+            name,
+        )
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:

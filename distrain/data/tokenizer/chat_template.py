@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from distrain.errors import DataError
@@ -52,6 +53,7 @@ class ChatTemplate:
         today: date | None = None,
     ) -> None:
         self.source = source
+        self._arguments = tuple(arguments or ())
         self._given = {**names, **(arguments or {})}
         self._where = where
         self._environment = _environment(today)
@@ -59,6 +61,12 @@ class ChatTemplate:
             self._template = self._environment.from_string(source)
         except jinja2.TemplateError as error:
             raise self._failed(error) from error
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Names of arguments that the template never looks at: a word misspelled, as a rule."""
+        read = find_undeclared_variables(self._environment.parse(self.source))
+        return tuple(name for name in self._arguments if name not in read)
 
     @property
     def has_marks(self) -> bool:

@@ -213,3 +213,12 @@ def test_the_last_step_of_an_older_result_is_taken_and_no_other(run):
 def content_of(seed):
     tensors = {name: whole(t, writes=True) for name, t in full_tensors(seed).items()}
     return join([sum_hashes(tensors)]).product
+
+
+def test_a_best_checkpoint_that_is_not_there_is_told_both_reasons(tmp_path):
+    run = RunFolder(tmp_path)
+    write_json(run.stage("pretrain").result, {"steps": 4, "checkpoint": {"step": 4}})
+    write_json(run.stage("pretrain").state, {"state": "done", "attempt": 1, "step": 4})
+    with pytest.raises(NotFoundError, match="no validation gave a finite value") as caught:
+        find_product(run, "pretrain", HostGroup(), "best")
+    assert caught.value.remedy.startswith("Take from_checkpoint: last, which is there.")

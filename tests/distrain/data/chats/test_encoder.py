@@ -32,3 +32,12 @@ def test_a_pair_keeps_the_ids_that_it_had(tmp_path, template):
         question = encoder.question([{"role": "user", "content": asked}])
         pair = layout.question(asked)
         assert question.ids.tolist() == [*pair.before, *pair.prompt, *pair.between]
+
+
+def test_arguments_that_the_template_never_reads_are_named(tmp_path, caplog):
+    template = TEMPLATES[next(iter(TEMPLATES))]
+    folder = folder_with(tmp_path / "model", "{% set mood = enable_thinking %}" + template)
+    arguments = {"enable_thinking": False, "enable_thinkin": True, "mood": 1}
+    ChatEncoder(folder, Tokenizer.load(folder), template_arguments=arguments)
+    said = [record.getMessage() for record in caplog.records if "never reads" in record.msg]
+    assert [text.split("'")[1] for text in said] == ["enable_thinkin", "mood"]
