@@ -39,7 +39,7 @@ def summed_cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     holds, and a mean of means weighs short microbatches too heavily.
 
     Args:
-        logits_BTV: Unnormalised scores, shape (B, T, V), any float dtype.
+        logits_BTV: Unnormalized scores, shape (B, T, V), any float dtype.
         targets_BT: Token ids in [0, V) or ``IGNORE_INDEX``, shape (B, T), int64; position t
             holds the token that follows input t.
 
@@ -61,7 +61,7 @@ def target_losses(
     """Compute next-token cross-entropy, in nats, as ``summed_cross_entropy`` does.
 
     Args:
-        logits_BTV: Unnormalised scores, shape (B, T, V), any float dtype.
+        logits_BTV: Unnormalized scores, shape (B, T, V), any float dtype.
         targets_BT: Shape (B, T).
         rows: Sizes of groups of neighbouring rows that make up the batch, G in number.
         terms: What to add to it.

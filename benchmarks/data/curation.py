@@ -125,7 +125,7 @@ def _each(function: Callable[[str], object], texts: Sequence[str]) -> None:
 
 
 BODIES: dict[str, Callable[[Sequence[str]], None]] = {
-    "normalisation": partial(_each, normalize),
+    "normalization": partial(_each, normalize),
     "words and hashes": run_split,
     "Gopher quality": partial(run_filter, "gopher_quality"),
     "Gopher repetition": partial(run_filter, "gopher_repetition"),

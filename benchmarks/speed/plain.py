@@ -23,7 +23,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU, each normalised before."""
+    """Attention and SwiGLU, each normalized before."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()

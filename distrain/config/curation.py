@@ -15,7 +15,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class LanguageConfig(Section):
-    """Keep documents of some languages (fastText's lid.176, quantised)."""
+    """Keep documents of some languages (fastText's lid.176, quantized)."""
 
     keep: Annotated[tuple[str, ...], Field(min_length=1)] = ("en",)
     """ISO 639-1 codes, or 639-3 where there is no shorter one."""
@@ -152,7 +152,7 @@ class PiiConfig(Section):
 
 
 class CurationConfig(Section):
-    """Per-document curation; everything but normalisation is off unless it is named."""
+    """Per-document curation; everything but normalization is off unless it is named."""
 
     html: bool = False
     """Documents are HTML: take the main content's text."""

@@ -45,6 +45,6 @@ class DedupConfig(Section):
     """Layer 2 over the whole corpus: copies, near-copies, leaks into the train split."""
 
     exact: bool = True
-    """Keep the first of documents whose normalised texts are equal."""
+    """Keep the first of documents whose normalized texts are equal."""
     minhash: MinHashConfig | None = None
     decontaminate: DecontaminateConfig | None = None

@@ -1,4 +1,4 @@
-"""Rows of a data file -> what they say: shapes that are recognised, and how each is read.
+"""Rows of a data file -> what they say: shapes that are recognized, and how each is read.
 
 Here and not in the runtime, for ``validate`` looks at the first rows by the same rules.
 """
@@ -38,7 +38,7 @@ FieldName = Literal[
     "rejected",
 ]
 FIELD_NAMES: tuple[FieldName, ...] = get_args(FieldName)
-"""Fields that a shape is recognised by, or may have."""
+"""Fields that a shape is recognized by, or may have."""
 MEDIA_FIELDS = ("images", "image", "videos", "audios", "audio")
 """Fields of rows beside whose text there is more."""
 SHOWN_FIELDS = 8
@@ -50,7 +50,7 @@ class RowShape:
 
     Args:
         title: For people.
-        needs: Fields by which it is recognised.
+        needs: Fields by which it is recognized.
         takes: Fields that a row may have besides.
         read: Of a row and whether it has filler, what it says.
         is_normalized: Whether its texts are written one way (``normalize``), as pairs always were.

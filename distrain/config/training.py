@@ -35,7 +35,7 @@ class LossConfig(Section):
     """Share of the target's probability that is spread over the vocabulary (arXiv 1512.00567). In
     training only: validation and test measure plain cross-entropy."""
     z_loss: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the squared logarithm of the softmax's normaliser (arXiv 2204.02311, section 5:
+    """Weight of the squared logarithm of the softmax's normalizer (arXiv 2204.02311, section 5:
     1e-4), which keeps logits from drifting. In training only."""
     chunk_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
     """Positions whose logits are in memory at a time. ``auto``: all of a microbatch up to 256 MiB
@@ -222,7 +222,7 @@ class WandbConfig(SinkSection):
     project: str = "distrain"
     """Of Weights & Biases."""
     mode: Literal["offline", "online"] = "offline"
-    """``offline``: files to be synchronised later."""
+    """``offline``: files to be synchronized later."""
 
 
 class LoggingConfig(Section):

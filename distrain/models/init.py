@@ -25,7 +25,7 @@ CUT_AT_STDS = 3.0
 def initialize(model: nn.Module, seed: int) -> None:
     """Set every parameter to its initial values; ties shared weights first.
 
-    Works on a materialised model, sharded by FSDP2 (DTensor) or not, costs what this rank holds of
+    Works on a materialized model, sharded by FSDP2 (DTensor) or not, costs what this rank holds of
     it, and needs no communication.
     """
     assert isinstance(model, CausalLM), f"{type(model).__name__} is not one of MODELS"

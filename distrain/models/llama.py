@@ -86,7 +86,7 @@ class LlamaMLP(nn.Module):
 
 
 class LlamaBlock(nn.Module):
-    """Attention, then feed-forward, each normalised before and added to the residual stream."""
+    """Attention, then feed-forward, each normalized before and added to the residual stream."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()

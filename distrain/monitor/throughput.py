@@ -57,7 +57,7 @@ def tokens_per_second(tokens_per_step: int, steps: int, seconds: float) -> float
 
 
 def mfu(tokens_per_sec: float, flops_per_token: float, num_ranks: int, peak_flops: float) -> float:
-    """Compute model FLOPs utilisation, a fraction.
+    """Compute model FLOPs utilization, a fraction.
 
     ``flops_per_token * tokens_per_sec / (num_ranks * peak_flops)``: the arithmetic that the model
     needs for forward and backward, without recomputation, over what the devices could do (PaLM,

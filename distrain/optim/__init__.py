@@ -43,7 +43,7 @@ def build_optimizer(
     """Build the optimizer that a recipe names, over the trainable parameters.
 
     Args:
-        named_parameters: Under plain names, materialised, and after FSDP2 sharded them.
+        named_parameters: Under plain names, materialized, and after FSDP2 sharded them.
         config: The recipe's section.
         has_inputs_first: Of a name, whether the matrix is stored as (inputs, outputs); ``None``:
             none is. For an optimizer that ``tells_sides_apart``.

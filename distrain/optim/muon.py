@@ -1,6 +1,6 @@
-"""Muon: orthogonalised momentum for matrices (Jordan, 2024; arXiv 2502.16982).
+"""Muon: orthogonalized momentum for matrices (Jordan, 2024; arXiv 2502.16982).
 
-Matrices of blocks are orthogonalised, whatever is around them is stepped by AdamW: embeddings and
+Matrices of blocks are orthogonalized, whatever is around them is stepped by AdamW: embeddings and
 output layer, whose rows belong to tokens, and vectors. Under FSDP2 each rank brings some matrices
 together, so that the update is that of one process to the bit, and computed once.
 """

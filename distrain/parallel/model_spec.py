@@ -73,7 +73,7 @@ class ModelSpec:
 
 
 def build_whole(spec: ModelSpec) -> nn.Module:
-    """Make the initialised model, complete on this rank."""
+    """Make the initialized model, complete on this rank."""
     module = _build(spec).to(device=spec.device, dtype=spec.master_dtype)
     with torch.no_grad():
         spec.initialize(module)

@@ -233,7 +233,7 @@ class ModelConfig(NamedSection):
                 return ModelRefusal(
                     f"{setting} {found!r}", f"{setting} {wanted!r}", f"Choose {cls.READS}."
                 )
-        return quantised_weights(fields)
+        return quantized_refusal(fields)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
@@ -265,16 +265,16 @@ class ModelConfig(NamedSection):
         return {name: getattr(self, name) for name in self.JSON_FIELDS}
 
 
-def quantised_weights(fields: Mapping[str, Any]) -> ModelRefusal | None:
+def quantized_refusal(fields: Mapping[str, Any]) -> ModelRefusal | None:
     """Refuse a model whose weights are codes; training would begin from other values."""
-    quantised = fields.get("quantization_config")
-    if not quantised:
+    quantized = fields.get("quantization_config")
+    if not quantized:
         return None
-    method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+    method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
     return ModelRefusal(
-        f"quantised weights ({method})",
+        f"quantized weights ({method})",
         "weights in float32, float16 or bfloat16",
-        "Take the folder from which the quantised one was made.",
+        "Take the folder from which the quantized one was made.",
     )
 
 

@@ -15,7 +15,7 @@ class MuonConfig(OptimizerConfig):
     )
 
     name: Literal["muon"] = "muon"
-    """A matrix moves by its orthogonalised momentum (Jordan, 2024; arXiv 2502.16982)."""
+    """A matrix moves by its orthogonalized momentum (Jordan, 2024; arXiv 2502.16982)."""
     momentum: Beta = 0.95
     """Of matrices: part of the average so far that is kept."""
     nesterov: bool = True

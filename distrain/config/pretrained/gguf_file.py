@@ -224,7 +224,7 @@ class _Reader:
             raise self._error(
                 f"tensor type {number} of {name}",
                 f"one of {known}",
-                "Choose a file with other quantisation, such as Q8_0 or BF16.",
+                "Choose a file with other quantization, such as Q8_0 or BF16.",
             )
         if shape[0] % kind.block:
             raise self._error(f"{name} of {shape[0]} columns", f"a multiple of {kind.block}")

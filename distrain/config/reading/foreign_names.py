@@ -274,14 +274,14 @@ EXPLANATIONS: dict[str, str] = {
         "model.model_type",
     ),
     **dict.fromkeys(("template", "prompt_template", "prompt_style"), _TEMPLATE),
-    "formatting": "shapes of rows are recognised; data.fields tells fields of other names",
+    "formatting": "shapes of rows are recognized; data.fields tells fields of other names",
     "message_property_mappings": "turns are read as role and content, or as from and value",
     **dict.fromkeys(
         ("group_by_length", "padding_free"),
         "a pass leaves out padding behind the last target; data.packing: best_fit fills rows",
     ),
     "use_liger_kernel": "there is no such setting; training.loss.chunk_tokens bounds the logits",
-    "neftune_noise_alpha": "there is no noise on embeddings; model.dropout regularises",
+    "neftune_noise_alpha": "there is no noise on embeddings; model.dropout regularizes",
     "init_lora_weights": "there is no such setting; adapters begin by peft's default, as the base",
     **dict.fromkeys(
         ("save_strategy", "save_only_model"),
@@ -337,7 +337,7 @@ FOREIGN_WORDS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("float64", "double", "64-true"), "write fp64"),
         "tf32": "write fp32",
         "fp8": "there is no fp8; write bf16",
-        "int8": "there is no quantised training; write bf16",
+        "int8": "there is no quantized training; write bf16",
     },
     "optimizer.name": {
         **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "AdamW", "adamw_hf"), "write adamw"),

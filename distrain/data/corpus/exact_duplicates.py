@@ -1,4 +1,4 @@
-"""Documents whose normalised texts are equal, over all ranges of a corpus."""
+"""Documents whose normalized texts are equal, over all ranges of a corpus."""
 
 from collections.abc import Sequence
 

@@ -25,7 +25,7 @@ class Labelled:
     """One document of a labelled source.
 
     Args:
-        digest: Of the normalised text: equal texts should have equal labels.
+        digest: Of the normalized text: equal texts should have equal labels.
     """
 
     path: str
@@ -207,7 +207,7 @@ class PairReport:
 
 
 def inspect_pairs(pairs: Iterable[PromptAndAnswer]) -> PairReport:
-    """Compare pairs after normalisation; keeps a few hundred bytes of memory a different prompt."""
+    """Compare pairs after normalization; keeps a few hundred bytes of memory a different prompt."""
     report = PairReport()
     seen: set[bytes] = set()
     values = _Values()

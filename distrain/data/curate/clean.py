@@ -1,6 +1,6 @@
 """Curation of one document: a pure function of the document and the recipe's ``data`` section.
 
-In this order: HTML to text, normalisation, filters, personal data. Filters see the text as it will
+In this order: HTML to text, normalization, filters, personal data. Filters see the text as it will
 be, but for replaced addresses.
 """
 

@@ -6,7 +6,7 @@ DIGEST_BYTES = 16
 
 
 def text_digest(text: str) -> bytes:
-    """Hash normalised text: what makes two documents the same one."""
+    """Hash normalized text: what makes two documents the same one."""
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 

@@ -208,7 +208,7 @@ def _feistel_back(keys: Keys, values: NDArray[np.uint64], half_bits: int) -> NDA
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Let every input bit reach every output bit: the finaliser of SplitMix64."""
+    """Let every input bit reach every output bit: the finalizer of SplitMix64."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

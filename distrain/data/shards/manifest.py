@@ -52,7 +52,7 @@ class Manifest:
 
     Args:
         dtype: ``uint16`` or ``uint32``, little-endian.
-        text_bytes: UTF-8 bytes of all documents, normalised.
+        text_bytes: UTF-8 bytes of all documents, normalized.
         tokenizer: Fingerprint of the tokenizer that made the tokens.
         corpus: Digest of the documents and settings that the split was made from.
         pairs: Number of instruction pairs; ``None`` if none were asked for.
@@ -97,7 +97,7 @@ class Manifest:
         return _digest(content)
 
     def to_text(self) -> str:
-        """Serialise, with a checksum of its own; a line for each field, each shard and file."""
+        """Serialize, with a checksum of its own; a line for each field, each shard and file."""
         content: dict[str, Any] = {"version": FORMAT_VERSION, **asdict(self)}
         lines = [f"{json.dumps(key)}: {_lines(value)}" for key, value in content.items()]
         lines.append(f'"sha256": "{_digest(content)}"')

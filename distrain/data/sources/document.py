@@ -40,7 +40,7 @@ class Document:
     """A text and where it came from.
 
     Args:
-        text: As it was read; normalised by layer 2.
+        text: As it was read; normalized by layer 2.
         path: For people and records; the same on every machine that has the same source.
         label: The class of a labelled text (``label_field``), as it was read.
     """

@@ -16,7 +16,7 @@ STORED_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloa
 
 
 class GgufWeights:
-    """A source of weights: dequantised when they are read, one tensor at a time.
+    """A source of weights: dequantized when they are read, one tensor at a time.
 
     Args:
         file: The beginning of the file.
@@ -37,7 +37,7 @@ class GgufWeights:
         }
 
     def read(self, name: str, place: Place = EVERYTHING) -> Tensor:
-        """Read a tensor; all of it is dequantised whatever the place.
+        """Read a tensor; all of it is dequantized whatever the place.
 
         Raises:
             PreflightError: It holds values that are no numbers.

@@ -1,6 +1,6 @@
 """A family's own rule of initial values, as data: the calls are recorded that it would make.
 
-transformers initialises by walking over all modules, inner ones first, and calling
+transformers initializes by walking over all modules, inner ones first, and calling
 ``_init_weights`` on each; that calls functions of ``transformers.initialization``. Here these
 functions note what they are asked for and touch nothing, so the rule of a parameter is known while
 it has no memory yet; ``distrain.models.init`` then draws any part of it.

@@ -32,7 +32,7 @@ class SingleEngine:
     Args:
         ranks: Of the stage.
         spec: Makes the optimizer, over the parameters as they are now.
-        module: The initialised model, already cut into shards if it is to be.
+        module: The initialized model, already cut into shards if it is to be.
     """
 
     def __init__(self, ranks: Ranks, spec: ModelSpec, module: nn.Module) -> None:

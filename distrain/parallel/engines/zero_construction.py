@@ -17,7 +17,7 @@ Values = dict[str, DTensor]
 
 
 def build_sharded(spec: ModelSpec, mesh: DeviceMesh) -> tuple[nn.Module, Values]:
-    """Make the initialised model, of which each rank has the memory of its shards. Collective.
+    """Make the initialized model, of which each rank has the memory of its shards. Collective.
 
     Returns:
         The model, whose parameters have their shapes and no memory yet, so that an optimizer can be

@@ -55,7 +55,7 @@ def test_impossible_limits_are_refused_with_their_place(curated, good, bad):
         load_recipe(curated)
 
 
-def test_by_default_a_document_is_only_normalised(recipe):
+def test_by_default_a_document_is_only_normalized(recipe):
     curation = curation_of(load_recipe(recipe).recipe)
     assert curation.normalize
     assert not curation.html

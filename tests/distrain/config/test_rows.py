@@ -1,4 +1,4 @@
-"""Shapes of rows: recognised by their fields, read, and what is none of them named."""
+"""Shapes of rows: recognized by their fields, read, and what is none of them named."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def read(row, **fields):
         ({"text": "It rains."}, "text", RowContent(completion="It rains.")),
     ],
 )  # fmt: skip
-def test_every_shape_is_recognised_and_read(row, title, content):
+def test_every_shape_is_recognized_and_read(row, title, content):
     assert getattr(shape_of(row), "title", None) == title
     found = read(row)
     assert content is None or found == content

@@ -32,7 +32,7 @@ BOILERPLATE = (
 
 
 def real_texts():
-    """Source files, their docstrings, descriptions of packages and manual pages, normalised."""
+    """Source files, their docstrings, descriptions of packages and manual pages, normalized."""
     texts = [*_sources(60), *_descriptions(), *_manuals(80)]
     return [normalize(text[:MAX_CHARACTERS]) for text in texts if text.strip()]
 

@@ -10,7 +10,7 @@ from distrain.config.models.family import (
     ModelConfig,
     ModelRefusal,
     SizeDifference,
-    quantised_weights,
+    quantized_refusal,
 )
 from distrain.config.models.transformers.table import FamilyKeys, family_table
 
@@ -186,14 +186,14 @@ class TransformersConfig(ModelConfig):
 
     @classmethod
     def refusal(cls, fields: Mapping[str, Any]) -> ModelRefusal | None:
-        """Refuse families that attend in their own way, more than text, and quantised weights."""
+        """Refuse families that attend in their own way, more than text, and quantized weights."""
         model_type = str(fields.get("model_type"))
         reason = family_table().refused.get(model_type)
         if "text_config" in fields:
             reason = PARTS
         if reason is not None:
             return refused_family(model_type, reason)
-        return quantised_weights(fields)
+        return quantized_refusal(fields)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:

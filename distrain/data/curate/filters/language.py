@@ -1,4 +1,4 @@
-"""Language identification by fastText's lid.176 (Joulin et al. 2016, arXiv 1612.03651), quantised.
+"""Language identification by fastText's lid.176 (Joulin et al. 2016, arXiv 1612.03651), quantized.
 
 The model is part of the package that reads it, so nothing is fetched.
 """

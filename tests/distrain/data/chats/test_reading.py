@@ -148,7 +148,7 @@ def test_plain_text_is_an_example_a_file_or_a_line(tmp_path):
         read(tmp_path)
 
 
-def test_texts_of_chats_stay_as_they_are_and_pairs_are_normalised(tmp_path):
+def test_texts_of_chats_stay_as_they_are_and_pairs_are_normalized(tmp_path):
     turns = [{"role": "user", "content": " a \r\n"}, {"role": "assistant", "content": "b \n"}]
     rows = [{"messages": [{**turns[0], "content": f" a{n} \r\n"}, turns[1]]} for n in range(4)]
     chats = read(user_file(tmp_path, map(json.dumps, rows)))

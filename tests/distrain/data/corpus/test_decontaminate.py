@@ -120,7 +120,7 @@ def test_benchmark_texts_are_evidence_however_many_repeat_a_passage(tmp_path):
     assert contaminated(train, [], texts=found.hashes) == [True, False]
 
 
-def test_benchmarks_are_read_from_json_lines_and_text_and_normalised(tmp_path):
+def test_benchmarks_are_read_from_json_lines_and_text_and_normalized(tmp_path):
     texts = [sentence(0, 14), "caf\u00e9 " + sentence(20, 13)]
     plain, json_lines = tmp_path / "a.txt", tmp_path / "b.jsonl"
     plain.write_text("\ufeff" + texts[0] + "\r\n\n" + texts[1].replace("\u00e9", "e\u0301"))

@@ -116,7 +116,7 @@ def test_empty_answers_and_prompts_are_counted():
     report.check(PairChecksConfig(max_empty_fraction=0.7), "pairs.checks")
 
 
-def test_prompts_with_several_answers_are_compared_after_normalisation():
+def test_prompts_with_several_answers_are_compared_after_normalization():
     report = inspect_pairs(
         pairs(("q ", "a"), ("q", "a\r\n"), ("q\r\n", "b"), ("caf\u00e9", "a"), ("cafe\u0301", "a"))
     )

@@ -15,13 +15,13 @@ def cleaner(curation=None, **settings):
     )
 
 
-def test_a_kept_document_is_normalised_and_has_the_digest_of_its_final_text():
+def test_a_kept_document_is_normalized_and_has_the_digest_of_its_final_text():
     kept = cleaner().clean(Document("one \r\ntwo\r\n", "a.txt"))
     assert isinstance(kept, CleanText)
     assert (kept.path, kept.text, kept.digest) == ("a.txt", "one\ntwo", text_digest("one\ntwo"))
 
 
-def test_without_normalisation_the_text_stays_as_it_was_read():
+def test_without_normalization_the_text_stays_as_it_was_read():
     kept = cleaner({"normalize": False}).clean(Document("one \r\ntwo\r\n", "a.txt"))
     assert kept.text == "one \r\ntwo\r\n"
 

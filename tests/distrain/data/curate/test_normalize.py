@@ -15,7 +15,7 @@ def test_equal_texts_become_equal_bytes():
 
 @settings(deadline=None)
 @given(st.text())
-def test_normalising_twice_changes_nothing_more(text):
+def test_normalizing_twice_changes_nothing_more(text):
     once = normalize(text)
     assert normalize(once) == once
     assert unicodedata.is_normalized("NFC", once)

@@ -138,7 +138,7 @@ def test_auto_goes_on_after_an_engine_with_other_ids(monkeypatch, tokenizer_json
 
 
 def test_another_unicode_version_is_found():
-    # gigatoken 0.10 orders combining marks of newer Unicode than the normaliser of tokenizers.
+    # gigatoken 0.10 orders combining marks of newer Unicode than the normalizer of tokenizers.
     raw = Tokenizer.from_str(KINDS["bpe of gpt-2"]())
     raw.normalizer = normalizers.NFC()
     marks = [f"a{chr(mark)}\u0301 a\u0301{chr(mark)}" for mark in range(0x0898, 0x08A0)]
