@@ -29,7 +29,7 @@ QUESTION ?= What is the capital of France?
 STEPS ?=
 ASK := --chat --temperature 0 --repetition-penalty 1
 
-.PHONY: quickstart chat test test-data test-seams test-models test-templates test-slurm test-browser chaos bench lint clean
+.PHONY: quickstart chat test test-data test-seams test-models test-templates test-hangs test-slurm test-browser chaos bench lint clean
 
 quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
@@ -59,6 +59,7 @@ test: $(VENV)/.dev lint
 	@echo "left out: every engine for each seam's proof    make test-seams"
 	@echo "left out: families, kernels, optimizers         make test-models"
 	@echo "left out: every chat template of a test peer     make test-templates"
+	@echo "left out: ranks that hang in each way           make test-hangs"
 	@echo "left out: tests on a real four-node Slurm       make test-slurm    (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium       make test-browser  (root; installs Debian packages)"
 	@echo "left out: seeded random kills, $(KILLS) a stage       make chaos"
@@ -75,6 +76,9 @@ test-models: $(VENV)/.dev
 
 test-templates: $(VENV)/.dev
 	$(PYTEST) -m templates $(SPREAD)
+
+test-hangs: $(VENV)/.dev
+	$(PYTEST) -m hangs
 
 test-slurm: $(VENV)/.dev
 	tests/cluster/install.sh slurmctld slurmd slurm-client munge iproute2 util-linux

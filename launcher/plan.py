@@ -19,6 +19,8 @@ from distrain.runs.folder import RunFolder
 from distrain.runs.phases import Phase
 from launcher.gpus import check_gpus, gpus_asked
 
+WATCHDOG = "DISTRAIN_WATCHDOG"
+"""Environment variable: ``launch.watchdog`` for supervisors, where it is not the default."""
 RANK_PREFIX = "[rank ${rank}] "
 """Before each line that torchrun passes on; ``launcher.watch.logs`` looks for it."""
 
@@ -54,6 +56,8 @@ class StagePlan:
     """Array tasks of a scheduler that share the ranges of a prepare stage."""
     gpus_per_node: int = 0
     """What to ask the scheduler for, on each node."""
+    watchdog: str = ""
+    """``launch.watchdog`` as it reaches supervisors; empty: the defaults."""
 
     @property
     def world_size(self) -> int:
@@ -131,6 +135,7 @@ def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan
         num_threads=stage.training.num_threads,
         layout=layout,
         accumulation=microbatches_per_rank(stage.training, world_size),
+        watchdog=launch.watchdog.to_text(),
     )
 
 
@@ -214,4 +219,6 @@ def stage_env(stage: StagePlan) -> dict[str, str]:
     }
     if stage.num_threads is not None:
         env["OMP_NUM_THREADS"] = str(stage.num_threads)
+    if stage.watchdog:
+        env[WATCHDOG] = stage.watchdog
     return env

@@ -16,7 +16,8 @@ import torch
 from benchmarks.side_by_side import Rounds
 from benchmarks.speed.plain import PlainLlama, plain_loop, qwen3
 from benchmarks.speed.sizes import SIZES, Size, section_of
-from distrain.fault.page import PAGES, begin_steps, mark, open_page
+from distrain.fault.page import begin_steps, mark, open_page
+from distrain.runs.progress_page import PAGES
 
 if TYPE_CHECKING:
     from distrain.monitor.step_result import StepResult

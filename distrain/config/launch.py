@@ -1,10 +1,12 @@
 """Where a recipe runs: the ``launch`` section, and the site file that a cluster's users share."""
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from distrain.config.section import Duration, Section
+from distrain.config.section import Duration, NameIn, Section, check_limits
+from distrain.runs.progress_page import CODES
 
 ENDPOINT = r"^[^\s/]+:[0-9]{1,5}$"
 MAX_PORT = 2**16 - 1
@@ -28,6 +30,34 @@ def check_port(endpoint: str) -> str:
     return endpoint
 
 
+class WatchdogConfig(Section):
+    """When ranks that stand still count as hung, and are killed; see docs/reliability.md."""
+
+    enabled: bool = True
+    """Whether anybody looks; without it, only timeouts of collectives and of saves end a hang."""
+    floor: Annotated[Duration, Field(ge=1)] = 4
+    """No limit that is learned is shorter."""
+    first: Annotated[Duration, Field(ge=1)] = 1800
+    """Of a phase that was not passed often enough to learn from, such as a first step."""
+    limits: dict[Annotated[str, NameIn(CODES)], Annotated[Duration, Field(ge=1)]] = Field(
+        default_factory=dict
+    )
+    """By phase, from one mark to the next, in place of what is learned."""
+
+    @model_validator(mode="after")
+    def _floor_below_first(self) -> Self:
+        check_limits(self, "floor", "first")
+        return self
+
+    def to_text(self) -> str:
+        """Write it for a supervisor, which reads no recipe; empty: the defaults."""
+        if self == WatchdogConfig():
+            return ""
+        limits = dict(self.limits)
+        settings = {"floor_s": self.floor, "first_s": self.first, "limits_s": limits}
+        return json.dumps(settings if self.enabled else None)
+
+
 class LaunchConfig(Section):
     """What to start and where; may differ between two starts of the same run."""
 
@@ -47,6 +77,7 @@ class LaunchConfig(Section):
     """In a row without a new committed step."""
     prepare_tasks: Annotated[int, Field(ge=1)] = 1
     """Of ``slurm``: array tasks that share the input ranges of each prepare stage; 1: one job."""
+    watchdog: WatchdogConfig = WatchdogConfig()
     rendezvous: Annotated[str, Field(pattern=ENDPOINT), AfterValidator(check_port)] | None = None
     """Of ``torchrun`` with several nodes: ``host:port`` of the first node."""
 

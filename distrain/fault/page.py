@@ -8,17 +8,11 @@ longer than it ever took counts as a hang.
 import ctypes
 import faulthandler
 import os
-import signal
 import sys
 from pathlib import Path
 
-from distrain.runs.progress_page import PageWriter
+from distrain.runs.progress_page import PAGES, STACK_SIGNAL, STACKS, PageWriter
 
-PAGES = "DISTRAIN_PAGES"
-"""Environment variable: folder of the pages of this node's ranks, of one start."""
-STACK_SIGNAL = signal.SIGQUIT
-STACKS = ".stacks"
-"""Ending of the file, beside a rank's page, that takes its stacks."""
 PR_SET_PTRACER, PR_SET_PTRACER_ANY = 0x59616D61, -1  # linux/prctl.h
 
 page = PageWriter()
@@ -39,7 +33,7 @@ def open_page() -> None:
         page.close()
         return
     rank = int(os.environ.get("RANK", "0"))
-    page.open(Path(folder), rank)
+    page.open(Path(folder), rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     page.mark("import")
     sys.meta_path.insert(0, _MarksImports())
 

@@ -124,6 +124,15 @@ class StageFolder:
         """How attempts of a job ended; a start without its last was killed with its supervisor."""
         return self.logs / f"slurm-{job}.attempts"
 
+    @property
+    def incidents(self) -> Path:
+        """Folders, numbered from 1: what was found when ranks had come to a halt."""
+        return self.path / "incidents"
+
+    def incident(self, number: int) -> Path:
+        """Record of an incident; beside it lie stacks and pages of each rank."""
+        return self.incidents / str(number) / "incident.json"
+
     def meeting(self, start: str) -> NodeFiles:
         """Where the nodes of one start of a job meet; gone when it has ended by itself."""
         return NodeFiles(self.path / "nodes" / start)

@@ -11,12 +11,20 @@ the old phase with the new time, as if that phase had just been marked, and can 
 
 import mmap
 import os
+import signal
 import socket
 import threading
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+PAGES = "DISTRAIN_PAGES"
+"""Environment variable: folder of the pages of this node's ranks, of one start."""
+STACK_SIGNAL = signal.SIGQUIT
+"""A rank that says so in its page writes its stacks when it gets this."""
+STACKS = ".stacks"
+"""Ending of the file, beside a rank's page, that takes them."""
 
 PAGE_VERSION = 1
 
@@ -44,7 +52,7 @@ SUFFIX = ".page"
 HOST_BYTES = 64
 
 # Words of the head.
-_VERSION, _PID, _STARTED, _RANK, _JUDGED, _DUMPS, _FIRST_STEP = range(7)
+_VERSION, _PID, _STARTED, _RANK, _JUDGED, _DUMPS, _FIRST_STEP, _LOCAL = range(8)
 # Words of a lane, from its first.
 _PHASE, _STEP, _TIME, _COLLECTIVES, _WAITS = range(5)
 _MAIN, _SAVE, _HOST, _COUNTS = 8, 16, 24, 32
@@ -101,8 +109,14 @@ class PageWriter:
         self._saver = 0
         self._learn_from = 1 << 62
 
-    def open(self, folder: Path, rank: int) -> None:
-        """Begin the page of a rank in ``folder``; in a forked child it is the child's own."""
+    def open(self, folder: Path, rank: int, local_ranks: int = 1) -> None:
+        """Begin the page of a rank in ``folder``; in a forked child it is the child's own.
+
+        Args:
+            folder: Of this start, on this node.
+            rank: Of all ranks.
+            local_ranks: How many ranks this node has.
+        """
         path = folder / f"{rank}{SUFFIX}"
         path.unlink(missing_ok=True)  # not cut: another process may still have it mapped
         with path.open("x+b") as file:
@@ -111,6 +125,7 @@ class PageWriter:
         host = socket.gethostname().encode()[:HOST_BYTES]
         words.cast("B")[8 * _HOST : 8 * _HOST + len(host)] = host
         words[_PID], words[_STARTED], words[_RANK] = os.getpid(), started_ticks(), rank
+        words[_LOCAL] = local_ranks
         words[_MAIN + _TIME] = time.monotonic_ns()
         words[_VERSION] = PAGE_VERSION  # last: from now on it is read
         self._words, self._saver, self._learn_from = words, 0, 1 << 62
@@ -230,6 +245,8 @@ class Page:
     host: str
     judged: bool
     """Whether all that this process does is marked."""
+    local_ranks: int
+    """Of this node."""
     dumps: bool
     """Whether it writes its stacks when it is asked by signal."""
     first_step: int | None
@@ -265,6 +282,7 @@ class Page:
             started=words[_STARTED],
             host=host,
             judged=bool(words[_JUDGED]),
+            local_ranks=words[_LOCAL],
             dumps=bool(words[_DUMPS]),
             first_step=words[_FIRST_STEP] - 1 if words[_FIRST_STEP] else None,
             main=main or Lane("import", 0, words[_MAIN + _TIME], 0, 0),

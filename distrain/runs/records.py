@@ -120,7 +120,7 @@ EVENT_KINDS = frozenset({
     "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",
     "nonfinite", "early_stop", "stop_requested", "yield_requested", "stopped", "restarted",
     "failed", "finished", "reopened", "skipped", "sink_failed", "schedule_changed",
-    "rehearsed", "spike", "rewound",
+    "rehearsed", "spike", "rewound", "hung",
 })  # fmt: skip
 """``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
 

@@ -29,7 +29,7 @@ from distrain.evaluation.harness.in_loop import TaskAsker, open_asker
 from distrain.evaluation.measuring import Measure
 from distrain.evaluation.samples import SamplePrompts, SampleWriter
 from distrain.evaluation.validation import Validation
-from distrain.fault.page import mark
+from distrain.fault.page import mark, page
 from distrain.fault.wishes import Wishes
 from distrain.models.causal_lm import CausalLM
 from distrain.monitor.monitor import Monitor, Workload
@@ -145,8 +145,10 @@ def build_host(training: TrainingConfig) -> HostGroup:
     return_large_buffers(training.allocator, device)
     torch.set_num_threads(training.num_threads)
     mark("rendezvous")
+    page.wait_begins()
     start_process_group(device)
     host = HostGroup()
+    page.wait_ends()
     mark("restore")
     return host
 

@@ -69,6 +69,7 @@ def train(run: Run) -> tuple[Progress, Wish]:
         run.checkpoints.poll(agreed.is_saving)
         result = make_step(run, batch, agreed, progress.step)
         if result.spike is not None and answer_spike(run, progress.step + 1, result):
+            mark("restore")
             batches.close()
             progress = validate_first(run, rewind(run, progress.step + 1, result))
             batches = run.loader.batches(progress.step, run.max_steps)

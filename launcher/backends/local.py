@@ -14,10 +14,12 @@ from distrain.errors import ExitCode
 from distrain.runs.folder import RunFolder
 from distrain.runs.products import check_sources
 from distrain.runs.records import append_event, is_done
+from launcher.backends.incidents import WatchedStage
 from launcher.backends.interrupt import Interruptions, clear_wishes
 from launcher.backends.processes import Child
 from launcher.backends.protocol import RunJobs, Surroundings
 from launcher.backends.supervise import Processes, Supervised, Supervisor
+from launcher.backends.watched import Watched
 from launcher.plan import Plan, StagePlan, local_rendezvous, stage_argv, stage_env
 from launcher.preflight import check_machine
 from launcher.watch.progress import StageFollower, extent_of
@@ -107,7 +109,12 @@ def _supervised(
         run = plan.run
         rendezvous = local_rendezvous(f"{run.root.name}-{stage.name}-{secrets.token_hex(4)}")
         argv = stage_argv(stage, run, python=around.python, rendezvous=rendezvous)
-        return Child([*argv, *around.arguments], os.environ | stage_env(stage), log)
+        place = WatchedStage(run, stage.name, node=0, nodes=1)
+        return Watched(
+            lambda env: Child([*argv, *around.arguments], env, log),
+            os.environ | stage_env(stage),
+            place,
+        )
 
     def follow(processes: Processes, attempt: int) -> None:
         _follow(plan, stage, around, interruptions, processes, attempt)

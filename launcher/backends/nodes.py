@@ -20,9 +20,11 @@ from distrain.errors import ExitCode
 from distrain.runs.folder import NodeFiles, RunFolder
 from distrain.runs.records import read_json, read_state, utc_now, write_json
 from launcher.backends.beats import SILENCE_S, Pulse, Watch
+from launcher.backends.incidents import WatchedStage
 from launcher.backends.orders import Orders, StageOrders
 from launcher.backends.processes import Child
 from launcher.backends.restart import LATE_S
+from launcher.backends.watched import Watched
 
 LOOK_S = 0.2
 """Between two looks at what the others wrote."""
@@ -91,7 +93,7 @@ class FirstNodesProcesses:
         self._id = start_id
         self._log = log
         self._others = range(1, orders.nodes)
-        self._child: Child | None = None
+        self._child: Watched | None = None
         self._ended = ""
         self._is_killed = False
         self._deadline = time.monotonic() + PATIENCE_S
@@ -114,7 +116,7 @@ class FirstNodesProcesses:
                     return True
                 time.sleep(left_s)
             elif self._child.wait(left_s):
-                self._ended = self._ended or self._failed()
+                self._ended = self._ended or self._child.halted or self._failed()
                 if self._child.code != 0 or self._is_recorded():
                     return True
                 time.sleep(left_s)
@@ -168,8 +170,12 @@ class FirstNodesProcesses:
         run = self._first.run
         missing = [node for node in self._others if self._word(node) is None]
         if not missing:
-            argv, env = self._orders.command(self._id), os.environ | self._orders.env
-            self._child = Child(argv, env, self._log)
+            argv, log = self._orders.command(self._id), self._log
+            self._child = Watched(
+                lambda env: Child(argv, env, log),
+                os.environ | self._orders.env,
+                WatchedStage(run, self._orders.name, node=0, nodes=self._orders.nodes),
+            )
             self._deadline = float("inf")
             return False
         who = f"node {', '.join(map(str, missing))}"

@@ -8,10 +8,12 @@ from distrain.errors import ExitCode, TrainingError
 from distrain.runs.folder import NodeFiles, RunFolder
 from distrain.runs.records import is_done, read_json, write_json
 from launcher.backends.beats import SILENCE_S, Pulse, Watch
+from launcher.backends.incidents import WatchedStage
 from launcher.backends.interrupt import Interruptions
 from launcher.backends.nodes import LOOK_S, PATIENCE_S
 from launcher.backends.orders import Orders
 from launcher.backends.processes import Child
+from launcher.backends.watched import Watched
 
 
 class OtherNode:
@@ -86,7 +88,11 @@ class OtherNode:
         if stage.nodes == 1:
             return
         self._tell(start, "", ended=False)
-        child = Child(stage.command(start["id"]), os.environ | stage.env, None)
+        child = Watched(
+            lambda env: Child(stage.command(start["id"]), env, None),
+            os.environ | stage.env,
+            WatchedStage(self._run, stage.name, self._node, stage.nodes),
+        )
         try:
             while not child.wait(LOOK_S):
                 self._pulse.beat()

@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from distrain.fault.page import PAGES, STACK_SIGNAL, STACKS
-from distrain.runs.progress_page import read_pages
+from distrain.runs.progress_page import PAGES, STACK_SIGNAL, STACKS, read_pages
 
 HOLDS_THE_LOCK = """
 import ctypes, threading, time

@@ -1,6 +1,5 @@
 """Supervisors that hang or are gone, and how the others notice: in real time, but hurried."""
 
-import os
 import signal
 import time
 
@@ -95,7 +94,7 @@ def test_a_part_that_fails_was_lost_only_if_another_node_is_gone(two, dies):
     if dies:
         two.processes[0].kill()
     assert part._child is not None
-    os.kill(part._child.pid, signal.SIGKILL)
+    part._child.kill()
     wait_until(lambda: part.wait(0.1))
     part.close()
     assert part.is_lost is dies

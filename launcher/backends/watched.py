@@ -1,0 +1,234 @@
+"""Processes whose ranks are watched: one that has come to a halt is ended as if it had crashed."""
+
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from distrain.runs.incidents import read_incidents
+from distrain.runs.progress_page import PAGES, Page, read_pages, stat_fields
+from launcher.backends.incidents import (
+    WatchedStage,
+    describe_halt,
+    is_same_process,
+    put_down,
+    recorder_environment,
+)
+from launcher.backends.watchdog import (
+    BUSY_SHARE,
+    Halt,
+    Settings,
+    Sight,
+    Situation,
+    Watchdog,
+)
+from launcher.plan import WATCHDOG
+
+NAP_S = 0.25
+"""Between two looks at the pages."""
+STARVED_S = 1.0
+"""A look that comes later by this finds a watchdog that was suspended or starved itself: what the
+ranks did meanwhile it does not know, and so it begins anew."""
+MOST_DOUBLINGS = 6
+MEMORY = Path("/dev/shm")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Started(Protocol):
+    """What is watched: one process of this node and all below it, or several."""
+
+    @property
+    def end(self) -> str:
+        """How they ended, in words."""
+        ...
+
+    @property
+    def code(self) -> int | None:
+        """Exit code, negative for a signal; ``None`` while they run."""
+        ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until they end or ``timeout_s`` passes; tell whether they ended."""
+        ...
+
+    def kill(self) -> None:
+        """End them at once."""
+        ...
+
+    def close(self) -> None:
+        """Leave none behind."""
+        ...
+
+
+class Watched:
+    """Processes of this node, and a watchdog that looks while they are waited for.
+
+    It is a part of the supervisor, outside of the ranks and their interpreter locks.
+
+    Args:
+        start: Starts them in an environment.
+        env: To which the folder of pages is added; it also says what the user wants of a watchdog.
+        place: Of the stage.
+    """
+
+    is_lost = False
+
+    def __init__(
+        self,
+        start: Callable[[Mapping[str, str]], Started],
+        env: Mapping[str, str],
+        place: WatchedStage,
+    ) -> None:
+        self._place = place
+        settings = Settings.from_text(env.get(WATCHDOG, ""))
+        self._watchdog = None if settings is None else Watchdog(settings)
+        self._pages = make_page_folder(place)
+        self.halted = ""
+        """Who has come to a halt, in words."""
+        self._suspect: tuple[int, int] | None = None
+        self._eyes: dict[int, Eye] = {}
+        self._before = read_incidents(place.folder)
+        self._looked_ns = self._since_ns = self._begun_ns = time.monotonic_ns()
+        more = {PAGES: str(self._pages)} | {
+            name: value
+            for name, value in recorder_environment(self._pages).items()
+            if name not in env
+        }
+        try:
+            self._child = start({**env, **more})
+        except BaseException:
+            shutil.rmtree(self._pages, ignore_errors=True)
+            raise
+
+    @property
+    def end(self) -> str:
+        """How they ended: who hung, if one did."""
+        return self.halted or self._child.end
+
+    @property
+    def code(self) -> int | None:
+        """Exit code, negative for a signal; ``None`` while they run."""
+        return self._child.code
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until they end or ``timeout_s`` passes; look at the pages meanwhile."""
+        until = time.monotonic() + timeout_s
+        while True:
+            if self._child.wait(min(max(until - time.monotonic(), 0.0), NAP_S)):
+                return True
+            if self._watchdog is not None and not self.halted:
+                self._look(self._watchdog)
+            if time.monotonic() >= until:
+                return False
+
+    def kill(self) -> None:
+        """End them at once."""
+        self._child.kill()
+        # Whatever started them: a rank may have lost its parent.
+        for page in read_pages(self._pages):
+            if is_same_process(page):
+                with suppress(ProcessLookupError):
+                    os.kill(page.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Leave no process behind, nor their pages."""
+        self.kill()
+        self._child.close()
+        shutil.rmtree(self._pages, ignore_errors=True)
+
+    def _look(self, watchdog: Watchdog) -> None:
+        now_ns = time.monotonic_ns()
+        passed_s = (now_ns - self._looked_ns) / 1e9
+        if passed_s < NAP_S / 2:
+            return
+        self._looked_ns = now_ns
+        if passed_s > NAP_S + STARVED_S:
+            self._since_ns, self._suspect, self._eyes = now_ns, None, {}
+        situation = self._situation(now_ns)
+        if situation is None:
+            return
+        halt = watchdog.judge(situation)
+        if halt is None:
+            self._suspect = None
+            return
+        # Twice: a mark may have come between two reads.
+        suspect = (halt.page.rank, halt.lane.marked_ns)
+        if suspect == self._suspect and not self._is_known_to_be_slow(halt):
+            self._act(halt, situation)
+        self._suspect = suspect
+
+    def _situation(self, now_ns: int) -> Situation | None:
+        """Return what there is to judge: nothing until all ranks of this node are there."""
+        pages = [page for page in read_pages(self._pages) if page.judged]
+        if not pages or len(pages) < pages[0].local_ranks:
+            return None
+        sights = {}
+        for page in pages:
+            sight = self._eyes.setdefault(page.pid, Eye()).look(page, now_ns)
+            if sight is None:
+                return None  # it has ended: whoever started it sees that, too
+            sights[page.rank] = sight
+        return Situation(pages, sights, now_ns, self._since_ns, self._place.nodes == 1)
+
+    def _is_known_to_be_slow(self, halt: Halt) -> bool:
+        """Give twice the time to what halted in the same place in the attempt before.
+
+        A limit that is too short for something that takes long once must not end the stage.
+        """
+        if halt.is_set:
+            return False
+        place, times = (halt.lane.phase, halt.lane.step), 0
+        for incident in reversed(self._before):
+            if (incident["phase"], incident["step"]) != place:
+                break
+            times += 1
+        return bool(halt.age_s < halt.limit_s * 2 ** min(times, MOST_DOUBLINGS))
+
+    def _act(self, halt: Halt, situation: Situation) -> None:
+        self.halted = describe_halt(halt)
+        put_down(self._place, halt, situation, self._pages)
+        self.kill()
+
+
+class Eye:
+    """What the system says of one rank, from look to look."""
+
+    def __init__(self) -> None:
+        self._ticks = -1
+        self._busy_ns = 0
+        self._marked_ns = -1
+        self._delay_ns = 0
+
+    def look(self, page: Page, now_ns: int) -> Sight | None:
+        """Return how the rank is; ``None`` if its process has ended."""
+        if not is_same_process(page):
+            return None
+        try:
+            fields = stat_fields(page.pid)
+            delay_ns = int(Path(f"/proc/{page.pid}/schedstat").read_text().split()[1])
+        except FileNotFoundError:  # a kernel without that count
+            delay_ns = 0
+        except (OSError, IndexError):
+            return None
+        ticks = int(fields[11]) + int(fields[12])
+        allowed = 1 + BUSY_SHARE * TICKS * (now_ns - self._busy_ns) / 1e9
+        if self._ticks < 0 or ticks - self._ticks > allowed:
+            self._ticks, self._busy_ns = ticks, now_ns
+        if page.main.marked_ns != self._marked_ns:
+            self._marked_ns, self._delay_ns = page.main.marked_ns, delay_ns
+        return Sight((now_ns - self._busy_ns) / 1e9, (delay_ns - self._delay_ns) / 1e9, fields[0])
+
+
+def make_page_folder(place: WatchedStage) -> Path:
+    """Make the folder of the pages of one start, in memory where there is such a file system."""
+    root = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    name = f"distrain-{place.stage}-{place.node}-{os.getpid()}-{secrets.token_hex(4)}"
+    folder = root / name
+    folder.mkdir(mode=0o700)
+    return folder

@@ -1,0 +1,295 @@
+"""The judgement alone: pages are made up, no process runs."""
+
+import random
+
+import pytest
+
+from distrain.runs.progress_page import (
+    CODES,
+    STEP_PHASES,
+    WAITS_FOR_RANKS,
+    WAITS_FOR_THREAD,
+    Page,
+    PageWriter,
+    read_pages,
+)
+from launcher.backends.watchdog import Halt, Settings, Sight, Situation, Watchdog, usual
+
+S = 10**9
+DOG = Watchdog(Settings())
+
+
+class Ranks:
+    """Pages of some ranks under a clock of their own."""
+
+    def __init__(self, folder, monkeypatch, count=2, first=0):
+        self.folder, self.now = folder, 10**12
+        monkeypatch.setattr("distrain.runs.progress_page.time.monotonic_ns", lambda: self.now)
+        self.pages = [PageWriter() for _ in range(count)]
+        for rank, page in enumerate(self.pages):
+            page.open(folder, rank, count)
+            page.be_judged(dumps=False)
+            page.begin_steps(first)
+        self.since = self.now
+
+    def mark(self, phase, step, *ranks):
+        for rank in ranks or range(len(self.pages)):
+            self.pages[rank].mark(phase, step)
+
+    def wait(self, *ranks):
+        for rank in ranks or range(len(self.pages)):
+            self.pages[rank].wait_begins()
+
+    def go_on(self, *ranks):
+        for rank in ranks or range(len(self.pages)):
+            self.pages[rank].wait_ends()
+
+    def step(self, number, times=None):
+        for phase in STEP_PHASES:
+            self.mark(phase, number)
+            self.now += int((times or {}).get(phase, 0.01) * S)
+            self.wait()
+            self.go_on()
+
+    def judge(self, sights=None, is_alone=True, dog: Watchdog = DOG) -> Halt | None:
+        pages = read_pages(self.folder)
+        return dog.judge(Situation(pages, sights or {}, self.now, self.since, is_alone))
+
+    def pages_read(self) -> list[Page]:
+        return read_pages(self.folder)
+
+
+@pytest.fixture
+def ranks(tmp_path, monkeypatch):
+    ranks = Ranks(tmp_path, monkeypatch)
+    for number in range(30):
+        ranks.step(number)
+    return ranks
+
+
+def blamed(halt: Halt | None):
+    return None if halt is None else (halt.page.rank, halt.lane.phase)
+
+
+@pytest.mark.parametrize("phase", STEP_PHASES)
+def test_a_rank_without_a_mark_is_found_within_five_seconds_and_not_within_three(ranks, phase):
+    ranks.mark(phase, 30)
+    ranks.wait(0)
+    ranks.now += 3 * S
+    assert ranks.judge() is None
+    ranks.now += 2 * S - 1
+    assert blamed(ranks.judge()) == (1, phase)
+
+
+def test_a_slow_phase_has_the_time_of_its_own(ranks):
+    for number in range(30, 160):
+        ranks.step(number, {"data": 6.0})
+    assert usual(ranks.pages_read(), "data") == pytest.approx(6.5, rel=0.25)
+    ranks.mark("data", 160)
+    ranks.wait(0)
+    ranks.now += 11 * S
+    assert ranks.judge() is None
+    ranks.now += 7 * S  # three times as long as ever
+    assert blamed(ranks.judge()) == (1, "data")
+
+
+def test_the_first_two_steps_have_a_limit_of_their_own(tmp_path, monkeypatch):
+    ranks = Ranks(tmp_path, monkeypatch, first=100)
+    ranks.mark("forward_backward", 100)
+    busy = {rank: Sight(still_s=0.0, state="R") for rank in range(2)}
+    ranks.now += 1700 * S
+    assert ranks.judge(busy) is None
+    ranks.now += 200 * S
+    assert blamed(ranks.judge(busy)) == (0, "forward_backward")
+
+
+def test_before_the_first_step_ranks_that_use_no_time_are_found_at_once(tmp_path, monkeypatch):
+    ranks = Ranks(tmp_path, monkeypatch)
+    ranks.mark("data", 0)
+    ranks.wait(0)
+    ranks.now += int(4.6 * S)
+    still = {rank: Sight(still_s=4.5) for rank in range(2)}
+    assert blamed(ranks.judge(still)) == (1, "data")
+    for unlike in (Sight(still_s=1.0), Sight(4.5, state="D"), Sight(4.5, state="R")):
+        assert ranks.judge(still | {1: unlike}) is None
+    assert ranks.judge(still, is_alone=False) is None, "another node may compile"
+
+
+def test_at_the_end_copies_of_metrics_are_waited_for(ranks):
+    ranks.mark("ended", 30)
+    ranks.wait(1)
+    still = {rank: Sight(still_s=30.0) for rank in range(2)}
+    ranks.now += 30 * S
+    assert ranks.judge(still) is None
+    ranks.now += 31 * S
+    assert blamed(ranks.judge({rank: Sight(still_s=61.0) for rank in range(2)})) == (0, "ended")
+
+
+def test_a_collective_that_one_rank_does_not_enter_names_that_rank(ranks):
+    ranks.mark("update", 30)
+    ranks.wait(0)
+    ranks.pages[1].wait_begins()
+    ranks.pages[1].wait_ends()
+    ranks.mark("data", 31, 1)
+    ranks.wait(1)  # in another one, a collective further
+    ranks.now += 5 * S
+    assert blamed(ranks.judge()) == (0, "update")
+    assert "it has begun" in ranks.judge().why
+
+
+def test_where_all_wait_in_the_same_collective_that_is_said(ranks):
+    ranks.wait()
+    ranks.now += 5 * S
+    assert "all wait in collective" in ranks.judge().why
+
+
+def test_ranks_that_wait_for_another_node_have_longer(ranks):
+    ranks.wait()
+    ranks.now += 15 * S
+    assert ranks.judge(is_alone=False) is None
+    ranks.now += 15 * S
+    assert ranks.judge(is_alone=False) is not None
+
+
+def test_a_stopped_rank_is_named_before_one_that_waits_in_the_devices_collective(ranks):
+    ranks.mark("forward_backward", 30)
+    ranks.now += 5 * S
+    assert blamed(ranks.judge()) == (0, "forward_backward")
+    found = ranks.judge({1: Sight(state="T")})
+    assert blamed(found) == (1, "forward_backward")
+    assert found is not None
+    assert "stopped" in found.why
+
+
+def test_of_two_threads_of_a_rank_the_one_that_ran_last_is_named(ranks):
+    save_in_thread(ranks.pages[1], 29)
+    for _ in range(40):
+        ranks.now += S // 100
+        ranks.pages[1].mark_chunk()
+    ranks.now += S // 100
+    ranks.mark("data", 30)
+    ranks.wait(0)
+    ranks.now += 5 * S
+    assert blamed(ranks.judge()) == (1, "data")
+
+
+def save_in_thread(page, step):
+    """Give the lane of saves to whoever calls; this test has but one thread."""
+    page.save_begins(step)
+    page._saver = 0  # its marks go to the loop's lane again
+
+
+def test_a_thread_that_saves_and_sleeps_is_found_while_the_loop_goes_on(ranks, monkeypatch):
+    for page in ranks.pages:
+        save_in_thread(page, 30)
+        for _ in range(40):
+            ranks.now += S // 100
+            page.mark_chunk()
+    for number in range(30, 60):
+        ranks.step(number)
+        ranks.pages[0].mark_chunk()
+    ranks.now += int(4.5 * S)
+    ranks.mark("data", 60)
+    assert blamed(ranks.judge()) == (1, "write")
+
+
+def test_the_loop_that_waits_for_its_own_save_is_not_to_blame(ranks):
+    for page in ranks.pages:
+        save_in_thread(page, 30)
+        for _ in range(40):
+            ranks.now += S // 100
+            page.mark_chunk()
+        page.mark("save", 30)
+        page.wait_begins(WAITS_FOR_THREAD)
+    for _ in range(100):
+        ranks.now += S
+        for page in ranks.pages:
+            page.mark_chunk()
+        assert ranks.judge() is None
+    ranks.now += 16 * S  # it was marked each second: that is what it takes
+    assert blamed(ranks.judge()) == (0, "write")
+
+
+def test_a_save_that_one_rank_never_begins_is_found(ranks):
+    save_in_thread(ranks.pages[0], 30)
+    ranks.pages[0]._words[16 + 4] = WAITS_FOR_RANKS
+    for number in range(30, 330):
+        ranks.step(number)
+    found = ranks.judge()
+    assert blamed(found) == (1, "update")
+
+
+def test_what_was_not_seen_is_held_against_nobody(ranks):
+    ranks.now += 3600 * S  # suspended, with whoever looks
+    assert ranks.judge() is not None
+    ranks.since = ranks.now
+    assert ranks.judge() is None
+    ranks.now += 5 * S
+    assert ranks.judge() is not None
+
+
+def test_time_in_which_no_core_was_free_counts_a_tenth_at_most(ranks):
+    ranks.mark("data", 30)
+    ranks.now += 6 * S
+    starved = {rank: Sight(unscheduled_s=5.0) for rank in range(2)}
+    assert ranks.judge(starved) is None
+    ranks.now += 40 * S
+    starved = {rank: Sight(unscheduled_s=46.0) for rank in range(2)}
+    assert ranks.judge(starved) is not None
+
+
+def test_a_limit_of_the_user_takes_the_place_of_what_is_learned(ranks):
+    ranks.mark("data", 30)
+    ranks.now += 7 * S
+    dog = Watchdog(Settings(limits_s={"data": 8.0}))
+    assert ranks.judge(dog=dog) is None
+    ranks.now += 2 * S
+    found = ranks.judge(dog=dog)
+    assert found is not None
+    assert (found.is_set, found.limit_s) == (True, 8.0)
+    assert found.usual_s is not None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_there_is_no_alarm_in_ten_thousand_clean_steps_with_noise(tmp_path, monkeypatch, seed):
+    """Validations and saves become ten times slower than ever; load comes and goes."""
+    dice, ranks = random.Random(seed), Ranks(tmp_path, monkeypatch)
+    base = {"data": 0.002, "forward_backward": 0.2, "update": 0.02}
+    for number in range(2500):
+        noise = dice.choice([1, 1, 1, 1, dice.lognormvariate(0, 1.0)])
+        for phase in STEP_PHASES:
+            ranks.mark(phase, number)
+            ranks.now += int(min(base[phase] * noise * dice.lognormvariate(0, 0.5), 3.5) * S)
+            assert ranks.judge() is None, (number, phase)
+            ranks.wait()
+            ranks.go_on()
+        slow = 10 if number > 1500 else 1
+        if number % 50 == 0:
+            ranks.mark("validation", number)
+            for _ in range(10):
+                ranks.now += int(0.6 * slow * dice.uniform(0.5, 1) * S)
+                assert ranks.judge() is None, (number, "validation")
+                ranks.mark("validation", number)
+        if number % 20 == 0:
+            ranks.mark("save", number)
+            for _ in range(5):
+                ranks.now += int(0.5 * slow * dice.uniform(0.5, 1) * S)
+                assert ranks.judge() is None, (number, "save")
+                ranks.mark("save", number)
+
+
+def test_the_same_with_a_rank_that_stops_in_between_is_an_alarm(ranks):
+    ranks.mark("forward_backward", 30)
+    ranks.now += 60 * S
+    assert ranks.judge() is not None
+
+
+def test_settings_travel_as_text():
+    assert Settings.from_text("") == Settings()
+    assert Settings.from_text("null") is None
+    text = '{"floor_s": 2, "first_s": 60, "limits_s": {"data": 9}}'
+    assert Settings.from_text(text) == Settings(2, 60, {"data": 9})
+
+
+def test_every_limit_names_a_phase():
+    assert set(STEP_PHASES) < set(CODES)

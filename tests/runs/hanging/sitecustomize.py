@@ -1,0 +1,165 @@
+"""Makes one rank of a run hang, once, without a word of it in the runtime.
+
+Python imports this before anything else in every process whose ``PYTHONPATH`` names this folder.
+``DISTRAIN_TEST_HANG`` says which fault, at which step, and the file that tells that it happened:
+``kind:step:file``.
+"""
+
+# mypy: ignore-errors
+import contextlib
+import copy
+import ctypes
+import importlib.machinery
+import os
+import signal
+import sys
+import threading
+import time
+
+KIND, STEP, DONE = (os.environ.get("DISTRAIN_TEST_HANG", "") + "::").split(":")[:3]
+
+
+def is_now(step: int) -> bool:
+    """Whether this rank hangs at this step: the last rank, and the first time that it comes."""
+    if int(os.environ.get("RANK", "0")) != int(os.environ.get("WORLD_SIZE", "1")) - 1:
+        return False
+    if step < int(STEP):
+        return False
+    try:
+        os.close(os.open(DONE, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def stop():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def hold_the_lock():
+    while True:  # a signal ends the call
+        ctypes.PyDLL(None).sleep(600)
+
+
+def sleep():
+    while True:
+        time.sleep(600)
+
+
+def spin():
+    while True:
+        pass
+
+
+def in_step(hang):
+    def change(loop):
+        made = loop.train_step
+
+        def train_step(run, batch, agreed, step):
+            if is_now(step):
+                hang()
+            return made(run, batch, agreed, step)
+
+        loop.train_step = train_step
+
+    return "distrain.train.loop", change
+
+
+def in_loader(hang):
+    def change(loader):
+        loader.TOKENS_AT_ONCE = 1  # each step's batch apart, or all would be made before the first
+        made = loader.Loader._make
+
+        def _make(self, steps):
+            if is_now(steps.start):
+                hang()
+            return made(self, steps)
+
+        loader.Loader._make = _make
+
+    return "distrain.data.samples.loader", change
+
+
+def in_save(hang):
+    def change(manager):
+        written = manager.write_checkpoint
+
+        def write_checkpoint(folder, step, state, extra, host):
+            if is_now(step) and threading.current_thread() is not threading.main_thread():
+                hang()
+            return written(folder, step, state, extra, host)
+
+        manager.write_checkpoint = write_checkpoint
+
+    return "distrain.checkpoint.manager", change
+
+
+def past_a_collective():
+    """Let the last rank of two know what the other will say, and go on without the collective."""
+
+    def change(loop):
+        agreed = loop.agree
+
+        def said(run, batch, own, gather):
+            kept, run.host.gather_numbers = run.host.gather_numbers, gather
+            try:
+                return agreed(run, batch, own)
+            finally:
+                run.host.gather_numbers = kept
+
+        def agree(run, batch, own):
+            import numpy as np
+
+            heard = []
+
+            def hear(values):
+                heard.append(np.array([values, values]))
+                return heard[-1]
+
+            step = -1 if batch is None else batch.first_sample // batch.num_samples
+            if not is_now(step):
+                return agreed(run, batch, own)
+            first = copy.copy(run.loader)
+            first.dp_rank = 0
+            with contextlib.suppress(Exception):
+                said(run, first.batch_at(step), own, hear)
+            return said(run, batch, own, lambda values: np.array([heard[0][0], values]))
+
+        loop.agree = agree
+
+    return "distrain.train.loop", change
+
+
+FAULTS = {
+    "stop": lambda: in_step(stop),
+    "lock": lambda: in_step(hold_the_lock),
+    "loader": lambda: in_loader(sleep),
+    "livelock": lambda: in_loader(spin),
+    "save": lambda: in_save(sleep),
+    "collective": past_a_collective,
+    "first": lambda: in_step(sleep),
+}
+
+
+class Changing:
+    """Finds the one module that is changed, and changes it once it is made."""
+
+    def __init__(self, name, change):
+        self.name, self.change = name, change
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.name:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            self.change(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if KIND:
+    sys.meta_path.insert(0, Changing(*FAULTS[KIND]()))

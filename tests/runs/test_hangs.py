@@ -1,0 +1,73 @@
+"""A rank that hangs is found, told of, ended and replaced, and the run ends as its twin."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.runs.test_kills import assert_equal_to_twin, begin_at
+from tests.tiny import command, environment, events
+
+HANGING = Path(__file__).parent / "hanging"
+FOUND_WITHIN_S = 5.0
+STEP = 16
+
+
+def run_hanging(recipe, run, kind, step, *overrides):
+    """Run the pretrain stage with a fault; return what its launcher said, and when it hung."""
+    done = run.parent / "hung"
+    env = environment(run.parent) | {
+        "PYTHONPATH": os.pathsep.join([str(HANGING), os.environ.get("PYTHONPATH", "")]),
+        "DISTRAIN_TEST_HANG": f"{kind}:{step}:{done}",
+    }
+    finished = subprocess.run(
+        command("run", str(recipe), "--only", "pretrain", *overrides),
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert done.exists(), "the fault never came"
+    return finished.stdout + finished.stderr
+
+
+CASES = {
+    # kind: step, phase, what the line of code names, the state of its main thread
+    "stop": (STEP, "data", "", "T"),
+    "lock": (STEP, "data", "in hold_the_lock", ""),
+    "loader": (STEP, "data", "in sleep", ""),
+    "livelock": (STEP, "data", "in spin", ""),
+    "save": (STEP - 6, "write", "in sleep", ""),
+    "collective": (STEP, "forward_backward", "", ""),
+    "first": (0, "data", "in sleep", ""),
+}
+
+
+@pytest.mark.hangs
+@pytest.mark.parametrize("kind", CASES)
+def test_a_rank_that_hangs_is_found_named_and_replaced(kind, twin, tmp_path):
+    recipe, twin_run = twin
+    run = begin_at("pretrain", twin_run, tmp_path / "runs")
+    step, phase, line, state = CASES[kind]
+    said = run_hanging(recipe, run, kind, step)
+    (hung,) = events(run, "hung")
+    incident = json.loads((run / "pretrain" / "incidents" / "1" / "incident.json").read_text())
+    assert (hung["rank"], hung["incident"]) == (1, 1)
+    assert incident["rank"] == 1
+    assert incident["phase"] == phase
+    assert incident["host"] == os.uname().nodename
+    assert incident["age_s"] <= max(FOUND_WITHIN_S, incident["limit_s"] * 3 / 2.25)
+    assert line in incident["line"]
+    assert [seen["rank"] for seen in incident["ranks"]] == [0, 1]
+    if state:
+        assert incident["ranks"][1]["state"] == state
+    for seen in incident["ranks"]:
+        stacks = (run / "pretrain" / "incidents" / "1" / f"{seen['rank']}.stacks").read_text()
+        assert "File" in stacks or seen["state"] == "T"
+    assert f"hung: rank 1 on {os.uname().nodename} in phase {phase}" in said
+    assert len(events(run, "restarted")) == 1
+    assert_equal_to_twin(run, twin_run, ["pretrain"])
