@@ -16,6 +16,7 @@ from distrain.config.reading.check_groups import check_groups
 from distrain.config.reading.check_mixture import check_mixture
 from distrain.config.reading.check_needs import check_needs
 from distrain.config.reading.check_samples import check_samples
+from distrain.config.reading.check_spikes import check_spikes
 from distrain.config.reading.check_start import check_start
 from distrain.config.reading.check_task import check_task
 from distrain.config.reading.check_tokens import check_token_sources
@@ -47,6 +48,7 @@ def check_recipe(
         findings += check_adapters(stage, stages)
         findings += check_frozen(stage, stages)
         findings += check_samples(stage, stages)
+        findings += check_spikes(stage)
         findings += check_start(stage, stages)
         findings += check_groups(stage, stages)
         findings += check_token_sources(stage)
