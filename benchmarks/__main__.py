@@ -11,6 +11,7 @@ BENCHMARKS = (
     "examples",
     "finetuning",
     "optimizers",
+    "guards",
     "generating",
     "speed",
     "checkpoint_stall",

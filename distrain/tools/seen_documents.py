@@ -103,6 +103,7 @@ def of_document(reading: DocumentReading, wanted: str) -> Iterator[Record]:
                 "document": number,
                 # People count steps from 1, the schedule from 0.
                 "step": schedule.step_of(part.sample) + 1,
+                "left_out": reading.is_left_out(part.sample),
             } | record
 
 

@@ -58,7 +58,9 @@ def _of_example(reading: ExampleReading, wanted: str) -> Iterator[Record]:
         for place in reading.ledger.places_of_example(source, number, reading.steps_made):
             # People count steps from 1, the schedule from 0.
             step = schedule.step_of(place.sample) + 1
-            yield {"source": source, "example": number, "step": step} | _where(place)
+            left_out = reading.is_left_out(place.sample)
+            found_at = {"source": source, "example": number, "step": step, "left_out": left_out}
+            yield found_at | _where(place)
 
 
 def _where(place: ExamplePlace) -> Record:

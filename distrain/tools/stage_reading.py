@@ -18,6 +18,7 @@ from distrain.errors import DataError, NotFoundError
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.records import STEP, StageData, read_json
+from distrain.runs.skips import Skip, find_skip, read_skips
 
 Record = dict[str, Any]
 FIRST_SAMPLE = "data/first_sample"
@@ -60,6 +61,15 @@ class StageReading(ABC):
         return state is not None and state["state"] == "done"
 
     @cached_property
+    def skips(self) -> tuple[Skip, ...]:
+        """Which steps are left out of the training."""
+        return read_skips(self.folder)
+
+    def is_left_out(self, first_sample: int, num_samples: int = 1) -> bool:
+        """Return whether samples of the run were read by a step that trained on none of them."""
+        return find_skip(self.skips, first_sample, num_samples) is not None
+
+    @cached_property
     def feed(self) -> Feed:
         """The feed that makes the stage's rows.
 
@@ -78,6 +88,7 @@ class StageReading(ABC):
             "stage": self.stage,
             "step": step,
             "made": is_made,
+            "left_out": self.is_left_out(first, size),
             "steps_made": self.steps_made,
             "first_sample": first,
             "num_samples": size,

@@ -18,6 +18,8 @@ def step_lines(head: Record, parts: Iterable[Record]) -> Iterator[str]:
     """Say what a step read, then each part: where it is in the run, and in its document."""
     first, count = head["first_sample"], head["num_samples"]
     verb = "trained on" if head["made"] else "would train on"
+    if head.get("left_out"):
+        verb = "leaves out, for a spike,"
     yield (
         f"step {head['step']:,} of {head['stage']} {verb} samples {first:,} to "
         f"{first + count - 1:,}: {plural(head['targets'], 'token')} of "
@@ -58,7 +60,7 @@ def document_lines(head: Record, parts: Iterable[Record]) -> Iterator[str]:
             yield _line("STEP", "TOKENS", "BYTES", "SAMPLE, EPOCH, DOCUMENT")
         lines += 1
         place = f"{part['sample']:,}, epoch {part['epoch'] + 1}, "
-        place += f"{part['source']}:#{part['document']}"
+        place += f"{part['source']}:#{part['document']}{_left_out(part)}"
         yield _line(f"{part['step']:,}", _tokens(part), _bytes(part), place)
     if not lines:
         yield _not_read(head)
@@ -74,10 +76,14 @@ def _lines_of_examples(head: Record, parts: Iterable[Record]) -> Iterator[str]:
             yield _example_line("STEP", "POSITIONS", "TRAINED ON", "SAMPLE, EPOCH, EXAMPLE")
         lines += 1
         place = f"{part['sample']:,}, epoch {part['epoch'] + 1}, "
-        place += f"{part['source']}:#{part['example']}"
+        place += f"{part['source']}:#{part['example']}{_left_out(part)}"
         yield _example_line(f"{part['step']:,}", *_place(part), place)
     if not lines:
         yield _not_read(head)
+
+
+def _left_out(part: Record) -> str:
+    return ", left out for a spike" if part.get("left_out") else ""
 
 
 def _not_read(head: Record) -> str:

@@ -15,7 +15,7 @@ from distrain.errors import NotFoundError, PreflightError
 from distrain.runs.durable import write_text
 from distrain.runs.failures import Failure
 from distrain.runs.folder import RunFolder, StageFolder
-from distrain.runs.records import EVAL, STEP, TRAIN, utc_now
+from distrain.runs.records import EVAL, NOT_APPLIED, STEP, TRAIN, utc_now
 from launcher.report.charts import GRID, Chart, ChartSpec, Level, Series, build_chart
 from launcher.report.corpus import corpus_figures, source_tables
 from launcher.report.data import (
@@ -33,6 +33,7 @@ from launcher.report.parts import Figure, Table
 from launcher.report.rejections import CountsChart, ReasonExamples, counts_charts, examples_shown
 from launcher.report.results import TABLES, origin_tables, summary, training_figures
 from launcher.report.samples import PromptSamples, samples_shown
+from launcher.report.spikes import spike_figures, spike_tables
 from launcher.report.text import UNKNOWN, date_text, significant, visible
 from launcher.report.timeline import build_timeline, event_rows
 
@@ -195,7 +196,7 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
         return StageSection(stage, corpus_figures(stage), None, [], tables, note, part)
     if stage.kind not in MODEL_KINDS:
         return StageSection(stage, [], None, [], tables, "")
-    tables += harness_tables(stage)
+    tables += [*harness_tables(stage), *spike_tables(stage, run)]
     records = thinned(stage.steps, records_drawn)
     note = ""
     if len(records) < len(stage.steps):
@@ -212,7 +213,7 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
     samples, samples_note = samples_shown(stage)
     return StageSection(
         stage,
-        training_figures(stage) if charts else [],
+        [*training_figures(stage), *spike_figures(stage, run)] if charts else [],
         build_chart(_loss_spec(stage, records, scores, marks)),
         charts,
         tables,
@@ -226,11 +227,14 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
 
 
 def restart_marks(stage: StageRecords) -> tuple[tuple[int, str], ...]:
-    """Find the first step of every attempt but the first."""
+    """Find the first step of every attempt but the first, and of stretches not applied."""
     marks = []
-    previous = None
+    previous, reason = None, None
     for record in stage.steps:
         attempt = record.get("attempt")
+        if record.get(NOT_APPLIED) not in (None, reason):
+            marks.append((int(record[STEP]), f"not applied: {record[NOT_APPLIED]}"))
+        reason = record.get(NOT_APPLIED)
         if previous is not None and attempt != previous:
             marks.append((int(record[STEP]), f"attempt {attempt}"))
         previous = attempt

@@ -105,3 +105,17 @@ def test_lines_show_the_metrics_of_the_stages_task_by_name():
     validation = at(1, {"train/global_step": 3, "eval/preference": 0.5, "eval/agreement": 0.25})
     line = validation_line("pretrain", validation, 9, pairwise.FORM)
     assert line.endswith("step 3/9 | validation preference 0.500 | agreement 0.25")
+
+
+def test_a_step_that_was_not_applied_says_so_and_speed_goes_on_from_where_training_went_back():
+    pace = Pace(None)
+    for number in (1, 2, 3, 2):
+        pace.add(at(10 + number, step_record(number, attempt=1)))
+    record = at(20, step_record(3, attempt=1)) | {
+        "train/loss": None, "train/grad_norm": None, "train/applied": False,
+        "train/not_applied": "rewind",
+    }  # fmt: skip
+    pace.add(record)
+    line = step_line("pretrain", record, pace, TASK)
+    assert "| loss not finite | !rewind    | grad not finite |" in line
+    assert pace.tokens_per_s(record) > 0

@@ -99,7 +99,8 @@ def test_steps_and_examples_tell_the_same(made, seen):
         assert head["num_samples"] == (4 if step <= 2 else 6)
         assert head["targets"] == sum(part["targets"] for part in parts)
         for part in parts:
-            place = {"step": step} | {key: part[key] for key in part if key != "path"}
+            place = {"step": step, "left_out": head["left_out"]}
+            place |= {key: part[key] for key in part if key != "path"}
             by_step.setdefault((part["source"], part["path"]), []).append(place)
     for (source, path), places in list(by_step.items())[:6]:
         code, (head, *parts), _ = seen(made, f"--document={source}:{path}")

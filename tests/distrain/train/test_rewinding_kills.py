@@ -9,7 +9,7 @@ import pytest
 
 from distrain.checkpoint import choosing
 from distrain.runs.folder import RunFolder
-from distrain.runs.skips import read_skips
+from distrain.runs.skips import append_skip, read_skips
 from distrain.train import guards
 from distrain.train.run import Run
 from tests.distrain.train.test_rewinding import (
@@ -56,7 +56,7 @@ def die_saving(run, progress, *, save=Run.save):
 
 PLACES = {
     "in its line": lambda: setattr(guards, "append_skip", write_half_a_line),
-    "decided": lambda: setattr(guards, "append_skip", then_die(guards.append_skip)),
+    "decided": lambda: setattr(guards, "append_skip", then_die(append_skip)),
     "checkpoint put aside": lambda: setattr(choosing, "put_aside", then_die(choosing.put_aside)),
     "gone back": lambda: setattr(Run, "restore", die_going_back),
     "before the next checkpoint": lambda: setattr(Run, "save", die_saving),

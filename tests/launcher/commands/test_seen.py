@@ -97,6 +97,19 @@ def test_a_step_to_come_and_estimated_bytes_are_said():
     assert lines[2].startswith("bytes are estimates")
 
 
+def test_what_was_left_out_for_a_spike_is_said():
+    head = HEAD | {"made": True, "left_out": True, "bytes_are_exact": True}
+    assert next(step_lines(head, [])).startswith(
+        "step 5 of pretrain leaves out, for a spike, samples 32 to 39: 100 tokens"
+    )
+    part = DOCUMENT | {
+        "step": 5, "sample": 33, "epoch": 0, "first_token": 0, "stop_token": 9, "first_byte": 0,
+        "stop_byte": 20, "left_out": True,
+    }  # fmt: skip
+    *_, line = document_lines(head | {"documents": []}, [part])
+    assert line.endswith("33, epoch 1, web:#3, left out for a spike")
+
+
 def test_a_document_that_was_not_read_and_has_no_name_is_said():
     named = DOCUMENT | {"name": "red \x1b[31m"}
     sizes = {"tokens": 7, "bytes": 1}

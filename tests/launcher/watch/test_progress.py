@@ -4,6 +4,7 @@ import re
 import pytest
 
 from distrain.config.reading.load import load_recipe
+from distrain.monitor.metrics_file import truncate_after
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import append_event, append_record, write_json
 from launcher.watch import progress
@@ -74,6 +75,20 @@ def test_only_this_attempt_of_this_stage_is_shown_in_the_order_of_time(tmp_path)
     StageFollower(run, "pretrain", 2, display).poll()
 
     assert display.shown == ["resumed", "step 2", "checkpoint", "validation 2"]
+
+
+def test_after_a_rewind_only_what_is_new_is_shown(tmp_path):
+    run = RunFolder(tmp_path)
+    metrics = run.stage("pretrain").metrics
+    display = Recorder()
+    follower = StageFollower(run, "pretrain", 1, display)
+    for number in (1, 2, 3):
+        append_record(metrics, at(number, step_record(number, attempt=1)))
+    follower.poll()
+    truncate_after(metrics, 1)
+    append_record(metrics, at(4, step_record(2, attempt=1)))
+    follower.poll()
+    assert display.shown == ["step 1", "step 2", "step 3", "step 2"]
 
 
 def test_events_are_lines_of_their_own():
