@@ -26,7 +26,10 @@ class Frame:
         parts = PurePath(self.file).parts
         is_installed = "site-packages" in parts and "distrain" not in parts
         is_python = any(re.fullmatch(r"python3\.\d+t?", part) for part in parts[:-1])
-        return is_installed or (is_python and "site-packages" not in parts) or "<" in self.file
+        is_bare = (
+            len(parts) == 1 and "<" not in self.file
+        )  # py-spy's way to write the files of Python itself
+        return is_installed or is_bare or (is_python and "site-packages" not in parts)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} in {self.function}"

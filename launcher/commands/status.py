@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from distrain.config.reading.load import read_resolved
@@ -11,6 +12,7 @@ from distrain.runs.conclusion import conclude_all
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.figures import number_text
 from distrain.runs.folder import RunFolder, StageFolder
+from distrain.runs.incidents import describe_incident, read_incidents
 from distrain.runs.json_lines import last_records, read_records
 from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
@@ -22,6 +24,8 @@ from launcher.run_files import name_of
 from launcher.text import short_count, short_duration, table
 from launcher.watch.progress import total_steps
 
+QUIET_S = 10.0
+"""After which the age of the last step is worth a note."""
 MAX_METRICS = 3
 """Of a stage in the table; JSON has them all."""
 
@@ -53,6 +57,10 @@ class StageStatus:
     """All metrics of the last step, by name."""
     conclusions: tuple[str, ...] = ()
     """What follows from its answers beside the base's, once it is done."""
+    last_step_age_s: float | None = None
+    """Since the last step of a stage that runs, by this machine's clock."""
+    incidents: tuple[str, ...] = ()
+    """Ranks that had come to a halt, a line each, the oldest first."""
 
     def to_json(self) -> dict[str, Any]:
         """Form of ``status --json``."""
@@ -118,6 +126,7 @@ def status_table(rows: list[StageStatus]) -> str:
     header = ("RUN", "STAGE", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "RESTARTS", "NOTE")
     failures = [_failure_text(row) for row in rows if row.error is not None]
     found = [f"{row.stage}: {text}" for row in rows for text in row.conclusions]
+    found += [f"{row.stage}: {row.incidents[-1]}" for row in rows if row.incidents]
     lines = "\n".join([table(header, [_cells(row) for row in rows]), *found])
     return "\n\n".join([lines, *failures])
 
@@ -140,6 +149,9 @@ def _stage_status(
     step = int(last.get(STEP, state["step"] if state else 0))
     durations = [float(record["perf/step_time_s"]) for record in steps]
     is_running = word == "running"
+    age_s = _age_s(str(last["time"])) if last else None
+    if is_running and age_s is not None and age_s > QUIET_S:
+        note = f"last step {short_duration(age_s)} ago" + (f"; {note}" if note else "")
     has_eta = is_running and total is not None and bool(durations)
     return StageStatus(
         run=run.root.name,
@@ -158,7 +170,18 @@ def _stage_status(
         remedy=failure.remedy or None if failure else None,
         metrics=metrics if last else {},
         conclusions=_conclusions(folder, task) if word == "done" else (),
+        last_step_age_s=age_s if is_running else None,
+        incidents=tuple(
+            f"incident {found['number']}: {describe_incident(found)}"
+            for found in read_incidents(folder)
+        ),
     )
+
+
+def _age_s(time: str) -> float:
+    # Another machine's clock may be ahead.
+    then = datetime.fromisoformat(time.replace("Z", "+00:00"))
+    return max(0.0, (datetime.now(UTC) - then).total_seconds())
 
 
 def _conclusions(folder: StageFolder, task: TaskForm) -> tuple[str, ...]:

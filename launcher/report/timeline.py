@@ -23,6 +23,7 @@ MARKED = {
     "spike": "spike",
     "rewound": "rewound",
     "schedule_changed": "other data or batch size",
+    "hung": "ranks stood still",
     "sink_failed": "metrics copy given up",
     "early_stop": "early stop",
     "stop_requested": "stop asked for",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder, StageFolder
+from distrain.runs.incidents import describe_incident, read_incidents
 
 EXCERPT_LINES = 20
 FIRST_FAILURE = re.compile(
@@ -116,6 +117,15 @@ class LogTail:
         if self._rest:
             yield self._rest.decode(errors="replace")
         self._rest = b""
+
+
+def incidents_of(stage: StageFolder) -> list[str]:
+    """Say of each time that ranks had come to a halt who, where and why."""
+    return [
+        f"incident {found['number']}: {describe_incident(found)}; {found['why']}; stacks in "
+        f"{stage.incident(found['number']).parent}"
+        for found in read_incidents(stage)
+    ]
 
 
 def failure_excerpt(text: str, count: int = EXCERPT_LINES) -> str:
