@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -29,6 +30,7 @@ def store_as_bf16(folder):
     write_tensors(path, halved)
 
 
+@pytest.mark.models
 def test_a_users_model_is_tuned_exported_and_asked(tmp_path):
     runs = tmp_path / "runs"
     base = write_recipe(tmp_path, processes=1, steps=4)

@@ -55,6 +55,7 @@ def train_without_a_group() -> None:
     assert largest_difference(fsdp, expected) < 1e-5
 
 
+@pytest.mark.seams
 def test_one_process_started_without_torchrun_may_use_any_engine(tmp_path: Path):
     run_ranks(tmp_path, 1, train_without_a_group)
 

@@ -80,6 +80,7 @@ def graphs_of(layouts):
     return counting.graphs
 
 
+@pytest.mark.models
 def test_no_layout_of_documents_is_compiled_for_itself(monkeypatch):
     assert graphs_of(LAYOUTS) == graphs_of(LAYOUTS[1:2])
     # Control: with attention inside, each layout is another graph.
