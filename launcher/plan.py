@@ -17,10 +17,9 @@ from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe, Trai
 from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder
 from distrain.runs.phases import Phase
+from distrain.runs.progress_page import WATCHDOG
 from launcher.gpus import check_gpus, gpus_asked
 
-WATCHDOG = "DISTRAIN_WATCHDOG"
-"""Environment variable: ``launch.watchdog`` for supervisors, where it is not the default."""
 RANK_PREFIX = "[rank ${rank}] "
 """Before each line that torchrun passes on; ``launcher.watch.logs`` looks for it."""
 

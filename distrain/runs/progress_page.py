@@ -21,6 +21,8 @@ from pathlib import Path
 
 PAGES = "DISTRAIN_PAGES"
 """Environment variable: folder of the pages of this node's ranks, of one start."""
+WATCHDOG = "DISTRAIN_WATCHDOG"
+"""Environment variable: ``launch.watchdog`` for supervisors, where it is not the default."""
 STACK_SIGNAL = signal.SIGQUIT
 """A rank that says so in its page writes its stacks when it gets this."""
 STACKS = ".stacks"

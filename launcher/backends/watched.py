@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from distrain.runs.incidents import read_incidents
-from distrain.runs.progress_page import PAGES, Page, read_pages, stat_fields
+from distrain.runs.progress_page import PAGES, WATCHDOG, Page, read_pages, stat_fields
 from launcher.backends.incidents import (
     WatchedStage,
     describe_halt,
@@ -28,7 +28,6 @@ from launcher.backends.watchdog import (
     Situation,
     Watchdog,
 )
-from launcher.plan import WATCHDOG
 
 NAP_S = 0.25
 """Between two looks at the pages."""

@@ -80,7 +80,7 @@ def one_of_each(engine):
     return pytest.param(engine, marks=marks)
 
 
-@pytest.mark.parametrize("engine", map(one_of_each, RANKED))
+@pytest.mark.parametrize("engine", [*map(one_of_each, RANKED)])
 def test_a_yield_in_between_changes_no_bit(engine, tmp_path):
     run_ranks(tmp_path / "ranks", 2, whole_then_cut, tmp_path, engine)
     assert "exp_avg_sq" in assert_same(tmp_path)

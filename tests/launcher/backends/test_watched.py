@@ -10,11 +10,10 @@ import pytest
 
 from distrain.runs.folder import RunFolder
 from distrain.runs.incidents import describe_incident, read_incidents
-from distrain.runs.progress_page import PAGES, read_pages
+from distrain.runs.progress_page import PAGES, WATCHDOG, read_pages
 from launcher.backends.incidents import WatchedStage
 from launcher.backends.processes import Child
 from launcher.backends.watched import Watched
-from launcher.plan import WATCHDOG
 
 LOOP = """
 import ctypes, os, subprocess, sys, time
