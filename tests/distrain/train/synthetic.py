@@ -62,31 +62,24 @@ class SpoiledTask:
 
 
 @dataclass(frozen=True)
-class SpikedTask:
-    """Multiplies the trained sum of microbatches that hold a marked row: a fault of the data."""
+class SpikedTask(SpoiledTask):
+    """Spoils only microbatches that hold a marked row: a fault of the data."""
 
-    honest: Task
     rows: frozenset[bytes]
-    factor: float = 100.0
-
-    @property
-    def form(self) -> TaskForm:
-        return self.honest.form
-
-    def denominators(self, microbatch: Microbatch) -> Sequence[float]:
-        return self.honest.denominators(microbatch)
 
     def measure(self, module: nn.Module, microbatch: Microbatch) -> TaskSums:
-        measured = self.honest.measure(module, microbatch)
         marked = any(row.numpy().tobytes() in self.rows for row in microbatch.target_ids)
-        return replace(measured, trained=measured.trained * self.factor) if marked else measured
+        if marked:
+            return super().measure(module, microbatch)
+        return self.honest.measure(module, microbatch)
 
 
 def spiked(run: Run, steps: Sequence[int]) -> Run:
     """Let steps, from 1, lead to a loss a hundred times as large, whenever they are computed."""
     firsts = np.array([run.loader.feed.schedule.samples_of(step - 1)[0] for step in steps])
     rows = run.loader.feed.rows(firsts).target_ids
-    return replace(run, task=SpikedTask(run.task, frozenset(row.tobytes() for row in rows)))
+    marked = frozenset(row.tobytes() for row in rows)
+    return replace(run, task=SpikedTask(run.task, lambda loss: loss * 100.0, marked))
 
 
 class SyntheticDataset:

@@ -264,18 +264,14 @@ def test_there_is_no_alarm_in_ten_thousand_clean_steps_with_noise(tmp_path, monk
             ranks.wait()
             ranks.go_on()
         slow = 10 if number > 1500 else 1
-        if number % 50 == 0:
-            ranks.mark("validation", number)
-            for _ in range(10):
-                ranks.now += int(0.6 * slow * dice.uniform(0.5, 1) * S)
-                assert ranks.judge() is None, (number, "validation")
-                ranks.mark("validation", number)
-        if number % 20 == 0:
-            ranks.mark("save", number)
-            for _ in range(5):
-                ranks.now += int(0.5 * slow * dice.uniform(0.5, 1) * S)
-                assert ranks.judge() is None, (number, "save")
-                ranks.mark("save", number)
+        for phase, every, marks, longest_s in (("validation", 50, 10, 0.6), ("save", 20, 5, 0.5)):
+            if number % every:
+                continue
+            ranks.mark(phase, number)
+            for _ in range(marks):
+                ranks.now += int(longest_s * slow * dice.uniform(0.5, 1) * S)
+                assert ranks.judge() is None, (number, phase)
+                ranks.mark(phase, number)
 
 
 def test_the_same_with_a_rank_that_stops_in_between_is_an_alarm(ranks):
