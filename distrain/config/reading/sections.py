@@ -109,7 +109,8 @@ def _below(outer: Any, step: str | int) -> list[Any]:  # noqa: ANN401
     if is_section(outer):
         forms = (form.model_fields.get(str(step)) for form in forms_of(outer))
         types = [member for field in forms if field for member in members(type_of(field))]
-        return list(dict.fromkeys(types))
+        # By equality: what annotates a type, such as a JSON schema, may have no hash.
+        return [each for number, each in enumerate(types) if each not in types[:number]]
     arguments = get_args(outer)
     if get_origin(outer) is dict:
         return list(members(arguments[1]))

@@ -74,6 +74,14 @@ def test_settings_of_the_whole_recipe(recipe):
     assert (found.launch.nodes, found.launch.time_limit) == (4, 86400)
 
 
+def test_limits_of_the_watchdog_are_named_by_phase(recipe):
+    found = load_recipe(recipe, ["launch.watchdog.limits.update=5s"]).recipe
+    assert found.launch.watchdog.limits == {"update": 5}
+    assert '"limits_s": {"update": 5' in found.launch.watchdog.to_text()
+    with pytest.raises(RecipeErrors, match="did you mean 'forward_backward'"):
+        load_recipe(recipe, ["launch.watchdog.limits.forward=5s"])
+
+
 def test_a_value_from_a_file_keeps_the_places_of_its_mistakes(recipe, tmp_path):
     other = tmp_path / "data.yaml"
     other.write_text("source: {kind: files, paths: [a.txt]}\nmin_characters: 7\n")
