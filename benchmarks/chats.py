@@ -60,9 +60,11 @@ def _run(folder: Path, num_chats: int, rounds: int) -> None:
     many = fast.encode(examples * (MANY // num_chats + 1))
     _compare([item for item in many[:num_chats] if isinstance(item, EncodedExample)], ours)
     tokens = sum(len(item.ids) for item in ours)
+    # What an encoder has learned of words and shapes would not be there in a stage: a new one each.
+    new = iter([ChatEncoder(model, Tokenizer.load(model)) for _ in range(rounds)])
     samples = interleaved(
         {
-            "ours, tokenizers": lambda: _encode(encoder, examples),
+            "ours, tokenizers": lambda: _encode(next(new), examples),
             "ours, auto": lambda: _encode(fast, examples),
             "TRL": lambda: _discard(peer.prepare()),
         },

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from distrain.data.tokenizer.encoders import REFERENCE
 from distrain.data.tokenizer.encoders.choose import choose_encoder
 from distrain.data.tokenizer.encoders.encoder import Encoder
+from distrain.data.tokenizer.encoders.words import words_encoder
 from distrain.data.tokenizer.tokenizer import Tokenizer
 
 
@@ -79,18 +80,22 @@ class ControlText:
         self._closed.no_truncation()
         self._closed.no_padding()
         self._sizes = token_sizes(content, self._raw)
-        self._engine: Encoder | None = None
+        # Engines tell ids, and no places: those follow where the bytes of each token are known.
+        self._engine: Encoder | None = (
+            words_encoder(self._closed, content) if self._sizes is not None else None
+        )
 
     def take_engine(self, texts: Sequence[TextPieces]) -> str:
         """Take a faster engine from now on, if one gives the ids of these texts; returns which.
 
-        Only for byte-level vocabularies: an engine tells ids, and no places.
+        Only for byte-level vocabularies; see ``token_sizes``.
         """
         if self._sizes is None:
             return REFERENCE
         sample = (plain for text in texts for plain, _ in self._stretches(text) if plain)
         engine, report = choose_encoder(self._content, "auto", sample)
-        self._engine = None if report.engine == REFERENCE else engine
+        if report.engine != REFERENCE:
+            self._engine = engine
         return report.engine
 
     def control_names(self, text: str) -> list[tuple[str, int]]:
@@ -103,9 +108,11 @@ class ControlText:
 
     def encode(self, texts: Sequence[TextPieces]) -> list[EncodedPieces]:
         """Encode texts; each token spans the text as a whole, whatever its pieces."""
-        whole = ["".join(text.texts) for text in texts]
+        if not texts:
+            return []
         if self._sizes is not None and self._engine is not None:
             return self._by_engine(self._sizes, self._engine, texts)
+        whole = ["".join(text.texts) for text in texts]
         if self._sizes is not None:
             return self._by_size(self._sizes, texts, whole)
         found = self._raw.encode_batch(whole, add_special_tokens=False)
@@ -129,7 +136,9 @@ class ControlText:
         stops = (encoded.ends + named_before + is_named)[last]
         found = []
         for text, part in zip(texts, np.split(ids, stops[:-1]), strict=True):
-            found.append(EncodedPieces(part, np.cumsum(sizes[part]), _byte_lengths(text.texts)))
+            ends, lengths = np.cumsum(sizes[part]), _byte_lengths(text.texts)
+            is_whole = ends[-1:].sum() == sum(lengths)  # as in _by_size
+            found.append(EncodedPieces(part, ends, lengths) if is_whole else self._apart(text))
         return found
 
     def _by_size(

@@ -19,6 +19,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from distrain.config.huggingface import END_OF_TEXT, NAMING_FILES, TOKENIZER_FILE
 from distrain.data.tokenizer.canonical_unigram import canonical_unigram
 from distrain.data.tokenizer.closing import close_tokenizer
+from distrain.data.tokenizer.encoders.words import GPT4_WORDS
 from distrain.errors import DataError
 
 USER = "<|user|>"
@@ -26,12 +27,6 @@ ASSISTANT = "<|assistant|>"
 PAD = "<|pad|>"
 CONTROL_TOKENS = (END_OF_TEXT, USER, ASSISTANT, PAD)
 """They get the ids 0 to 3 of a tokenizer trained here."""
-
-GPT4_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""The expression of tiktoken's ``cl100k_base``, in the form that Llama 3's tokenizer has it."""
 
 SPLITS: dict[str, pre_tokenizers.PreTokenizer] = {
     "gpt2": pre_tokenizers.ByteLevel(add_prefix_space=False),
