@@ -59,6 +59,7 @@ test: $(VENV)/.dev lint
 	@echo "left out: every engine for each seam's proof    make test-seams"
 	@echo "left out: families, kernels, optimizers         make test-models"
 	@echo "left out: every chat template of a test peer     make test-templates"
+	@echo "left out: whole runs of older versions, products make test-runs"
 	@echo "left out: ranks that hang in each way           make test-hangs"
 	@echo "left out: tests on a real four-node Slurm       make test-slurm    (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium       make test-browser  (root; installs Debian packages)"
@@ -76,6 +77,9 @@ test-models: $(VENV)/.dev
 
 test-templates: $(VENV)/.dev
 	$(PYTEST) -m templates $(SPREAD)
+
+test-runs: $(VENV)/.dev
+	$(PYTEST) -m runs $(SPREAD)
 
 test-hangs: $(VENV)/.dev
 	$(PYTEST) -m hangs

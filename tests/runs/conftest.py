@@ -1,3 +1,6 @@
+import fcntl
+import os
+
 import pytest
 
 from tests.tiny import distrain, write_recipe
@@ -5,9 +8,14 @@ from tests.tiny import distrain, write_recipe
 
 @pytest.fixture(scope="session")
 def twin(tmp_path_factory):
-    """A run that nothing disturbed, and the recipe it came from."""
-    folder = tmp_path_factory.mktemp("twin")
-    recipe = write_recipe(folder)
-    finished = distrain(folder / "runs", "run", str(recipe))
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return recipe, folder / "runs" / "tiny"
+    """A run that nothing disturbed, and the recipe it came from; one for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "twin"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            finished = distrain(folder / "runs", "run", str(write_recipe(folder)))
+            assert finished.returncode == 0, finished.stdout + finished.stderr
+            (folder / "done").touch()
+    return folder / "tiny.yaml", folder / "runs" / "tiny"

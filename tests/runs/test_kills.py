@@ -60,6 +60,7 @@ def kill_once(run: Path, recipe: Path, stage: str, dice: random.Random) -> bool:
     return True
 
 
+@pytest.mark.chaos
 def test_a_kill_in_each_stage_changes_nothing(twin, tmp_path):
     recipe, twin_run = twin
     run = tmp_path / "runs" / "tiny"

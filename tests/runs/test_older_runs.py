@@ -45,6 +45,7 @@ def test_there_is_a_run_of_an_older_version():
     assert "0.1.0" in VERSIONS
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_run_of_an_older_version_goes_on_to_the_end(version, tmp_path, monkeypatch):
     run = copy_of(version, tmp_path)

@@ -46,6 +46,7 @@ def test_a_done_stage_names_its_checkpoint_and_later_ones_what_they_were_built_o
     assert read(run / "evaluate/built_on.json") == read(run / "export/built_on.json") == named
 
 
+@pytest.mark.runs
 def test_a_damaged_product_is_refused_and_made_again_bit_for_bit(twin, run):
     recipe, whole = twin
     last = run / "pretrain/checkpoints/step_000020"
@@ -74,6 +75,7 @@ def test_a_damaged_product_is_refused_and_made_again_bit_for_bit(twin, run):
     assert (run / exported).read_bytes() == (whole / exported).read_bytes()
 
 
+@pytest.mark.runs
 def test_a_whole_product_is_not_made_again(twin, run):
     recipe, whole = twin
     ended = distrain(run.parent, "run", str(recipe), "--from", "sft")

@@ -87,7 +87,7 @@ def kill_at_every_call(folder: Path, async_save: bool) -> None:
     assert len(steps) > 20
 
 
-@pytest.mark.parametrize("async_save", [False, True])
+@pytest.mark.parametrize("async_save", [pytest.param(False, marks=pytest.mark.seams), True])
 def test_a_save_killed_after_any_call_costs_at_most_itself(tmp_path, async_save):
     process = multiprocessing.get_context("forkserver").Process(
         target=kill_at_every_call, args=(tmp_path, async_save)

@@ -1,6 +1,7 @@
 import json
 import shutil
 import subprocess
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -68,6 +69,7 @@ def test_a_sample_shows_text_and_nothing_a_terminal_obeys(distrain):
     assert text == "red \\x1b[31m[<|endoftext|> 0]"
 
 
+@pytest.mark.data
 def test_samples_differ_by_seed_and_are_one_json_a_line(distrain):
     shown = []
     for seed in ("0", "0", "1"):
@@ -77,6 +79,7 @@ def test_samples_differ_by_seed_and_are_one_json_a_line(distrain):
     assert shown[1] != shown[2]
 
 
+@pytest.mark.data
 def test_the_test_split_is_not_sampled(distrain, run):
     for argv in (["--split", "test"], [str(run.root / "prepare" / "test")]):
         code, out, err = distrain("sample", *argv)
@@ -100,6 +103,7 @@ def test_damage_is_named_and_code_4(distrain, run, tmp_path):
     assert (code, json.loads(out)["result"]["damaged"], err) == (4, 1, "")
 
 
+@pytest.mark.data
 def test_foreign_files_are_inspected_verified_and_sampled(distrain, run, tmp_path):
     ids = np.array([40, 41, 0, 42, 0], np.uint16)
     ids.tofile(tmp_path / "bare.npy")
@@ -119,16 +123,20 @@ def test_foreign_files_are_inspected_verified_and_sampled(distrain, run, tmp_pat
     assert "no tokenizer; expected the tokenizer.json" in err
 
 
+# Each asks a process of the runtime, which imports torch first.
+slow = partial(pytest.param, marks=pytest.mark.data)
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
         (["inspect", "./missing"], 7, "nothing there"),
         (["inspect", "nosuchrun"], 7, "none of that name"),
-        (["inspect", "empty"], 4, "no token files"),
-        (["inspect", "*.nothing"], 4, "nothing of that name"),
-        (["sample", "--source", "web"], 4, "no source 'web' in the train split"),
+        slow(["inspect", "empty"], 4, "no token files"),
+        slow(["inspect", "*.nothing"], 4, "nothing of that name"),
+        slow(["sample", "--source", "web"], 4, "no source 'web' in the train split"),
         (["sample", "--document", "9"], 4, "document 9 of 9; expected a number from 0 to 8"),
-        (["sample", "--tokenizer", "t.json"], 4, "no such file"),
+        slow(["sample", "--tokenizer", "t.json"], 4, "no such file"),
         (["inspect", "--format", "mds"], 2, "'mds'"),
         (["sample", "--number", "0"], 2, "--number"),
     ],

@@ -57,6 +57,7 @@ def test_a_run_is_published_and_what_lies_there_is_inspected(distrain, tmp_path)
         assert "`distrain data publish` of its run reads everything there again" in err
 
 
+@pytest.mark.data
 def test_what_is_no_url_or_not_finished_is_not_published(distrain, tmp_path):
     make_run(tmp_path, state="running")
     code, _, err = distrain("publish", "small", "there")
@@ -71,6 +72,7 @@ def test_what_is_no_url_or_not_finished_is_not_published(distrain, tmp_path):
     assert not (tmp_path / "there").exists()
 
 
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("override", "found"),
     [
@@ -87,6 +89,7 @@ def test_a_run_without_train_shards_says_why_it_cannot_be_published(
     assert f"its sources are {found}" in err
 
 
+@pytest.mark.data
 def test_a_run_of_ready_tokens_says_where_they_lie(distrain, tmp_path):
     tokens = "{kind: tokens, format: megatron, paths: [a/web], tokenizer: t.json}"
     make_run(tmp_path, f"prepare.data.source={tokens}", splits=())
@@ -95,6 +98,7 @@ def test_a_run_of_ready_tokens_says_where_they_lie(distrain, tmp_path):
     assert "Name them: a/web --format megatron." in err
 
 
+@pytest.mark.data
 def test_sources_that_were_tokens_are_left_out_and_named(distrain, tmp_path):
     old = "{kind: tokens, format: distrain, paths: [a/run]}"
     sources = f"{{main: {{kind: python_stdlib}}, old: {old}}}"
