@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from distrain.config.added_tokens import TokenNames
 from distrain.config.data import MAIN_SOURCE, SOURCE_NAME
 from distrain.config.labels import PairChecksConfig
 from distrain.config.loading import Weights
@@ -210,6 +211,10 @@ class SftDataConfig(ExampleDataConfig):
     is in both is refused."""
     checks: PairChecksConfig = PairChecksConfig()
     """What the pairs have to be like."""
+    add_tokens: TokenNames = ()
+    """Names of control tokens that the base's tokenizer gets, such as ``<|tool|>``, for a chat
+    template that writes them. The model gets rows for them, which begin with the mean of the others
+    and are trained: see ``docs/fine-tuning.md``. It cannot change at a resume."""
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Share of the prompts that is held out, chosen by their hash."""
     test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.0

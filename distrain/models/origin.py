@@ -51,6 +51,10 @@ class Origin:
         dtypes = {**self.dtypes, output: self.dtypes[embedding]}
         return replace(self, dtypes=dtypes, config={**self.config, "tie_word_embeddings": False})
 
+    def grown(self, vocab_size: int) -> "Origin":
+        """Return it for a model whose vocabulary has so many rows by now."""
+        return replace(self, config={**self.config, "vocab_size": vocab_size})
+
     def files(self, special: SpecialTokens) -> dict[str, dict[str, Any]]:
         """Make the content of the two files; only ids that the folder lacks are set."""
         config = _with_ids(self.config, special)

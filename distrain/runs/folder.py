@@ -89,6 +89,11 @@ class StageFolder:
         return self.path / "examples.jsonl"
 
     @property
+    def grown_tokenizer(self) -> Path:
+        """Of fine-tuning with ``data.add_tokens``: a folder with the base's tokenizer and these."""
+        return self.path / "tokenizer"
+
+    @property
     def samples(self) -> Path:
         """What the model wrote to ``eval.samples.prompts``, one line a prompt and time."""
         return self.path / "samples.jsonl"

@@ -8,10 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distrain.config.lineage import Lineage
 from distrain.config.lora import LoraConfig
 from distrain.config.models import ModelConfig
-from distrain.config.recipe import FinetuneStage, TrainStage, folder_of
 from distrain.config.training import LossConfig
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
@@ -20,17 +18,15 @@ from distrain.finetune.merged import Magnitudes, MergedWeights, transposed_layer
 from distrain.finetune.quantized import DequantizedWeights, build_quantized, quantized_weights
 from distrain.finetune.untied import tied_names, untied
 from distrain.models.causal_lm import CausalLM
-from distrain.models.gguf.convert import pretrained_folder
-from distrain.models.huggingface import open_huggingface
 from distrain.models.origin import Origin
+from distrain.models.vocabulary import vocabulary_axes
 from distrain.models.weights.filling import build_empty
+from distrain.models.weights.grown import GrownWeights, Growth
 from distrain.models.weights.source import CastWeights, WeightSource, as_float32, read_all
 from distrain.parallel.engine import Engine
 from distrain.parallel.global_tensor import write_parts
 from distrain.parallel.model_spec import Precision
 from distrain.runs.folder import StageFolder
-from distrain.stages.context import StageContext, typed
-from distrain.stages.products import Sources
 
 
 @dataclass(frozen=True)
@@ -40,10 +36,12 @@ class TrainedAdapter:
     Args:
         checkpoint: That stands for the stage.
         lora: With which they were made.
+        growth: Of the vocabulary, before they were trained.
     """
 
     checkpoint: Path
     lora: LoraConfig
+    growth: Growth | None = None
 
     def read(self) -> dict[str, Tensor]:
         """Return it whole, under the names of ``lora.plain_name``, in this process alone."""
@@ -67,6 +65,8 @@ class BaseModel:
             merged into it.
         tied: Sizes and origin of the weights below the adapters, where one of those has untied the
             output layer.
+        growth: Of the vocabulary, after all that is merged into it.
+        grown_from: Its tokenizers before stages added control tokens to them.
     """
 
     model: ModelConfig
@@ -78,10 +78,30 @@ class BaseModel:
     origin: Origin | None = None
     tied: tuple[ModelConfig, Origin | None] | None = None
     quantized_for: LoraConfig | None = None
+    growth: Growth | None = None
+    grown_from: tuple[Path, ...] = ()
 
     def with_rates_of(self, stated: ModelConfig) -> "BaseModel":
         """Return it with the rates that the stage that trains it states."""
         return replace(self, model=self.model.with_rates_of(stated))
+
+    def with_tokens_of(self, grown: Path) -> "BaseModel":
+        """Return it as a stage finds it that has added tokens to its tokenizer.
+
+        Args:
+            grown: The tokenizer with them, a folder.
+        """
+        growth = Growth(fitting_tokenizer(self).vocab_size, Tokenizer.load(grown).vocab_size)
+        found = replace(self, tokenizer=grown, grown_from=(*self.grown_from, self.tokenizer))
+        if growth.known == growth.stop:
+            return found  # they were there already
+        rows = growth.rows(self.vocab_size)
+        origin = None if self.origin is None else self.origin.grown(rows)
+        tied = None
+        if self.tied is not None:
+            model, before = self.tied
+            tied = (model, None if before is None else before.grown(rows))
+        return replace(found, vocab_size=rows, growth=growth, origin=origin, tied=tied)
 
     def for_adapters(self, lora: LoraConfig | None) -> "BaseModel":
         """Return it as adapters of such settings find it.
@@ -104,9 +124,14 @@ class BaseModel:
 
     def before_last(self) -> "BaseModel":
         """Return what the last adapters were trained beside."""
-        lora = self.adapters[-1].lora
-        quantized_for = None if lora.quantization is None else lora
-        return replace(self, adapters=self.adapters[:-1], quantized_for=quantized_for)
+        last = self.adapters[-1]
+        quantized_for = None if last.lora.quantization is None else last.lora
+        return replace(
+            self,
+            adapters=self.adapters[:-1],
+            quantized_for=quantized_for,
+            growth=last.growth,
+        )
 
     @property
     def is_untied_last(self) -> bool:
@@ -172,13 +197,25 @@ class BaseModel:
             source = untied(source, *self._tied_names())
             touched |= set(self._tied_names())
         for adapter in self.adapters:
+            source, tables = self._grown(source, adapter.growth)
+            touched |= tables
             source, lost = self._dequantized(source, adapter.lora)
             source = MergedWeights(source, adapter.read(), adapter.lora, self._transposed)
             touched |= {*lost, *source.touched}
+        source, tables = self._grown(source, self.growth)
+        touched |= tables
         if self.quantized_for is not None:
             source, lost = self._dequantized(source, self.quantized_for)
             touched |= lost
         return source, touched
+
+    def _grown(
+        self, source: WeightSource, growth: Growth | None
+    ) -> tuple[WeightSource, frozenset[str]]:
+        if growth is None:
+            return source, frozenset()
+        axes = vocabulary_axes(self.model, self.vocab_size)
+        return GrownWeights(source, axes, growth), frozenset(axes)
 
     def _dequantized(
         self, source: WeightSource, lora: LoraConfig
@@ -197,86 +234,6 @@ class BaseModel:
             return self.weights
         assert self.checkpoint is not None, "a base is a checkpoint or weights"
         return _weights_of(self.checkpoint, lambda name: not is_adapter(name))
-
-
-def find_tokenizer(context: StageContext) -> Path:
-    """Return the tokenizer of what a stage begins with: a file, or a folder that holds one.
-
-    Raises:
-        PreflightError: The user's Hugging Face folder cannot be used.
-    """
-    stage, root = context.stage, context.first
-    written = folder_of(context.recipe.stages[root])
-    if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
-        written = stage.model.from_pretrained
-    if written is not None:
-        return pretrained_folder(written, context.run.models)
-    return context.run.stage(str(context.source.up_to(root).data)).tokenizer
-
-
-def find_start(context: StageContext, sources: Sources) -> BaseModel | None:
-    """Find what a stage begins with; ``None``: random weights.
-
-    Raises:
-        PreflightError: The user's Hugging Face folder cannot be used.
-    """
-    stage = context.stage
-    if isinstance(stage, TrainStage) and stage.model.from_pretrained is not None:
-        folder = pretrained_folder(stage.model.from_pretrained, context.run.models)
-        return open_folder(folder)
-    return find_model(context, context.source, sources) if context.source.trained else None
-
-
-def find_model(context: StageContext, lineage: Lineage, sources: Sources) -> BaseModel:
-    """Find the whole model at the end of a lineage; of one that trains nothing, the user's own.
-
-    Raises:
-        PreflightError: The user's Hugging Face folder cannot be used.
-    """
-    root = context.first
-    first, written = context.recipe.stages[root], folder_of(context.recipe.stages[root])
-    checkpoints = {link: sources[link.stage] for link in lineage.model}
-    weights = [path for link, path in checkpoints.items() if link.artefact == "weights"]
-    adapters = [
-        TrainedAdapter(path, lora_of(context, link.stage))
-        for link, path in checkpoints.items()
-        if link.artefact == "adapter"
-    ]
-    if written is not None:
-        folder = pretrained_folder(written, context.run.models)
-        base = open_folder(folder, with_weights=not weights)
-    else:
-        assert isinstance(first, TrainStage), "without a folder, a stage has trained the model"
-        tokenizer = context.run.stage(str(lineage.up_to(root).data)).tokenizer
-        base = BaseModel(first.model, Tokenizer.load(tokenizer).vocab_size, tokenizer)
-    for link in lineage.pretrained.trained:
-        if link.artefact == "adapter":
-            # Merged by now, and trained further: what was untied is so in the checkpoint.
-            base = base.for_adapters(lora_of(context, link.stage))
-            base = replace(base, tied=None, quantized_for=None)
-    base = replace(base, checkpoint=weights[0] if weights else None)
-    for adapter in adapters:
-        base = base.for_adapters(adapter.lora)
-        base = replace(base, adapters=(*base.adapters, adapter), quantized_for=None)
-    return base
-
-
-def open_folder(folder: Path, *, with_weights: bool = True) -> BaseModel:
-    """Open a user's Hugging Face folder; without weights where a checkpoint has others.
-
-    Raises:
-        PreflightError: It cannot be used.
-    """
-    found = open_huggingface(folder)
-    weights = found.weights if with_weights else None
-    return BaseModel(found.config, found.vocab_size, folder, weights=weights, origin=found.origin)
-
-
-def lora_of(context: StageContext, stage: str) -> LoraConfig:
-    """Return with which settings a stage has trained adapters."""
-    lora = typed(context.recipe, stage, FinetuneStage).lora
-    assert lora is not None, "it has trained an adapter"
-    return lora
 
 
 def fitting_tokenizer(base: BaseModel) -> Tokenizer:
@@ -303,7 +260,9 @@ def require_same_tokenizer(start: BaseModel, tokenizer: Tokenizer, prepare: Stag
         PreflightError: Another tokenizer made them.
     """
     known = fitting_tokenizer(start).fingerprint
-    if known != tokenizer.fingerprint:
+    # What was added since are control tokens: text has the ids that it had before.
+    same = {known, *(Tokenizer.load(path).fingerprint for path in start.grown_from)}
+    if tokenizer.fingerprint not in same:
         raise PreflightError(
             str(prepare.tokenizer),
             f"the tokenizer {tokenizer.fingerprint[:12]}",

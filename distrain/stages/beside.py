@@ -10,9 +10,10 @@ from distrain.models.gguf.convert import pretrained_folder
 from distrain.models.weights.filling import build_empty
 from distrain.models.weights.source import WeightSource
 from distrain.parallel.collectives import HostGroup
-from distrain.stages.base_model import BaseModel, find_model, open_folder, to_float32
+from distrain.stages.base_model import BaseModel, to_float32
 from distrain.stages.context import StageContext
 from distrain.stages.export import TrainedModel
+from distrain.stages.found_model import find_model, open_folder
 from distrain.stages.products import find_product
 
 

@@ -25,8 +25,9 @@ from distrain.models.weights.source import TensorWeights, WeightSource, read_all
 from distrain.parallel.collectives import HostGroup
 from distrain.runs.durable import whole_folder
 from distrain.runs.sums import write_sums
-from distrain.stages.base_model import BaseModel, find_model, to_float32
+from distrain.stages.base_model import BaseModel, to_float32
 from distrain.stages.context import Outcome, StageContext, typed
+from distrain.stages.found_model import find_model
 from distrain.stages.products import build_on
 from distrain.stages.reload import Reload, compare_reloaded
 

@@ -20,8 +20,10 @@ from distrain.models.freezing import freeze
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision, always
-from distrain.stages.base_model import BaseModel, find_start, fitting_tokenizer
+from distrain.stages.base_model import BaseModel, fitting_tokenizer
 from distrain.stages.context import StageContext
+from distrain.stages.found_model import find_start
+from distrain.stages.new_tokens import count_new_tokens, with_new_tokens
 from distrain.stages.products import build_on
 from distrain.stages.prompts import lay_out_prompts
 from distrain.stages.sft_data import build_encoder, find_training_examples, reading_of
@@ -73,12 +75,13 @@ def begin(context: StageContext, stage: FinetuneStage, task: Task | None = None)
     host = build_host(stage.training)
     start = find_start(context, build_on(context, host))
     assert start is not None, "the recipe says what is tuned"
+    start = with_new_tokens(context, stage, start, host)
     base = start.with_rates_of(stage.model).for_adapters(stage.lora)
     tokenizer = fitting_tokenizer(base)
     encoder = build_encoder(context, stage, context.folder, base.tokenizer, tokenizer)
     train, validation = find_training_examples(context, encoder)
     splits = {"train": train, "validation": validation}
-    lengths = lengths_record(splits, stage)
+    lengths = lengths_record(splits, stage) | count_new_tokens(base, tokenizer, splits)
     if host.rank == 0:
         write_examples(context.folder, splits, tokenizer, context.recipe.seed)
     shapes = model_on_meta(base.model, base.vocab_size)

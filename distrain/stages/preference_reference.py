@@ -98,6 +98,8 @@ def _made_of(
             for name, entry in files.items()
         },
         "quantization": None if quantization is None else quantization.model_dump(mode="json"),
+        # The base has rows for them, over which probabilities are shared out too.
+        **({"add_tokens": list(stage.data.add_tokens)} if stage.data.add_tokens else {}),
         "pairs": {
             split: {source: pairs.tokens.digest() for source, pairs in _pairs(samples).items()}
             for split, samples in splits.items()

@@ -27,8 +27,9 @@ from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision
 from distrain.parallel.process_group import local_world_size
 from distrain.runs.folder import StageFolder
-from distrain.stages.base_model import find_start, require_same_tokenizer
+from distrain.stages.base_model import fitting_tokenizer, require_same_tokenizer
 from distrain.stages.context import Outcome, StageContext, typed
+from distrain.stages.found_model import find_start
 from distrain.stages.pretrain_data import PretrainData, open_pretrain_data
 from distrain.stages.products import build_on
 from distrain.stages.prompts import lay_out_prompts
@@ -72,7 +73,8 @@ def run_stage(context: StageContext) -> Outcome:
         prompts=lay_out_prompts(
             stage.eval.samples,
             prepare.tokenizer if start is None else start.tokenizer,
-            tokenizer,
+            # A model that was given further tokens may write them.
+            tokenizer if start is None else fitting_tokenizer(start),
             encoder=None,
         ),
     )

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from distrain.config.reading.load import read_resolved
@@ -11,8 +12,8 @@ from distrain.data.tokenizer.reader import Reader
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder
-from distrain.stages.base_model import find_tokenizer
 from distrain.stages.context import StageContext
+from distrain.stages.found_model import make_tokenizer
 from distrain.stages.sft_data import build_encoder, find_training_examples
 from distrain.stages.sft_records import choose_examples, show_example
 from distrain.stages.sft_samples import ExampleSamples
@@ -70,8 +71,9 @@ def read_stage(run: RunFolder, stage: str) -> tuple[dict[str, ExampleSamples], T
             "Correct --stage.",
         )
     context = StageContext(recipe, run, stage, attempt=None)
-    path = find_tokenizer(context)
-    tokenizer = Tokenizer.load(path)
-    encoder = build_encoder(context, config, context.folder, path, tokenizer)
+    with TemporaryDirectory() as scratch:
+        path = make_tokenizer(context, Path(scratch))
+        tokenizer = Tokenizer.load(path)
+        encoder = build_encoder(context, config, context.folder, path, tokenizer)
     train, validation = find_training_examples(context, encoder)
     return {"train": train, "validation": validation}, tokenizer

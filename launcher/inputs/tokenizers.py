@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from distrain.config.added_tokens import first_free_id
 from distrain.config.huggingface import (
     END_OF_TEXT,
     NAMING_FILES,
@@ -162,17 +163,4 @@ def vocabulary_size(file: Path) -> int:
     """
     if is_gguf(file) and file.exists():
         return gguf_llama.vocabulary_size(read_gguf(file))
-    content = json.loads(file.read_bytes())
-    model = content.get("model") if isinstance(content, dict) else None
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, list):  # Unigram: pieces with their scores, in the order of the ids
-        ids = [len(vocabulary) - 1]
-    elif isinstance(vocabulary, dict):
-        ids = [number for number in vocabulary.values() if isinstance(number, int)]
-    else:
-        raise ValueError("there is no model with a vocab")  # noqa: TRY004  (a file, no argument)
-    added = content.get("added_tokens")
-    for token in added if isinstance(added, list) else []:
-        if isinstance(token, dict) and isinstance(token.get("id"), int):
-            ids.append(token["id"])
-    return max(ids, default=-1) + 1
+    return first_free_id(json.loads(file.read_bytes()))
