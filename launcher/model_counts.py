@@ -31,6 +31,8 @@ class ModelCounts:
         parameter_names: Of all; empty likewise.
         config: All settings of a family of transformers, with this release's defaults; ``None``
             likewise.
+        vocabulary_names: Of the parameters with a row for each token; empty likewise.
+        tied_name: Of an output layer that is one of these.
     """
 
     parameters: int | None = None
@@ -39,6 +41,8 @@ class ModelCounts:
     adaptable_layers: tuple[str, ...] = ()
     parameter_names: tuple[str, ...] = ()
     config: Mapping[str, Any] | None = None
+    vocabulary_names: tuple[str, ...] = ()
+    tied_name: str | None = None
 
 
 _known: dict[str, ModelCounts] = {}
@@ -112,6 +116,7 @@ def _ask(question: str) -> Mapping[str, object]:
 def _read(answer: Mapping[str, object]) -> ModelCounts:
     parameters, flops = answer.get("parameters"), answer.get("flops_per_token")
     problem, config = answer.get("problem"), answer.get("config")
+    tied = answer.get("tied_name")
     return ModelCounts(
         parameters if isinstance(parameters, int) else None,
         flops if isinstance(flops, float) else None,
@@ -119,6 +124,8 @@ def _read(answer: Mapping[str, object]) -> ModelCounts:
         _words(answer, "adaptable_layers"),
         _words(answer, "parameter_names"),
         config if isinstance(config, dict) else None,
+        _words(answer, "vocabulary_names"),
+        tied if isinstance(tied, str) else None,
     )
 
 

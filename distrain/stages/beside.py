@@ -13,7 +13,7 @@ from distrain.parallel.collectives import HostGroup
 from distrain.stages.base_model import BaseModel, to_float32
 from distrain.stages.context import StageContext
 from distrain.stages.export import TrainedModel
-from distrain.stages.found_model import find_model, open_folder
+from distrain.stages.found_model import find_model, grown_by, open_folder
 from distrain.stages.products import find_product
 
 
@@ -84,7 +84,10 @@ def weights_before(context: StageContext) -> WeightSource:
     names = [link.stage for link in start.model]
     found = {name: find_product(context.run, name, host, context.choice_of(name)) for name in names}
     checkpoints = {name: product.checkpoint for name, product in found.items()}
-    return to_float32(find_model(context, start, checkpoints).source())
+    base = find_model(context, start, checkpoints)
+    # With rows for the tokens that the stage added: both sides share out the same vocabulary.
+    base = grown_by(context, context.lineage.trained[-1].stage, base)
+    return to_float32(base.source())
 
 
 def _of_folder(context: StageContext, stated: str, whole: BaseModel) -> Beside:

@@ -35,6 +35,7 @@ from distrain.stages.base_model import BaseModel, require_same_tokenizer, to_flo
 from distrain.stages.beside import find_beside
 from distrain.stages.context import Outcome, StageContext, typed
 from distrain.stages.export import TrainedModel, read_trained
+from distrain.stages.found_model import find_model
 from distrain.stages.own_examples import LONGEST_ROW, measure_own_examples
 from distrain.stages.preference_evaluation import measure_preferences
 from distrain.stages.pretrain_data import open_held_out
@@ -101,11 +102,10 @@ def _measure_trained(
     result: dict[str, Any] = {"measured": {}}
     tokenizer = Tokenizer.load(whole.tokenizer)
     if whole.checkpoint is not None and _of_documents(context) is not None:
-        pretrained = replace(whole, adapters=())
-        meter.load(to_float32(pretrained.source()) if whole.adapters[1:] else trained.base)
         stage = context.lineage.pretrained.trained[-1].stage
         split, task = open_test_split(context), task_of(context, str(_of_documents(context)))
-        result["documents"] = measure_documents(meter, split, tokenizer, task)
+        pretrained = _load_pretrained(context, meter, trained, whole)
+        result["documents"] = measure_documents(pretrained, split, tokenizer, task)
         result["measured"]["documents"] = stage
     last = context.lineage.trained[-1].stage
     if isinstance(context.recipe.stages[last], SftStage):
@@ -123,6 +123,23 @@ def _measure_trained(
             result["preferences"] = found
             result["measured"]["preferences"] = last
     return result
+
+
+def _load_pretrained(
+    context: StageContext, meter: Meter, trained: TrainedModel, whole: BaseModel
+) -> Meter:
+    """Return what measures the model below all adapters."""
+    if not any(adapter.growth for adapter in whole.adapters):
+        below = replace(whole, adapters=())
+        meter.load(to_float32(below.source()) if whole.adapters[1:] else trained.base)
+        return meter
+    lineage = context.lineage.pretrained
+    assert whole.checkpoint is not None, "the caller looked"
+    # Before tokens were added: their rows would take a share of every probability.
+    pretrained = find_model(context, lineage, {lineage.trained[-1].stage: whole.checkpoint})
+    meter = meter.of(build_empty(pretrained.model, pretrained.vocab_size))
+    meter.load(to_float32(pretrained.source()))
+    return meter
 
 
 def ask_tasks(model: CausalLM, tokenizer: Path, config: HarnessConfig) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 In: mappings with ``model`` (a section of a recipe), ``vocab_size`` and ``sequence_length``, or with
 ``folder``, whose weights are compared with its sizes by their headers. Out, in the same order:
 ``parameters``, ``flops_per_token`` and ``config`` (not of a folder: all settings of the family),
-``adaptable_layers`` and ``parameter_names``, or ``problem``: why there can be no such model, or why
-it could not be trained.
+``adaptable_layers``, ``parameter_names``, ``vocabulary_names`` and ``tied_name``, or ``problem``:
+why there can be no such model, or why it could not be trained.
 """
 
 import json
@@ -20,6 +20,7 @@ from distrain.models.causal_lm import CausalLM
 from distrain.models.huggingface import open_huggingface
 from distrain.models.init import rule_of
 from distrain.models.transformers.construction import whole_config
+from distrain.models.vocabulary import vocabulary_axes
 
 
 def run_command() -> int:
@@ -75,8 +76,11 @@ def count(asked: dict[str, Any]) -> dict[str, Any]:
     return counted
 
 
-def _names(model: CausalLM) -> dict[str, list[str]]:
+def _names(model: CausalLM) -> dict[str, Any]:
+    tables = list(vocabulary_axes(model.model_config, model.vocab_size))
     return {
+        "vocabulary_names": [name for name in tables if not model.is_tied(name)],
+        "tied_name": next(filter(model.is_tied, tables), None),
         "adaptable_layers": list(model.adaptable_layers),
         "parameter_names": [name for name, _ in model.named_parameters()],
     }

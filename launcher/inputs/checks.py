@@ -15,6 +15,7 @@ from launcher.inputs.beside import check_beside
 from launcher.inputs.chats import check_chats
 from launcher.inputs.harness import check_harness
 from launcher.inputs.models import check_made_models, check_models
+from launcher.inputs.new_tokens import check_new_tokens
 from launcher.inputs.sources import check_sources
 from launcher.inputs.tokenizers import check_same_tokenizers, check_tokenizers
 
@@ -28,6 +29,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     note_balancing,
     check_chats,
     check_harness,
+    check_new_tokens,
 )
 
 
