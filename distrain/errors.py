@@ -20,6 +20,8 @@ class ExitCode(IntEnum):
     TRAINING = 6
     """Training failed and would fail again."""
     NOT_FOUND = 7
+    NOT_PROVED = 8
+    """A proof was asked for (``chaos``), and what came out is not what had to."""
     STOPPED = 75
     """Stopped cleanly with work left (EX_TEMPFAIL); never returned by a worker."""
     INTERRUPTED = 130
@@ -80,6 +82,12 @@ class TrainingError(DistrainError):
     """Training ended and would end the same way if it were started again."""
 
     exit_code = ExitCode.TRAINING
+
+
+class ProofError(DistrainError):
+    """What was to be proved does not hold, or could not be shown."""
+
+    exit_code = ExitCode.NOT_PROVED
 
 
 class NotFoundError(DistrainError):

@@ -113,6 +113,7 @@ ROOMS = {
         {"preflight", "inputs"},
         {"backends"},
         {"planning"},
+        {"proving"},
         {"commands"},
         {"__main__"},
     ),

@@ -1,0 +1,1 @@
+"""Proofs on a user's own recipe or run: a scratch folder, faults, and a twin that had none."""
