@@ -5,7 +5,6 @@ Nothing of it needs more rights than a user has over processes of its own.
 
 import os
 import random
-import secrets
 import signal
 import tempfile
 import time
@@ -105,17 +104,15 @@ def _stops(page: Page) -> bool:
 
 
 def flip_byte(path: Path, dice: random.Random) -> int:
-    """Change one byte of a file, in a copy that takes its name; returns which.
+    """Change one byte of a file; returns which.
 
-    Never in place: in a scratch folder the file may be a hard link to somebody's checkpoint. And
-    not beside it: a checkpoint that holds a file too many is found by its names alone.
+    In a new file: in a scratch folder the old one may be a hard link to somebody's checkpoint.
     """
     content = bytearray(path.read_bytes())
     where = dice.randrange(len(content))
     content[where] ^= dice.randrange(1, 256)
-    changed = path.parent.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    changed.write_bytes(content)
-    changed.replace(path)
+    path.unlink()
+    path.write_bytes(content)
     return where
 
 
