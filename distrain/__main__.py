@@ -79,6 +79,10 @@ def run_tool(arguments: argparse.Namespace) -> int:
         from distrain.tools import count_models
 
         return count_models.run_command()
+    if arguments.command == "first-look":
+        from distrain.tools import first_look
+
+        return first_look.run_command()
     if arguments.command == "reopen":
         from distrain.tools import reopen
 
@@ -251,6 +255,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     reopen.add_argument("run", type=Path)
     reopen.add_argument("stage")
     commands.add_parser("count-models", help="read models from stdin, print what each counts")
+    commands.add_parser("first-look", help="read chats from stdin, print what is wrong with them")
     generate = commands.add_parser("generate", help="complete a prompt with an exported model")
     generate.add_argument("model")
     generate.add_argument("prompt")

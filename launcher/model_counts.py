@@ -1,8 +1,6 @@
 """What a model of transformers counts, asked of a process that imports it; remembered here."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,8 @@ from typing import Any
 from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
 from distrain.config.recipe import PrepareStage, Recipe, TrainStage
+from launcher.runtime_questions import ask_runtime
 
-TIMEOUT_S = 300
-"""Longest wait for an answer; imports on a slow file system take a minute."""
 ANY_VOCABULARY = 1024
 """Rows for a model whose tokenizer is not there yet: its other sizes do not depend on them."""
 
@@ -97,20 +94,7 @@ def vocabulary_of_data(recipe: Recipe, name: str) -> int | None:
 
 
 def _ask(question: str) -> Mapping[str, object]:
-    command = [sys.executable, "-m", "distrain", "count-models"]
-    try:
-        answer = subprocess.run(
-            command,
-            input=f"[{question}]",
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=True,
-        )
-        found = json.loads(answer.stdout.splitlines()[-1])[0]
-    except (OSError, subprocess.SubprocessError, ValueError, LookupError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return ask_runtime("count-models", question)
 
 
 def _read(answer: Mapping[str, object]) -> ModelCounts:

@@ -29,7 +29,9 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer.json"
-NAMING_FILES = ("tokenizer_config.json", "special_tokens_map.json", CONFIG_FILE)
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
+NAMING_FILES = (TOKENIZER_CONFIG_FILE, "special_tokens_map.json", CONFIG_FILE)
 """Those beside ``tokenizer.json`` that may name its end-of-text token."""
 END_OF_TEXT = "<|endoftext|>"
 """Our own control token, which needs no such file."""
@@ -113,6 +115,18 @@ def weight_files(folder: Path) -> list[Path]:
             raise damaged_file(folder / INDEX_FILE, "no weight_map")
         return [folder / name for name in sorted({str(name) for name in weight_map.values()})]
     return [folder / WEIGHTS_FILE]
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a folder says how chats are laid out; where none does, distrain writes its own.
+
+    Raises:
+        PreflightError: The file that may say it is damaged.
+    """
+    if (folder / TEMPLATE_FILE).is_file():
+        return True
+    config = folder / TOKENIZER_CONFIG_FILE
+    return config.is_file() and bool(read_json_object(config).get("chat_template"))
 
 
 def weights_problem(path: Path) -> str | None:

@@ -4,9 +4,14 @@ import time
 from pathlib import Path
 
 from distrain.checkpoint.layout import committed
-from distrain.config.huggingface import CONFIG_FILE, NAMING_FILES, TOKENIZER_FILE, weight_files
+from distrain.config.huggingface import (
+    CONFIG_FILE,
+    NAMING_FILES,
+    TEMPLATE_FILE,
+    TOKENIZER_FILE,
+    weight_files,
+)
 from distrain.config.recipe import folder_of
-from distrain.data.tokenizer.chat_template import TEMPLATE_FILE
 from distrain.errors import PreflightError
 from distrain.models.gguf.convert import pretrained_folder
 from distrain.runs.records import read_json, write_json

@@ -25,6 +25,7 @@ from distrain.config.sources import protocol_of
 from distrain.config.turns import RowError
 from launcher.inputs.first_rows import first_rows
 from launcher.inputs.parquet import parquet_columns
+from launcher.inputs.templates import LaidOut, check_template
 from launcher.text import plural
 
 MAX_FILES = 100
@@ -43,6 +44,11 @@ class FirstLook:
     """Where and what, of rows that make no example."""
     questions: dict[str, str] = field(default_factory=dict)
     """What is asked -> where."""
+    laid_out: LaidOut = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with no row."""
+        self.laid_out = LaidOut(self.rows.fields)
 
 
 def check_chats(recipe: Recipe) -> Iterator[Finding]:
@@ -55,9 +61,11 @@ def check_chats(recipe: Recipe) -> Iterator[Finding]:
                 for setting, source in data.settings_of_sources.items()
                 if isinstance(source, ChatFiles)
             }
+            laid_out = {setting: look.laid_out for setting, look in looks.items()}
             for setting, look in looks.items():
                 yield from _judge(name, setting, look, data.skip_budget)
             yield from _check_overlap(name, looks)
+            yield from check_template(recipe, name, data, laid_out)
 
 
 def _judge(stage: str, setting: str, look: FirstLook, skip_budget: int) -> Iterator[Finding]:
@@ -137,8 +145,9 @@ def _look_at_rows(file: Path, form: FileForm, look: FirstLook) -> None:
             look.problems.append(f"{file}:{place}: not JSON")
             continue
         try:
-            question = question_of(look.rows.read(row)).strip()
-            look.questions.setdefault(question, f"{file}:{place}")
+            said = look.rows.read(row)
+            look.questions.setdefault(question_of(said).strip(), f"{file}:{place}")
+            look.laid_out.add((f"{file}:{place}", row, False), said)
         except RowError as error:
             look.problems.append(f"{file}:{place}: {error}")
 

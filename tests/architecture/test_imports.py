@@ -106,7 +106,8 @@ ROOMS = {
         {"reading"},
     ),
     "launcher": (
-        {"text", "environment", "resources", "memory", "model_counts"},
+        {"text", "environment", "resources", "memory", "runtime_questions"},
+        {"model_counts"},
         {"watch", "report", "run_changes", "pinned_dates", "pinned_families", "gpus"},
         {"run_files"},
         {"estimate", "plan"},

@@ -94,12 +94,17 @@ class ChatEncoder:
             read_template(folder, **given) or own, self._text, _end_ids(folder, tokenizer), folder
         )
         with_tools = read_template(folder, tools=True, **given)
-        _tell_unread(self._layout.template.unread)
+        _tell_unread(self.unread)
         self._tool_layout = self._layout
         if with_tools is not None and with_tools.source != self._layout.template.source:
             self._tool_layout = ShapedTemplate(
                 with_tools, self._text, _end_ids(folder, tokenizer), folder
             )
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Names of template arguments that change nothing."""
+        return self._layout.template.unread
 
     @property
     def stop_ids(self) -> frozenset[int]:

@@ -14,11 +14,11 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from distrain.config.huggingface import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from distrain.errors import DataError
 from distrain.runs.records import read_json
 
-TEMPLATE_FILE = "chat_template.jinja"
-NAMING_FILES = ("special_tokens_map.json", "tokenizer_config.json")
+NAMING_FILES = ("special_tokens_map.json", TOKENIZER_CONFIG_FILE)
 PLAIN_CHAT, TOOL_CHAT = "default", "tool_use"
 """Of several templates by name, the one for plain chats, and the one where tools are given."""
 REASONING = ("reasoning_content", "thinking", "reasoning")

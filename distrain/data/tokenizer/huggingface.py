@@ -4,8 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from distrain.config.huggingface import TOKENIZER_FILE
-from distrain.data.tokenizer.chat_template import TEMPLATE_FILE
+from distrain.config.huggingface import TEMPLATE_FILE, TOKENIZER_FILE
 from distrain.data.tokenizer.layouts import chat_template
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.runs.durable import write_text
