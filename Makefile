@@ -45,10 +45,11 @@ chat: $(VENV)/.chat
 define CHAT_LOSSES
 import json, sys
 from distrain.runs.conclusion import conclude
-(found,) = json.load(sys.stdin)["result"].values()
-answers = found["answers"]
+found = json.load(sys.stdin)["result"]
+answers, general = found["evaluate"]["answers"], found["general"]["data"]
 print(f"loss on {answers['pairs']} held-out answers, nats a token: before {answers['loss_base']:.3f}, after {answers['loss']:.3f}")
 print(conclude(answers, "nats a token"))
+print(f"loss on {general['pairs']} general chats, nats a token: before {general['loss_base']:.3f}, after {general['loss']:.3f}")
 sys.exit(answers["loss"] >= answers["loss_base"])
 endef
 export CHAT_LOSSES

@@ -10,6 +10,7 @@ from pathlib import Path
 from distrain.config.chats import ChatSource
 from distrain.config.harness import HARNESS_EXTRA, HARNESS_MODULE
 from distrain.config.huggingface import CONFIG_FILE, HUB_NAME, TOKENIZER_FILE
+from distrain.config.input_files import local_path
 from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
 from distrain.config.recipe import (
     EvaluateStage,
@@ -318,7 +319,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _exists(pattern: str, kind: str) -> bool:
-    path = Path(pattern).expanduser()  # as the stages read it
+    path = Path(local_path(pattern)).expanduser()  # as the stages read it
     if kind == PREPARED:
         return any((path / split).is_dir() for split in ("train", "validation"))
     if kind == TOKENS and path.with_name(path.name + ".bin").exists():

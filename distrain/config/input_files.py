@@ -1,6 +1,7 @@
 """Which files a path of a recipe names, and in which form they are: by their names, unread."""
 
 import glob
+import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,8 @@ ENDINGS = {
 ROW_ENDINGS = {**ENDINGS, ".json": "json"}
 """Of files that hold rows. In a folder of texts, a ``.json`` file always was a text as others."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+PACKAGE = "package:"
+"""Begins ``package:MODULE/FILE``: a file that an installed package brings along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,28 @@ def form_by_name(
 
 
 def local_path(pattern: str) -> str:
-    """Return the path of a ``file://`` URL; anything else is a path already."""
+    """Return the path of a ``file://`` URL or of ``package:MODULE/FILE``.
+
+    Anything else is a path already, and so is the name of a file that a package does not have.
+    """
+    if pattern.startswith(PACKAGE):
+        module, name = split_package(pattern)
+        found = (folder / name for folder in package_folders(module))
+        return next((str(path) for path in found if path.exists()), pattern)
     return pattern.removeprefix("file://").removeprefix("local://")
+
+
+def split_package(written: str) -> tuple[str, str]:
+    """Return module and file of ``package:MODULE/FILE``; the file is empty where none is named."""
+    module, _, name = written.removeprefix(PACKAGE).partition("/")
+    return module, name
+
+
+def package_folders(module: str) -> list[Path]:
+    """Return where a package lies, without importing it; nothing, if it is not installed."""
+    # Not ``a.b``: looking for a part of a package imports the package.
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    return [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
 
 
 def local_files(pattern: str) -> Iterator[Path]:

@@ -100,7 +100,8 @@ class FilesSection(StoreSection):
 
     kind: Literal["files"]
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Files, folders or globs; or URLs of them: ``s3://``, ``gs://``, ``https://``."""
+    """Files, folders or globs; URLs of them: ``s3://``, ``gs://``, ``https://``; or
+    ``package:MODULE/FILE``, of an installed package."""
     format: FileFormat | None = None
     """``text``: a file is a document; ``lines``: a line is one; ``json``: an array of objects.
     Default: by the name's ending: ``.jsonl .ndjson .parquet .csv .arrow .feather``, everything

