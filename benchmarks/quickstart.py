@@ -14,23 +14,10 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.measuring import machine_line, table
+from benchmarks.measuring import GIB, machine_line, pss_bytes, table
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.records import read_json
-
-GIB = 2**30
-
-
-def pss_bytes(root: psutil.Process) -> int:
-    """Sum the proportional set sizes of a process and all below it."""
-    total = 0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            total += process.memory_full_info().pss
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return total
 
 
 def watch(command: subprocess.Popen[bytes], run: RunFolder) -> tuple[float, float, int]:
