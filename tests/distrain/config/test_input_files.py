@@ -1,11 +1,11 @@
 """Which file a path of a recipe names."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from distrain import evaluation
 from distrain.config.input_files import local_path
 from launcher.resources import resource_folder
 
@@ -13,8 +13,8 @@ GENERAL = "package:distrain/evaluation/general_chats.jsonl"
 
 
 def test_a_file_of_a_package_is_found_wherever_that_is():
-    folder = Path(find_spec("distrain").submodule_search_locations[0])
-    assert local_path(GENERAL) == str(folder / "evaluation/general_chats.jsonl")
+    folder = Path(evaluation.__file__).parent
+    assert local_path(GENERAL) == str(folder / "general_chats.jsonl")
 
 
 @pytest.mark.parametrize(
