@@ -1,11 +1,12 @@
 """Which files a path of a recipe names, and in which form they are: by their names, unread."""
 
 import glob
-import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from distrain.config.packages import PACKAGE, package_folders, split_package
 
 FileFormat = Literal["text", "lines", "jsonl", "json", "parquet", "csv", "arrow"]
 ENDINGS = {
@@ -19,8 +20,6 @@ ENDINGS = {
 ROW_ENDINGS = {**ENDINGS, ".json": "json"}
 """Of files that hold rows. In a folder of texts, a ``.json`` file always was a text as others."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-PACKAGE = "package:"
-"""Begins ``package:MODULE/FILE``: a file that an installed package brings along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +51,6 @@ def local_path(pattern: str) -> str:
         found = (folder / name for folder in package_folders(module))
         return next((str(path) for path in found if path.exists()), pattern)
     return pattern.removeprefix("file://").removeprefix("local://")
-
-
-def split_package(written: str) -> tuple[str, str]:
-    """Return module and file of ``package:MODULE/FILE``; the file is empty where none is named."""
-    module, _, name = written.removeprefix(PACKAGE).partition("/")
-    return module, name
-
-
-def package_folders(module: str) -> list[Path]:
-    """Return where a package lies, without importing it; nothing, if it is not installed."""
-    # Not ``a.b``: looking for a part of a package imports the package.
-    spec = importlib.util.find_spec(module) if module.isidentifier() else None
-    return [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
 
 
 def local_files(pattern: str) -> Iterator[Path]:

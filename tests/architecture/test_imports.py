@@ -78,7 +78,7 @@ ROOMS = {
         {"opened"},
     ),
     "distrain/config": (
-        {"added_tokens", "json_elements", "turns"},
+        {"added_tokens", "json_elements", "packages", "turns"},
         {"row_contents"},
         {"attention", "section", "input_files", "rows", "pretrained"},
         {"tasks"},

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from distrain.config.input_files import PACKAGE, package_folders, split_package
+from distrain.config.packages import PACKAGE, package_folders, split_package
 from distrain.errors import PreflightError
 
 GGUF_ENDING = ".gguf"
