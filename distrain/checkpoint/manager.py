@@ -170,6 +170,11 @@ class CheckpointManager:
         return self._content
 
     @property
+    def content(self) -> Content | None:
+        """Digests of the newest checkpoint saved or restored, if it was committed with any."""
+        return self._content
+
+    @property
     def is_saving(self) -> bool:
         """Whether this rank still writes a checkpoint in the background. Not collective."""
         save = self._in_flight

@@ -99,6 +99,11 @@ class StageFolder:
         return self.path / "samples.jsonl"
 
     @property
+    def certificate(self) -> Path:
+        """What the last resume was compared with, and how it came out."""
+        return self.path / "certificate.json"
+
+    @property
     def skips(self) -> Path:
         """Steps that are left out of training for a spike; only ever appended to."""
         return self.path / "skips.jsonl"

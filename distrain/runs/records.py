@@ -64,6 +64,8 @@ class StageData(TypedDict):
     """``schedule.Segment``, from the first step of the stage on."""
     sources: dict[str, str]
     """Fingerprint of each source, as in a checkpoint."""
+    computed_on: NotRequired[dict[str, Any]]
+    """``ComputedOn`` of the certificate, which older versions did not write."""
     validation: NotRequired[dict[str, Any]]
     """Which held-out samples are measured; see ``held_out.Choice``. Older versions had none."""
     truncation: NotRequired[Literal["refuse", "drop", "cut", "cut_left"]]
@@ -120,7 +122,7 @@ EVENT_KINDS = frozenset({
     "submitted", "started", "resumed", "checkpoint", "checkpoint_failed", "quarantined",
     "nonfinite", "early_stop", "stop_requested", "yield_requested", "stopped", "restarted",
     "failed", "finished", "reopened", "skipped", "sink_failed", "schedule_changed",
-    "rehearsed", "spike", "rewound", "hung",
+    "rehearsed", "spike", "rewound", "hung", "certified", "not_certified",
 })  # fmt: skip
 """``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
 

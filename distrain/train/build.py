@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ from distrain.runs.records import read_json, utc_now, write_json
 from distrain.tasks import TASKS
 from distrain.tasks.task import Task
 from distrain.train.balancing import Balancing
+from distrain.train.certificate import Certifier
+from distrain.train.comparison import ComputedOn, has_dropout, settings_digest
 from distrain.train.data_plan import count_samples, plan_schedule, streams_read
 from distrain.train.guards import Guards
 from distrain.train.run import Run
@@ -135,8 +138,42 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
         monitor=monitor,
         wishes=wishes,
         guards=Guards(training, setup.run.stage(setup.name), host),
+        certifier=build_certifier(setup, host, device, monitor),
         balancing=build_balancing(engine),  # 6
     )
+
+
+def build_certifier(
+    setup: TrainSetup, host: HostGroup, device: torch.device, monitor: Monitor | None
+) -> Certifier:
+    """Layer 9: what compares a resumed stage with what it was."""
+    stage = setup.stage.model_dump(mode="json")
+    computed_on = ComputedOn(
+        platform={
+            **{name: _version(name) for name in COMPUTING},
+            "device": device_name(device),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+        },
+        precision=resolve_precision(setup.stage.training.precision, device),
+        settings=settings_digest(setup.seed, stage),
+        ranks=host.world_size,
+        has_dropout=has_dropout(stage),
+    )
+    trained = setup.measured_task.form.trained.name
+    return Certifier(setup.run.stage(setup.name), host, computed_on, trained, monitor)
+
+
+COMPUTING = ("torch", "numpy", "transformers", "peft", "deepspeed", "bitsandbytes")
+"""Packages whose version may change the bits of a step."""
+
+
+def _version(package: str) -> str | None:
+    # Of what is installed, not of what is imported: that differs with how a rank was started.
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def build_host(training: TrainingConfig) -> HostGroup:
@@ -202,19 +239,23 @@ def build_monitor(
 def record_environment(setup: TrainSetup, device: torch.device) -> None:
     """Write down what this start computes on, as far as the recipe leaves it open."""
     precision = resolve_precision(setup.stage.training.precision, device)
-    is_gpu = device.type == "cuda"
     write_json(
         setup.run.stage(setup.name).environment,
         {
             "time": utc_now(),
             "hostname": socket.gethostname(),
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(device) if is_gpu else device.type,
+            "device": device_name(device),
             "precision": precision,
             "attention": kernels_by_rows(device.type, precision, setup.attention),
             "compile": setup.stage.training.compiles_blocks,
         },
     )
+
+
+def device_name(device: torch.device) -> str:
+    """Name the kind of device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def build_checkpoints(

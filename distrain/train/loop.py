@@ -84,6 +84,7 @@ def train(run: Run) -> tuple[Progress, Wish]:
         if run.checkpoints.is_due(progress.step) or wish is Wish.SAVE or is_best:
             mark("save", progress.step)
             run.save(progress)
+    run.certifier.close()
     mark("save", progress.step)
     run.save_and_wait(progress)  # first: a thread may still wait for samples nobody will read
     run.loader.feed.close()
@@ -238,12 +239,17 @@ def write_samples(run: Run, progress: Progress) -> dict[str, float]:
 
 
 def record(run: Run, progress: Progress, result: StepResult, clock: Clock) -> None:
-    """Write the step's record, on rank 0. Not collective."""
+    """Write the step's record, on rank 0; one that comes again is compared with it on every rank.
+
+    Not collective: all ranks hold the same figures.
+    """
+    if run.monitor is not None:
+        run.monitor.record_step(
+            progress.step, result, step_time_s=clock.step_s, data_time_s=clock.data_s
+        )
+    run.certifier.check_step(progress.step, result)
     if run.monitor is None:
         return
-    run.monitor.record_step(
-        progress.step, result, step_time_s=clock.step_s, data_time_s=clock.data_s
-    )
     if result.not_applied == "nonfinite":
         loss, norm = str(result.loss), str(result.grad_norm)
         run.monitor.event("nonfinite", step=progress.step, loss=loss, grad_norm=norm)

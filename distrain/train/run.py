@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -26,15 +26,20 @@ from distrain.monitor.monitor import Monitor
 from distrain.optim.state import ScalarState
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
+from distrain.runs.certificates import CERTIFICATE_VERSION
 from distrain.runs.skips import Skip
 from distrain.tasks.task import Task, TaskSums
 from distrain.train.balancing import Balancing
+from distrain.train.certificate import Certifier
 from distrain.train.data_plan import check_epochs
 from distrain.train.guards import SKIPS, USUAL, Guards
 from distrain.train.ledger import SampleLedger
 from distrain.train.progress import Progress
 
 log = logging.getLogger(__name__)
+
+NEXT_SAMPLES = "next_samples"
+"""Field of a checkpoint's ``extra``; those of older versions have none."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Run:
         reads: What else ``data.json`` says of what is read.
         lr_at: Learning rate of the update that follows ``step`` steps.
         guards: Judges steps, and knows which are left out.
+        certifier: Compares a stage that goes on with what it was.
         monitor: Writes the records; on rank 0 only.
         tasks: Asks the model tasks of ``lm_eval`` at validations, if the recipe names any.
         samples: Lets the model write at validations, if the recipe asks for it.
@@ -73,6 +79,7 @@ class Run:
     monitor: Monitor | None
     wishes: Wishes
     guards: Guards
+    certifier: Certifier
     tasks: TaskAsker | None = None
     samples: SampleWriter | None = None
     balancing: Balancing | None = None
@@ -119,6 +126,7 @@ class Run:
                     "begins at step 0, without the steps that are left out"
                 )
             progress = Progress()
+            self.certifier.begin_anew()
         else:
             step, extra = restored
             progress = self._watch_anew(Progress.from_json(extra["progress"]), extra.get("watched"))
@@ -128,6 +136,7 @@ class Run:
             self.loader.feed.restore(extra["data"], step)
             self.validation.held_out.restore(extra.get("validation"))
             self.guards.restore(extra)
+            self._certify(step, extra)
         check_epochs(self.data, self.loader.feed, self.max_steps)
         if self.monitor is not None:
             # The validation before the first step is made again, unlike that of a checkpoint.
@@ -138,6 +147,7 @@ class Run:
             if restored is not None:
                 _report_return(self.monitor, progress.step, lost, rewound)
                 self._report_change(self.monitor, Schedule.from_json(extra["data"]["schedule"]))
+                self.certifier.close_if_nothing_comes()
         if restored is None and self.guards.rewinds:
             self.save(progress)  # there is something to go back to from the first step on
         return progress
@@ -152,6 +162,21 @@ class Run:
         """Make sure that this moment is on disk; returns the digest of it. Collective."""
         return self.checkpoints.save_and_wait(
             progress.step, self.engine.state(), self._extra(progress), progress.best_step
+        )
+
+    def _certify(self, step: int, extra: Mapping[str, Any]) -> None:
+        """Compare what was restored with what was saved. Collective."""
+        feed, saved = self.loader.feed, extra.get(NEXT_SAMPLES)
+        digest = None
+        # Of a later version: what it means by these samples is not known here.
+        if isinstance(saved, dict) and saved.get("format_version") == CERTIFICATE_VERSION:
+            digest = str(saved["digest"])
+        # What this resume changes of the schedule comes on top of what was saved.
+        before = Schedule.from_json(extra["data"]["schedule"])
+        is_changed = feed.schedule.first_change(before) is not None
+        drawn = None if digest is None else feed.next_samples(step, before if is_changed else None)
+        self.certifier.check_state(
+            step, self.engine.state(), self.checkpoints.content, (digest, drawn)
         )
 
     def _find_fault(self, step: int, extra: Mapping[str, Any]) -> str | None:
@@ -215,6 +240,7 @@ class Run:
             "sequence_length": self.training.sequence_length,
             **self.loader.feed.state(),
             "validation": self.validation.held_out.choice.to_json(),
+            "computed_on": asdict(self.certifier.computed_on),
             **self.reads,
         }
 
@@ -225,10 +251,17 @@ class Run:
             "ledger": progress.ledger.to_json(),
             "optimizer": self.engine.optimizer_scalars().to_json(),
             "data": self.loader.feed.state(),
+            NEXT_SAMPLES: self._next_samples(progress.step),
             "validation": self.validation.held_out.state(),
             "watched": self._watched(),
             **self.guards.extra(),
         }
+
+    def _next_samples(self, step: int) -> dict[str, object] | None:
+        if step >= self.max_steps:
+            return None  # nothing comes, and sources may be used up
+        digest = self.loader.feed.next_samples(step)
+        return {"format_version": CERTIFICATE_VERSION, "digest": digest}
 
     def _watched(self) -> dict[str, list[str]]:
         """Say which figures decide, by setting: those of another cannot be compared with them."""

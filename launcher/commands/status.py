@@ -8,6 +8,7 @@ from typing import Any
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import Recipe, TrainStage
 from distrain.config.tasks import TaskForm, task_form
+from distrain.runs.certificates import certificate_text
 from distrain.runs.conclusion import conclude_all
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.figures import number_text
@@ -61,6 +62,8 @@ class StageStatus:
     """Since the last step of a stage that runs, by this machine's clock."""
     incidents: tuple[str, ...] = ()
     """Ranks that had come to a halt, a line each, the oldest first."""
+    certificate: str | None = None
+    """What came of comparing the last resume with what was before it."""
 
     def to_json(self) -> dict[str, Any]:
         """Form of ``status --json``."""
@@ -127,6 +130,7 @@ def status_table(rows: list[StageStatus]) -> str:
     failures = [_failure_text(row) for row in rows if row.error is not None]
     found = [f"{row.stage}: {text}" for row in rows for text in row.conclusions]
     found += [f"{row.stage}: {row.incidents[-1]}" for row in rows if row.incidents]
+    found += [f"{row.stage}: {row.certificate}" for row in rows if row.certificate]
     lines = "\n".join([table(header, [_cells(row) for row in rows]), *found])
     return "\n\n".join([lines, *failures])
 
@@ -175,6 +179,7 @@ def _stage_status(
             f"incident {found['number']}: {describe_incident(found)}"
             for found in read_incidents(folder)
         ),
+        certificate=certificate_text(folder),
     )
 
 

@@ -54,14 +54,16 @@ def logs(  # noqa: PLR0913
     ] = False,
     errors: Annotated[
         bool,
-        typer.Option("--errors", help="Last lines of the rank that failed first; hangs."),
+        typer.Option(
+            "--errors", help="Last lines of the rank that failed first; hangs; the last resume."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print what the processes of a stage wrote."""
     from distrain.config.reading.load import read_resolved
     from launcher.run_files import find_run
-    from launcher.watch.logs import LogTail, failure_excerpt, find_log, incidents_of, read_lines
+    from launcher.watch.logs import LogTail, failure_excerpt, find_log, found_of, read_lines
 
     if follow and (errors or as_json):
         raise typer.BadParameter("--follow goes with neither --errors nor --json")
@@ -71,7 +73,7 @@ def logs(  # noqa: PLR0913
     growing = LogTail(lambda: find_log(found, stages, stage, attempt)) if follow else None
     if errors:
         lines = failure_excerpt(path.read_text(encoding="utf-8", errors="replace")).splitlines()
-        lines += incidents_of(found.stage(path.parent.parent.name))
+        lines += found_of(found.stage(path.parent.parent.name))
     else:
         lines = read_lines(path, rank)
     lines = lines if tail is None else lines[max(0, len(lines) - tail) :]

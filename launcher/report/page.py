@@ -32,6 +32,7 @@ from launcher.report.mixture import mixture_tables
 from launcher.report.parts import Figure, Table
 from launcher.report.rejections import CountsChart, ReasonExamples, counts_charts, examples_shown
 from launcher.report.results import TABLES, origin_tables, summary, training_figures
+from launcher.report.resumes import resume_tables
 from launcher.report.samples import PromptSamples, samples_shown
 from launcher.report.spikes import spike_figures, spike_tables
 from launcher.report.text import UNKNOWN, date_text, significant, visible
@@ -196,7 +197,7 @@ def _section(run: RunData, stage: StageRecords, records_drawn: int) -> StageSect
         return StageSection(stage, corpus_figures(stage), None, [], tables, note, part)
     if stage.kind not in MODEL_KINDS:
         return StageSection(stage, [], None, [], tables, "")
-    tables += [*harness_tables(stage), *spike_tables(stage, run)]
+    tables += [*harness_tables(stage), *spike_tables(stage, run), *resume_tables(stage, run)]
     records = thinned(stage.steps, records_drawn)
     note = ""
     if len(records) < len(stage.steps):

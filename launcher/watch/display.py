@@ -23,6 +23,8 @@ EVENT_TEXT: dict[str, str] = {
     "nonfinite": "step {step} not applied: loss or gradient is not finite",
     "spike": "spike of {metric} at step {step}: {action}",
     "rewound": "back to step {step}; steps {first_step} to {last_step} are left out",
+    "certified": "certified after step {step}: {state}; {again}",
+    "not_certified": "NOT certified after step {step}: {found[0]}",
     "early_stop": "no further improvement: stops at step {step}",
     "stop_requested": "asked to save and stop",
     "yield_requested": "asked to save and yield",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from distrain.errors import NotFoundError
+from distrain.runs.certificates import certificate_text
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.incidents import describe_incident, read_incidents
 
@@ -119,13 +120,15 @@ class LogTail:
         self._rest = b""
 
 
-def incidents_of(stage: StageFolder) -> list[str]:
-    """Say of each time that ranks had come to a halt who, where and why."""
-    return [
+def found_of(stage: StageFolder) -> list[str]:
+    """Say of each time that ranks had come to a halt who, where and why; and of the last resume."""
+    certificate = certificate_text(stage)
+    incidents = [
         f"incident {found['number']}: {describe_incident(found)}; {found['why']}; stacks in "
         f"{stage.incident(found['number']).parent}"
         for found in read_incidents(stage)
     ]
+    return [*incidents, *([] if certificate is None else [certificate])]
 
 
 def failure_excerpt(text: str, count: int = EXCERPT_LINES) -> str:

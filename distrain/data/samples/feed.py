@@ -138,6 +138,21 @@ class Feed:
             "sources": {name: self.streams[name].fingerprint for name in names},
         }
 
+    def next_samples(self, step: int, schedule: Schedule | None = None) -> str:
+        """Digest which samples step ``step``, from 0, reads: nothing of them is made.
+
+        Args:
+            step: Steps before it.
+            schedule: Another one than that of the feed.
+        """
+        plan = self.plan if schedule is None else SamplePlan(self.seed, schedule)
+        first, size = plan.schedule.samples_of(step)
+        sources, n = plan.draw(np.arange(first, first + size))
+        # A fingerprint covers all that makes sample n of a source what it is.
+        read = {name: self.streams[name].fingerprint for name in plan.names}
+        text = json.dumps([first, sources.tolist(), n.tolist(), sorted(read.items())])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
     def restore(self, state: Mapping[str, Any], step: int) -> None:
         """Go on after ``step`` steps of the run that wrote ``state``, by the present plan.
 

@@ -114,6 +114,13 @@ def test_it_ends_as_a_run_that_never_took_those_steps(tmp_path):
     assert passed == list(range(11, 17))
     assert_same(rewound, tmp_path / "twin")
     assert not is_same_end(rewound, tmp_path / "control")
+    # What is made again up to the steps that are left out is what it was; these raise no alarm.
+    assert events(rewound, "not_certified") == []
+    assert [str(e["again"]) for e in events(rewound, "certified")] == [
+        "steps 11 to 12 made again bit by bit, from step 11 on, which is left out now, in what "
+        "they read",
+        "steps 13 to 14 made again bit by bit",
+    ]
 
 
 @pytest.mark.seams
