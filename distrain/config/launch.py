@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from distrain.config.section import Duration, NameIn, Section, check_limits
+from distrain.config.section import Duration, NameIn, Section, check_limits, format_duration
 from distrain.runs.progress_page import CODES
 
 ENDPOINT = r"^[^\s/]+:[0-9]{1,5}$"
@@ -42,11 +42,19 @@ class WatchdogConfig(Section):
     limits: dict[Annotated[str, NameIn(CODES)], Annotated[Duration, Field(ge=1)]] = Field(
         default_factory=dict
     )
-    """By phase, from one mark to the next, in place of what is learned."""
+    """By phase, from one mark to the next, in place of what is learned; at least ``floor``. One
+    below what the phase takes is not obeyed, and told of."""
 
     @model_validator(mode="after")
-    def _floor_below_first(self) -> Self:
+    def _floor_below_others(self) -> Self:
         check_limits(self, "floor", "first")
+        for phase, limit in self.limits.items():
+            if limit < self.floor:
+                raise ValueError(
+                    f"limits.{phase} {format_duration(limit)} is below floor "
+                    f"{format_duration(self.floor)}, before which no rank is late: lower floor, "
+                    "or raise the limit"
+                )
         return self
 
     def to_text(self) -> str:

@@ -143,6 +143,11 @@ class StageFolder:
         """Record of an incident; beside it lie stacks and pages of each rank."""
         return self.incidents / str(number) / "incident.json"
 
+    @property
+    def watched(self) -> Path:
+        """How long phases of its attempts took from mark to mark, for the next one's watchdog."""
+        return self.path / "watched.json"
+
     def meeting(self, start: str) -> NodeFiles:
         """Where the nodes of one start of a job meet; gone when it has ended by itself."""
         return NodeFiles(self.path / "nodes" / start)

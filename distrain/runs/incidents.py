@@ -39,7 +39,7 @@ class Incident(TypedDict):
     """Of the node."""
     node: int
     rank: int
-    """Whom to blame, as far as it could be told."""
+    """Whom to blame, as far as it could be told; -1: no rank of the node has begun."""
     phase: str
     step: int
     age_s: float
@@ -74,6 +74,11 @@ def numbers_of(folder: StageFolder) -> list[int]:
     return sorted(int(path.name) for path in folder.incidents.iterdir() if path.name.isdigit())
 
 
+def name_of(rank: int) -> str:
+    """Name a rank, in words; a negative one stands for all of a node."""
+    return f"rank {rank}" if rank >= 0 else "every rank"
+
+
 def describe_place(phase: str, step: int) -> str:
     """Say where in a run a rank is, such as ``phase data, step 12``."""
     if phase in STEP_PHASES:
@@ -86,6 +91,6 @@ def describe_incident(incident: Incident) -> str:
     place = describe_place(incident["phase"], incident["step"])
     line = f", at {incident['line']}" if incident["line"] else ""
     return (
-        f"rank {incident['rank']} on {incident['host']} in {place}, "
+        f"{name_of(incident['rank'])} on {incident['host']} in {place}, "
         f"{incident['age_s']:.1f} s (limit {incident['limit_s']:.1f} s){line}"
     )

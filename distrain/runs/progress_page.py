@@ -28,7 +28,7 @@ STACK_SIGNAL = signal.SIGQUIT
 STACKS = ".stacks"
 """Ending of the file, beside a rank's page, that takes them."""
 
-PAGE_VERSION = 1
+PAGE_VERSION = 2
 
 STEP_PHASES = ("data", "forward_backward", "update")
 """What every step goes through."""
@@ -62,7 +62,8 @@ _MAIN, _SAVE, _HOST, _COUNTS = 8, 16, 24, 32
 OCTAVES = 38
 """Of microseconds: up to three days."""
 BUCKETS = 4 * OCTAVES
-WORDS = _COUNTS + BUCKETS * (len(PHASES) + 1)
+_LONGEST = _COUNTS + BUCKETS * (len(PHASES) + 1)
+WORDS = _LONGEST + len(PHASES) + 1
 
 
 def bucket_of(duration_ns: int) -> int:
@@ -215,9 +216,11 @@ class PageWriter:
     def _note(self, words: memoryview, lane: int) -> None:
         """Store the time, and count how long it is since the last mark."""
         now = time.monotonic_ns()
+        code, passed = words[lane + _PHASE], now - words[lane + _TIME]
         if words[_MAIN + _STEP] >= self._learn_from:
-            code = words[lane + _PHASE]
-            words[_COUNTS + BUCKETS * code + bucket_of(now - words[lane + _TIME])] += 1
+            words[_COUNTS + BUCKETS * code + bucket_of(passed)] += 1
+        if passed > words[_LONGEST + code]:  # first steps, too
+            words[_LONGEST + code] = passed
         words[lane + _TIME] = now
 
 
@@ -265,6 +268,34 @@ class Page:
             phase: self.words[_COUNTS + BUCKETS * code : _COUNTS + BUCKETS * (code + 1)].tolist()
             for phase, code in CODES.items()
         }
+
+    @cached_property
+    def longest_s(self) -> dict[str, float]:
+        """The longest time between two marks of each phase, first steps and all; 0: none."""
+        return {phase: self.words[_LONGEST + code] / 1e9 for phase, code in CODES.items()}
+
+    @property
+    def has_made_a_step(self) -> bool:
+        """Whether it has gone through each phase of a step at least once."""
+        return self.first_step is not None and self.main.step > self.first_step
+
+    @classmethod
+    def missing(cls, rank: int, pid: int, host: str, started_ns: int) -> "Page":
+        """Stand for a rank that has none: it is still before its first mark.
+
+        Args:
+            rank: Negative if that is not known either.
+            pid: 0 if no process of it was found.
+            host: Of the node.
+            started_ns: When it was started, by the clock of the marks.
+        """
+        lane = Lane("import", 0, started_ns, 0, 0)
+        words = memoryview(bytes(8 * WORDS)).cast("Q")
+        try:
+            started = started_ticks(pid)
+        except OSError:
+            started = 0
+        return cls(rank, pid, started, host, False, 1, False, None, lane, None, words)
 
     @classmethod
     def read(cls, path: Path) -> "Page | None":

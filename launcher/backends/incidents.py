@@ -17,7 +17,7 @@ from pathlib import Path
 
 from distrain.runs.durable import write_file
 from distrain.runs.folder import RunFolder, StageFolder
-from distrain.runs.incidents import Incident, RankSeen, describe_place, numbers_of
+from distrain.runs.incidents import Incident, RankSeen, describe_place, name_of, numbers_of
 from distrain.runs.progress_page import (
     STACK_SIGNAL,
     STACKS,
@@ -102,7 +102,7 @@ def describe_halt(halt: Halt) -> str:
     page, lane = halt.page, halt.lane
     setting = f", launch.watchdog.limits.{lane.phase}" if halt.is_set else ""
     return (
-        f"hung: rank {page.rank} on {page.host} in {describe_place(lane.phase, lane.step)}, "
+        f"hung: {name_of(page.rank)} on {page.host} in {describe_place(lane.phase, lane.step)}, "
         f"{halt.age_s:.1f} s (limit {halt.limit_s:.1f} s{setting}); {halt.why}"
     )
 
@@ -141,7 +141,7 @@ def find_py_spy() -> str | None:
 
 def _spy(py_spy: str, ranks: Sequence[Page], folder: Path) -> None:
     running = {}
-    for page in ranks:
+    for page in filter(is_same_process, ranks):
         with (folder / f"{page.rank}{STACKS}").open("wb") as output:
             command = [py_spy, "dump", "--nonblocking", "--pid", str(page.pid)]
             running[page.rank] = subprocess.Popen(

@@ -1,19 +1,16 @@
 """Whether a node's ranks have come to a halt, judged from their pages. Pure: no file, no clock.
 
-A rank that works is held to the time since its last mark, by a limit learned from its own marks: a
-factor over the 99th percentile of how long that phase takes from mark to mark, and never less than
-a floor. What says little of later times has a longer limit of its own: a phase that was not passed
-often enough, and the first two steps. There, processes that use no CPU time at all count as halted
-too, if no other node's could be what they wait for.
+A rank that works is held to the time since its last mark (``limits.py``). Where nothing was learned
+yet, processes that use no CPU time at all count as halted too, if no other node's could be what
+they wait for.
 
 A rank that waits in a collective is no culprit; only if all wait, nobody comes, and the ones that
 have begun the fewest collectives are.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 from distrain.runs.progress_page import (
     PHASES,
@@ -22,44 +19,13 @@ from distrain.runs.progress_page import (
     WAITS_FOR_THREAD,
     Lane,
     Page,
-    edge_s,
 )
+from launcher.backends.limits import Limit, Limits, Settings
 
-QUANTILE = 0.99
-MIN_COUNT = 20
-"""Durations of a phase from which its limit is learned."""
-STEP_FACTOR = 2.25
-"""Over the 99th percentile as it is counted, up to a quarter too high: less than three times it."""
-LONG_FACTOR = 12.0
-"""Of what is marked many times within a phase, and may take ten times as long as ever: a save on a
-busy file system, a validation. The whole of such a phase takes longer than this."""
-LONG_PHASES = ("save", "write", "validation")
 ENDED_FLOOR_S = 60.0
 """At the end, copies of metrics may be waited for, which have limits of their own."""
-OTHERS_S = 10.0
-"""By which other nodes may be later than this one's limits before their ranks count as missing."""
 BUSY_SHARE = 0.02
 """Of a core: what uses less stands still."""
-STEP_OF_ALL = "all phases of a step"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """``launch.watchdog``, as it reaches a supervisor, which reads no recipe."""
-
-    floor_s: float = 4.0
-    first_s: float = 1800.0
-    """Of what was not learned."""
-    limits_s: Mapping[str, float] = field(default_factory=dict)
-    """By phase, in place of what is learned."""
-
-    @classmethod
-    def from_text(cls, text: str) -> Self | None:
-        """Read what ``to_text`` wrote; ``None``: nothing is judged. Empty: the defaults."""
-        if not text:
-            return cls()
-        found = json.loads(text)
-        return None if found is None else cls(**found)
 
 
 @dataclass(frozen=True)
@@ -97,16 +63,6 @@ class Halt:
 
 
 @dataclass(frozen=True)
-class Limit:
-    """The longest time from one mark to the next."""
-
-    seconds: float
-    is_learned: bool
-    is_set: bool
-    usual_s: float | None
-
-
-@dataclass(frozen=True)
 class Situation:
     """All that is judged at one moment.
 
@@ -137,8 +93,9 @@ class Situation:
 class Watchdog:
     """Finds the rank that keeps the others from going on."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, remembered_s: Mapping[str, float] | None = None) -> None:
         self.settings = settings
+        self.limits = Limits(settings, remembered_s)
 
     def judge(self, situation: Situation) -> Halt | None:
         """Return whom to blame if the ranks have halted; ``None`` if they have not."""
@@ -150,7 +107,7 @@ class Watchdog:
             for page in pages
             for lane in lanes_at_work(page)
             if situation.age_s(lane) > self.settings.floor_s
-            for limit in [self.limit(pages, page, lane)]
+            for limit in [self.limits.of(pages, page, lane)]
             if situation.late_s(page, lane) > limit.seconds
         ]
         if late:
@@ -158,34 +115,14 @@ class Watchdog:
             # Of two threads of a rank the one that ran last: it may hold the interpreter's lock.
             own = (found for found in late if found[0] is page)
             _, lane, limit = max(own, key=lambda found: found[1].marked_ns)
-            return _halt(situation, page, lane, limit, "no mark")
+            return halt_of(situation, page, lane, limit, "no mark")
         return self._all_wait(situation) or self._all_still(situation)
-
-    def limit(self, pages: Sequence[Page], page: Page, lane: Lane) -> Limit:
-        """Return how long a rank may work without a mark where it is."""
-        usual_s = usual(pages, lane.phase)
-        chosen = self.settings.limits_s.get(lane.phase)
-        if chosen is not None:
-            return Limit(chosen, is_learned=True, is_set=True, usual_s=usual_s)
-        if usual_s is None or is_first(page, lane):
-            return Limit(self.settings.first_s, is_learned=False, is_set=False, usual_s=None)
-        factor = LONG_FACTOR if lane.phase in LONG_PHASES else STEP_FACTOR
-        limit_s = min(max(self.settings.floor_s, factor * usual_s), self.settings.first_s)
-        return Limit(limit_s, is_learned=True, is_set=False, usual_s=usual_s)
-
-    def limit_of_waits(self, pages: Sequence[Page]) -> float:
-        """Return how long all ranks of this node may wait where others work on other nodes."""
-        if any(is_first(page, page.main) or page.main.phase == "ended" for page in pages):
-            return self.settings.first_s
-        known = (usual(pages, phase) for phase in (*STEP_PHASES, *LONG_PHASES))
-        longest = max([self.settings.floor_s, *(LONG_FACTOR * s for s in known if s is not None)])
-        return min(2 * longest + OTHERS_S, self.settings.first_s)
 
     def _all_wait(self, situation: Situation) -> Halt | None:
         pages = situation.pages
         lanes = [(page, deciding_lane(page)) for page in pages]
         is_alone, floor_s = situation.is_alone, self.settings.floor_s
-        limit_s = floor_s if is_alone else self.limit_of_waits(pages)
+        limit_s = floor_s if is_alone else self.limits.of_waits(pages)
         if all(lane.waits == WAITS_FOR_RANKS for _, lane in lanes):
             if min(situation.age_s(lane) for _, lane in lanes) <= limit_s:
                 return None
@@ -206,7 +143,7 @@ class Watchdog:
             else f"it has begun {counts[0]} collectives, others {counts[-1]}"
         )
         limit = Limit(limit_s, is_learned=True, is_set=False, usual_s=None)
-        return _halt(situation, page, lane, limit, f"every rank waits for another; {counted}")
+        return halt_of(situation, page, lane, limit, f"every rank waits for another; {counted}")
 
     def _all_still(self, situation: Situation) -> Halt | None:
         """Judge what nothing was learned of: a start, a first step."""
@@ -220,32 +157,13 @@ class Watchdog:
             is_still = sight.still_s > floor_s and sight.state not in ("R", "D")
             if not is_still or situation.age_s(lane) <= floor_s:
                 return None
-        if not working or any(self.limit(situation.pages, *found).is_learned for found in working):
+        if not working or any(
+            self.limits.of(situation.pages, *found).is_learned for found in working
+        ):
             return None
         page, lane = min(working, key=lambda found: _blame(situation, *found))
         limit = Limit(self.settings.floor_s, is_learned=False, is_set=False, usual_s=None)
-        return _halt(situation, page, lane, limit, "no rank uses the processor")
-
-
-def usual(pages: Sequence[Page], phase: str) -> float | None:
-    """Return the 99th percentile of how long a phase takes, in seconds; ``None``: not known."""
-    counts = [sum(each) for each in zip(*(page.counts[phase] for page in pages), strict=True)]
-    total = sum(counts)
-    if total < MIN_COUNT:
-        return None
-    seen = 0
-    for bucket, count in enumerate(counts):
-        seen += count
-        if seen >= QUANTILE * total:
-            return edge_s(bucket)
-    raise AssertionError("the counts add up")
-
-
-def is_first(page: Page, lane: Lane) -> bool:
-    """Return whether this is before the third step of an attempt, the first that counts."""
-    if page.first_step is None:
-        return True
-    return lane.phase in STEP_PHASES and lane.step < page.first_step + 2
+        return halt_of(situation, page, lane, limit, "no rank uses the processor")
 
 
 def lanes_at_work(page: Page) -> list[Lane]:
@@ -270,7 +188,8 @@ def _blame(situation: Situation, page: Page, lane: Lane) -> tuple[Any, ...]:
     return (not stopped, lane.waits != 0, place, lane.collectives, lane.marked_ns, page.rank)
 
 
-def _halt(situation: Situation, page: Page, lane: Lane, limit: Limit, why: str) -> Halt:
+def halt_of(situation: Situation, page: Page, lane: Lane, limit: Limit, why: str) -> Halt:
+    """Put a verdict together."""
     if situation.sights.get(page.rank, Sight()).is_stopped:
         why = f"it is stopped (state T); {why}"
     age_s = situation.age_s(lane)

@@ -1,18 +1,17 @@
 """Processes whose ranks are watched: one that has come to a halt is ended as if it had crashed."""
 
 import os
-import secrets
-import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from distrain.runs.incidents import read_incidents
 from distrain.runs.progress_page import PAGES, WATCHDOG, Page, read_pages, stat_fields
+from distrain.runs.records import append_event, read_state
+from launcher.backends.arrivals import Arrivals
 from launcher.backends.incidents import (
     WatchedStage,
     describe_halt,
@@ -20,14 +19,10 @@ from launcher.backends.incidents import (
     put_down,
     recorder_environment,
 )
-from launcher.backends.watchdog import (
-    BUSY_SHARE,
-    Halt,
-    Settings,
-    Sight,
-    Situation,
-    Watchdog,
-)
+from launcher.backends.limits import Settings
+from launcher.backends.page_folders import PageFolder
+from launcher.backends.remembered import read_remembered, remember
+from launcher.backends.watchdog import BUSY_SHARE, Halt, Sight, Situation, Watchdog
 
 NAP_S = 0.25
 """Between two looks at the pages."""
@@ -35,7 +30,6 @@ STARVED_S = 1.0
 """A look that comes later by this finds a watchdog that was suspended or starved itself: what the
 ranks did meanwhile it does not know, and so it begins anew."""
 MOST_DOUBLINGS = 6
-MEMORY = Path("/dev/shm")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -86,14 +80,18 @@ class Watched:
     ) -> None:
         self._place = place
         settings = Settings.from_text(env.get(WATCHDOG, ""))
-        self._watchdog = None if settings is None else Watchdog(settings)
-        self._pages = make_page_folder(place)
+        self._remembered = read_remembered(place.folder)
+        self._watchdog = None if settings is None else Watchdog(settings, self._remembered)
+        self._page_folder = PageFolder(place)
+        self._pages = self._page_folder.path
         self.halted = ""
         """Who has come to a halt, in words."""
         self._suspect: tuple[int, int] | None = None
         self._eyes: dict[int, Eye] = {}
         self._before = read_incidents(place.folder)
-        self._looked_ns = self._since_ns = self._begun_ns = time.monotonic_ns()
+        self._told: set[str] = set()
+        self._looked_ns = self._since_ns = time.monotonic_ns()
+        self._arrivals = Arrivals(self._pages, self._since_ns)
         more = {PAGES: str(self._pages)} | {
             name: value
             for name, value in recorder_environment(self._pages).items()
@@ -102,7 +100,7 @@ class Watched:
         try:
             self._child = start({**env, **more})
         except BaseException:
-            shutil.rmtree(self._pages, ignore_errors=True)
+            self._page_folder.remove()
             raise
 
     @property
@@ -139,7 +137,9 @@ class Watched:
         """Leave no process behind, nor their pages."""
         self.kill()
         self._child.close()
-        shutil.rmtree(self._pages, ignore_errors=True)
+        if self._place.node == 0:
+            remember(self._place.folder, self._remembered, read_pages(self._pages))
+        self._page_folder.remove()
 
     def _look(self, watchdog: Watchdog) -> None:
         now_ns = time.monotonic_ns()
@@ -149,39 +149,65 @@ class Watched:
         self._looked_ns = now_ns
         if passed_s > NAP_S + STARVED_S:
             self._since_ns, self._suspect, self._eyes = now_ns, None, {}
-        situation = self._situation(now_ns)
+        pages = read_pages(self._pages)
+        if not pages or len(pages) < pages[0].local_ranks:
+            late = self._arrivals.judge(pages, now_ns, self._since_ns, watchdog.limits)
+            if late is not None and not self._is_known_to_be_slow(late[0], watchdog.settings):
+                self._act(*late)
+            return
+        if not all(page.judged for page in pages):
+            return
+        situation = self._situation(pages, now_ns)
         if situation is None:
             return
+        self._tell_too_short(watchdog, pages)
         halt = watchdog.judge(situation)
         if halt is None:
             self._suspect = None
             return
         # Twice: a mark may have come between two reads.
         suspect = (halt.page.rank, halt.lane.marked_ns)
-        if suspect == self._suspect and not self._is_known_to_be_slow(halt):
+        if suspect == self._suspect and not self._is_known_to_be_slow(halt, watchdog.settings):
             self._act(halt, situation)
         self._suspect = suspect
 
-    def _situation(self, now_ns: int) -> Situation | None:
-        """Return what there is to judge: nothing until all ranks of this node are there."""
-        pages = [page for page in read_pages(self._pages) if page.judged]
-        if not pages or len(pages) < pages[0].local_ranks:
-            return None
+    def _situation(self, pages: Sequence[Page], now_ns: int) -> Situation | None:
+        """Return what there is to judge; ``None`` once a rank has ended: that is seen anyway."""
         sights = {}
         for page in pages:
             sight = self._eyes.setdefault(page.pid, Eye()).look(page, now_ns)
             if sight is None:
-                return None  # it has ended: whoever started it sees that, too
+                return None
             sights[page.rank] = sight
         return Situation(pages, sights, now_ns, self._since_ns, self._place.nodes == 1)
 
-    def _is_known_to_be_slow(self, halt: Halt) -> bool:
+    def _tell_too_short(self, watchdog: Watchdog, pages: Sequence[Page]) -> None:
+        """Say once that a limit of the user's is below what it limits."""
+        for found in watchdog.limits.too_short(pages):
+            if found.phase in self._told:
+                continue
+            self._told.add(found.phase)
+            state = read_state(self._place.folder)
+            with suppress(OSError):
+                append_event(
+                    self._place.run.events,
+                    "watchdog_limit",
+                    self._place.stage,
+                    attempt=state["attempt"] if state else 0,
+                    phase=found.phase,
+                    limit_s=found.limit_s,
+                    usual_s=round(found.usual_s, 3),
+                    reason=str(found),
+                )
+
+    def _is_known_to_be_slow(self, halt: Halt, settings: Settings) -> bool:
         """Give twice the time to what halted in the same place in the attempt before.
 
-        A limit that is too short for something that takes long once must not end the stage.
+        A limit that is too short for something that takes long once must not end the stage,
+        whoever has set it.
         """
-        if halt.is_set:
-            return False
+        if halt.limit_s >= settings.first_s and not halt.is_set:
+            return False  # that long is long enough for anything
         place, times = (halt.lane.phase, halt.lane.step), 0
         for incident in reversed(self._before):
             if (incident["phase"], incident["step"]) != place:
@@ -222,12 +248,3 @@ class Eye:
         if page.main.marked_ns != self._marked_ns:
             self._marked_ns, self._delay_ns = page.main.marked_ns, delay_ns
         return Sight((now_ns - self._busy_ns) / 1e9, (delay_ns - self._delay_ns) / 1e9, fields[0])
-
-
-def make_page_folder(place: WatchedStage) -> Path:
-    """Make the folder of the pages of one start, in memory where there is such a file system."""
-    root = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-    name = f"distrain-{place.stage}-{place.node}-{os.getpid()}-{secrets.token_hex(4)}"
-    folder = root / name
-    folder.mkdir(mode=0o700)
-    return folder

@@ -24,6 +24,7 @@ MARKED = {
     "rewound": "rewound",
     "schedule_changed": "other data or batch size",
     "hung": "ranks stood still",
+    "watchdog_limit": "limit below a step",
     "sink_failed": "metrics copy given up",
     "early_stop": "early stop",
     "stop_requested": "stop asked for",

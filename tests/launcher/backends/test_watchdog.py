@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from distrain.runs.folder import RunFolder
 from distrain.runs.progress_page import (
     CODES,
     STEP_PHASES,
@@ -13,7 +14,9 @@ from distrain.runs.progress_page import (
     PageWriter,
     read_pages,
 )
-from launcher.backends.watchdog import Halt, Settings, Sight, Situation, Watchdog, usual
+from launcher.backends.limits import Settings, usual
+from launcher.backends.remembered import read_remembered, remember
+from launcher.backends.watchdog import Halt, Sight, Situation, Watchdog
 
 S = 10**9
 DOG = Watchdog(Settings())
@@ -278,6 +281,109 @@ def test_the_same_with_a_rank_that_stops_in_between_is_an_alarm(ranks):
     ranks.mark("forward_backward", 30)
     ranks.now += 60 * S
     assert ranks.judge() is not None
+
+
+def test_a_set_limit_below_a_step_is_not_obeyed_and_told_of_as_soon_as_steps_are_known(
+    tmp_path, monkeypatch
+):
+    ranks, dog = Ranks(tmp_path, monkeypatch), Watchdog(Settings(limits_s={"forward_backward": 5}))
+    for number in range(40):
+        ranks.mark("forward_backward", number)
+        ranks.now += int(6.5 * S)
+        assert ranks.judge(dog=dog) is None, number
+        ranks.step(number)
+        told = list(dog.limits.too_short(ranks.pages_read()))
+        assert [found.phase for found in told] == ["forward_backward"] * (number > 1), number
+    (found,) = told
+    assert found.usual_s == pytest.approx(6, rel=0.25)
+    text = str(found)
+    assert "launch.watchdog.limits.forward_backward: found 5 s; expected more than" in text
+    assert "leave it out" in text
+    ranks.mark("forward_backward", 40)
+    ranks.now += int(20 * S)
+    late = ranks.judge(dog=dog)
+    assert late is not None, "what is learned holds in its place"
+    assert not late.is_set
+
+
+def test_a_set_limit_holds_from_the_third_step_on(tmp_path, monkeypatch):
+    ranks, dog = Ranks(tmp_path, monkeypatch), Watchdog(Settings(limits_s={"data": 5}))
+    for number in range(3):
+        ranks.step(number, {"data": 30.0 if number == 0 else 0.1})  # it compiles, say
+        assert list(dog.limits.too_short(ranks.pages_read())) == []
+    ranks.mark("data", 3)
+    ranks.now += 6 * S
+    found = ranks.judge(dog=dog)
+    assert found is not None
+    assert found.is_set
+
+
+BUSY = {rank: Sight(state="R") for rank in range(2)}
+
+
+def test_a_livelock_in_the_first_step_is_found_by_what_the_others_took(tmp_path, monkeypatch):
+    ranks = Ranks(tmp_path, monkeypatch)
+    ranks.mark("data", 0)
+    ranks.now += 10 * S
+    ranks.wait(0)  # rank 1 still makes its batch
+    ranks.now += 109 * S
+    assert ranks.judge(BUSY) is None, "twelve times ten seconds"
+    ranks.now += 2 * S
+    assert blamed(ranks.judge(BUSY)) == (1, "data")
+    assert ranks.judge(BUSY, is_alone=False) is not None, "nor do other nodes matter"
+
+
+def test_without_a_rank_that_is_further_the_first_step_has_its_own_limit(tmp_path, monkeypatch):
+    ranks = Ranks(tmp_path, monkeypatch)
+    ranks.mark("data", 0)
+    ranks.now += S
+    ranks.mark("forward_backward", 0)  # both compile
+    ranks.now += 1700 * S
+    assert ranks.judge(BUSY) is None
+
+
+def test_a_livelock_in_the_second_step_is_found_by_the_first_one(tmp_path, monkeypatch):
+    ranks = Ranks(tmp_path, monkeypatch)
+    ranks.step(0, {"forward_backward": 20.0})
+    ranks.mark("forward_backward", 1)
+    ranks.now += 239 * S
+    assert ranks.judge(BUSY) is None
+    ranks.now += 2 * S
+    assert blamed(ranks.judge(BUSY)) == (0, "forward_backward")
+
+
+@pytest.mark.parametrize(
+    ("phase", "found_s"), [("import", 61), ("data", 121), ("restore", 1801), ("save", 1801)]
+)
+def test_a_livelock_at_the_start_is_found_by_what_earlier_attempts_took(
+    tmp_path, monkeypatch, phase, found_s
+):
+    remembered = {"import": 0.5, "data": 10.0, "restore": 1.0, "save": 1.0}
+    ranks, dog = Ranks(tmp_path, monkeypatch), Watchdog(Settings(), remembered)
+    ranks.mark(phase, 0)
+    ranks.now += (found_s - 2) * S
+    assert ranks.judge(BUSY, dog=dog) is None
+    ranks.now += 2 * S
+    assert blamed(ranks.judge(BUSY, dog=dog)) == (0, phase)
+
+
+def test_what_an_attempt_took_is_remembered_once_it_has_made_a_step(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run").stage("train")
+    folder.path.mkdir(parents=True)
+    (tmp_path / "pages").mkdir()
+    ranks = Ranks(tmp_path / "pages", monkeypatch)
+    ranks.mark("import", 0)
+    ranks.now += 3 * S
+    ranks.mark("data", 0)
+    remember(folder, {}, ranks.pages_read())
+    assert read_remembered(folder) == {}
+    ranks.step(0, {"data": 7.0})
+    ranks.mark("data", 1)
+    remember(folder, {"data": 5.0, "import": 4.0}, ranks.pages_read())
+    found = read_remembered(folder)
+    assert (found["data"], found["import"], found["update"]) == (7.0, 4.0, 0.01)
+    folder.watched.write_text('{"longest_s": [1]}')
+    assert read_remembered(folder) == {}
 
 
 def test_settings_travel_as_text():

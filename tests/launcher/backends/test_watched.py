@@ -13,6 +13,7 @@ from distrain.runs.incidents import describe_incident, read_incidents
 from distrain.runs.progress_page import PAGES, WATCHDOG, read_pages
 from launcher.backends.incidents import WatchedStage
 from launcher.backends.processes import Child
+from launcher.backends.remembered import read_remembered
 from launcher.backends.watched import Watched
 
 LOOP = """
@@ -25,6 +26,8 @@ rank, fault_of_rank_1 = int(os.environ["RANK"]), sys.argv[1]
 here = Path(sys.argv[2])
 if rank == 0:
     other = subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=os.environ | {"RANK": "1"})
+if rank == 1 and fault_of_rank_1 == "no page":
+    time.sleep(600)
 fault.open_page()
 fault.be_judged()
 fault.begin_steps(0)
@@ -38,6 +41,9 @@ def meet(step):
 
 for step in range(1000):
     page.mark("data", step)
+    until = time.monotonic() + 1.5
+    while fault_of_rank_1 == "slow" and time.monotonic() < until:
+        pass
     time.sleep(0.002)
     page.mark("update")
     if rank == 1 and step == 40:
@@ -85,7 +91,7 @@ def test_the_rank_to_blame_is_named_with_its_line(tmp_path, fault, phase):
     else:
         assert incident["rank"] == blamed
         assert processes.end.startswith(f"hung: rank 1 on {os.uname().nodename} in phase {phase}")
-        assert incident["line"] == "<string>:29 in <module>"
+        assert incident["line"] == "<string>:34 in <module>"
     assert incident["age_s"] < 3
     assert [seen["rank"] for seen in incident["ranks"]] == [0, 1]
     assert "limit 1.0 s" in describe_incident(incident)
@@ -157,3 +163,28 @@ def test_what_halts_again_in_the_same_place_has_twice_the_time(tmp_path):
         wait_for_end(processes)
     (incident,) = read_incidents(processes._place.folder)
     assert incident["age_s"] > 2.0
+
+
+@pytest.mark.hangs
+def test_a_limit_of_the_user_below_a_step_ends_no_attempt_and_is_told_of(tmp_path):
+    processes = begin(tmp_path, "slow", limits_s={"data": 1.0})
+    wait_for_marks(processes, tmp_path, 8)
+    assert not processes.halted
+    processes.close()
+    (event,) = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").open()]
+    assert (event["event"], event["phase"], event["limit_s"]) == ("watchdog_limit", "data", 1.0)
+    assert "launch.watchdog.limits.data: found 1 s; expected more than" in event["reason"]
+    remembered = read_remembered(processes._place.folder)
+    assert remembered["data"] > 1.4
+
+
+@pytest.mark.hangs
+def test_a_rank_that_never_begins_its_page_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("launcher.backends.limits.SEEN_FLOOR_S", 3.0)
+    processes = begin(tmp_path, "no page")
+    wait_for_end(processes)
+    assert processes.end.startswith(f"hung: rank 1 on {os.uname().nodename} in phase import")
+    (incident,) = read_incidents(processes._place.folder)
+    assert (incident["rank"], incident["ranks"][1]["rank"]) == (1, 1)
+    assert incident["ranks"][1]["pid"] > 0
+    assert "1 of 2 ranks have" in incident["why"]

@@ -80,6 +80,11 @@ def test_limits_of_the_watchdog_are_named_by_phase(recipe):
     assert '"limits_s": {"update": 5' in found.launch.watchdog.to_text()
     with pytest.raises(RecipeErrors, match="did you mean 'forward_backward'"):
         load_recipe(recipe, ["launch.watchdog.limits.forward=5s"])
+    for below in ("0s", "-3s", "200ms"):
+        with pytest.raises(RecipeErrors, match=r"watchdog\.limits\.update"):
+            load_recipe(recipe, [f"launch.watchdog.limits.update={below}"])
+    with pytest.raises(RecipeErrors, match=r"limits\.update 3s is below floor 4s, before which"):
+        load_recipe(recipe, ["launch.watchdog.limits.update=3s"])
 
 
 def test_a_value_from_a_file_keeps_the_places_of_its_mistakes(recipe, tmp_path):
