@@ -15,7 +15,7 @@ from pathlib import Path
 from distrain.runs.folder import StageFolder
 from distrain.runs.progress_page import Page, read_pages, started_ticks, stat_fields
 from launcher.backends.incidents import is_same_process
-from launcher.backends.watched import MEMORY
+from launcher.backends.page_folders import MEMORY
 from launcher.proving.scratch import checkpoints_of
 
 BURST_S = 0.15

@@ -10,7 +10,7 @@ import pytest
 
 from distrain.runs.folder import RunFolder
 from distrain.runs.progress_page import stat_fields
-from launcher.backends.watched import MEMORY
+from launcher.backends.page_folders import MEMORY
 from launcher.proving import faults
 
 RANK = """
