@@ -30,15 +30,17 @@ class PageFolder:
     def __init__(self, place: WatchedStage) -> None:
         root = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
         remove_left_behind(root)
-        name = f"{PREFIX}{place.stage}-{place.node}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.path = root / name
-        # Under another name until it is locked: nobody may take it for one that was left behind.
-        hidden = root / f".{name}"
-        hidden.mkdir(mode=0o700)
-        # Not handed to children: it must be free once this process is gone.
-        self._owner = os.open(hidden / OWNER, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._owner, fcntl.LOCK_EX)
-        hidden.rename(self.path)
+        while True:
+            name = f"{PREFIX}{place.stage}-{place.node}-{os.getpid()}-{secrets.token_hex(4)}"
+            self.path = root / name
+            self.path.mkdir(mode=0o700)
+            # Not handed to children: it must be free once this process is gone.
+            owner = os.open(self.path / OWNER, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            if self.path.exists():
+                self._owner = owner
+                return
+            os.close(owner)  # before it was locked, another one took it for left behind
 
     def remove(self) -> None:
         """Remove it with all that is in it; again does nothing."""
