@@ -16,6 +16,7 @@ from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe
 from distrain.errors import DistrainError, ExitCode, PreflightError
 from distrain.fault import page
+from distrain.fault.consequence import is_of_others
 from distrain.fault.parent import die_with_parent
 from distrain.monitor.logs import configure_logging
 from distrain.runs.command import as_typed
@@ -52,10 +53,12 @@ def main(argv: list[str] | None = None) -> int:
             return run_phase(recipe, run, arguments.stage, arguments.phase, arguments.share)
         return run_stage(recipe, run, arguments.stage, rank, again=arguments.again)
     except DistrainError as error:
+        page.page.say_failure("refused")
         # A message for the user, not a traceback.
         log.error("%s", as_typed(str(error)))  # noqa: TRY400
         return _after_error(error.exit_code)
-    except Exception:
+    except Exception as error:
+        page.page.say_failure("met" if is_of_others(error) else "raised")
         if "WORLD_SIZE" in os.environ:
             log.exception(
                 "this rank failed; if another rank failed first, this is only a consequence"

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from distrain.config.section import Duration, NameIn, Section, check_limits, format_duration
 from distrain.runs.progress_page import CODES
+from distrain.runs.strikes import StrikeRules
 
 ENDPOINT = r"^[^\s/]+:[0-9]{1,5}$"
 MAX_PORT = 2**16 - 1
@@ -86,6 +87,8 @@ class LaunchConfig(Section):
     prepare_tasks: Annotated[int, Field(ge=1)] = 1
     """Of ``slurm``: array tasks that share the input ranges of each prepare stage; 1: one job."""
     watchdog: WatchdogConfig = WatchdogConfig()
+    strikes: Annotated[int, Field(ge=0)] = StrikeRules.limit
+    """Of ``slurm``: of a node, from which on it is left out; 0: none is. See docs/slurm.md."""
     rendezvous: Annotated[str, Field(pattern=ENDPOINT), AfterValidator(check_port)] | None = None
     """Of ``torchrun`` with several nodes: ``host:port`` of the first node."""
 
@@ -112,5 +115,8 @@ class SiteConfig(Section):
     """Shell lines run on every node before the work, such as ``module load cuda``."""
     env: dict[VariableName, Line] = Field(default_factory=dict)
     """Environment variables of the job; never secrets, the script is readable."""
+    strikes: Line | None = None
+    """Folder in which the strikes against nodes of all runs lie together; it must exist, and be
+    writable for whoever submits. Default: each run knows its own alone."""
     python: Line | None = None
     """Interpreter on the nodes; default: the one that submitted."""

@@ -29,6 +29,18 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line, which is on disk when this returns. By one process at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as stream:
+        stream.seek(0)
+        # What follows a line that was cut short must not be glued to it.
+        stream.truncate(stream.read().rfind(b"\n") + 1)
+        stream.write(line.encode() + b"\n")
+        sync_stream(stream)
+    sync(path.parent)
+
+
 @contextmanager
 def whole_file(path: Path, *, one_writer: bool = False, synced: bool = True) -> Iterator[BinaryIO]:
     """Give an empty file to fill; it takes the name ``path`` when the block ends well.

@@ -179,6 +179,8 @@ class RunFolder:
         self.scripts = root / "scripts"
         self.models = root / ".models"
         """GGUF files that stages start from, as Hugging Face folders, by the file's digest."""
+        self.strikes = root / "strikes.jsonl"
+        """Against nodes on which the run failed; only ever appended to."""
         self.report = root / "report.html"
         self.wandb = root / "wandb"
         self.test_opened = root / "test_opened.json"

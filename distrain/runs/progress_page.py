@@ -58,6 +58,12 @@ _VERSION, _PID, _STARTED, _RANK, _JUDGED, _DUMPS, _FIRST_STEP, _LOCAL = range(8)
 # Words of a lane, from its first.
 _PHASE, _STEP, _TIME, _COLLECTIVES, _WAITS = range(5)
 _MAIN, _SAVE, _HOST, _COUNTS = 8, 16, 24, 32
+_FAILURE = 13
+"""Between the lanes; 0 in a page of a version that did not know it."""
+
+FAILURES = ("refused", "raised", "met")
+"""How a rank may say that it failed: by an error that another attempt would meet again; by any
+other of its own; by one that says that another rank is gone."""
 
 OCTAVES = 38
 """Of microseconds: up to three days."""
@@ -132,6 +138,12 @@ class PageWriter:
         words[_MAIN + _TIME] = time.monotonic_ns()
         words[_VERSION] = PAGE_VERSION  # last: from now on it is read
         self._words, self._saver, self._learn_from = words, 0, 1 << 62
+
+    def say_failure(self, failure: str) -> None:
+        """Note that this rank ends, and how: one of ``FAILURES``."""
+        if self._words is not None:
+            self._words[_MAIN + _TIME] = time.monotonic_ns()
+            self._words[_FAILURE] = FAILURES.index(failure) + 1
 
     def close(self) -> None:
         """Mark nothing any more; the page stays."""
@@ -259,6 +271,8 @@ class Page:
     main: Lane
     save: Lane | None
     """``None``: nothing is saved in a thread."""
+    failure: str
+    """One of ``FAILURES``, as the rank said it; empty: it said nothing."""
     words: memoryview
 
     @cached_property
@@ -295,7 +309,7 @@ class Page:
             started = started_ticks(pid)
         except OSError:
             started = 0
-        return cls(rank, pid, started, host, False, 1, False, None, lane, None, words)
+        return cls(rank, pid, started, host, False, 1, False, None, lane, None, "", words)
 
     @classmethod
     def read(cls, path: Path) -> "Page | None":
@@ -320,6 +334,7 @@ class Page:
             first_step=words[_FIRST_STEP] - 1 if words[_FIRST_STEP] else None,
             main=main or Lane("import", 0, words[_MAIN + _TIME], 0, 0),
             save=save,
+            failure=("", *FAILURES)[words[_FAILURE]],
             words=words,
         )
 

@@ -123,7 +123,7 @@ EVENT_KINDS = frozenset({
     "nonfinite", "early_stop", "stop_requested", "yield_requested", "stopped", "restarted",
     "failed", "finished", "reopened", "skipped", "sink_failed", "schedule_changed",
     "rehearsed", "spike", "rewound", "hung", "certified", "not_certified",
-    "watchdog_limit",
+    "watchdog_limit", "strike", "nodes_excluded", "node_unfit", "straggler",
 })  # fmt: skip
 """``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
 

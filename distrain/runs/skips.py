@@ -81,14 +81,7 @@ def append_skip(folder: StageFolder, skip: Skip) -> None:
     Raises:
         OSError: It could not be written; then it may be taken for not made, or made again.
     """
-    path = folder.skips
-    with path.open("ab+") as stream:
-        stream.seek(0)
-        # What follows a line that was cut short must not be glued to it.
-        stream.truncate(stream.read().rfind(b"\n") + 1)
-        stream.write((json.dumps(skip.to_json(), allow_nan=False) + "\n").encode())
-        durable.sync_stream(stream)
-    durable.sync(path.parent)
+    durable.append_line(folder.skips, json.dumps(skip.to_json(), allow_nan=False))
 
 
 def digest(skips: Iterable[Skip]) -> str:

@@ -20,6 +20,7 @@ from distrain.errors import ExitCode
 from distrain.runs.folder import NodeFiles, RunFolder
 from distrain.runs.records import read_json, read_state, utc_now, write_json
 from launcher.backends.beats import SILENCE_S, Pulse, Watch
+from launcher.backends.blame import NodeFailure
 from launcher.backends.incidents import WatchedStage
 from launcher.backends.orders import Orders, StageOrders
 from launcher.backends.processes import Child
@@ -99,6 +100,22 @@ class FirstNodesProcesses:
         self._deadline = time.monotonic() + PATIENCE_S
         self._asked_for: list[int] = []
         self._before = read_state(first.run.stage(orders.name))
+        self._gone: list[int] = []
+
+    @property
+    def failures(self) -> list[NodeFailure]:
+        """How it failed on each node on which it did, as each tells it; after ``close``."""
+        own = self._child.failure if self._child is not None else None
+        failures = [] if own is None else [own]
+        for node in self._others:
+            word = read_json(self._first.meeting.word(node))
+            if word is None or word["id"] != self._id:
+                continue
+            if node in self._gone:
+                failures.append(NodeFailure(word["node"], "silent", how=self._ended))
+            elif word["failure"] is not None:
+                failures.append(NodeFailure(**word["failure"]))
+        return failures
 
     @property
     def end(self) -> str:
@@ -202,7 +219,7 @@ class FirstNodesProcesses:
         """Say which of the nodes are gone, if any; then the attempt is lost."""
         gone = [node for node in nodes if self._is_gone(self._first.watches[node])]
         if gone:
-            self.is_lost = True
+            self.is_lost, self._gone = True, gone
             who = ", ".join(map(str, gone))
             self._ended = f"node {who}: no sign of life for {SILENCE_S:.0f} s"
         return self._ended if gone else ""

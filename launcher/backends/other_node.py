@@ -2,12 +2,14 @@
 
 import os
 import time
+from dataclasses import asdict
 from typing import Any
 
 from distrain.errors import ExitCode, TrainingError
 from distrain.runs.folder import NodeFiles, RunFolder
 from distrain.runs.records import is_done, read_json, write_json
 from launcher.backends.beats import SILENCE_S, Pulse, Watch
+from launcher.backends.blame import NodeFailure, this_node
 from launcher.backends.incidents import WatchedStage
 from launcher.backends.interrupt import Interruptions
 from launcher.backends.nodes import LOOK_S, PATIENCE_S
@@ -102,10 +104,24 @@ class OtherNode:
                     child.kill()
         finally:
             child.close()
-        self._tell(start, child.end if child.code != 0 else "", ended=True)
+        end = child.end if child.code != 0 else ""
+        self._tell(start, end, ended=True, failure=child.failure)
 
-    def _tell(self, start: dict[str, Any], end: str, *, ended: bool) -> None:
-        word = {"id": start["id"], "end": end, "ended": ended}
+    def _tell(
+        self,
+        start: dict[str, Any],
+        end: str,
+        *,
+        ended: bool,
+        failure: NodeFailure | None = None,
+    ) -> None:
+        word = {
+            "id": start["id"],
+            "end": end,
+            "ended": ended,
+            "node": this_node(),
+            "failure": failure and asdict(failure),
+        }
         write_json(self._meeting.word(self._node), word)
 
     def _all_done(self) -> bool:

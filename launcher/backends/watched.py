@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Protocol
 
 from distrain.runs.incidents import read_incidents
-from distrain.runs.progress_page import PAGES, WATCHDOG, Page, read_pages, stat_fields
+from distrain.runs.progress_page import (
+    PAGES,
+    WAITS_FOR_RANKS,
+    WATCHDOG,
+    Page,
+    read_pages,
+    stat_fields,
+)
 from distrain.runs.records import append_event, read_state
 from launcher.backends.arrivals import Arrivals
+from launcher.backends.blame import FailureKind, FirstFailure, NodeFailure, this_node
 from launcher.backends.incidents import (
     WatchedStage,
     describe_halt,
@@ -86,6 +94,8 @@ class Watched:
         self._pages = self._page_folder.path
         self.halted = ""
         """Who has come to a halt, in words."""
+        self._first = FirstFailure()
+        self._is_killed = False
         self._suspect: tuple[int, int] | None = None
         self._eyes: dict[int, Eye] = {}
         self._before = read_incidents(place.folder)
@@ -113,11 +123,20 @@ class Watched:
         """Exit code, negative for a signal; ``None`` while they run."""
         return self._child.code
 
+    @property
+    def failure(self) -> NodeFailure | None:
+        """What failed first on this node; ``None``: nothing, or it was ended for another's sake."""
+        if self._first.found is not None or self.code == 0 or self._is_killed:
+            return self._first.found
+        return NodeFailure(this_node(), "ended", how=self.end)
+
     def wait(self, timeout_s: float) -> bool:
         """Sleep until they end or ``timeout_s`` passes; look at the pages meanwhile."""
         until = time.monotonic() + timeout_s
         while True:
-            if self._child.wait(min(max(until - time.monotonic(), 0.0), NAP_S)):
+            has_ended = self._child.wait(min(max(until - time.monotonic(), 0.0), NAP_S))
+            self._see_ends()
+            if has_ended:
                 return True
             if self._watchdog is not None and not self.halted:
                 self._look(self._watchdog)
@@ -126,6 +145,9 @@ class Watched:
 
     def kill(self) -> None:
         """End them at once."""
+        self._is_killed = self._is_killed or self._child.code is None
+        self._see_ends()
+        self._first.end()
         self._child.kill()
         # Whatever started them: a rank may have lost its parent.
         for page in read_pages(self._pages):
@@ -140,6 +162,10 @@ class Watched:
         if self._place.node == 0:
             remember(self._place.folder, self._remembered, read_pages(self._pages))
         self._page_folder.remove()
+
+    def _see_ends(self) -> None:
+        pages = read_pages(self._pages)
+        self._first.look(pages, [page.rank for page in pages if not is_same_process(page)])
 
     def _look(self, watchdog: Watchdog) -> None:
         now_ns = time.monotonic_ns()
@@ -217,6 +243,10 @@ class Watched:
 
     def _act(self, halt: Halt, situation: Situation) -> None:
         self.halted = describe_halt(halt)
+        # One that waits does so for another node, unless there is none.
+        waits = halt.lane.waits == WAITS_FOR_RANKS and self._place.nodes > 1
+        kind: FailureKind = "met" if waits else "hung"
+        self._first.halt(NodeFailure(this_node(), kind, halt.page.rank, self.halted))
         put_down(self._place, halt, situation, self._pages)
         self.kill()
 

@@ -19,6 +19,7 @@ from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
 from distrain.runs.products import BEST, read_product
 from distrain.runs.records import STEP, TRAIN, is_validation, read_json, read_state
+from distrain.runs.strikes import describe_strikes, read_strikes
 from launcher.backends.backend import BACKENDS, backend_of, is_on_one_machine, jobs_of_runs
 from launcher.backends.protocol import Backend, JobState
 from launcher.run_files import name_of
@@ -64,6 +65,8 @@ class StageStatus:
     """Ranks that had come to a halt, a line each, the oldest first."""
     certificate: str | None = None
     """What came of comparing the last resume with what was before it."""
+    nodes: tuple[str, ...] = ()
+    """What is held against nodes, and which are left out for it, a line each."""
 
     def to_json(self) -> dict[str, Any]:
         """Form of ``status --json``."""
@@ -131,6 +134,7 @@ def status_table(rows: list[StageStatus]) -> str:
     found = [f"{row.stage}: {text}" for row in rows for text in row.conclusions]
     found += [f"{row.stage}: {row.incidents[-1]}" for row in rows if row.incidents]
     found += [f"{row.stage}: {row.certificate}" for row in rows if row.certificate]
+    found += [f"{row.stage}: {text}" for row in rows for text in row.nodes]
     lines = "\n".join([table(header, [_cells(row) for row in rows]), *found])
     return "\n\n".join([lines, *failures])
 
@@ -180,7 +184,17 @@ def _stage_status(
             for found in read_incidents(folder)
         ),
         certificate=certificate_text(folder),
+        nodes=tuple(_node_notes(run, name, events)),
     )
+
+
+def _node_notes(run: RunFolder, stage: str, events: list[dict[str, Any]]) -> list[str]:
+    notes = describe_strikes(s for s in read_strikes(run.strikes) if s.stage == stage)
+    own = [event for event in events if event.get("stage") == stage]
+    excluded = [event for event in own if event.get("event") == "nodes_excluded"]
+    if excluded:
+        notes.append(f"job {excluded[-1].get('job')} gets no more of {excluded[-1].get('nodes')}")
+    return notes
 
 
 def _age_s(time: str) -> float:

@@ -3,6 +3,7 @@
 import re
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -91,6 +92,10 @@ class SlurmRun:
         """Why it was started again, each time."""
         return [str(e["reason"]) for e in events(self.root, "restarted")]
 
+    def has_strikes(self, count: int) -> bool:
+        """Whether so many strikes were put down against nodes."""
+        return len(events(self.root, "strike")) == count
+
     def assert_equal_to(self, twin: Path, stage: str = "pretrain") -> None:
         assert exact_records(self.root, stage) == exact_records(twin, stage)
         assert tensor_digests(self.root, stage) == tensor_digests(twin, stage)
@@ -168,6 +173,30 @@ def test_a_dead_node_is_replaced_and_the_run_ends_as_if_it_had_lived(
     second_start = cluster.slurm("scontrol", "show", "hostnames", run.node_lists[-1]).split()
     assert len(second_start) == 2
     assert "node2" not in second_start
+    run.assert_resumed()
+    run.assert_equal_to(twin)
+
+
+def test_a_node_on_which_it_fails_twice_is_left_and_the_run_ends_elsewhere_as_its_twin(
+    cluster, recipe, twin, tmp_path
+):
+    run = SlurmRun(cluster, recipe, tmp_path)
+    for failures in (1, 2):
+        run.reach(2 * SAVE_STEPS * failures)
+        run.ranks()["node2"].kill()
+        wait_until(partial(run.has_strikes, failures))
+    # Strikes are the rank's that was killed, not of its peer, which ends a moment later.
+    strikes = [(e["node"], e["kind"], e["rank"]) for e in events(run.root, "strike")]
+    assert strikes == [("node2", "gone", 1)] * 2
+    wait_until(lambda: bool(events(run.root, "nodes_excluded")))
+    info = cluster.slurm("scontrol", "show", "job", "--oneliner", run.job)
+    assert " ExcNodeList=node2 " in info
+    run.finish()
+    assert [len(run.node_lists), run.node_lists[0]] == [2, "node[1-2]"]
+    assert "node2" not in cluster.slurm("scontrol", "show", "hostnames", run.node_lists[1]).split()
+    status = distrain(tmp_path, "status", str(run.root)).stdout
+    assert "node node2: 2 strikes" in status
+    assert f"job {run.job} gets no more of node2" in status
     run.assert_resumed()
     run.assert_equal_to(twin)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from distrain.errors import DistrainError
 from distrain.runs.phases import PHASES
+from distrain.runs.strikes import StrikeRules
 from launcher.backends.slurm.batch import SIGNALS
 from launcher.backends.slurm.phase_batch import PhaseBatch
 from launcher.backends.slurm.stage_batch import StageBatch
@@ -38,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--phase", choices=PHASES, help="do this phase only")
     parser.add_argument("--max-restarts", type=int, required=True)
     parser.add_argument("--patience", type=int, help="seconds that a stage may take to yield")
+    parser.add_argument("--strikes", type=int, default=StrikeRules.limit)
+    parser.add_argument("--strikes-folder", help="of the site")
     parser.add_argument("--resume", help="what a user types to go on")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args(argv)

@@ -20,13 +20,16 @@ from pathlib import Path
 
 from distrain.errors import DistrainError, ExitCode, PreflightError
 from distrain.runs.folder import NodeFiles, RunFolder
+from distrain.runs.strikes import SETTINGS, StrikeRules, add_strike
 from launcher.backends.beats import SILENCE_S
+from launcher.backends.blame import NodeFailure, blame
 from launcher.backends.interrupt import Interruptions
-from launcher.backends.nodes import PATIENCE_S, FirstNode
+from launcher.backends.nodes import PATIENCE_S, FirstNode, FirstNodesProcesses
 from launcher.backends.orders import Orders, StageOrders
 from launcher.backends.other_node import OtherNode
 from launcher.backends.restart import AttemptEnd, History, Verdict, decide
-from launcher.backends.slurm.batch import START, say
+from launcher.backends.slurm.batch import START, ask_slurm, say
+from launcher.backends.slurm.exclusion import Exclusion
 from launcher.backends.slurm.past import Past
 from launcher.backends.supervise import (
     Processes,
@@ -78,8 +81,16 @@ def run_first_node(
     job, _, restart = os.environ[START].rpartition(".")
     past = Past(run.stage(arguments.stage), job)
 
+    started: list[FirstNodesProcesses] = []
+
     def start(_: Path) -> Processes:
-        return first.start(arguments.stage, None)  # its output goes to the job's log
+        started.append(first.start(arguments.stage, None))  # its output goes to the job's log
+        return started[-1]
+
+    def rule(history: History) -> Verdict:
+        if history.attempts[-1].ending in ("crashed", "lost"):
+            strike(run, arguments.stage, blame(started[-1].failures))
+        return in_job(history)
 
     def follow(processes: Processes, _: int) -> None:
         wait_for_end(processes, interruptions)
@@ -91,7 +102,10 @@ def run_first_node(
         run, arguments.stage, arguments.processes, arguments.max_restarts, start, follow, say,
         on_restart,
     )  # fmt: skip
-    rule = within_the_job(run.stage(arguments.stage).path)
+    nodes = os.environ.get("SLURM_JOB_NODELIST", "")
+    rules = StrikeRules.from_text(os.environ.get(SETTINGS, ""))
+    exclusion = Exclusion(run, job, rules, ask_slurm)
+    in_job = within_the_job(run.stage(arguments.stage).path, lambda: bool(exclusion.due(nodes)))
     supervisor = Supervisor(stage, interruptions, rule, past.attempts())
     code, last = ExitCode.STOPPED, None
     try:
@@ -103,15 +117,32 @@ def run_first_node(
     return code
 
 
-def within_the_job(folder: Path) -> Callable[[History], Verdict]:
+def within_the_job(
+    folder: Path, has_bad_node: Callable[[], bool] = lambda: False
+) -> Callable[[History], Verdict]:
     """Return the rule of restarts, but for what a job cannot do: get other nodes, or room."""
 
     def rule(history: History) -> Verdict:
         verdict = decide(history)
-        is_possible = history.attempts[-1].ending != "lost" and _has_room(folder)
-        return verdict if verdict != "again" or is_possible else "wait"
+        if verdict != "again":
+            return verdict
+        is_lost = history.attempts[-1].ending == "lost"
+        return "wait" if is_lost or not _has_room(folder) or has_bad_node() else "again"
 
     return rule
+
+
+def strike(run: RunFolder, stage: str, failure: NodeFailure | None) -> None:
+    """Hold it against a node that an attempt failed on it, if it can be told on which."""
+    if failure is None:
+        return
+    try:
+        add_strike(run, stage, failure.node, failure.kind, failure.rank, failure.how)
+    except OSError as error:  # no reason not to go on
+        say(f"{run.strikes} cannot be written: {error.strerror}")
+        return
+    who = "" if failure.rank is None else f"rank {failure.rank} on "
+    say(f"{stage}: {who}{failure.node} failed first ({failure.kind}), a strike against the node")
 
 
 def _has_room(folder: Path) -> bool:

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Collection, Sequence
 from functools import cache
+from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -15,6 +16,7 @@ from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.errors import RecipeError
 from distrain.runs.command import as_typed
 from distrain.runs.folder import RunFolder
+from distrain.runs.strikes import StrikeRules
 from launcher.backends.orders import START_ID
 from launcher.backends.slurm.jobs import StageJob
 from launcher.plan import Rendezvous, phase_argv, stage_argv, stage_env
@@ -68,7 +70,7 @@ def render_job(
         "time_limit": slurm_time(time_limit),
         "grace_period": launch.grace_period,
         "env": stage_env(stage) | site.env,
-        "supervisor": shlex.join(_supervisor(job, run, launch, python)),
+        "supervisor": shlex.join(_supervisor(job, run, launch, site, python)),
         "command": command,
     }
     return _environment().get_template(TEMPLATE).render(values)
@@ -94,7 +96,9 @@ def directive(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _supervisor(job: StageJob, run: RunFolder, launch: LaunchConfig, python: str) -> list[str]:
+def _supervisor(
+    job: StageJob, run: RunFolder, launch: LaunchConfig, site: SiteConfig, python: str
+) -> list[str]:
     """Return the command that watches over the job, without what it starts."""
     words = [python, "-m", "launcher.backends.slurm.job", str(run.root), job.stage.name]
     words.append(f"--max-restarts={launch.max_restarts}")
@@ -102,6 +106,10 @@ def _supervisor(job: StageJob, run: RunFolder, launch: LaunchConfig, python: str
         return [*words, f"--phase={job.phase}"]
     again = as_typed(f"distrain resume {shlex.quote(run.root.name)}")
     patience = max(launch.grace_period - PATIENCE_MARGIN_S, 1)
+    if launch.strikes != StrikeRules.limit:
+        words.append(f"--strikes={launch.strikes}")
+    if site.strikes is not None:
+        words.append(f"--strikes-folder={Path(site.strikes).expanduser()}")
     return [*words, f"--patience={patience}", f"--resume={again}"]
 
 

@@ -8,8 +8,10 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import takewhile
 from types import FrameType
 from typing import cast
 
@@ -24,9 +26,16 @@ from distrain.runs.records import (
     read_state,
     utc_now,
 )
+from distrain.runs.strikes import SETTINGS, StrikeRules, share_strikes
 from launcher.backends.restart import LATE_S, AttemptEnd, Ending, Verdict, judge
 from launcher.backends.slurm.batch import POLL_S, START, BatchJob, ask_slurm
+from launcher.backends.slurm.exclusion import Exclusion
 from launcher.backends.supervise import check_room
+
+LEFT_NODES = "left nodes over the limit of strikes:"
+"""Begins how a start ended that did not begin; see ``MOST_LEAVES``."""
+MOST_LEAVES = 2
+"""In a row: then Slurm gives such nodes whatever it is told, and they are taken."""
 
 
 class StageBatch(BatchJob):
@@ -36,6 +45,8 @@ class StageBatch(BatchJob):
         super().__init__(arguments)
         self.patience_s: int = arguments.patience
         self.again: str = arguments.resume
+        self.rules = StrikeRules(arguments.strikes, arguments.strikes_folder)
+        self.exclusion = Exclusion(self.run, self.id, self.rules, ask_slurm)
         self.deadline = float("inf")
         self.step = 0
 
@@ -59,10 +70,47 @@ class StageBatch(BatchJob):
         if self.history.asked_to_end:
             self.say(f"not started: {self.run.stop} is there")
             return ExitCode.STOPPED
+        if self._leaves_bad_nodes():
+            return ExitCode.STOPPED
         ended = self._attempt()
         if ended.ending == "done":
             return ExitCode.DONE
         return self._end(ended, self.decide(ended))
+
+    def _leaves_bad_nodes(self) -> bool:
+        """Go back into the queue without having begun, if this start got a node that is left out.
+
+        As when Slurm requeued the job by itself, or this run was submitted anew.
+        """
+        with suppress(OSError):
+            share_strikes(self.run, self.rules)
+        bad = self.exclusion.due(self.nodes)
+        how = f"{LEFT_NODES} {', '.join(bad)}"
+        in_vain = takewhile(
+            lambda attempt: attempt.how.startswith(LEFT_NODES), reversed(self.past.attempts())
+        )
+        if not bad or len(list(in_vain)) >= MOST_LEAVES:
+            return False
+        self.history = self.history.then(AttemptEnd("lost", how=how))
+        if not self.requeue(how, " elsewhere"):
+            return False  # better on these than not at all
+        self._exclude(bad)
+        return True
+
+    def _exclude(self, nodes: Sequence[str]) -> None:
+        """Have Slurm give the job, which waits by now, no such nodes."""
+        with suppress(OSError):
+            share_strikes(self.run, self.rules)
+        if not nodes:
+            return
+        refused = self.exclusion.tell(nodes)
+        names = ", ".join(nodes)
+        if refused:
+            self.say(f"Slurm may give the job {names} again: {refused}")
+            return
+        self.say(f"this job gets no more of {names}")
+        with suppress(OSError):
+            append_event(self.run.events, "nodes_excluded", self.stage, job=self.id, nodes=names)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         super()._on_signal(number, frame)
@@ -79,6 +127,7 @@ class StageBatch(BatchJob):
         before = read_state(self.folder)
         number = (before["attempt"] if before else 0) + 1
         os.environ[START] = f"{self.id}.{self.restart}"
+        os.environ[SETTINGS] = self.rules.to_text()
         if any("MASTER_ADDR" in word for word in self.command):
             os.environ |= _where_to_meet(self.nodes)
         # A cluster that was set up anew gives the same numbers again, and this start must not read
@@ -133,7 +182,10 @@ class StageBatch(BatchJob):
             return self._give_up(ended)
         if verdict == "again":
             self._require_room()
-            if not self.requeue(ended.how, f" from step {self.step}"):
+            bad = self.exclusion.due(self.nodes)
+            if self.requeue(ended.how, f" from step {self.step}"):
+                self._exclude(bad)
+            else:
                 self.say(
                     "Slurm does not let this job be requeued. To go on from step "
                     f"{self.step}: {self.again}"

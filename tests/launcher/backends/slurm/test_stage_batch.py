@@ -9,6 +9,7 @@ from distrain.config.launch import SiteConfig
 from distrain.runs.failures import count_restarts, failure_of
 from distrain.runs.json_lines import read_records
 from distrain.runs.records import read_json, read_state
+from distrain.runs.strikes import add_strike
 from launcher.backends.slurm import batch
 from tests.launcher.backends.slurm.batch_jobs import SCONTROL, SRUN, Job, state
 from tests.launcher.small_run import ROOT
@@ -71,6 +72,21 @@ def test_a_start_that_left_no_word_was_lost_and_is_not_held_against_the_stage(jo
     assert job.start(SRUN_CODE="1", SLURM_RESTART_COUNT="6") == (6, ["srun"])
     reasons = [e["reason"] for e in read_records(job.run.events) if e["event"] == "restarted"]
     assert reasons == [*["attempt failed (exit code 1)"] * 2, batch.BY_SLURM]
+
+
+def test_a_start_on_a_node_that_is_left_out_goes_back_before_it_begins(job):
+    """As after a requeue of Slurm's own, or where the run is submitted anew."""
+    (job.bin / "sinfo").write_text("#!/bin/bash\nprintf 'localhost|idle\\nother|idle\\n'\n")
+    (job.bin / "sinfo").chmod(0o755)
+    for _ in range(2):
+        add_strike(job.run, "prepare", "localhost", "hung", None, "")
+    assert job.start() == (75, ["requeue"])
+    assert "this job gets no more of localhost" in job.output
+    (event,) = (e for e in read_records(job.run.events) if e["event"] == "nodes_excluded")
+    assert (event["job"], event["nodes"]) == ("5", "localhost")
+    # Where Slurm does not do as it is told, better there than nowhere.
+    assert job.start(SLURM_RESTART_COUNT="1") == (75, ["requeue"])
+    assert job.start(SLURM_RESTART_COUNT="2", RECORD=state("done")) == (0, ["srun"])
 
 
 def test_a_job_of_a_number_that_was_used_before_begins_with_a_history_of_its_own(job):
