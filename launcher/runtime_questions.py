@@ -41,3 +41,11 @@ def ask_runtime(command: str, question: str) -> Mapping[str, Any]:
 def ask_once(command: str, question: str) -> Mapping[str, Any]:
     """As ``ask_runtime``; this process remembers: ``run`` looks at a recipe more than once."""
     return ask_runtime(command, question)
+
+
+def problem_of(answer: Mapping[str, Any]) -> str | None:
+    """Return the error that an answer is, if it is one."""
+    if "problem" not in answer:
+        return None
+    where, found, expected, remedy = answer["problem"]
+    return f"{where}: found {found}; expected {expected}. {remedy}"

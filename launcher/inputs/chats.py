@@ -1,15 +1,16 @@
 """The examples that a stage reads: their shape, and whether a first look refuses them.
 
-Looked at are the first rows of JSON lines, JSON and CSV files of this machine, plain or in gzip,
-and the names of the columns of parquet. The rest is judged when it is read.
+Looked at are the first rows of files of this machine (a process of the runtime reads those of which
+the base install knows nothing), and the names of the columns of a parquet file that is large. What
+lies on the hub or in a store is judged when it is read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from distrain.config.chats import VALIDATION, ChatFiles
+from distrain.config.chats import VALIDATION, ChatDocstrings, ChatFiles, ChatSource
 from distrain.config.input_files import FileForm, form_by_name, local_files, local_path
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe, examples_of
@@ -23,8 +24,9 @@ from distrain.config.rows import (
 )
 from distrain.config.sources import protocol_of
 from distrain.config.turns import RowError
-from launcher.inputs.first_rows import first_rows
+from launcher.inputs.first_rows import PlacedRow, first_rows
 from launcher.inputs.parquet import parquet_columns
+from launcher.inputs.runtime_rows import needs_runtime, rows_of_files, rows_of_library
 from launcher.inputs.templates import LaidOut, check_template
 from launcher.text import plural
 
@@ -40,6 +42,8 @@ class FirstLook:
     rows: RowsOfSource
     looked_at: int = 0
     files: list[Path] = field(default_factory=list)
+    failure: str | None = None
+    """Why the source cannot be read at all."""
     problems: list[str] = field(default_factory=list)
     """Where and what, of rows that make no example."""
     questions: dict[str, str] = field(default_factory=dict)
@@ -59,7 +63,7 @@ def check_chats(recipe: Recipe) -> Iterator[Finding]:
             looks = {
                 setting: look_at(source, wants_preferences=data.reads_preferences)
                 for setting, source in data.settings_of_sources.items()
-                if isinstance(source, ChatFiles)
+                if not isinstance(source, ChatDocstrings)
             }
             laid_out = {setting: look.laid_out for setting, look in looks.items()}
             for setting, look in looks.items():
@@ -70,7 +74,9 @@ def check_chats(recipe: Recipe) -> Iterator[Finding]:
 
 def _judge(stage: str, setting: str, look: FirstLook, skip_budget: int) -> Iterator[Finding]:
     path = tuple(setting.split("."))
-    if len(look.problems) > skip_budget or (look.problems and look.rows.shape is None):
+    if look.failure is not None:
+        yield Finding(stage, path, f"{setting}: {look.failure}")
+    elif len(look.problems) > skip_budget or (look.problems and look.rows.shape is None):
         # A wrong setting makes the same of all rows: once is enough to say what.
         firsts: dict[str, str] = {}
         for problem in look.problems:
@@ -106,17 +112,27 @@ def _check_overlap(stage: str, looks: dict[str, FirstLook]) -> Iterator[Finding]
             return
 
 
-def look_at(source: ChatFiles, *, wants_preferences: bool = False) -> FirstLook:
+def look_at(source: ChatSource, *, wants_preferences: bool = False) -> FirstLook:
     """Read the first rows of a source's files."""
     look = FirstLook(RowsOfSource(source.fields, wants_preferences=wants_preferences))
-    for file, form in _files(source):
-        before = look.looked_at
-        if form == FileForm("parquet"):
-            _look_at_columns(file, look)
-        else:
-            _look_at_rows(file, form, look)
-        if look.looked_at > before or form.format == "parquet":
-            look.files.append(file)
+    if isinstance(source, ChatFiles):
+        forms = dict(_files(source))
+        for file, form in forms.items():
+            if not needs_runtime(form):
+                _look_at_file(look, file, first_rows(file, form))
+        others = [file for file, form in forms.items() if needs_runtime(form)]
+        said = rows_of_files(source, others)
+        read = {each.file for each in said.files}
+        for file in others:
+            # Its footer says what the rows of a large one are like, and needs no library.
+            if file not in read and forms[file].format == "parquet":
+                _look_at_columns(file, look)
+    else:
+        said = rows_of_library(source)
+    look.failure = said.problem
+    for each in said.files:
+        _look_at_file(look, each.file, each.rows)
+        look.problems += [f"{place}: {why}" for place, why in each.broken]
     return look
 
 
@@ -138,24 +154,28 @@ def _files(source: ChatFiles) -> Iterator[tuple[Path, FileForm]]:
         yield file, form_by_name(file.name, source.format, source.endings)
 
 
-def _look_at_rows(file: Path, form: FileForm, look: FirstLook) -> None:
-    for place, row in first_rows(file, form):
+def _look_at_file(look: FirstLook, file: Path, rows: Iterable[PlacedRow]) -> None:
+    before = look.looked_at
+    for place, row, has_filler in rows:
         look.looked_at += 1
         if isinstance(row, ValueError):
-            look.problems.append(f"{file}:{place}: not JSON")
+            look.problems.append(f"{place}: not JSON")
             continue
         try:
-            said = look.rows.read(row)
-            look.questions.setdefault(question_of(said).strip(), f"{file}:{place}")
-            look.laid_out.add((f"{file}:{place}", row, False), said)
+            said = look.rows.read(row, has_filler=has_filler)
+            look.questions.setdefault(question_of(said).strip(), place)
+            look.laid_out.add((place, row, has_filler), said)
         except RowError as error:
-            look.problems.append(f"{file}:{place}: {error}")
+            look.problems.append(f"{place}: {error}")
+    if look.looked_at > before:
+        look.files.append(file)
 
 
 def _look_at_columns(file: Path, look: FirstLook) -> None:
     columns = parquet_columns(file)
     if columns is None:
         return
+    look.files.append(file)
     names = renamed(dict.fromkeys(columns, ""), look.rows.fields)
     shape = shape_of(names)
     if shape is None:

@@ -16,16 +16,21 @@ MAX_BYTES = 2**18
 MAX_ROWS = 200
 
 
-def first_rows(file: Path, form: FileForm) -> Iterator[tuple[int, Any]]:
-    """Yield place and content of the first rows that are not blank, as those who read them do.
+PlacedRow = tuple[str, Any, bool]
+"""``FILE:PLACE``, content, and whether it has filler, as rows of tables have."""
+
+
+def first_rows(file: Path, form: FileForm) -> Iterator[PlacedRow]:
+    """Yield the first rows that are not blank, as those who read them do.
 
     The place is the line in which a row begins; of a table, the row's number from 0 on. The content
-    is a ``ValueError`` where a line is no JSON. Nothing is yielded of a file that this machine
-    cannot read or decompress: that is judged where it is prepared.
+    is a ``ValueError`` where a line is no JSON. Nothing is yielded of a file that cannot be read or
+    decompressed here; see ``runtime_rows.py``.
     """
     reader = ROWS.get(form.format)
     if reader is not None:
-        yield from islice(reader(*_first_bytes(file, form)), MAX_ROWS)
+        for place, row in islice(reader(*_first_bytes(file, form)), MAX_ROWS):
+            yield f"{file}:{place}", row, False
 
 
 def _json_lines(content: bytes, is_cut: bool) -> Iterator[tuple[int, Any]]:

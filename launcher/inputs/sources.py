@@ -1,10 +1,11 @@
 """The text sources of a prepare stage: whether their rows have the field that holds the text.
 
-Looked at are JSON lines, CSV and parquet files of this machine, plain or (but parquet) in gzip.
-Arrow files, ``.zst``, the ``datasets`` library and stores are judged when they are prepared.
+Looked at are the first rows of files of this machine (a process of the runtime reads those of which
+the base install knows nothing), and the names of the columns of CSV and parquet. What lies on the
+hub or in a store is judged when it is prepared.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,13 +14,23 @@ from distrain.config.input_files import FileForm, form_by_name, local_files, loc
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.rows import SHOWN_FIELDS
-from distrain.config.sources import FilesSource, protocol_of
-from launcher.inputs.first_rows import column_names, first_rows
+from distrain.config.sources import (
+    DatasetsSource,
+    FilesSource,
+    HubSource,
+    TextFields,
+    protocol_of,
+)
+from launcher.inputs.first_rows import PlacedRow, column_names, first_rows
 from launcher.inputs.parquet import parquet_columns
+from launcher.inputs.runtime_rows import (
+    MAX_FILES,
+    RowsSaid,
+    needs_runtime,
+    rows_of_files,
+    rows_of_library,
+)
 from launcher.run_files import runs_dir
-
-MAX_FILES = 1000
-"""Of a source; more are not opened here, for each takes a network's round trip on some disks."""
 
 
 @dataclass
@@ -41,7 +52,7 @@ def check_sources(recipe: Recipe) -> Iterator[Finding]:
         if not isinstance(stage, PrepareStage):
             continue
         for source_name, source in stage.data.text_sources.items():
-            if isinstance(source, FilesSource):
+            if isinstance(source, FilesSource | HubSource | DatasetsSource):
                 setting = stage.data.setting_of(source_name)
                 for finding in _check_source(setting, source, stage.data.skip_budget):
                     yield Finding(name, *finding)
@@ -51,17 +62,35 @@ _Located = tuple[tuple[str, ...], str, bool]
 """Path, message and ``is_note`` of a finding."""
 
 
-def _check_source(setting: str, source: FilesSource, budget: int) -> Iterator[_Located]:
+WITH_FIELDS = ("jsonl", "csv", "arrow")
+"""Formats whose rows are looked at by the runtime; of parquet the footer says all there is to know.
+"""
+_AnySource = FilesSource | HubSource | DatasetsSource
+
+
+def _check_source(setting: str, source: _AnySource, budget: int) -> Iterator[_Located]:
     seen = RowsSeen()
-    for file, form in _files(source):
-        if form.format == "jsonl":
-            _look_at_rows(file, form, source, seen)
-        else:
-            missing = _missing_column(file, form, source)
-            if missing is not None:
-                key, message = missing
-                yield (*setting.split("."), key), f"{setting}.{key}: {message}", False
-                break
+    said = RowsSaid()
+    if isinstance(source, FilesSource):
+        others = []
+        for file, form in _files(source):
+            if needs_runtime(form) and form.format in WITH_FIELDS:
+                others.append(file)
+            elif form.format == "jsonl":
+                _look_at_rows(first_rows(file, form), source, seen)
+            else:
+                missing = _missing_column(file, form, source)
+                if missing is not None:
+                    key, message = missing
+                    yield (*setting.split("."), key), f"{setting}.{key}: {message}", False
+                    break
+        said = rows_of_files(source, others)
+    else:
+        said = rows_of_library(source)
+    if said.problem is not None:
+        yield tuple(setting.split(".")), f"{setting}: {said.problem}", False
+    for each in said.files:
+        _look_at_rows(each.rows, source, seen)
     if not seen.without_text:
         return
     path, name = (*setting.split("."), "text_field"), f"{setting}.text_field"
@@ -94,8 +123,8 @@ def _holds_runs(path: str) -> bool:
     return runs_dir().is_relative_to(Path(path).expanduser().absolute())
 
 
-def _look_at_rows(file: Path, form: FileForm, source: FilesSource, seen: RowsSeen) -> None:
-    for line, row in first_rows(file, form):
+def _look_at_rows(rows: Iterable[PlacedRow], source: TextFields, seen: RowsSeen) -> None:
+    for place, row, _ in rows:
         seen.rows += 1
         is_object = isinstance(row, dict)
         seen.fields |= dict.fromkeys(row) if is_object else {}
@@ -103,7 +132,7 @@ def _look_at_rows(file: Path, form: FileForm, source: FilesSource, seen: RowsSee
             continue
         seen.without_text += 1
         what = f"which has {', '.join(row) or 'no field'}" if is_object else "which is no object"
-        seen.first = seen.first or f"{file}:{line}, {what}"
+        seen.first = seen.first or f"{place}, {what}"
 
 
 def _missing_column(file: Path, form: FileForm, source: FilesSource) -> tuple[str, str] | None:

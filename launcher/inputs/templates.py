@@ -22,8 +22,9 @@ from distrain.config.recipe import FinetuneStage, Recipe, Stage, folder_of
 from distrain.config.row_contents import RowContent
 from distrain.config.rows import FieldName
 from distrain.errors import PreflightError
+from launcher.inputs.first_rows import PlacedRow
 from launcher.inputs.tokenizers import file_of_model, tokenizer_problem
-from launcher.runtime_questions import ask_once
+from launcher.runtime_questions import ask_once, problem_of
 from launcher.text import plural
 
 JUDGED_ROWS = 200
@@ -43,10 +44,10 @@ class LaidOut:
     """
 
     fields: Mapping[FieldName, str]
-    rows: list[tuple[str, Any, bool]] = field(default_factory=list)
+    rows: list[PlacedRow] = field(default_factory=list)
     is_plain: bool = True
 
-    def add(self, row: tuple[str, Any, bool], said: RowContent) -> None:
+    def add(self, row: PlacedRow, said: RowContent) -> None:
         """Take a row, if there is room, with what it says."""
         if len(self.rows) < JUDGED_ROWS:
             self.rows.append(row)
@@ -84,9 +85,7 @@ def check_template(
     # Our own template, where a folder has none, shows every plain chat: there is nothing to ask.
     if has_template or not all(source.is_plain for source in sources.values()):
         answer = {} if problem else _judge(file.parent, data, arguments, sources)
-    if "problem" in answer:
-        where, found, expected, remedy = answer["problem"]
-        problem = f"{where}: found {found}; expected {expected}. {remedy}"
+    problem = problem or problem_of(answer)
     if problem is not None:
         yield Finding(name, at, f"{'.'.join(map(str, at))}: {problem}")
         return
@@ -109,7 +108,7 @@ def _judge(
         "preferences": data.reads_preferences,
         "sources": [{"fields": source.fields, "rows": source.rows} for source in sources.values()],
     }
-    return ask_once("first-look", json.dumps(asked, sort_keys=True, default=str))
+    return ask_once("first-look", json.dumps({"judge": asked}, sort_keys=True, default=str))
 
 
 def _tell_refused(

@@ -35,10 +35,12 @@ def test_the_shape_is_said_with_what_is_not_read(name, tmp_path):
     assert note.message == (f"data.path: {name}: prompt and answer, 6 rows looked at; not read: id")
 
 
+@pytest.mark.usefixtures("near")
 def test_each_source_is_looked_at_with_its_fields(tmp_path):
     csv = tmp_path / "b.csv"
     csv.write_text('question,solution\nwho?,"me,\nhere"\n')
-    table = pyarrow.Table.from_pylist([{"dialogue": [{"role": "user", "content": "a"}]}])
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    table = pyarrow.Table.from_pylist([{"dialogue": turns}])
     parquet.write_table(table, tmp_path / "c.parquet")
     files = {"kind": "files"}
     held_out = write(tmp_path / "d.json", [{"text": "other"}])
@@ -55,11 +57,11 @@ def test_each_source_is_looked_at_with_its_fields(tmp_path):
     assert [finding.message for finding in findings(data)] == [
         "data.sources.a: a.jsonl: prompt and answer, 6 rows looked at; not read: id",
         "data.sources.b: b.csv: prompt and answer, 1 row looked at",
-        "data.sources.c: c.parquet: chat (messages), by its columns",
+        "data.sources.c: c.parquet: chat (messages), 1 row looked at",
         "data.validation: d.json: text, 1 row looked at",
     ]
     [wrong] = findings({"path": str(tmp_path / "c.parquet")})
-    assert wrong.message.startswith(f"data.path: found {tmp_path}/c.parquet: a row of no form")
+    assert wrong.message.startswith(f"data.path: found {tmp_path}/c.parquet:0: a row of no form")
     assert "set data.fields to {messages: dialogue}" in wrong.message
     assert not wrong.is_note
 

@@ -57,6 +57,7 @@ def test_a_tokenizer_without_an_end_is_refused_without_asking_anybody(tmp_path, 
     assert "without an end-of-text token" in wrong.message
 
 
+@pytest.mark.usefixtures("near")
 def test_what_a_template_drops_is_named_by_row_and_arguments_that_it_never_reads(tmp_path):
     model = folder_with(tmp_path / "model", "{% set mood = enable_thinking %}" + CHAT)
     rows = [{"messages": TURNS}, {"messages": CALLING}, {"messages": TURNS}]
@@ -71,6 +72,7 @@ def test_what_a_template_drops_is_named_by_row_and_arguments_that_it_never_reads
     assert within.is_note
 
 
+@pytest.mark.usefixtures("near")
 def test_preferences_are_laid_out_both(tmp_path):
     model = folder_with(tmp_path / "model", CHAT)
     row = {"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": [{**TURNS[1], "content": "I"}]}
