@@ -9,6 +9,7 @@ from torch import nn
 
 from distrain.config.models import ModelConfig
 from distrain.config.optimizers import OptimizerConfig
+from distrain.fault.page import mark
 from distrain.fault.wishes import Wish
 from distrain.models import model_on_meta
 from distrain.optim import build_optimizer
@@ -44,6 +45,9 @@ def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:
     wrapped = run.engine.model
     model_in(wrapped).require_separate_documents(wrapped)
     progress, wish = train(run)
+    # What follows measures, batch by batch. The loop's last phase is a save, whose marks come with
+    # each chunk: held to them, a batch that is slower than usual would count as a hang.
+    mark("validation", progress.step)
     if wish.ends:
         return Outcome(None, progress.step, requeue=wish is Wish.YIELD), progress
     schedule, early = run.loader.feed.schedule, run.training.early_stopping
