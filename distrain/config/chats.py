@@ -13,7 +13,13 @@ from distrain.config.labels import PairChecksConfig
 from distrain.config.loading import Weights
 from distrain.config.rows import FieldName
 from distrain.config.section import Section
-from distrain.config.sources import DatasetsSection, FilesSection, HubSection, PythonStdlibSource
+from distrain.config.sources import (
+    MAX_PER_PREFIX,
+    DatasetsSection,
+    FilesSection,
+    HubSection,
+    PythonStdlibSource,
+)
 
 VALIDATION = "validation"
 """Name under which the examples of ``data.validation`` stand beside the sources."""
@@ -86,7 +92,19 @@ class ChatDocstrings(Section):
     max_document_bytes: ClassVar[int] = 2**28
 
 
-ChatSource = ChatFiles | ChatDatasets | ChatHub | ChatDocstrings
+class ChatMachine(ChatDocstrings):
+    """What this machine says of its parts: ``python_docstrings``, and lines about other things.
+
+    Those are what manual pages (``/usr/share/man``) and Debian packages say in a line of what they
+    describe; a machine without them has docstrings.
+    """
+
+    kind: Literal["machine_chats"]  # type: ignore[assignment]
+    max_per_prefix: Annotated[int, Field(ge=1)] = MAX_PER_PREFIX
+    """As of ``machine_texts``."""
+
+
+ChatSource = ChatFiles | ChatDatasets | ChatHub | ChatDocstrings | ChatMachine
 _ChatSource = Annotated[ChatSource, Field(discriminator="kind")]
 
 

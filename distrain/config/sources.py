@@ -92,6 +92,23 @@ class PythonStdlibSource(SourceSection):
     """Folder names left out; ``encodings`` and ``pydoc_data`` are templated text."""
 
 
+MAX_PER_PREFIX = 20
+"""Of manual pages and of packages whose names begin alike."""
+
+
+class MachineTextsSource(PythonStdlibSource):
+    """Texts of this machine: the standard library as ``python_stdlib``, and what else it has.
+
+    That is manual pages (``/usr/share/man``) and descriptions of Debian packages; a machine without
+    them has the standard library.
+    """
+
+    kind: Literal["machine_texts"]  # type: ignore[assignment]
+    max_per_prefix: Annotated[int, Field(ge=1)] = MAX_PER_PREFIX
+    """Manual pages, and packages, whose names are alike up to the first digit or sign (``git-add``,
+    ``git-log``): of more, so many are taken evenly, so that no family outweighs the rest."""
+
+
 class FilesSection(StoreSection):
     """Files of this machine or of a store, by path, folder, glob or URL."""
 
@@ -147,6 +164,6 @@ class HubSource(TextFields, HubSection):
     """A dataset of the Hugging Face hub, which is streamed, or one that ``save_to_disk`` wrote."""
 
 
-TextSource = PythonStdlibSource | FilesSource | DatasetsSource | HubSource
+TextSource = PythonStdlibSource | MachineTextsSource | FilesSource | DatasetsSource | HubSource
 """Sources of documents, which the prepare stage cleans and tokenizes."""
 Source = Annotated[TextSource | TokenSource, Field(discriminator="kind")]

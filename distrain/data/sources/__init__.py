@@ -16,6 +16,7 @@ from distrain.data.sources.document import Broken, Document
 from distrain.data.sources.documents import DocumentReader
 from distrain.data.sources.files import FilesReader
 from distrain.data.sources.hub import HubReader
+from distrain.data.sources.machine import MachineChatsReader, MachineTextsReader
 from distrain.data.sources.python_stdlib import PythonStdlibReader
 from distrain.data.sources.ranges import RowReader
 
@@ -25,6 +26,8 @@ SOURCES: dict[str, Callable[[Any, int], RowReader]] = {
     "datasets": DatasetsReader,
     "hub": HubReader,
     "python_docstrings": DocstringsReader,
+    "machine_texts": MachineTextsReader,
+    "machine_chats": MachineChatsReader,
 }
 RANGE_BYTES = 64 * 2**20
 

@@ -65,22 +65,24 @@ class DocstringsReader:
             if isinstance(module, Broken):
                 continue  # no text: it has no functions
             found = list(documented_functions(_text(module.fields[TEXT]), self.source))
+            answers = [each.docstring for each in found]
             for number, each in enumerate(found):
-                fields = self._fields(found, number)
+                fields = self.fields_of(self.source.instruction + each.source, answers, number)
                 if fields is not None:
                     yield SourceRow(f"{module.path}:{each.line}", fields)
 
-    def _fields(self, found: Sequence[Documented], number: int) -> dict[str, str] | None:
-        each = found[number]
-        prompt = self.source.instruction + each.source
+    def fields_of(self, prompt: str, answers: Sequence[str], number: int) -> dict[str, str] | None:
+        """Return the row that asks for ``answers[number]``, the others being of things like it.
+
+        ``None``: a preference, and no other one says something else.
+        """
+        own = answers[number]
         if not self.source.preference:
-            return {"prompt": prompt, "answer": each.docstring}
-        # The next one of the module that says something else: chosen by no random number.
-        others = [*found[number + 1 :], *found[:number]]
-        other = next((o.docstring for o in others if o.docstring != each.docstring), None)
-        if other is None:
-            return None
-        return {"prompt": prompt, "chosen": each.docstring, "rejected": other}
+            return {"prompt": prompt, "answer": own}
+        # The next one that says something else: chosen by no random number.
+        others = [*answers[number + 1 :], *answers[:number]]
+        other = next((answer for answer in others if answer != own), None)
+        return None if other is None else {"prompt": prompt, "chosen": own, "rejected": other}
 
 
 def documented_functions(text: str, limits: DocstringLimits) -> Iterator[Documented]:
