@@ -9,7 +9,7 @@ JOBS ?= 2
 # A file stays with one worker, so that what its tests share is made once; the order is that of tests/conftest.py.
 # A worker that a hanging test ended is not replaced: the new one would hang in the same test.
 SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
-# Random kills of each stage.
+# Random kills, and for stages that train other faults as well, of each stage.
 KILLS ?= 20
 # Which of the chaos tests, as pytest's -k takes it; empty: all.
 ONLY ?=
@@ -64,7 +64,7 @@ test: $(VENV)/.dev lint
 	@echo "left out: ranks that hang in each way           make test-hangs"
 	@echo "left out: tests on a real four-node Slurm       make test-slurm    (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium       make test-browser  (root; installs Debian packages)"
-	@echo "left out: seeded random kills, $(KILLS) a stage       make chaos"
+	@echo "left out: seeded random faults, $(KILLS) a stage      make chaos"
 	@echo "left out: tests that need a CUDA device         .venv/bin/python -m pytest -m gpu"
 
 test-data: $(VENV)/.dev

@@ -23,6 +23,9 @@ PAGES = "DISTRAIN_PAGES"
 """Environment variable: folder of the pages of this node's ranks, of one start."""
 WATCHDOG = "DISTRAIN_WATCHDOG"
 """Environment variable: ``launch.watchdog`` for supervisors, where it is not the default."""
+FAULTS = "DISTRAIN_FAULTS"
+"""Environment variable: file of faults that ranks bring upon themselves; see ``planned_faults``.
+Here, so that a rank without it imports nothing for it."""
 STACK_SIGNAL = signal.SIGQUIT
 """A rank that says so in its page writes its stacks when it gets this."""
 STACKS = ".stacks"

@@ -1,5 +1,6 @@
 """Layer by layer, what the training loop is given: one ``build_<layer>`` function each."""
 
+import os
 import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ from distrain.parallel.engine import Engine
 from distrain.parallel.process_group import start_process_group
 from distrain.parallel.ranks import Ranks
 from distrain.runs.folder import RunFolder
+from distrain.runs.progress_page import FAULTS
 from distrain.runs.records import read_json, utc_now, write_json
 from distrain.tasks import TASKS
 from distrain.tasks.task import Task
@@ -140,6 +142,7 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
         guards=Guards(training, setup.run.stage(setup.name), host),
         certifier=build_certifier(setup, host, device, monitor),
         balancing=build_balancing(engine),  # 6
+        inject=build_injection(setup, host),
     )
 
 
@@ -174,6 +177,16 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def build_injection(setup: TrainSetup, host: HostGroup) -> Callable[[int], float] | None:
+    """Let this rank bring faults upon itself, if whoever started it wants that."""
+    plan = os.environ.get(FAULTS)
+    if not plan:
+        return None
+    from distrain.fault.injection import Injection  # a run without faults does not import it
+
+    return Injection(Path(plan), setup.name, host.rank, host.world_size)
 
 
 def build_host(training: TrainingConfig) -> HostGroup:

@@ -128,6 +128,8 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
     # Every engine averages gradients over ranks. This factor undoes that, so the update
     # does not depend on how the batch was cut into ranks and microbatches.
     scale = engine.ranks.dp_size / agreed.denominator
+    spoils = 1.0 if run.inject is None else run.inject(step + 1)  # faults of `distrain chaos`
+    scale *= spoils
     sums = torch.zeros(1, form.num_sums, device=run.device, dtype=torch.float64)
     for number, microbatch in enumerate(parts, start=1):
         mark("forward_backward")
@@ -137,6 +139,8 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
             engine.backward(measured.objective * scale)  # 7 backward pass
         sums += measured.stacked(form)
     mark("update")
+    if spoils != 1.0:
+        sums *= spoils
     mine, norm = engine.fetch(sums[0])  # the one wait for the device
     # The second host collective. Before the update: all ranks make it or none, and the losses and
     # norms of all have a say in that.

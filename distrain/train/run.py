@@ -59,6 +59,8 @@ class Run:
         tasks: Asks the model tasks of ``lm_eval`` at validations, if the recipe names any.
         samples: Lets the model write at validations, if the recipe asks for it.
         balancing: Of the experts of the model; ``None``: it has none, or leaves them alone.
+        inject: Of a run under ``distrain chaos``: brings planned faults upon a step (from 1), and
+            returns by what its loss and gradients are multiplied.
     """
 
     seed: int
@@ -83,6 +85,7 @@ class Run:
     tasks: TaskAsker | None = None
     samples: SampleWriter | None = None
     balancing: Balancing | None = None
+    inject: Callable[[int], float] | None = None
 
     @property
     def form(self) -> TaskForm:

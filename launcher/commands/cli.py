@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from launcher.commands.boundary import call
+from launcher.commands.chaos import chaos
 from launcher.commands.data_commands import app as data_app
 from launcher.commands.model_commands import evaluate, export, generate
 from launcher.commands.recipe_commands import plan, recipes, schema, validate
@@ -55,6 +56,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "evaluate": evaluate,
     "generate": generate,
+    "chaos": chaos,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

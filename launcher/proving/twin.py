@@ -18,8 +18,8 @@ from distrain.runs.skips import digest, read_skips
 OF_THE_ATTEMPT = frozenset({"time", "attempt"})
 OF_THE_MACHINE = ("perf/", "memory/")
 """What a record says of when and where it was made: nothing that must be equal."""
-RANKS = "ranks"
-"""Of ``result.json``: how many there were at the end."""
+RANKS, SECONDS = "ranks", "seconds"
+"""Of ``result.json``: how many there were at the end, and what it took them."""
 MOST_SHOWN = 5
 Key = tuple[int, bool]
 """Step, and whether it is a validation's."""
@@ -122,7 +122,7 @@ def compare_results(
 ) -> list[str]:
     """Say what differs between two results: digests of the final tensors, figures, samples."""
     found = []
-    for name in sorted(ours.keys() | twins.keys()):
+    for name in sorted((ours.keys() | twins.keys()) - {SECONDS}):
         here, there = ours.get(name), twins.get(name)
         if not exactness.same_ranks:
             if name == RANKS:

@@ -32,8 +32,9 @@ def assert_equal_to_twin(run: Path, twin_run: Path, stages: Sequence[str] = STAG
 
 
 KILLS = int(os.environ.get("DISTRAIN_KILLS", "20"))
-LONGEST_WAIT_S = {"prepare": 1.0, "pretrain": 5.0, "sft": 5.0, "evaluate": 3.0, "export": 3.0}
-"""Between the start of a stage and the blow, at most: about as long as the stage takes."""
+LONGEST_WAIT_S = {"prepare": 1.0, "evaluate": 3.0, "export": 3.0}
+"""Between the start of a stage and the blow, at most: about as long as the stage takes. Stages that
+train are struck by ``distrain chaos`` (``test_chaos.py``)."""
 
 
 def kill_once(run: Path, recipe: Path, stage: str, dice: random.Random) -> bool:
@@ -111,7 +112,7 @@ def begin_at(stage: str, twin_run: Path, folder: Path) -> Path:
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", LONGEST_WAIT_S)
 def test_random_kills_change_nothing(stage, twin, tmp_path):
     recipe, twin_run = twin
     dice = random.Random(f"chaos {stage}")

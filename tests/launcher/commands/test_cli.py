@@ -13,7 +13,7 @@ from tests.launcher.small_run import ROOT, new_run, write_recipe
 
 COMMANDS = (
     *("recipes", "schema", "validate", "plan", "run", "submit", "resume", "stop", "list"),
-    *("status", "logs", "report", "export", "evaluate", "generate", "data"),
+    *("status", "logs", "report", "export", "evaluate", "generate", "chaos", "data"),
 )
 
 pytestmark = pytest.mark.usefixtures("runs_dir")

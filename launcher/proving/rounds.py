@@ -1,0 +1,193 @@
+"""One stage, once from its beginning to its end, under faults that come by the clock."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distrain.runs.incidents import describe_place
+from distrain.runs.planned_faults import happened, read_faults
+from launcher.proving.blows import BLOWS, Target
+from launcher.proving.draws import Draw
+from launcher.proving.launches import Course, Launch, Order
+
+TICK_S = 0.05
+IN_VAIN = 20
+"""Faults in a row without a newly committed step, after which nothing more can be shown."""
+STALLED_S = 300.0
+"""Without a new step, at least; then nobody has noticed a fault that must be noticed."""
+HANGS = frozenset({"hang", "lock", "spin", "sleep"})
+IN_RANK = frozenset({"exception", "exit", "lock", "spin", "sleep"})
+AHEAD = 2
+"""Steps by which a stage must be further than at a fault for that to be over: the step that ran
+then may have been recorded at the last moment."""
+
+
+@dataclass
+class Struck:
+    """A fault that came, and what followed."""
+
+    kind: str
+    what: str
+    step: int
+    """Steps made before."""
+    after_s: float
+    """Since the round began."""
+    file: str = ""
+    """What tells that a planned fault has come."""
+    followed: list[str] = field(default_factory=list)
+    lost_s: float | None = None
+    """Until the stage was further than before; ``None``: the next fault came first."""
+
+
+class StageRound:
+    """Starts a stage in a scratch folder, strikes it, and starts it again until it has ended.
+
+    Args:
+        order: What is started; its plan of faults is there.
+        stage: Name of the stage.
+        stalled_s: Without a new step.
+    """
+
+    def __init__(self, order: Order, stage: str, stalled_s: float = STALLED_S) -> None:
+        assert order.faults is not None, "ranks look for planned faults"
+        self.struck: list[Struck] = []
+        self.problems: list[str] = []
+        """What must not be, whatever the twin says."""
+        self.by_step: dict[int, str] = {}
+        """What followed faults that the twin has, too."""
+        self._order, self._stage, self._plan = order, stage, order.faults
+        self._stalled_s = stalled_s
+        self._course = Course(order.run, stage)
+        self._began_s = time.monotonic()
+        self._committed = 0
+        self._in_vain = 0
+        self._hung = 0
+
+    def run(self, draws: Iterator[Draw], most: int) -> None:
+        """Strike up to ``most`` times; returns when the stage has ended, or cannot end."""
+        launch = Launch(self._order, [self._stage])
+        pending, clock_s, looked_s = next(draws, None), 0.0, time.monotonic()
+        try:
+            while not self.problems:
+                code = launch.wait(TICK_S)
+                self._observe()
+                if code is not None:
+                    again = self._after(launch, code)
+                    if again is None:
+                        return
+                    launch = again
+                now, pages = time.monotonic(), launch.ranks(self._stage)
+                # The clock stands while there is nothing to strike.
+                clock_s += now - looked_s if pages else 0.0
+                looked_s = now
+                if pending is None or len(self.struck) >= most or clock_s < pending.wait_s:
+                    self._check_bounds()
+                    continue
+                if pages and self._strike(launch, pending):
+                    pending, clock_s = next(draws, None), 0.0
+                self._check_bounds()
+        finally:
+            launch.close()
+            self._finish()
+
+    def _strike(self, launch: Launch, drawn: Draw) -> bool:
+        folder, pages = self._order.run.stage(self._stage), launch.ranks(self._stage)
+        if not pages or self._course.is_done:
+            return False
+        # A rank that has just started does not say yet how far its stage was.
+        step = max(self._course.step, *(page.main.step for page in pages))
+        began_s = time.monotonic()
+        target = Target(launch, folder, self._plan, pages, drawn.dice)
+        what = BLOWS[drawn.kind](target)
+        if what is None:
+            return False
+        struck = Struck(drawn.kind, what, step, began_s - self._began_s)
+        if drawn.kind in IN_RANK:
+            struck.file = str(happened(self._plan, read_faults(self._plan, self._stage)[-1]))
+        self.struck.append(struck)
+        self._in_vain += 1
+        return True
+
+    def _after(self, launch: Launch, code: int) -> Launch | None:
+        """Go on after the end of a launcher: with another one, if it was struck."""
+        left = launch.orphans()
+        self.problems += [
+            f"rank {page.rank} (process {page.pid}) outlived its launcher" for page in left
+        ]
+        launch.close()
+        if self._course.is_done or self.problems:
+            return None
+        if code >= 0:
+            self.problems.append(
+                f"the stage ended with exit code {code}:\n{self._order.last_lines()}"
+            )
+            return None
+        if self.struck:
+            self.struck[-1].followed.append("the same command again")
+        return Launch(self._order, [self._stage])
+
+    def _observe(self) -> None:
+        for event in self._course.look():
+            self._note(event)
+        for struck in self.struck:
+            is_over = self._course.step >= struck.step + AHEAD or self._course.is_done
+            if struck.lost_s is None and struck is self.struck[-1] and is_over:
+                struck.lost_s = time.monotonic() - self._began_s - struck.after_s
+        committed = self._course.committed()
+        if committed > self._committed:
+            self._committed, self._in_vain = committed, 0
+
+    def _note(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind in ("nonfinite", "spike", "rewound"):
+            self.by_step[int(event["step"])] = describe_event(event)
+            return
+        if kind == "hung":
+            self._hung += 1
+            if self._hung > sum(struck.kind in HANGS for struck in self.struck):
+                self.problems.append(f"a false alarm: {describe_event(event)}")
+        text = describe_event(event)
+        if text and self.struck:
+            self.struck[-1].followed.append(text)
+
+    def _check_bounds(self) -> None:
+        if self._in_vain >= IN_VAIN:
+            self.problems.append(
+                f"{self._in_vain} faults in a row without a newly committed step (the last one is "
+                f"{self._committed}): they come faster than the stage starts and saves"
+            )
+        stands_s = time.monotonic() - self._course.moved_s
+        if stands_s > self._stalled_s:
+            last = (
+                f", after {self.struck[-1].kind} of {self.struck[-1].what}" if self.struck else ""
+            )
+            self.problems.append(
+                f"no new step for {stands_s:.0f} s{last}:\n{self._order.last_lines()}"
+            )
+
+    def _finish(self) -> None:
+        """Forget planned faults that the stage ended before."""
+        self.struck = [s for s in self.struck if not s.file or Path(s.file).exists()]
+
+
+def describe_event(event: dict[str, Any]) -> str:
+    """Say in a few words what a stage's event tells of a fault; empty: nothing."""
+    text = WORDS.get(event["event"], "")
+    place = describe_place(str(event.get("phase")), int(event.get("step") or 0))
+    return text.format_map({**event, "place": place})
+
+
+WORDS = {
+    "restarted": "started again ({reason})",
+    "resumed": "went on from step {step}",
+    "hung": "incident {incident}: rank {rank} in {place}",
+    "quarantined": "put {checkpoint} aside: {reason}",
+    "nonfinite": "not applied on any rank",
+    "spike": "a spike of {metric}, {action}",
+    "rewound": "rewound to step {step}",
+    "checkpoint_failed": "a save failed",
+    "failed": "failed for good",
+}
+"""By the kind of an event."""
