@@ -50,6 +50,17 @@ class PageFolder:
             self._owner = -1
 
 
+def folders_of(supervisor: int, stage: str) -> list[Path]:
+    """Return where the pages lie of the ranks that a process has started here.
+
+    Args:
+        supervisor: Its id.
+        stage: Of which the ranks are.
+    """
+    roots = {MEMORY, Path(tempfile.gettempdir())}
+    return [path for root in roots for path in root.glob(f"{PREFIX}{stage}-*-{supervisor}-*")]
+
+
 def remove_left_behind(root: Path) -> None:
     """Remove the folders of this user whose supervisors are gone."""
     for owner in root.glob(f"{PREFIX}*/{OWNER}"):

@@ -6,7 +6,6 @@ Nothing of it needs more rights than a user has over processes of its own.
 import os
 import random
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 from distrain.runs.folder import StageFolder
 from distrain.runs.progress_page import Page, read_pages, started_ticks, stat_fields
 from launcher.backends.incidents import is_same_process
-from launcher.backends.page_folders import MEMORY
+from launcher.backends.page_folders import folders_of
 from launcher.proving.scratch import checkpoints_of
 
 BURST_S = 0.15
@@ -31,11 +30,7 @@ def ranks_of(supervisor: int, stage: str) -> list[Page]:
         supervisor: Process id of who started them on this node, such as a launcher.
         stage: Of the run.
     """
-    folders = [
-        folder
-        for root in (MEMORY, Path(tempfile.gettempdir()))
-        for folder in root.glob(f"distrain-{stage}-*-{supervisor}-*")
-    ]
+    folders = folders_of(supervisor, stage)
     pages = [page for folder in folders for page in read_pages(folder) if is_same_process(page)]
     return sorted(pages, key=lambda page: page.rank)
 

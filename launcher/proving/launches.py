@@ -1,9 +1,7 @@
 """A ``distrain run`` in a scratch folder, started as a user would start it, and what it does."""
 
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +13,6 @@ from distrain.runs.json_lines import RecordTail
 from distrain.runs.progress_page import FAULTS, Page, started_ticks
 from distrain.runs.records import STEP, is_validation, read_state
 from launcher.backends.processes import Child
-from launcher.backends.watched import MEMORY
 from launcher.proving.faults import ranks_of, wait_until_gone
 from launcher.run_files import RUNS_DIR_VARIABLE
 
@@ -93,14 +90,10 @@ class Launch:
         return wait_until_gone(list(self._seen.values()), ORPHAN_LIMIT_S)
 
     def close(self) -> None:
-        """Leave nothing behind: a launcher that was killed could not remove its pages."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._child.close()
-        for root in (MEMORY, Path(tempfile.gettempdir())):
-            for folder in root.glob(f"distrain-*-{self.pid}-*"):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Leave no process behind; a second time does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._child.close()
 
 
 class Course:
