@@ -15,7 +15,7 @@ from distrain.runs.records import STEP, is_validation
 from launcher.plan import Plan, StagePlan
 from launcher.proving.blows import BLOWS
 from launcher.proving.draws import BY_STEP, Draw, draw, plan_by_step
-from launcher.proving.launches import Launch, Order
+from launcher.proving.launches import Launch, ScratchRun
 from launcher.proving.rounds import STALLED_S, StageRound, Struck
 from launcher.proving.scratch import copy_run
 from launcher.proving.twin import compare_stage
@@ -112,7 +112,7 @@ class Chaos:
         self._scratch = scratch
         self._say = say
         overrides = (*overrides, *ON_ONE_MACHINE)
-        self._twin = Order(recipe, tuple(overrides), scratch / "twin", plan.recipe.name)
+        self._twin = ScratchRun(recipe, tuple(overrides), scratch / "twin", plan.recipe.name)
 
     def run(self) -> list[StageVerdict]:
         """Train the twin, then each stage under faults.
@@ -190,7 +190,7 @@ class Chaos:
         verdict.seconds = time.monotonic() - began_s
         return verdict
 
-    def _scratch_of(self, stage: str, number: int, planned: Sequence[PlannedFault]) -> Order:
+    def _scratch_of(self, stage: str, number: int, planned: Sequence[PlannedFault]) -> ScratchRun:
         """Make a run folder in which all is done that the stage needs, and nothing of itself."""
         runs = self._scratch / f"{stage}-{number}"
         names = [other.name for other in ancestors(self._plan, [stage]) if other.name != stage]
@@ -201,17 +201,17 @@ class Chaos:
             assert isinstance(section, TrainStage)
             rate = section.optimizer.learning_rate * OFF
             overrides = (*overrides, f"{stage}.optimizer.learning_rate={rate!r}")
-        order = Order(self._twin.recipe, overrides, runs, self._twin.name)
+        order = ScratchRun(self._twin.recipe, overrides, runs, self._twin.name)
         return with_faults(order, runs / f"{stage}.faults", planned)
 
 
-def with_faults(order: Order, plan: Path, faults: Sequence[PlannedFault]) -> Order:
+def with_faults(order: ScratchRun, plan: Path, faults: Sequence[PlannedFault]) -> ScratchRun:
     """Return an order with its own plan of faults, which may grow."""
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.touch()
     for fault in faults:
         append_fault(plan, fault)
-    return Order(order.recipe, order.overrides, order.runs, order.name, plan)
+    return ScratchRun(order.recipe, order.overrides, order.runs, order.name, plan)
 
 
 def choose_stages(plan: Plan, names: Sequence[str]) -> list[str]:

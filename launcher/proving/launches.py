@@ -22,7 +22,7 @@ LAST_LINES = 12
 
 
 @dataclass(frozen=True)
-class Order:
+class ScratchRun:
     """What is started, and where.
 
     Args:
@@ -59,7 +59,7 @@ class Order:
 class Launch:
     """One launcher at work on some stages. It dies with this process, and its ranks with it."""
 
-    def __init__(self, order: Order, stages: Sequence[str]) -> None:
+    def __init__(self, order: ScratchRun, stages: Sequence[str]) -> None:
         self.order = order
         # Nothing of a scratch run goes to W&B, whatever the recipe says.
         env = os.environ | {RUNS_DIR_VARIABLE: str(order.runs), "WANDB_MODE": "disabled"}

@@ -10,7 +10,7 @@ from distrain.runs.incidents import describe_place
 from distrain.runs.planned_faults import happened, read_faults
 from launcher.proving.blows import BLOWS, Target
 from launcher.proving.draws import Draw
-from launcher.proving.launches import Course, Launch, Order
+from launcher.proving.launches import Course, Launch, ScratchRun
 
 TICK_S = 0.05
 IN_VAIN = 20
@@ -50,7 +50,7 @@ class StageRound:
         stalled_s: Without a new step.
     """
 
-    def __init__(self, order: Order, stage: str, stalled_s: float = STALLED_S) -> None:
+    def __init__(self, order: ScratchRun, stage: str, stalled_s: float = STALLED_S) -> None:
         assert order.faults is not None, "ranks look for planned faults"
         self.struck: list[Struck] = []
         self.problems: list[str] = []
