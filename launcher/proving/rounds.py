@@ -19,7 +19,7 @@ STALLED_S = 300.0
 """Without a new step, at least; then nobody has noticed a fault that must be noticed."""
 HANGS = frozenset({"hang", "lock", "spin", "sleep"})
 IN_RANK = frozenset({"exception", "exit", "lock", "spin", "sleep"})
-AHEAD = 2
+FURTHER = 2
 """Steps by which a stage must be further than at a fault for that to be over: the step that ran
 then may have been recorded at the last moment."""
 
@@ -132,7 +132,7 @@ class StageRound:
         for event in self._course.look():
             self._note(event)
         for struck in self.struck:
-            is_over = self._course.step >= struck.step + AHEAD or self._course.is_done
+            is_over = self._course.step >= struck.step + FURTHER or self._course.is_done
             if struck.lost_s is None and struck is self.struck[-1] and is_over:
                 struck.lost_s = time.monotonic() - self._began_s - struck.after_s
         committed = self._course.committed()
