@@ -109,9 +109,11 @@ def run_stage(recipe: Recipe, run: RunFolder, name: str, rank: int, *, again: bo
     # Rank 0 alone counts: another one may look before or after it has begun.
     attempt = _next_attempt(folder) if rank == 0 else None
     context = StageContext(recipe, run, name, attempt, again)
-    if recipe.stages[name].kind in DISTRIBUTED_KINDS:
-        page.be_judged()
     lock = None if attempt is None else _begin(run, folder, attempt)
+    # After the lock, which an orphan may hold for a while.
+    page.be_judged()
+    if recipe.stages[name].kind not in DISTRIBUTED_KINDS:
+        page.begin_work(recipe.stages[name].kind)
     try:
         outcome = stage_body(recipe.stages[name].kind)(context)
     except DistrainError as error:

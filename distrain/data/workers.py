@@ -18,6 +18,8 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
+from distrain.fault.page import mark
+
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 ResultT = TypeVar("ResultT")
 
@@ -90,6 +92,7 @@ class WorkerPool:
                 except Exception:
                     log.error("%s failed", job.title)  # noqa: TRY400  (the error itself is raised)
                     raise
+                mark()
                 yield number, result
             return
         yield from self._run_in_workers(jobs)
@@ -108,6 +111,7 @@ class WorkerPool:
                     number = worker.number
                     result = _receive(worker, jobs[number])
                     _give(worker, waiting, jobs)
+                    mark()
                     yield number, result
 
     def add_worker(self) -> "_Worker[Any]":

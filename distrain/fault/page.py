@@ -53,6 +53,11 @@ def be_judged() -> None:
     page.be_judged(dumps=True)
 
 
+def begin_work(phase: str) -> None:
+    """Begin the phase of a stage that does not train; each module it imports stays a mark."""
+    page.begin_work(phase)
+
+
 def begin_steps(first: int) -> None:
     """From now on, phases are measured; ``first``: steps made before."""
     sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, _MarksImports)]

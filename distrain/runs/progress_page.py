@@ -45,11 +45,16 @@ PHASES = (
     "validation",
     "export",
     "ended",  # the work is done; ranks wait for each other
+    "prepare",
+    "ranges",  # of prepare: workers make them
+    "evaluate",
 )
+WORK_PHASES = ("prepare", "ranges", "evaluate", "export")
+"""Of stages that do not train: one process, without steps."""
 CODES = {name: code for code, name in enumerate(PHASES, start=1)}
 """0: none."""
 
-_READING = (CODES["restore"], CODES["data"])
+_READING = (CODES["restore"], CODES["data"], *(CODES[phase] for phase in WORK_PHASES))
 
 WAITS_FOR_RANKS, WAITS_FOR_THREAD = 1, 2
 
@@ -165,6 +170,11 @@ class PageWriter:
         self._learn_from = first + 2
         if self._words is not None:
             self._words[_FIRST_STEP] = first + 1  # 0: no step has begun
+
+    def begin_work(self, phase: str) -> None:
+        """Begin the phase of a stage without steps, and count from now on."""
+        self.mark(phase)
+        self._learn_from = 0
 
     def mark(self, phase: str | None = None, step: int | None = None) -> None:
         """Note that this rank goes on, in ``phase`` (the same if not given) of ``step``."""

@@ -14,7 +14,6 @@ from distrain.data.chats.encoder import ChatEncoder
 from distrain.data.tokenizer.huggingface import save_huggingface as save_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DataError
-from distrain.fault.page import mark
 from distrain.finetune.adapter_files import save_adapter
 from distrain.finetune.card import model_card
 from distrain.finetune.merged import MergedWeights, transposed_layers
@@ -70,7 +69,6 @@ class TrainedModel:
 
 def run_stage(context: StageContext) -> Outcome:
     """Export what the stage that this one needs has trained."""
-    mark("export")
     trained, whole = read_trained(context)
     reload = typed(context.recipe, context.name, ExportStage).reload
     reloaded = export_huggingface(

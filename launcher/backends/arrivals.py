@@ -1,4 +1,4 @@
-"""Ranks that were started and have not begun their page: nothing can be said of them but that."""
+"""Ranks that were started and cannot be judged: they have no page, or have not come further."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distrain.runs.progress_page import PAGES, Page
+from distrain.runs.progress_page import PAGES, Page, read_pages
 from launcher.backends.limits import Limit, Limits
 from launcher.backends.watchdog import Halt, Situation, halt_of
 
@@ -33,7 +33,7 @@ class Arrivals:
         """Return which rank is missing for too long.
 
         Args:
-            pages: Of all ranks of this node that are judged; not all, or nobody is missing.
+            pages: Of the ranks of this node that may be judged, where some are missing.
             now_ns: Now.
             since_ns: As of ``Situation``.
             limits: Of this attempt.
@@ -50,10 +50,13 @@ class Arrivals:
         situation = Situation(shown, {}, now_ns, since_ns, is_alone=False)
         limit = Limit(limit_s, is_learned=False, is_set=False, usual_s=None)
         others = f"; {len(pages)} of {pages[0].local_ranks} ranks have" if pages else ""
-        why = f"it has not begun its progress page{others}"
+        why = f"it has not begun its work{others}"
         return halt_of(situation, missing, missing.main, limit, why), situation
 
     def _missing(self, pages: Sequence[Page], last_ns: int) -> Page:
+        opened = [page for page in read_pages(self.folder) if not page.judged]
+        if opened:
+            return opened[0]
         there = {page.rank for page in pages}
         started = {rank: pid for rank, pid in find_ranks(self.folder).items() if rank not in there}
         if started:

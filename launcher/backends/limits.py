@@ -10,11 +10,12 @@ that takes: one below a step would end every attempt.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from distrain.runs.progress_page import STEP_PHASES, Lane, Page, edge_s
+from distrain.runs.progress_page import STEP_PHASES, WORK_PHASES, Lane, Page, edge_s
 
 QUANTILE = 0.99
 MIN_COUNT = 20
@@ -104,6 +105,8 @@ class Limits:
         """Return how long a rank may work without a mark where it is."""
         usual_s = usual(pages, lane.phase)
         chosen = self.settings.limits_s.get(lane.phase)
+        if lane.phase in WORK_PHASES and chosen is None:
+            return Limit(self._of_work_s(lane.phase, usual_s), False, is_set=False, usual_s=usual_s)
         if chosen is not None and self._is_obeyed(chosen, pages, page, lane):
             return Limit(chosen, is_learned=True, is_set=True, usual_s=usual_s)
         if usual_s is None or is_first(page, lane):
@@ -139,6 +142,16 @@ class Limits:
             return True
         least_s = usual_at_least(pages, lane.phase)
         return least_s is not None and chosen > least_s and not is_first(page, lane)
+
+    def _of_work_s(self, phase: str, usual_s: float | None) -> float:
+        """Return how long a stage without steps may work and mark nothing.
+
+        Not less than ``first``: unlike steps, what it does there may take any time. ``prepare``
+        itself trains a tokenizer, say, in one call of a library.
+        """
+        if phase == "prepare":
+            return math.inf
+        return max(self.settings.first_s, LONG_FACTOR * (usual_s or 0.0))
 
     def _learned_s(self, phase: str, usual_s: float) -> float:
         factor = LONG_FACTOR if phase in LONG_PHASES else STEP_FACTOR

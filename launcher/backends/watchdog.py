@@ -17,6 +17,7 @@ from distrain.runs.progress_page import (
     STEP_PHASES,
     WAITS_FOR_RANKS,
     WAITS_FOR_THREAD,
+    WORK_PHASES,
     Lane,
     Page,
 )
@@ -24,6 +25,8 @@ from launcher.backends.limits import Limit, Limits, Settings
 
 ENDED_FLOOR_S = 60.0
 """At the end, copies of metrics may be waited for, which have limits of their own."""
+WORK_STILL_S = 120.0
+"""Of stages that do not train: longer than a request to a store may hang."""
 BUSY_SHARE = 0.02
 """Of a core: what uses less stands still."""
 
@@ -33,7 +36,7 @@ class Sight:
     """What the system says of a rank, beside its page."""
 
     still_s: float = 0.0
-    """Since when it has used next to no CPU time."""
+    """Since when it and what it has started have used next to no CPU time."""
     unscheduled_s: float = 0.0
     """Of the time since its last mark: it wanted to run, and no core was free."""
     state: str = "S"
@@ -153,7 +156,7 @@ class Watchdog:
         working = [(page, lane) for page, lane in lanes if lane.waits != WAITS_FOR_RANKS]
         for page, lane in lanes:
             sight = situation.sights.get(page.rank, Sight())
-            floor_s = ENDED_FLOOR_S if lane.phase == "ended" else self.settings.floor_s
+            floor_s = self._still_s(lane.phase)
             is_still = sight.still_s > floor_s and sight.state not in ("R", "D")
             if not is_still or situation.age_s(lane) <= floor_s:
                 return None
@@ -162,8 +165,13 @@ class Watchdog:
         ):
             return None
         page, lane = min(working, key=lambda found: _blame(situation, *found))
-        limit = Limit(self.settings.floor_s, is_learned=False, is_set=False, usual_s=None)
+        limit = Limit(self._still_s(lane.phase), is_learned=False, is_set=False, usual_s=None)
         return halt_of(situation, page, lane, limit, "no rank uses the processor")
+
+    def _still_s(self, phase: str) -> float:
+        if phase in WORK_PHASES:
+            return max(WORK_STILL_S, self.settings.floor_s)
+        return ENDED_FLOOR_S if phase == "ended" else self.settings.floor_s
 
 
 def lanes_at_work(page: Page) -> list[Lane]:

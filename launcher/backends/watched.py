@@ -38,6 +38,8 @@ STARVED_S = 1.0
 """A look that comes later by this finds a watchdog that was suspended or starved itself: what the
 ranks did meanwhile it does not know, and so it begins anew."""
 MOST_DOUBLINGS = 6
+QUIET_S = 1.0
+"""Once a rank has done nothing for so long, it is asked whether what it has started does."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -175,13 +177,11 @@ class Watched:
         self._looked_ns = now_ns
         if passed_s > NAP_S + STARVED_S:
             self._since_ns, self._suspect, self._eyes = now_ns, None, {}
-        pages = read_pages(self._pages)
+        pages = [page for page in read_pages(self._pages) if page.judged]
         if not pages or len(pages) < pages[0].local_ranks:
             late = self._arrivals.judge(pages, now_ns, self._since_ns, watchdog.limits)
             if late is not None and not self._is_known_to_be_slow(late[0], watchdog.settings):
                 self._act(*late)
-            return
-        if not all(page.judged for page in pages):
             return
         situation = self._situation(pages, now_ns)
         if situation is None:
@@ -259,6 +259,7 @@ class Eye:
         self._busy_ns = 0
         self._marked_ns = -1
         self._delay_ns = 0
+        self._below: dict[int, int] = {}
 
     def look(self, page: Page, now_ns: int) -> Sight | None:
         """Return how the rank is; ``None`` if its process has ended."""
@@ -271,10 +272,33 @@ class Eye:
             delay_ns = 0
         except (OSError, IndexError):
             return None
-        ticks = int(fields[11]) + int(fields[12])
+        ticks = sum(map(int, fields[11:15]))  # with those of its children that have ended
         allowed = 1 + BUSY_SHARE * TICKS * (now_ns - self._busy_ns) / 1e9
         if self._ticks < 0 or ticks - self._ticks > allowed:
-            self._ticks, self._busy_ns = ticks, now_ns
+            self._ticks, self._busy_ns, self._below = ticks, now_ns, {}
+        elif (now_ns - self._busy_ns) / 1e9 > QUIET_S and self._is_busy_below(page.pid):
+            self._busy_ns = now_ns
         if page.main.marked_ns != self._marked_ns:
             self._marked_ns, self._delay_ns = page.main.marked_ns, delay_ns
         return Sight((now_ns - self._busy_ns) / 1e9, (delay_ns - self._delay_ns) / 1e9, fields[0])
+
+    def _is_busy_below(self, pid: int) -> bool:
+        """Whether a process below a rank, such as a compiler, has computed since the last look."""
+        before, self._below = self._below, ticks_below(pid)
+        # Who came meanwhile has worked; of the first look, nothing is known.
+        return bool(before) and any(
+            ticks - before.get(child, 0) > 1 for child, ticks in self._below.items()
+        )
+
+
+def ticks_below(pid: int) -> dict[int, int]:
+    """Return the CPU time of all processes below one, with that of their own that have ended."""
+    found: dict[int, int] = {}
+    parents = [pid]
+    while parents:
+        for thread in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
+            with suppress(OSError):  # it has ended
+                for child in map(int, thread.read_text().split()):
+                    found[child] = sum(map(int, stat_fields(child)[11:15]))
+                    parents.append(child)
+    return found

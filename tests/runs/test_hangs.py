@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from distrain.runs.folder import RunFolder
+from distrain.runs.incidents import read_incidents
 from tests.runs.test_kills import assert_equal_to_twin, begin_at
 from tests.tiny import command, environment, events
 
@@ -15,15 +17,15 @@ FOUND_WITHIN_S = 5.0
 STEP = 16
 
 
-def run_hanging(recipe, run, kind, step, *overrides):
-    """Run the pretrain stage with a fault; return what its launcher said, and when it hung."""
+def run_hanging(recipe, run, kind, step, *overrides, stage="pretrain"):
+    """Run a stage with a fault; return what its launcher said, and when it hung."""
     done = run.parent / "hung"
     env = environment(run.parent) | {
         "PYTHONPATH": os.pathsep.join([str(HANGING), os.environ.get("PYTHONPATH", "")]),
         "DISTRAIN_TEST_HANG": f"{kind}:{step}:{done}",
     }
     finished = subprocess.run(
-        command("run", str(recipe), "--only", "pretrain", *overrides),
+        command("run", str(recipe), "--only", stage, *overrides),
         env=env,
         capture_output=True,
         text=True,
@@ -71,3 +73,18 @@ def test_a_rank_that_hangs_is_found_named_and_replaced(kind, twin, tmp_path):
     assert f"hung: rank 1 on {os.uname().nodename} in phase {phase}" in said
     assert len(events(run, "restarted")) == 1
     assert_equal_to_twin(run, twin_run, ["pretrain"])
+
+
+@pytest.mark.hangs
+@pytest.mark.parametrize("stage", ["prepare", "evaluate", "export"])
+def test_a_stage_that_does_not_train_is_judged_too(stage, twin, tmp_path):
+    """By a limit that was set: without one it may sleep for two minutes."""
+    recipe, twin_run = twin
+    run = begin_at(stage, twin_run, tmp_path / "runs")
+    said = run_hanging(recipe, run, stage, 0, f"launch.watchdog.limits.{stage}=5s", stage=stage)
+    (incident,) = read_incidents(RunFolder(run).stage(stage))
+    assert (incident["rank"], incident["phase"]) == (0, stage)
+    assert "in sleep" in incident["line"]
+    assert f"launch.watchdog.limits.{stage}" in said
+    assert len(events(run, "restarted")) == 1
+    assert_equal_to_twin(run, twin_run, [stage])

@@ -27,6 +27,7 @@ from distrain.data.tokenizer.encoders.report import EngineReport
 from distrain.data.tokenizer.huggingface import copy_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.data.workers import WorkerPool, available_cpus
+from distrain.fault.page import mark
 from distrain.runs.durable import write_text
 from distrain.runs.folder import StageFolder
 from distrain.runs.phases import WHOLE, Share
@@ -65,6 +66,7 @@ class Pipeline:
         total = Counts()
         for record in done.values():
             total.add(record.counts)
+        mark("ranges")
         for place, record in self.pool.run(self._clean_jobs(missing)):
             done[missing[place]] = record
             total.add(record.counts)
@@ -73,6 +75,7 @@ class Pipeline:
             examples = [example for number in sorted(done) for example in done[number].broken]
             check_budget(total, examples[:3], self.stage.data.skip_budget)
             log.debug("%d of %d ranges are clean", len(done), len(numbers))
+        mark("prepare")
         return [done[number] for number in numbers]
 
     def clean_share(self, share: Share) -> None:
@@ -200,8 +203,10 @@ class Pipeline:
             if not is_encoded(self.work, planned := self.plan.ranges[number], settings)
         ]
         _log_start(f"encoding {', '.join(settings.splits)} of", len(jobs), len(numbers))
+        mark("ranges")
         for _ in self.pool.run(jobs):
             pass
+        mark("prepare")
 
     def commit(
         self, settings: EncodeSettings, targets: Collection[Target]

@@ -7,6 +7,7 @@ from torch import nn
 
 from distrain.config.models import ModelConfig
 from distrain.config.training import LossConfig
+from distrain.fault.page import mark
 from distrain.models import build_model
 from distrain.models.causal_lm import CausalLM
 from distrain.models.weights.freed_memory import LARGE_BYTES, release_freed_memory
@@ -60,6 +61,7 @@ def fill_tensors(
     # In checkpoints, which cut tensors, these have an axis.
     scalars = {name for name, buffer in model.named_buffers() if buffer.ndim == 0}
     for name, form in weights.forms.items():
+        mark()
         if model.is_tied(name):
             continue
         path, _, attribute = name.rpartition(".")

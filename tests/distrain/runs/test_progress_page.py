@@ -151,5 +151,5 @@ def test_codes_are_never_moved():
     """A page of another order would be read as other phases; then PAGE_VERSION must change."""
     assert PHASES == (
         "import", "rendezvous", "restore", "data", "forward_backward", "update", "save", "write",
-        "validation", "export", "ended",
+        "validation", "export", "ended", "prepare", "ranges", "evaluate",
     )  # fmt: skip

@@ -17,7 +17,9 @@ BEGUN = 10**12
 
 def come(folder, *ranks, count=4):
     for rank in ranks:
-        PageWriter().open(folder, rank, count)
+        page = PageWriter()
+        page.open(folder, rank, count)
+        page.be_judged(dumps=False)
     return read_pages(folder)
 
 
@@ -37,7 +39,7 @@ def test_a_rank_that_does_not_come_has_as_long_as_the_others_took_and_more(tmp_p
     halt = judge(arrivals, pages, 131)  # ten seconds after the start came the others
     assert halt is not None
     assert (halt.page.rank, halt.lane.phase, halt.limit_s) == (6, "import", 120)
-    assert "has not begun its progress page; 3 of 4 ranks have" in halt.why
+    assert "has not begun its work; 3 of 4 ranks have" in halt.why
     assert judge(arrivals, pages, 131, since_s=20) is None, "whoever looks was suspended"
 
 
@@ -49,6 +51,15 @@ def test_where_none_comes_the_first_limit_holds(tmp_path):
     assert halt.page.rank == -1
     halt = judge(arrivals, [], 91, settings=Settings(first_s=90))
     assert halt is not None
+
+
+def test_a_rank_that_has_a_page_and_does_not_come_further_is_named_by_it(tmp_path):
+    arrivals, pages = Arrivals(tmp_path, BEGUN), come(tmp_path, 0, count=2)
+    PageWriter().open(tmp_path, 1, 2)
+    assert judge(arrivals, pages, 0) is None
+    halt = judge(arrivals, pages, 61)
+    assert halt is not None
+    assert (halt.page.rank, halt.page.pid) == (1, os.getpid())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -10,6 +10,7 @@ from distrain.runs.progress_page import (
     STEP_PHASES,
     WAITS_FOR_RANKS,
     WAITS_FOR_THREAD,
+    WORK_PHASES,
     Page,
     PageWriter,
     read_pages,
@@ -384,6 +385,33 @@ def test_what_an_attempt_took_is_remembered_once_it_has_made_a_step(tmp_path, mo
     assert (found["data"], found["import"], found["update"]) == (7.0, 4.0, 0.01)
     folder.watched.write_text('{"longest_s": [1]}')
     assert read_remembered(folder) == {}
+
+
+@pytest.mark.parametrize("phase", WORK_PHASES)
+def test_a_stage_without_steps_is_judged(tmp_path, monkeypatch, phase):
+    ranks = Ranks(tmp_path, monkeypatch, count=1)
+    (page,) = ranks.pages
+    page._words[6] = 0  # no step has begun, or ever will
+    page.begin_work(phase)
+    for _ in range(30):
+        ranks.now += 90 * S
+        page.mark()
+    ranks.now += 119 * S
+    still = {0: Sight(still_s=125.0)}
+    assert ranks.judge(still) is None
+    assert ranks.judge({0: Sight(still_s=125.0, state="D")}) is None
+    ranks.now += 2 * S
+    assert blamed(ranks.judge(still)) == (0, phase)
+    ranks.now += 1600 * S
+    busy = {0: Sight(state="R")}
+    assert ranks.judge(busy) is None
+    ranks.now += 3600 * S
+    found = ranks.judge(busy)
+    assert (found is None) == (phase == "prepare"), "one call of a library may take any time"
+    dog = Watchdog(Settings(limits_s={phase: 7200}))
+    assert ranks.judge(busy, dog=dog) is None
+    ranks.now += 3600 * S
+    assert blamed(ranks.judge(busy, dog=dog)) == (0, phase)
 
 
 def test_settings_travel_as_text():

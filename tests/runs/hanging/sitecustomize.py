@@ -94,6 +94,22 @@ def in_save(hang):
     return "distrain.checkpoint.manager", change
 
 
+def before(name, function):
+    """Sleep where a stage that does not train would call a function of a module."""
+
+    def change(module):
+        made = getattr(module, function)
+
+        def hang_first(*args, **kwargs):
+            if is_now(0):
+                sleep()
+            return made(*args, **kwargs)
+
+        setattr(module, function, hang_first)
+
+    return name, change
+
+
 def past_a_collective():
     """Let the last rank of two know what the other will say, and go on without the collective."""
 
@@ -138,6 +154,9 @@ FAULTS = {
     "save": lambda: in_save(sleep),
     "collective": past_a_collective,
     "first": lambda: in_step(sleep),
+    "prepare": lambda: before("distrain.data.corpus.pipeline", "train_tokenizer"),
+    "evaluate": lambda: before("distrain.stages.evaluate", "measure_documents"),
+    "export": lambda: before("distrain.stages.export", "write_huggingface"),
 }
 
 
