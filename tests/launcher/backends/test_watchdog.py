@@ -389,9 +389,9 @@ def test_what_an_attempt_took_is_remembered_once_it_has_made_a_step(tmp_path, mo
 
 @pytest.mark.parametrize("phase", WORK_PHASES)
 def test_a_stage_without_steps_is_judged(tmp_path, monkeypatch, phase):
-    ranks = Ranks(tmp_path, monkeypatch, count=1)
-    (page,) = ranks.pages
-    page._words[6] = 0  # no step has begun, or ever will
+    ranks, page = Ranks(tmp_path, monkeypatch, count=0), PageWriter()
+    page.open(tmp_path, 0)
+    page.be_judged(dumps=False)
     page.begin_work(phase)
     for _ in range(30):
         ranks.now += 90 * S
