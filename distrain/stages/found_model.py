@@ -17,19 +17,22 @@ from distrain.stages.context import StageContext, typed
 from distrain.stages.products import Sources
 
 
-def make_tokenizer(context: StageContext, scratch: Path) -> Path:
+def make_tokenizer(context: StageContext, scratch: Path, base: Path | None = None) -> Path:
     """Return the tokenizer of a stage, begun or not: a file, or a folder that holds one.
 
     Args:
         context: Of a training stage.
         scratch: An empty folder; where stages of its line add tokens, theirs are made there again.
+        base: Of the first stage, if somebody has found it.
 
     Raises:
         PreflightError: The user's Hugging Face folder cannot be used.
     """
     root = context.first
     written = folder_of(context.recipe.stages[root])
-    if written is not None:
+    if base is not None:
+        path = base
+    elif written is not None:
         path = pretrained_folder(written, context.run.models)
     else:
         path = context.run.stage(str(context.lineage.up_to(root).data)).tokenizer

@@ -49,6 +49,8 @@ def _trained(example: EncodedExample) -> list[int]:
 class PairSamples(ExampleSamples):
     """As ``ExampleSamples``; chosen and rejected answers take turns in the lists of a source."""
 
+    answers = 2
+
     @classmethod
     def _fit(cls, encoded: Any, room: int, truncation: Truncation) -> Taken:  # noqa: ANN401
         made = fit_pair(encoded, room, truncation)
@@ -57,7 +59,7 @@ class PairSamples(ExampleSamples):
 
     def __len__(self) -> int:
         """Count the pairs that are used."""
-        return super().__len__() // 2
+        return super().__len__() // self.answers
 
     @cached_property
     def pairs(self) -> Mapping[str, PairDataset]:

@@ -83,10 +83,18 @@ def write_examples(
 def choose_examples(
     samples: ExampleSamples, count: int, seed: int
 ) -> list[tuple[str, EncodedExample]]:
-    """Choose ``count`` different examples, each as likely, in their order."""
-    found = [(source, each) for source, some in samples.fitted.items() for each in some]
+    """Choose ``count`` different examples, each as likely, in their order.
+
+    Of a preference both answers are shown, the chosen one first.
+    """
+    size = samples.answers
+    found = [
+        [(source, answer) for answer in some[first : first + size]]
+        for source, some in samples.fitted.items()
+        for first in range(0, len(some), size)
+    ]
     numbers = np.random.default_rng(seed).choice(len(found), min(count, len(found)), replace=False)
-    return [found[number] for number in np.sort(numbers).tolist()]
+    return [each for number in np.sort(numbers).tolist() for each in found[number]]
 
 
 def show_example(example: EncodedExample, reader: Reader, max_tokens: int = 0) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -105,6 +105,8 @@ class ExampleSamples:
         form: Of the rows.
     """
 
+    answers: ClassVar[int] = 1
+    """Of an example, one after the other in the lists."""
     whole: Mapping[str, list[EncodedExample]]
     fitted: Mapping[str, list[EncodedExample]]
     lengths: Lengths

@@ -6,10 +6,11 @@ On standard input a JSON list of questions, on standard output one of answers, i
 not of documents, and ``limits``. Answer: ``files``, of each its name ``file``, its first ``rows``
 (path, content, whether it has filler) and what is ``broken`` (path, why).
 
-``judge``: rows by a chat template. ``tokenizer`` (a model's folder), ``train_on``, ``arguments``
-and ``today`` of the template, ``preferences`` (whether a row has two answers), and ``sources``: of
-each, ``fields`` and ``rows``. Answer: ``unread``, arguments that change nothing, and ``refused``:
-number of the source, path, and what the template does not show.
+``judge``: rows by a chat template. ``tokenizer`` (a model's folder), the tokens ``added`` to it by
+each stage that adds some, ``train_on``, ``arguments`` and ``today`` of the template,
+``preferences`` (whether a row has two answers), and ``sources``: of each, ``fields`` and ``rows``.
+Answer: ``unread``, arguments that change nothing, and ``refused``: number of the source, path, and
+what the template does not show.
 
 Where a source or a template cannot be used at all, the answer is ``problem``: where, found,
 expected, remedy.
@@ -22,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, TypeAdapter
@@ -38,6 +40,7 @@ from distrain.data.sources import open_rows
 from distrain.data.sources.document import Broken, SourceRow
 from distrain.data.sources.ranges import InputFile
 from distrain.data.sources.row_request import RowRequest
+from distrain.data.tokenizer.growing import grow_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import DistrainError
 from distrain.stages.preference_samples import encode_preferences
@@ -122,13 +125,18 @@ def judge(asked: Asked) -> dict[str, Any]:
         DataError: The tokenizer cannot be used, or the template serves no chat.
     """
     path = Path(asked["tokenizer"])
-    encoder = ChatEncoder(
-        path,
-        Tokenizer.load(path),
-        train_on=asked["train_on"],
-        template_arguments=asked["arguments"],
-        today=date.fromisoformat(asked["today"]),
-    )
+    with TemporaryDirectory(prefix="distrain-") as scratch:
+        for number, names in enumerate(asked["added"]):
+            folder = Path(scratch, str(number))
+            grow_tokenizer(path, names, folder)
+            path = folder
+        encoder = ChatEncoder(
+            path,
+            Tokenizer.load(path),
+            train_on=asked["train_on"],
+            template_arguments=asked["arguments"],
+            today=date.fromisoformat(asked["today"]),
+        )
     refused = [
         [number, each.path, each.detail]
         for number, source in enumerate(asked["sources"])

@@ -1,23 +1,23 @@
 """``distrain data ...``: looks at tokens on disk. A child process reads; here is what users see."""
 
 import glob
-import importlib.util
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distrain.errors import ExitCode, NotFoundError, PreflightError
-from launcher.commands.arguments import JsonOption, RunArgument
+from distrain.errors import ExitCode, NotFoundError
+from launcher.commands.arguments import JsonOption, OverridesArgument, RunArgument
 from launcher.commands.output import Shown, show
+from launcher.commands.runtime_records import print_text, read_records
 
-NEEDED_MODULES = ("numpy", "tokenizers", "xxhash", "zstandard")
+if TYPE_CHECKING:
+    from distrain.config.recipe import Recipe
+
+FROM_STANDARD_INPUT = "-"
+"""In the place of a run: the runtime reads a recipe."""
 
 
 class SplitChoice(StrEnum):
@@ -61,6 +61,13 @@ TargetArgument = Annotated[
         "another tool (file, folder or glob).",
     ),
 ]
+SampledArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PATH_OR_RUN]",
+        help="As of inspect; or a recipe: what its stage of fine-tuning would train on.",
+    ),
+]
 FormatOption = Annotated[
     TokenFormat | None, typer.Option("--format", help="Of another tool's files; default: found.")
 ]
@@ -96,7 +103,7 @@ def inspect(
 
     found = find_target(target)
     options = _reading(token_format, dtype, eos_id, tokenizer)
-    records = list(_records(["inspect", found, *options]))
+    records = list(read_records(["inspect", found, *options]))
     shown = Shown({"target": found, "parts": records}, inspection_text(records))
     show("data inspect", shown, as_json=as_json)
 
@@ -116,10 +123,10 @@ def verify(
     found = find_target(target)
     options = _reading(token_format, dtype, eos_id, tokenizer)
     records = []
-    for record in _records(["verify", found, *options]):
+    for record in read_records(["verify", found, *options]):
         records.append(record)
         if not as_json:
-            _print(verified_text(record))
+            print_text(verified_text(record))
     damaged = sum(len(record["damaged"]) for record in records)
     if damaged and not as_json:
         typer.echo(damage_text(damaged), err=True)
@@ -130,7 +137,8 @@ def verify(
 
 @app.command()
 def sample(  # noqa: PLR0913
-    target: TargetArgument = None,
+    target: SampledArgument = None,
+    overrides: OverridesArgument = None,
     split: Annotated[
         SplitChoice | None,
         typer.Option("--split", help="Default: train; test is for evaluate alone."),
@@ -156,12 +164,16 @@ def sample(  # noqa: PLR0913
     as_json: JsonOption = False,
 ) -> None:
     """Show documents, or examples of fine-tuning, decoded; control tokens stand in brackets."""
+    from distrain.config.reading.load import dump_resolved
     from launcher.commands.data_text import document_text
     from launcher.commands.example_text import example_text, has_colour
+    from launcher.commands.planned_examples import stage_to_show
 
-    found = find_target(target)
+    found, recipe = find_sampled(target, overrides or ())
+    if recipe is not None:
+        stage = stage or stage_to_show(found, recipe)
     arguments = [
-        *("sample", found),
+        *("sample", found if recipe is None else FROM_STANDARD_INPUT),
         *_reading(token_format, dtype, eos_id, tokenizer),
         *([f"--split={split.value}"] if split is not None else []),
         *([f"--source={source}"] if source is not None else []),
@@ -170,15 +182,16 @@ def sample(  # noqa: PLR0913
         *(f"--number={number}", f"--seed={seed}", f"--max-tokens={max_tokens}"),
         *(["--tokens"] if tokens else []),
     ]
+    records = read_records(arguments, None if recipe is None else dump_resolved(recipe))
     if as_json:
-        result = {"target": found, "documents": list(_records(arguments))}
+        result = {"target": found, "documents": list(records)}
         show("data sample", Shown(result, ""), as_json=True)
         return
-    for record in _records(arguments):
+    for record in records:
         if stage is None:
-            _print(document_text(record))
+            print_text(document_text(record))
         else:
-            _print(example_text(record, coloured=has_colour()))
+            print_text(example_text(record, coloured=has_colour()))
 
 
 @app.command()
@@ -210,7 +223,9 @@ def seen(
         raise typer.BadParameter("give either --step or --document")
     found = find_run(target)
     wanted = [f"--document={document}"] if step is None else [f"--step={step}"]
-    records = _records(["seen", str(found.root), *wanted, *([f"--stage={stage}"] if stage else [])])
+    records = read_records(
+        ["seen", str(found.root), *wanted, *([f"--stage={stage}"] if stage else [])]
+    )
     head = next(records)
     if as_json:
         show("data seen", Shown(head | {"parts": list(records)}, "", found), as_json=True)
@@ -244,10 +259,10 @@ def publish(
         )
     given = ["publish", find_target(target), url, f"--storage={storage.value}"]
     records = []
-    for record in _records([*given, *([f"--stage={stage}"] if stage else [])]):
+    for record in read_records([*given, *([f"--stage={stage}"] if stage else [])]):
         records.append(record)
         if not as_json:
-            _print(published_line(record))
+            print_text(published_line(record))
     shown = Shown({"url": url, "parts": records}, source_of_published(url))
     show("data publish", shown, as_json=as_json)
 
@@ -282,13 +297,19 @@ def find_target(target: str | None) -> str:
     )
 
 
-def _print(text: str) -> None:
-    """Write a result, until whoever reads has seen enough (``| head``)."""
-    try:
-        typer.echo(text)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(ExitCode.DONE) from None
+def find_sampled(target: str | None, overrides: Sequence[str]) -> "tuple[str, Recipe | None]":
+    """Return what ``find_target`` does, or the name of a recipe with what it says.
+
+    Raises:
+        NotFoundError: There is neither.
+    """
+    from launcher.commands.planned_examples import is_recipe, planned_recipe
+
+    if target is not None and is_recipe(target):
+        return target, planned_recipe(target, overrides)
+    if overrides:
+        raise typer.BadParameter(f"values such as {overrides[0]} are for a recipe, not for a run")
+    return find_target(target), None
 
 
 def _reading(
@@ -304,30 +325,3 @@ def _reading(
         "--tokenizer": tokenizer,
     }
     return [f"{option}={value}" for option, value in values.items() if value is not None]
-
-
-def _records(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield what the runtime's process writes; it is ended if nobody reads on.
-
-    Raises:
-        typer.Exit: It failed, with its code; it has said why.
-    """
-    missing = [name for name in NEEDED_MODULES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise PreflightError(
-            "this Python environment",
-            f"no {', '.join(missing)}",
-            "the packages of the extra 'train'",
-            'Install them: pip install "distrain[train]".',
-        )
-    command = [sys.executable, "-m", "distrain", "data", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
-        assert child.stdout is not None
-        try:
-            for line in child.stdout:
-                yield json.loads(line)
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode:
-        raise typer.Exit(child.returncode)

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from distrain.config.chats import ExampleDataConfig
@@ -84,7 +83,19 @@ def check_template(
     answer: Mapping[str, Any] = {"unread": arguments}
     # Our own template, where a folder has none, shows every plain chat: there is nothing to ask.
     if has_template or not all(source.is_plain for source in sources.values()):
-        answer = {} if problem else _judge(file.parent, data, arguments, sources)
+        answer = (
+            {}
+            if problem
+            else _judge(
+                {
+                    "tokenizer": str(file.parent.absolute()),
+                    "added": _added_to(recipe, name),
+                    "arguments": arguments,
+                },
+                data,
+                sources,
+            )
+        )
     problem = problem or problem_of(answer)
     if problem is not None:
         yield Finding(name, at, f"{'.'.join(map(str, at))}: {problem}")
@@ -94,21 +105,27 @@ def check_template(
 
 
 def _judge(
-    folder: Path,
-    data: ExampleDataConfig,
-    arguments: Mapping[str, Any],
-    sources: Mapping[str, LaidOut],
+    model: Mapping[str, Any], data: ExampleDataConfig, sources: Mapping[str, LaidOut]
 ) -> Mapping[str, Any]:
     """Let the runtime lay out the rows; see ``distrain/tools/first_look.py``."""
     asked = {
-        "tokenizer": str(folder.absolute()),
+        **model,
         "train_on": data.train_on,
-        "arguments": arguments,
         "today": data.template_date or datetime.now(UTC).date().isoformat(),
         "preferences": data.reads_preferences,
         "sources": [{"fields": source.fields, "rows": source.rows} for source in sources.values()],
     }
     return ask_once("first-look", json.dumps({"judge": asked}, sort_keys=True, default=str))
+
+
+def _added_to(recipe: Recipe, name: str) -> list[tuple[str, ...]]:
+    """Return the tokens that the stages of a line add, one after the other."""
+    line = [recipe.stages[link.stage] for link in lineage_of(recipe.stages, name).trained]
+    return [
+        stage.data.add_tokens
+        for stage in line
+        if isinstance(stage, FinetuneStage) and stage.data.add_tokens
+    ]
 
 
 def _tell_refused(

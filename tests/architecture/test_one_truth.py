@@ -20,7 +20,7 @@ OTHER_LINES = {
     "distrain/data/sources/lines.py": "documents of a user",
     "distrain/data/corpus/encode.py": "cells of a table",
     "launcher/inputs/first_rows.py": "a user's files, of which the first lines are looked at",
-    "launcher/commands/data_commands.py": "what a process of the runtime prints",
+    "launcher/commands/runtime_records.py": "what a process of the runtime prints",
 }
 """Files that read JSON line by line, but none of a run's records; and what they read."""
 

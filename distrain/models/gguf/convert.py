@@ -56,8 +56,13 @@ def convert(file: GgufFile, folder: Path) -> None:
     weights = GgufWeights(file, fields)
     dtype = str(weights.forms["model.embed_tokens.weight"].dtype).removeprefix("torch.")
     with whole_folder(folder) as partial:
-        write_tokenizer(file, partial)
+        write_text_files(file, partial)
         write_weights(partial, weights)
         write_json(partial / CONFIG_FILE, {**fields, "dtype": dtype, "torch_dtype": dtype})
-        write_json(partial / GENERATION_FILE, special_ids(file))
     log.info("%s is now %s, in %.1f s", file.path.name, folder, time.monotonic() - started)
+
+
+def write_text_files(file: GgufFile, folder: Path) -> None:
+    """Write what turns chats into ids: the tokenizer, its template, and what ends a text."""
+    write_tokenizer(file, folder)
+    write_json(folder / GENERATION_FILE, special_ids(file))

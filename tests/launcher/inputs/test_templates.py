@@ -44,6 +44,14 @@ def test_a_template_without_a_stop_token_is_refused_by_both(tmp_path):
         ChatEncoder(model, Tokenizer.load(model))
 
 
+@pytest.mark.usefixtures("near")
+def test_a_stop_token_may_be_one_that_the_stage_adds(tmp_path):
+    model = folder_with(tmp_path / "model", CHAT.replace("<|im_end|>", "<|over|>"))
+    [wrong] = findings(model, [{"messages": TURNS}], tmp_path)
+    assert "one that ends an answer with no control token" in wrong.message
+    assert findings(model, [{"messages": TURNS}], tmp_path, add_tokens=["<|over|>"]) == []
+
+
 def test_a_tokenizer_without_an_end_is_refused_without_asking_anybody(tmp_path, monkeypatch):
     monkeypatch.setattr(templates, "ask_once", lambda *_: pytest.fail("somebody was asked"))
     model = folder_with(tmp_path / "model", None)
