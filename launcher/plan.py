@@ -195,6 +195,17 @@ def stage_argv(
     ]
 
 
+def starting_argv(stage: StagePlan, run: RunFolder, *, python: str) -> list[str]:
+    """Return the command that this machine runs for a stage of one node.
+
+    It forks the ranks of a training stage, and is the process itself of another one.
+    """
+    if stage.kind not in DISTRIBUTED_KINDS:
+        return stage_argv(stage, run, python=python, rendezvous=None)
+    command = [python, "-m", "distrain.fork_server", str(run.root), stage.name]
+    return [*command, f"--ranks={stage.world_size}"]
+
+
 def phase_argv(
     stage: StagePlan, run: RunFolder, phase: Phase, *, python: str, share: str | None
 ) -> list[str]:

@@ -9,11 +9,13 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
+from distrain.runs.rank_env import STORE_FD
+
 log = logging.getLogger(__name__)
 
 
 def start_process_group(device: torch.device, *, timeout_s: float = 1800) -> None:
-    """Meet the other ranks, if torchrun (or whoever sets RANK and WORLD_SIZE) started any.
+    """Meet the other ranks, if a supervisor (or torchrun: who sets RANK) started any.
 
     Collective. Does nothing in a process of its own, and when the group was met already.
 
@@ -25,16 +27,36 @@ def start_process_group(device: torch.device, *, timeout_s: float = 1800) -> Non
         # Before the group: whatever names no device goes to the current one, by default GPU 0 on
         # every rank of the node.
         torch.cuda.set_device(device)
-    # One process without torchrun stays alone, and needs no group.
+    # A single process stays alone, and needs no group.
     if "RANK" not in os.environ or dist.is_initialized():
         return
+    timeout = timedelta(seconds=timeout_s)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    listening = os.environ.pop(STORE_FD, None)
+    if listening is None:
+        dist.init_process_group(backend, timeout=timeout)
+        return
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # it is there, unannounced
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        int(os.environ["WORLD_SIZE"]),
+        is_master=True,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=int(listening),
+    )
     dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s)
+        backend,
+        # The prefix that torch gives the others, who come by the environment: else they never meet.
+        store=dist.PrefixStore("default_pg", store),  # type: ignore[attr-defined]
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timeout,
     )
 
 
 def local_world_size() -> int:
-    """Return how many ranks run on this node, as torchrun says."""
+    """Return how many ranks run on this node, as whoever started them says."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 

@@ -126,6 +126,11 @@ class StageFolder:
         """Output of all processes of one attempt on this machine."""
         return self.logs / f"attempt_{attempt}.log"
 
+    @property
+    def rank_logs(self) -> Path:
+        """Output of single ranks, a folder a start, and of what forks them."""
+        return self.logs / "ranks"
+
     def slurm_log(self, job: str) -> Path:
         """Output of one job, all its starts; ``job`` may be a pattern of sbatch's."""
         return self.logs / f"slurm-{job}.log"

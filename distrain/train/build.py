@@ -190,7 +190,7 @@ def build_injection(setup: TrainSetup, host: HostGroup) -> Callable[[int], float
 
 
 def build_host(training: TrainingConfig) -> HostGroup:
-    """Join the other ranks, if torchrun started any."""
+    """Join the other ranks, if any were started."""
     device = resolve_device(training.device)
     return_large_buffers(training.allocator, device)
     torch.set_num_threads(training.num_threads)

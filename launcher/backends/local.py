@@ -3,25 +3,27 @@
 A stage has ended well when its ``state.json`` says so; exit codes are only reported.
 """
 
-import os
 import secrets
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
+from distrain.config.recipe import DISTRIBUTED_KINDS
 from distrain.errors import ExitCode
 from distrain.runs.folder import RunFolder
 from distrain.runs.products import check_sources
 from distrain.runs.records import append_event, is_done
 from launcher.backends.incidents import WatchedStage
 from launcher.backends.interrupt import Interruptions, clear_wishes
-from launcher.backends.processes import Child
+from launcher.backends.orders import StageOrders
 from launcher.backends.protocol import RunJobs, Surroundings
+from launcher.backends.starting import LOOPBACK, MeetingPlace, NodeStarter, open_place
 from launcher.backends.supervise import Processes, Supervised, Supervisor
-from launcher.backends.watched import Watched
-from launcher.plan import Plan, StagePlan, local_rendezvous, stage_argv, stage_env
+from launcher.plan import Plan, StagePlan, stage_env, starting_argv
 from launcher.preflight import check_machine
+from launcher.text import plural
 from launcher.watch.progress import StageFollower, extent_of
 
 POLL_S = 0.5
@@ -44,10 +46,9 @@ class LocalBackend:
         """Write the commands, as a shell would take them."""
         lines = []
         for stage in plan.stages:
-            rendezvous = local_rendezvous(f"{plan.run.root.name}-{stage.name}")
-            argv = stage_argv(stage, plan.run, python=sys.executable, rendezvous=rendezvous)
+            argv = starting_argv(stage, plan.run, python=sys.executable)
             env = [f"{key}={shlex.quote(value)}" for key, value in stage_env(stage).items()]
-            lines += [f"# {stage.name}", " ".join([*env, shlex.join(argv)])]
+            lines += [f"# {stage.name}{_forked(stage)}", " ".join([*env, shlex.join(argv)])]
         return "\n".join(lines)
 
     def start(self, plan: Plan, stages: Sequence[StagePlan], around: Surroundings) -> ExitCode:
@@ -91,11 +92,39 @@ def run_stages(
                 continue
             if interruptions.count:
                 return ExitCode.STOPPED
-            supervised = _supervised(plan, stage, around, interruptions, start)
-            code = Supervisor(supervised, interruptions).run()
+            with closing(NodeStarter(0, around.say)) as starter:
+                supervised = _supervised(plan, stage, around, interruptions, starter, start)
+                code = Supervisor(supervised, interruptions).run()
             if code is not ExitCode.DONE:
                 return code
     return ExitCode.DONE
+
+
+def stage_orders(
+    run: RunFolder, stage: StagePlan, python: str, arguments: Sequence[str] = ()
+) -> StageOrders:
+    """Return what each node starts for a stage.
+
+    Args:
+        run: Which run.
+        stage: Which stage of it.
+        python: Interpreter that has the runtime.
+        arguments: Further ones of the runtime's ``stage`` command.
+    """
+    return StageOrders(
+        stage.name,
+        stage.nodes,
+        stage.world_size,
+        (*starting_argv(stage, run, python=python), *arguments),
+        stage_env(stage),
+        str(run.stage(stage.name).rank_logs),
+    )
+
+
+def _forked(stage: StagePlan) -> str:
+    """Say what becomes of a command that forks, where a reader looks for torchrun."""
+    count = plural(stage.processes_per_node, "process")
+    return f": forks {count} a node" if stage.kind in DISTRIBUTED_KINDS else ""
 
 
 def _supervised(
@@ -103,18 +132,16 @@ def _supervised(
     stage: StagePlan,
     around: Surroundings,
     interruptions: Interruptions,
+    starter: NodeStarter,
     start: Starter | None,
 ) -> Supervised:
     def start_here(log: Path) -> Processes:
-        run = plan.run
-        rendezvous = local_rendezvous(f"{run.root.name}-{stage.name}-{secrets.token_hex(4)}")
-        argv = stage_argv(stage, run, python=around.python, rendezvous=rendezvous)
-        place = WatchedStage(run, stage.name, node=0, nodes=1)
-        return Watched(
-            lambda env: Child([*argv, *around.arguments], env, log),
-            os.environ | stage_env(stage),
-            place,
-        )
+        start_id = f"{log.stem}-{secrets.token_hex(4)}"
+        is_alone = stage.world_size == 1
+        place = MeetingPlace(start_id) if is_alone else open_place(start_id, LOOPBACK, 0)
+        orders = stage_orders(plan.run, stage, around.python, around.arguments)
+        watched = WatchedStage(plan.run, stage.name, node=0, nodes=1)
+        return starter.start(orders, place, log, watched)
 
     def follow(processes: Processes, attempt: int) -> None:
         _follow(plan, stage, around, interruptions, processes, attempt)

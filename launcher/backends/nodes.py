@@ -1,15 +1,14 @@
 """Several nodes that share a folder: how they agree on each start of a stage.
 
-The first node decides. It writes ``start.json`` with the start's number and a rendezvous id that no
-start had before; every other node says in ``nodes/<n>.json`` that it is ready, and starts its part;
-once all are, the first node starts its own. A node whose part fails says so there. Once a start is
-over for the first node, ``start.json`` tells that, and the others end what they still run of it and
-say so; then comes a new start, or the end of the run. Each gives signs of life (``beats.py``), so
-that one which hangs or is gone is not waited for. Nothing but the shared folder is needed, and no
-clock.
+The first node decides. It writes ``start.json`` with the start's number, an id that no start had
+before, and host and port where its ranks meet; every other node says in ``nodes/<n>.json`` that it
+is ready, and starts its part; once all are, the first node starts its own. A node whose part fails
+says so there. Once a start is over for the first node, ``start.json`` tells that, and the others
+end what they still run of it and say so; then comes a new start, or the end of the run. Each gives
+signs of life (``beats.py``), so that one which hangs or is gone is not waited for. Nothing but the
+shared folder is needed, and no clock.
 """
 
-import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -23,8 +22,8 @@ from launcher.backends.beats import SILENCE_S, Pulse, Watch
 from launcher.backends.blame import NodeFailure
 from launcher.backends.incidents import WatchedStage
 from launcher.backends.orders import Orders, StageOrders
-from launcher.backends.processes import Child
 from launcher.backends.restart import LATE_S
+from launcher.backends.starting import LOOPBACK, MeetingPlace, NodeStarter, open_place
 from launcher.backends.watched import Watched
 
 LOOK_S = 0.2
@@ -64,18 +63,25 @@ class FirstNode:
         self.pulse = Pulse(meeting.beat(0))
         self.watches = {node: Watch(meeting.beat(node)) for node in range(1, orders.nodes)}
         self._orders = orders
+        self.starter = NodeStarter(0, say)
 
     def start(self, stage: str, log: Path | None) -> "FirstNodesProcesses":
         """Announce a start, and begin it here as soon as the others are ready."""
         orders = self._orders.stage(stage)
         number = int((read_json(self.meeting.start) or {"number": 0})["number"]) + 1
         start_id = f"{self.run.root.name}-{stage}-{number}-{secrets.token_hex(4)}"
+        place = MeetingPlace(start_id)
+        if orders.is_forked and orders.world_size > 1:
+            alone = orders.nodes == 1
+            host, port = (LOOPBACK, 0) if alone else (self._orders.host, self._orders.port)
+            place = open_place(start_id, host, port)
         record = {"number": number, "stage": stage, "id": start_id, "time": utc_now()}
-        write_json(self.meeting.start, record)
-        return FirstNodesProcesses(self, orders, start_id, log)
+        write_json(self.meeting.start, record | {"host": place.host, "port": place.port})
+        return FirstNodesProcesses(self, orders, place, log)
 
     def end(self, code: ExitCode, **last: object) -> None:
         """Tell the others that no further start comes, and more to who looks at it later."""
+        self.starter.close()
         record = read_json(self.meeting.start) or {"number": 0, "stage": "", "id": ""}
         record.pop("over", None)
         write_json(self.meeting.start, record | {"end": int(code), "time": utc_now()} | last)
@@ -85,13 +91,14 @@ class FirstNodesProcesses:
     """One attempt as the first node sees it (``supervise.Processes``)."""
 
     def __init__(
-        self, first: FirstNode, orders: StageOrders, start_id: str, log: Path | None
+        self, first: FirstNode, orders: StageOrders, place: MeetingPlace, log: Path | None
     ) -> None:
         self.is_lost = False
         """Whether another node is gone, with its part."""
         self._first = first
         self._orders = orders
-        self._id = start_id
+        self._id = place.id
+        self._place = place
         self._log = log
         self._others = range(1, orders.nodes)
         self._child: Watched | None = None
@@ -153,6 +160,8 @@ class FirstNodesProcesses:
         """Leave no process on any node."""
         if self._child is not None:
             self._child.close()
+        elif self._place.store is not None:
+            self._place.store.close()
         record = read_json(self._first.meeting.start)
         if not self._others or record is None:
             return
@@ -187,12 +196,8 @@ class FirstNodesProcesses:
         run = self._first.run
         missing = [node for node in self._others if self._word(node) is None]
         if not missing:
-            argv, log = self._orders.command(self._id), self._log
-            self._child = Watched(
-                lambda env: Child(argv, env, log),
-                os.environ | self._orders.env,
-                WatchedStage(run, self._orders.name, node=0, nodes=self._orders.nodes),
-            )
+            watched = WatchedStage(run, self._orders.name, node=0, nodes=self._orders.nodes)
+            self._child = self._first.starter.start(self._orders, self._place, self._log, watched)
             self._deadline = float("inf")
             return False
         who = f"node {', '.join(map(str, missing))}"

@@ -7,7 +7,9 @@ from distrain.runs.folder import NodeFiles
 from distrain.runs.records import read_json, write_json
 
 START_ID = "@start@"
-"""Stands in the command of a stage where the id of its start belongs."""
+"""Stands for the id of a start in a command of torchrun's, which older versions have queued."""
+SERVER = "distrain.fork_server"
+"""Module whose command forks the ranks of a stage."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,30 @@ class StageOrders:
     """1: the first node alone."""
     world_size: int
     argv: tuple[str, ...]
-    """With ``START_ID`` in it if there is a rendezvous."""
+    """Of the fork server, or of the only process."""
     env: dict[str, str]
+    logs: str = ""
+    """Folder for the files of ranks."""
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether ``argv`` starts what forks the ranks."""
+        return SERVER in self.argv
+
+    @property
+    def processes_per_node(self) -> int:
+        """Ranks on each node."""
+        return self.world_size // self.nodes
+
+    @property
+    def cold_command(self) -> list[str]:
+        """Of one rank, where none can be forked."""
+        at = self.argv.index(SERVER)
+        run, stage, *_ = self.argv[at + 1 :]
+        return [*self.argv[:at], "distrain", "stage", run, stage]
 
     def command(self, start_id: str) -> list[str]:
-        """Return the command of one start."""
+        """Return the command of one start, where nothing is forked."""
         return [word.replace(START_ID, start_id) for word in self.argv]
 
 
@@ -34,6 +55,10 @@ class Orders:
     nodes: int
     max_restarts: int
     stages: tuple[StageOrders, ...]
+    host: str = ""
+    """Of the first node, as the others address it."""
+    port: int = 0
+    """Where ranks meet there; 0: a free one, chosen anew for every start."""
 
     def write(self, meeting: NodeFiles) -> None:
         """Put them down for the other nodes."""
@@ -46,7 +71,7 @@ class Orders:
         if found is None:
             return None
         stages = (StageOrders(**s | {"argv": tuple(s["argv"])}) for s in found["stages"])
-        return cls(found["nodes"], found["max_restarts"], tuple(stages))
+        return cls(**found | {"stages": tuple(stages)})
 
     def stage(self, name: str) -> StageOrders:
         """Return those of one stage."""

@@ -1,7 +1,8 @@
 """A node of several, but not the first: it follows what that one writes (``nodes.py``)."""
 
-import os
+import sys
 import time
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -14,8 +15,7 @@ from launcher.backends.incidents import WatchedStage
 from launcher.backends.interrupt import Interruptions
 from launcher.backends.nodes import LOOK_S, PATIENCE_S
 from launcher.backends.orders import Orders
-from launcher.backends.processes import Child
-from launcher.backends.watched import Watched
+from launcher.backends.starting import MeetingPlace, NodeStarter
 
 
 class OtherNode:
@@ -45,6 +45,7 @@ class OtherNode:
         self._pulse = Pulse(meeting.beat(node))
         self._first = Watch(meeting.beat(0))
         self._has_joined = False
+        self._starter = NodeStarter(node, _say)
 
     def run(self, interruptions: Interruptions) -> ExitCode:
         """Take part in every start until the first node says that it was the last.
@@ -55,6 +56,10 @@ class OtherNode:
         Raises:
             TrainingError: The first node is gone.
         """
+        with closing(self._starter):
+            return self._follow(interruptions)
+
+    def _follow(self, interruptions: Interruptions) -> ExitCode:
         start = read_json(self._meeting.start)
         past = start if start is not None and "end" in start else None  # of an earlier run
         while True:
@@ -90,11 +95,9 @@ class OtherNode:
         if stage.nodes == 1:
             return
         self._tell(start, "", ended=False)
-        child = Watched(
-            lambda env: Child(stage.command(start["id"]), env, None),
-            os.environ | stage.env,
-            WatchedStage(self._run, stage.name, self._node, stage.nodes),
-        )
+        place = MeetingPlace(start["id"], start.get("host", ""), start.get("port", 0))
+        watched = WatchedStage(self._run, stage.name, self._node, stage.nodes)
+        child = self._starter.start(stage, place, None, watched)
         try:
             while not child.wait(LOOK_S):
                 self._pulse.beat()
@@ -141,3 +144,8 @@ class OtherNode:
             f"Look at the first node; when it runs again, start this node again, too. "
             f"`distrain status {self._run.root.name}` tells how far the run is.",
         )
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

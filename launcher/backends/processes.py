@@ -12,17 +12,23 @@ from distrain.runs.parent import dying_with
 
 
 class Child:
-    """One process of a stage: torchrun's agent, or the stage itself.
+    """One process: the stage itself, or what starts its ranks.
 
     It gets a session of its own, so that Ctrl-C in the terminal reaches the launcher only, and a
     parent-death signal, so that a killed launcher leaves no orphan. Start it from the main
     thread: the kernel counts the death of the starting *thread*. Without a ``log`` it writes where
-    its parent does.
+    its parent does; ``inherited`` are descriptors that it may use.
     """
 
     is_lost = False
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path | None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        log: Path | None,
+        inherited: Sequence[int] = (),
+    ) -> None:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
         with nullcontext() if log is None else log.open("ab") as output:
@@ -33,6 +39,7 @@ class Child:
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=tuple(inherited),
                 preexec_fn=dying_with(os.getpid()),
             )
         self._descriptor = os.pidfd_open(self._process.pid)
@@ -49,21 +56,23 @@ class Child:
 
         Signal handlers of the launcher run in between.
         """
-        if not self._poll.poll(timeout_s * 1000):
+        if self._process.returncode is None and not self._poll.poll(timeout_s * 1000):
             return False
         self._process.wait()
         return True
 
     def kill(self) -> None:
-        """Kill the process group at once; torchrun's workers die with their agent."""
+        """Kill the process group at once; ranks die with their server, or with torchrun."""
         if self._process.returncode is None:
             os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Leave no process behind, however the launcher got here."""
+        """Leave no process behind, however the launcher got here. Again, it does nothing."""
         self.kill()
         self._process.wait()
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     @property
     def code(self) -> int | None:
@@ -73,7 +82,11 @@ class Child:
     @property
     def end(self) -> str:
         """How the process ended, in words."""
-        code = self._process.returncode
-        if code is not None and code < 0:
-            return f"killed by {signal.Signals(-code).name}"
-        return f"exit code {code}"
+        return code_in_words(self._process.returncode)
+
+
+def code_in_words(code: int | None) -> str:
+    """Say how a process ended, whose exit code is negative for a signal."""
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"

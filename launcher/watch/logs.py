@@ -11,11 +11,23 @@ from distrain.runs.incidents import describe_incident, read_incidents
 
 EXCERPT_LINES = 20
 FIRST_FAILURE = re.compile(
-    r"Root Cause \(first observed failure\):.*?^\s*rank\s*:\s*(\d+)", re.MULTILINE | re.DOTALL
+    r"^first to fail: rank (\d+) \("
+    r"|Root Cause \(first observed failure\):.*?^\s*rank\s*:\s*(\d+)",
+    re.MULTILINE | re.DOTALL,
 )
-"""In torchrun's summary of failures."""
+"""As ``first_failure`` writes it; or in torchrun's summary of failures, of whoever uses that."""
 RANK_OF_LINE = re.compile(r"\[rank (\d+)\] ")
-"""As ``launcher.plan.RANK_PREFIX`` puts it before each line of several processes."""
+"""As ``rank_prefix`` puts it before each line of several processes."""
+
+
+def rank_prefix(rank: int) -> str:
+    """Return what stands before each line of a rank, where it is not alone."""
+    return f"[rank {rank}] "
+
+
+def first_failure(rank: str, how: str) -> str:
+    """Return the line of a log that names the rank that failed first, as in ``rank 1``."""
+    return f"first to fail: {rank} ({how})"
 
 
 def attempt_logs(stage: StageFolder) -> list[Path]:
@@ -136,7 +148,7 @@ def failure_excerpt(text: str, count: int = EXCERPT_LINES) -> str:
     lines = text.splitlines()
     first = FIRST_FAILURE.search(text)
     if first is not None:
-        prefix = f"[rank {first[1]}] "
+        prefix = rank_prefix(int(first[1] or first[2]))
         own = [line for line in lines if line.startswith(prefix)]
         lines = own or lines
     return "\n".join(lines[-count:])

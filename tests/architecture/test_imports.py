@@ -27,6 +27,7 @@ LAYERS = (
     {"stages"},
     {"tools"},
     {"__main__", "agent"},
+    {"fork_server"},
 )
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 

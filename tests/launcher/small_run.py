@@ -1,7 +1,6 @@
 """A small recipe, and a run folder of it whose stages are played by ``fake_runtime``."""
 
 import json
-import sys
 from pathlib import Path
 
 from distrain.config.launch import SiteConfig
@@ -10,6 +9,7 @@ from distrain.runs.folder import RunFolder
 from launcher.backends.backend import backend_of
 from launcher.plan import Plan, make_plan
 from launcher.run_files import make_folder, open_run
+from tests.runtime_command import runtime_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,8 +57,4 @@ def fake_python(folder: Path, **behaviours: list[str]) -> str:
     every = {"prepare": ["done"], "pretrain": ["done"], "export": ["done"]} | behaviours
     (folder / "runs").mkdir(exist_ok=True)
     (folder / "runs" / "behaviour.json").write_text(json.dumps(every))
-    script = folder / "fake-python"
-    runtime = ROOT / "tests" / "launcher" / "fake_runtime.py"
-    script.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} {runtime} "$@"\n')
-    script.chmod(0o755)
-    return str(script)
+    return runtime_command(folder, ROOT / "tests" / "launcher" / "fake_runtime.py")

@@ -53,6 +53,13 @@ def family(launcher: "subprocess.Popen[bytes]") -> list[psutil.Process]:
         return []
 
 
+def ranks_of(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Return those of a family that a fork server has forked, in the order of ranks."""
+    servers = {p.pid for p in processes if "--socket" in " ".join(p.cmdline())}
+    ranks = [p for p in processes if p.ppid() in servers]
+    return sorted(ranks, key=lambda rank: rank.name())
+
+
 def kill(victims: list[psutil.Process]) -> None:
     """Kill processes that may have ended already."""
     for victim in victims:

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs.processes import assert_no_orphans, family, kill, start, wait_for_stage
+from tests.runs.processes import (
+    assert_no_orphans,
+    family,
+    kill,
+    ranks_of,
+    start,
+    wait_for_stage,
+)
 from tests.tiny import distrain, events, exact_records, tensor_digests
 
 EQUAL_FILES = {
@@ -85,7 +92,8 @@ def test_a_killed_rank_is_replaced_without_a_word_from_the_user(twin, tmp_path):
     assert wait_for_stage(run, "pretrain", launcher)
     while not (run / "pretrain" / "checkpoints" / "step_000005").exists():
         time.sleep(0.05)
-    ranks = [p for p in family(launcher) if "RANK" in p.environ()]
+    ranks = ranks_of(family(launcher))
+    assert [rank.name() for rank in ranks] == ["rank 0", "rank 1"]
     kill(ranks[-1:])
     assert launcher.wait(timeout=300) == 0
     assert events(run, "restarted")

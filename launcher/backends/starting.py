@@ -1,0 +1,148 @@
+"""How one node starts its part of a stage's attempts: ranks of a fork server, or one command.
+
+Ranks of training stages are forked (``distrain/fork_server.py``), by a server that outlives the
+attempts. Other stages are one process each, and start as a command. So does what an older version
+has queued, which is torchrun.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distrain.errors import PreflightError
+from launcher.backends.fork_server import ForkServer, RankOrder
+from launcher.backends.incidents import WatchedStage
+from launcher.backends.orders import StageOrders
+from launcher.backends.processes import Child
+from launcher.backends.ranks import ForkedRanks, RanksToStart
+from launcher.backends.watched import Watched
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class MeetingPlace:
+    """Where the ranks of one start meet."""
+
+    id: str
+    """Of the start: fresh for each."""
+    host: str = LOOPBACK
+    """Reachable from all nodes."""
+    port: int = 0
+    store: socket.socket | None = None
+    """Listens there; held by the first node alone."""
+
+
+def open_place(start_id: str, host: str, port: int) -> MeetingPlace:
+    """Listen where the ranks of a start shall meet.
+
+    Args:
+        start_id: Of the start.
+        host: As the ranks address this node; the loopback address if they are all here.
+        port: Fixed, where only one is let through to this node; 0: any free one.
+
+    Raises:
+        PreflightError: The port is taken.
+    """
+    address = LOOPBACK if host == LOOPBACK else ""
+    try:
+        store = socket.create_server((address, port), backlog=4096)
+    except OSError as error:
+        raise PreflightError(
+            "launch.rendezvous",
+            f"port {port}, where nothing can listen ({error.strerror})",
+            "a free port of the first node",
+            "End what uses it, or name another port.",
+        ) from error
+    return MeetingPlace(start_id, host, store.getsockname()[1], store)
+
+
+class NodeStarter:
+    """Starts the attempts of stages on this node, of one stage after the other.
+
+    Args:
+        node: Its number.
+        say: Shows a line to the user.
+    """
+
+    def __init__(self, node: int, say: Callable[[str], None]) -> None:
+        self._node = node
+        self._say = say
+        self._server: ForkServer | None = None
+        self._stage = ""
+        """Which the server is for."""
+
+    def start(
+        self, orders: StageOrders, place: MeetingPlace, log: Path | None, watched: WatchedStage
+    ) -> Watched:
+        """Begin an attempt, whose output goes to ``log``, or to where this process writes."""
+        return Watched(
+            lambda env: self._start(orders, place, log, env), os.environ | orders.env, watched
+        )
+
+    def _start(
+        self, orders: StageOrders, place: MeetingPlace, log: Path | None, env: Mapping[str, str]
+    ) -> Child | ForkedRanks:
+        if not orders.is_forked:
+            return Child(orders.command(place.id), env, log)
+        env = dict(env)
+        here = orders.processes_per_node
+        if here > 1:
+            # They would all use all cores; and the number of threads decides about last bits.
+            env.setdefault("OMP_NUM_THREADS", "1")
+        files = Path(orders.logs) / place.id
+        alone = orders.world_size == 1
+        ranks = range(self._node * here, (self._node + 1) * here)
+        wanted = RanksToStart(
+            [
+                RankOrder(
+                    env if alone else env | self._rank_env(orders, rank, place),
+                    log if alone and log is not None else files / f"{rank}.log",
+                    holds_store=rank == 0 and place.store is not None,
+                )
+                for rank in ranks
+            ],
+            orders.cold_command,
+            [None] if alone else list(ranks),
+            log,
+            place.store,
+        )
+        return ForkedRanks(wanted, self._living_server(orders, env), self._say)
+
+    def close(self) -> None:
+        """End the fork server."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _living_server(self, orders: StageOrders, env: dict[str, str]) -> ForkServer:
+        if self._server is not None and not (self._server.is_alive and self._stage == orders.name):
+            self.close()
+        if self._server is None:
+            self._stage = orders.name
+            output = Path(orders.logs) / f"fork_server-{self._node}.log"
+            # Threads of OpenBLAS would be lost at a fork, and nobody here multiplies with numpy.
+            # CUDA's own way of counting devices would spoil it for the ranks.
+            own = {"OPENBLAS_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+            self._server = ForkServer(orders.argv, env | own, output)
+        return self._server
+
+    def _rank_env(self, orders: StageOrders, rank: int, place: MeetingPlace) -> dict[str, str]:
+        """What torchrun tells a rank, so that libraries find it."""
+        here = orders.processes_per_node
+        return {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank % here),
+            "WORLD_SIZE": str(orders.world_size),
+            "LOCAL_WORLD_SIZE": str(here),
+            "GROUP_RANK": str(self._node),
+            "GROUP_WORLD_SIZE": str(orders.nodes),
+            "MASTER_ADDR": place.host,
+            "MASTER_PORT": str(place.port),
+            "TORCHELASTIC_RUN_ID": place.id,
+            "TORCHELASTIC_USE_AGENT_STORE": "False",  # as it may be where torchrun starts us
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "TORCHELASTIC_MAX_RESTARTS": "0",
+        }
