@@ -87,6 +87,9 @@ class LaunchConfig(Section):
     prepare_tasks: Annotated[int, Field(ge=1)] = 1
     """Of ``slurm``: array tasks that share the input ranges of each prepare stage; 1: one job."""
     watchdog: WatchdogConfig = WatchdogConfig()
+    node_checks: Literal["auto", "on", "off"] = "auto"
+    """Of ``slurm``: nodes are checked beside each other before a stage begins. ``auto``: those of
+    stages that train on several nodes or on GPUs. See docs/slurm.md."""
     strikes: Annotated[int, Field(ge=0)] = StrikeRules.limit
     """Of ``slurm``: of a node, from which on it is left out; 0: none is. See docs/slurm.md."""
     rendezvous: Annotated[str, Field(pattern=ENDPOINT), AfterValidator(check_port)] | None = None

@@ -153,6 +153,15 @@ class StageFolder:
         """How long phases of its attempts took from mark to mark, for the next one's watchdog."""
         return self.path / "watched.json"
 
+    @property
+    def checks(self) -> Path:
+        """What the checks of nodes found, of each start of a job that made one."""
+        return self.path / "checks"
+
+    def check(self, start: str, node: str) -> Path:
+        """What was found on one node."""
+        return self.checks / start / f"{node}.json"
+
     def meeting(self, start: str) -> NodeFiles:
         """Where the nodes of one start of a job meet; gone when it has ended by itself."""
         return NodeFiles(self.path / "nodes" / start)

@@ -43,6 +43,6 @@ def stand_in_run(tmp_path, monkeypatch):
         python=python.name,
     )
     launch = LaunchConfig.model_validate(
-        {"backend": "slurm", "grace_period": "12s", "max_restarts": 1}
+        {"backend": "slurm", "grace_period": "12s", "max_restarts": 1, "node_checks": "off"}
     )
     return StandInRun(RunFolder(root), launch, site)

@@ -18,7 +18,12 @@ pytestmark = pytest.mark.slurm
 
 STEPS = 60
 SAVE_STEPS = 5
-TWO_NODES = ("launch.backend=slurm", "launch.nodes=2", "launch.processes_per_node=1")
+TWO_NODES = (
+    "launch.backend=slurm",
+    "launch.nodes=2",
+    "launch.processes_per_node=1",
+    "launch.node_checks=off",  # each starts torch once more on every node
+)
 PRETRAINING = ("prepare", "pretrain")
 TRAINING = (*PRETRAINING, "sft")
 
@@ -130,8 +135,10 @@ def twin(recipe):
 
 
 def test_two_nodes_train_bit_for_bit_as_two_local_processes(cluster, recipe, twin, tmp_path):
-    run = SlurmRun(cluster, recipe, tmp_path, stages=TRAINING)
+    run = SlurmRun(cluster, recipe, tmp_path, "launch.node_checks=auto", stages=TRAINING)
     run.finish()
+    assert "2 nodes checked in" in run.log
+    assert events(run.root, "node_unfit") == []
     assert run.node_lists == ["node[1-2]"]
     assert run.reasons() == [], "nothing is started again where nothing fails"
     for stage in ("pretrain", "sft"):
@@ -198,6 +205,26 @@ def test_a_node_on_which_it_fails_twice_is_left_and_the_run_ends_elsewhere_as_it
     assert "node node2: 2 strikes" in status
     assert f"job {run.job} gets no more of node2" in status
     run.assert_resumed()
+    run.assert_equal_to(twin)
+
+
+def test_a_node_that_does_not_pass_its_check_is_left_before_the_stage_begins(
+    cluster, recipe, twin, tmp_path, monkeypatch
+):
+    site = tmp_path / "site.yaml"
+    shared = tmp_path / "strikes"
+    shared.mkdir()
+    # Node 1 has a core that computes wrong: whatever it multiplies.
+    folder = Path(__file__).with_name("bad_core")
+    site.write_text(f"strikes: {shared}\nenv:\n  PYTHONPATH: {folder}\n")
+    settings = (f"launch.site={site}", "launch.node_checks=on")
+    run = SlurmRun(cluster, recipe, tmp_path, *settings)
+    run.finish()
+    unfit = events(run.root, "node_unfit")
+    assert [(e["stage"], e["node"]) for e in unfit] == [("prepare", "node1"), ("pretrain", "node1")]
+    assert "matrix products in float32 on cpu wrong" in str(unfit[0]["found"])
+    assert [e["nodes"] for e in events(run.root, "nodes_excluded")] == ["node1", "node1"]
+    assert [one.name.split(".")[0] for one in shared.iterdir()] == ["tiny"]
     run.assert_equal_to(twin)
 
 

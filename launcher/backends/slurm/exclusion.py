@@ -8,6 +8,7 @@ finds itself on such a node, and goes back before it has begun.
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from distrain.runs.folder import RunFolder
@@ -46,14 +47,13 @@ class Exclusion:
             nodes: Of the start, in Slurm's short form.
             more: Those that shall be left whatever their strikes.
         """
-        strikes = count_strikes(self._run, self._rules)
-        limit = self._rules.limit
-        if not limit:
-            return []
-        strikes.update(dict.fromkeys(more, limit))
+        strikes = count_strikes(self._run, self._rules) if self._rules.limit else Counter[str]()
+        limit = self._rules.limit or 1
+        for node in more:
+            strikes[node] += limit
         if not any(count >= limit for count in strikes.values()):
             return []  # and nobody is asked
-        here = self._expand(nodes)
+        here = self.expand(nodes)
         chosen = choose_excluded(strikes, limit, self._usable() | set(here), len(here))
         return chosen if any(node in here for node in chosen) else []
 
@@ -62,7 +62,7 @@ class Exclusion:
 
         Those that were left out before stay so.
         """
-        before = self._expand(self._field("ExcNodeList"))
+        before = self.expand(self._field("ExcNodeList"))
         wanted = ",".join(sorted({*before, *nodes}))
         deadline = time.monotonic() + TELL_S
         while True:
@@ -78,14 +78,14 @@ class Exclusion:
         which = [f"--partition={partition}"] if partition else []
         answer = self._ask(["sinfo", "--noheader", "--Node", *which, "--format=%N|%T"])
         lines = (line.split("|") for line in answer.out.splitlines() if "|" in line)
-        left_out = set(self._expand(self._field("ExcNodeList")))
+        left_out = set(self.expand(self._field("ExcNodeList")))
         return {
             node.strip()
             for node, state in lines
             if not UNUSABLE.search(state.lower()) and not state.strip().endswith("*")
         } - left_out
 
-    def _expand(self, nodes: str) -> list[str]:
+    def expand(self, nodes: str) -> list[str]:
         """Return names from Slurm's short form."""
         if not re.search(r"[\[,]", nodes):
             return [nodes] if nodes else []

@@ -6,7 +6,8 @@ the rule of restarts, and lets Slurm requeue the job or not. The exit code never
 which is 0 even after it lost a node:
 
     0   the stage is done
-    4   its folder has no room for the records of another start
+    4   its folder has no room for the records of another start; or a node is not fit, and Slurm
+        has no other
     6   it failed and would fail again, or ended too often in a row without a new checkpoint
     75  it ended with work left: asked to stop, or (before Slurm starts it again) to yield
 
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--patience", type=int, help="seconds that a stage may take to yield")
     parser.add_argument("--strikes", type=int, default=StrikeRules.limit)
     parser.add_argument("--strikes-folder", help="of the site")
+    parser.add_argument("--node-checks", action="store_true", help="before a stage begins")
     parser.add_argument("--resume", help="what a user types to go on")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args(argv)

@@ -30,6 +30,7 @@ from launcher.backends.other_node import OtherNode
 from launcher.backends.restart import AttemptEnd, History, Verdict, decide
 from launcher.backends.slurm.batch import START, ask_slurm, say
 from launcher.backends.slurm.exclusion import Exclusion
+from launcher.backends.slurm.node_checks import NODE_CHECK, become_check
 from launcher.backends.slurm.past import Past
 from launcher.backends.supervise import (
     Processes,
@@ -51,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument("--max-restarts", type=int, required=True)
         parser.add_argument("command", nargs="+")
         arguments = parser.parse_args(argv)
+        if NODE_CHECK in os.environ:
+            become_check(arguments.run, arguments.stage, arguments.command[0])
         run = RunFolder(arguments.run)
         meeting = run.stage(arguments.stage).meeting(os.environ[START])
         number = int(os.environ.get("SLURM_PROCID") or 0)

@@ -108,9 +108,18 @@ def _supervisor(
     patience = max(launch.grace_period - PATIENCE_MARGIN_S, 1)
     if launch.strikes != StrikeRules.limit:
         words.append(f"--strikes={launch.strikes}")
+    if checks_nodes(job, launch):
+        words.append("--node-checks")
     if site.strikes is not None:
         words.append(f"--strikes-folder={Path(site.strikes).expanduser()}")
     return [*words, f"--patience={patience}", f"--resume={again}"]
+
+
+def checks_nodes(job: StageJob, launch: LaunchConfig) -> bool:
+    """Return whether the nodes of a job are checked before its stage begins."""
+    stage = job.stage
+    has_much_at_stake = stage.layout is not None and (stage.nodes > 1 or stage.gpus_per_node > 0)
+    return launch.node_checks == "on" or (launch.node_checks == "auto" and has_much_at_stake)
 
 
 def _quote(value: object) -> str:

@@ -8,10 +8,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import takewhile
 from types import FrameType
 from typing import cast
 
@@ -26,16 +24,11 @@ from distrain.runs.records import (
     read_state,
     utc_now,
 )
-from distrain.runs.strikes import SETTINGS, StrikeRules, share_strikes
+from distrain.runs.strikes import SETTINGS, StrikeRules
 from launcher.backends.restart import LATE_S, AttemptEnd, Ending, Verdict, judge
 from launcher.backends.slurm.batch import POLL_S, START, BatchJob, ask_slurm
-from launcher.backends.slurm.exclusion import Exclusion
+from launcher.backends.slurm.own_nodes import OwnNodes
 from launcher.backends.supervise import check_room
-
-LEFT_NODES = "left nodes over the limit of strikes:"
-"""Begins how a start ended that did not begin; see ``MOST_LEAVES``."""
-MOST_LEAVES = 2
-"""In a row: then Slurm gives such nodes whatever it is told, and they are taken."""
 
 
 class StageBatch(BatchJob):
@@ -46,7 +39,8 @@ class StageBatch(BatchJob):
         self.patience_s: int = arguments.patience
         self.again: str = arguments.resume
         self.rules = StrikeRules(arguments.strikes, arguments.strikes_folder)
-        self.exclusion = Exclusion(self.run, self.id, self.rules, ask_slurm)
+        self.checks_nodes: bool = arguments.node_checks
+        self.own_nodes = OwnNodes(self, self.rules)
         self.deadline = float("inf")
         self.step = 0
 
@@ -70,47 +64,24 @@ class StageBatch(BatchJob):
         if self.history.asked_to_end:
             self.say(f"not started: {self.run.stop} is there")
             return ExitCode.STOPPED
-        if self._leaves_bad_nodes():
+        if self._leaves():
             return ExitCode.STOPPED
         ended = self._attempt()
         if ended.ending == "done":
             return ExitCode.DONE
         return self._end(ended, self.decide(ended))
 
-    def _leaves_bad_nodes(self) -> bool:
-        """Go back into the queue without having begun, if this start got a node that is left out.
-
-        As when Slurm requeued the job by itself, or this run was submitted anew.
-        """
-        with suppress(OSError):
-            share_strikes(self.run, self.rules)
-        bad = self.exclusion.due(self.nodes)
-        how = f"{LEFT_NODES} {', '.join(bad)}"
-        in_vain = takewhile(
-            lambda attempt: attempt.how.startswith(LEFT_NODES), reversed(self.past.attempts())
-        )
-        if not bad or len(list(in_vain)) >= MOST_LEAVES:
+    def _leaves(self) -> bool:
+        """Go back into the queue without having begun, if a node of this start is not fit."""
+        if self.own_nodes.leave():
+            return True
+        if not self.checks_nodes:
             return False
-        self.history = self.history.then(AttemptEnd("lost", how=how))
-        if not self.requeue(how, " elsewhere"):
-            return False  # better on these than not at all
-        self._exclude(bad)
-        return True
-
-    def _exclude(self, nodes: Sequence[str]) -> None:
-        """Have Slurm give the job, which waits by now, no such nodes."""
-        with suppress(OSError):
-            share_strikes(self.run, self.rules)
-        if not nodes:
-            return
-        refused = self.exclusion.tell(nodes)
-        names = ", ".join(nodes)
-        if refused:
-            self.say(f"Slurm may give the job {names} again: {refused}")
-            return
-        self.say(f"this job gets no more of {names}")
-        with suppress(OSError):
-            append_event(self.run.events, "nodes_excluded", self.stage, job=self.id, nodes=names)
+        try:
+            return self.own_nodes.check(_first_host(self.nodes), self.again)
+        except PreflightError as error:
+            self._record_failure(error)
+            raise
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         super()._on_signal(number, frame)
@@ -134,6 +105,7 @@ class StageBatch(BatchJob):
         # the words of that one.
         shutil.rmtree(self.folder.meeting(os.environ[START]).root, ignore_errors=True)
         code = self._wait(self.start())
+        self.own_nodes.share_strikes()
         late = time.monotonic() + LATE_S
         while code == 0 and time.monotonic() < late and self._judge(number) == "crashed":
             time.sleep(POLL_S)
@@ -182,9 +154,9 @@ class StageBatch(BatchJob):
             return self._give_up(ended)
         if verdict == "again":
             self._require_room()
-            bad = self.exclusion.due(self.nodes)
+            bad = self.own_nodes.due()
             if self.requeue(ended.how, f" from step {self.step}"):
-                self._exclude(bad)
+                self.own_nodes.exclude(bad)
             else:
                 self.say(
                     "Slurm does not let this job be requeued. To go on from step "
@@ -250,6 +222,13 @@ class StageBatch(BatchJob):
 
 def _where_to_meet(nodes: str) -> dict[str, str]:
     """Return the variables of the node's command: where the processes of a stage meet."""
+    return {
+        "MASTER_ADDR": _first_host(nodes),
+        "MASTER_PORT": str(20000 + int(os.environ["SLURM_JOB_ID"]) % 10000),
+    }
+
+
+def _first_host(nodes: str) -> str:
     names = ask_slurm(["scontrol", "show", "hostnames", nodes]).out.split()
     host = names[0] if names else "localhost"
     try:
@@ -258,7 +237,4 @@ def _where_to_meet(nodes: str) -> dict[str, str]:
         line = ask_slurm(["scontrol", "show", "node", "--oneliner", host]).out
         address = re.search(r" NodeAddr=(\S+)", line)
         host = address[1] if address else host
-    return {
-        "MASTER_ADDR": host,
-        "MASTER_PORT": str(20000 + int(os.environ["SLURM_JOB_ID"]) % 10000),
-    }
+    return host

@@ -47,7 +47,7 @@ def render_part(
     run: RunFolder = RUN,
     site: SiteConfig | None = None,
     python: str = "/opt/venv/bin/python",
-    **launch: int,
+    **launch: object,
 ) -> str:
     return render_job(job, run, LAUNCH.model_copy(update=launch), site or SiteConfig(), python)
 
@@ -99,6 +99,7 @@ class Job:
         site: SiteConfig | None = None,
         python: str = sys.executable,
         max_restarts: int = LAUNCH.max_restarts,
+        node_checks: str = "off",
     ) -> None:
         self.run = RunFolder(folder / 'my 100% "run"\'s')
         self.stage = self.run.stage("prepare")
@@ -110,7 +111,8 @@ class Job:
             (self.bin / name).chmod(0o755)
         self.script = folder / "job.sbatch"
         job = job or StageJob(PREPARE, None, 1, None)
-        text = render_part(job, self.run, site, python, max_restarts=max_restarts)
+        launch = {"max_restarts": max_restarts, "node_checks": node_checks}
+        text = render_part(job, self.run, site, python, **launch)
         self.script.write_text(text)
         self.stage.path.mkdir(parents=True)
 

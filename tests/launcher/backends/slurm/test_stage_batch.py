@@ -14,6 +14,8 @@ from launcher.backends.slurm import batch
 from tests.launcher.backends.slurm.batch_jobs import SCONTROL, SRUN, Job, state
 from tests.launcher.small_run import ROOT
 
+SINFO = "#!/bin/bash\nprintf 'localhost|idle\\nother|idle\\n'\n"
+
 
 @pytest.fixture
 def job(tmp_path):
@@ -76,7 +78,7 @@ def test_a_start_that_left_no_word_was_lost_and_is_not_held_against_the_stage(jo
 
 def test_a_start_on_a_node_that_is_left_out_goes_back_before_it_begins(job):
     """As after a requeue of Slurm's own, or where the run is submitted anew."""
-    (job.bin / "sinfo").write_text("#!/bin/bash\nprintf 'localhost|idle\\nother|idle\\n'\n")
+    (job.bin / "sinfo").write_text(SINFO)
     (job.bin / "sinfo").chmod(0o755)
     for _ in range(2):
         add_strike(job.run, "prepare", "localhost", "hung", None, "")
@@ -87,6 +89,55 @@ def test_a_start_on_a_node_that_is_left_out_goes_back_before_it_begins(job):
     # Where Slurm does not do as it is told, better there than nowhere.
     assert job.start(SLURM_RESTART_COUNT="1") == (75, ["requeue"])
     assert job.start(SLURM_RESTART_COUNT="2", RECORD=state("done")) == (0, ["srun"])
+
+
+CHECK = """#!/bin/bash
+if [ -n "$DISTRAIN_NODE_CHECK" ]; then
+  echo check >>"$CALLS"
+  mkdir -p "$STAGE/checks/5.0"
+  [ -z "$FOUND" ] || echo "$FOUND" >"$STAGE/checks/5.0/localhost.json"
+  exit
+fi
+"""
+WRONG = '{"node": "localhost", "wrong": ["3 of 9 products wrong"]}'
+
+
+@pytest.fixture
+def checked_job(tmp_path):
+    """One whose nodes are checked, by a srun that writes ``FOUND``."""
+    job = Job(tmp_path, node_checks="on")
+    (job.bin / "srun").write_text(CHECK + SRUN)
+    return job
+
+
+def test_nodes_are_checked_once_in_a_job(checked_job):
+    fit = '{"node": "localhost", "products": {"cpu float32": 99.0}, "seconds": 2.5}'
+    assert checked_job.start(FOUND=fit, SRUN_CODE="1") == (75, ["check", "srun", "requeue"])
+    assert "1 node checked in 2.5 s beside imports: localhost 99 GFLOP/s" in checked_job.output
+    assert checked_job.start(SLURM_RESTART_COUNT="1", RECORD=state("done")) == (0, ["srun"])
+
+
+def test_a_check_that_did_not_run_keeps_nothing_from_beginning(checked_job):
+    assert checked_job.start(RECORD=state("done")) == (0, ["check", "srun"])
+    assert "the check of the nodes did not run" in checked_job.output
+
+
+def test_an_unfit_node_is_left_at_once_if_there_is_another(checked_job):
+    (checked_job.bin / "sinfo").write_text(SINFO)
+    (checked_job.bin / "sinfo").chmod(0o755)
+    assert checked_job.start(FOUND=WRONG) == (75, ["check", "requeue"])
+    kinds = [event["event"] for event in read_records(checked_job.run.events)]
+    assert kinds == ["strike", "node_unfit", "nodes_excluded"]
+
+
+def test_an_unfit_node_ends_the_stage_if_there_is_no_other(checked_job):
+    assert checked_job.start(FOUND=WRONG) == (4, ["check"])
+    failure = failure_of(checked_job.stage)
+    assert failure is not None
+    assert failure.error == (
+        "node localhost: found 3 of 9 products wrong; expected what was put in."
+    )
+    assert "When Slurm has another node: distrain resume" in failure.remedy
 
 
 def test_a_job_of_a_number_that_was_used_before_begins_with_a_history_of_its_own(job):
