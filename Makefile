@@ -11,6 +11,9 @@ JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 # Random kills, and for stages that train other faults as well, of each stage.
 KILLS ?= 20
+# Of each case of the scorecard.
+DRAWS ?= 20
+CASES ?=
 # Which of the chaos tests, as pytest's -k takes it; empty: all.
 ONLY ?=
 
@@ -29,7 +32,7 @@ QUESTION ?= What is the capital of France?
 STEPS ?=
 ASK := --chat --temperature 0 --repetition-penalty 1
 
-.PHONY: quickstart chat test test-data test-seams test-models test-templates test-hangs test-slurm test-browser chaos bench lint clean
+.PHONY: quickstart chat test test-data test-seams test-models test-templates test-hangs test-slurm test-browser chaos scorecard bench lint clean
 
 quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
@@ -95,6 +98,11 @@ test-browser: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	DISTRAIN_KILLS=$(KILLS) $(PYTEST) -m chaos -o faulthandler_timeout=3000 $(if $(ONLY),-k $(ONLY))
+
+# Ended at any moment, it goes on with the next call; cases by number: CASES="1 7".
+scorecard: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.scorecard --draws $(DRAWS) $(CASES)
+	$(BIN)/python -m benchmarks.scorecard --draws $(DRAWS) --write
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from distrain.runs.folder import StageFolder
 from distrain.runs.incidents import describe_place
 from distrain.runs.planned_faults import FaultKind, PlannedFault, append_fault, read_faults
-from distrain.runs.progress_page import Page, started_ticks
+from distrain.runs.progress_page import WAITS_FOR_RANKS, Page, started_ticks
 from launcher.proving.faults import (
     all_stopped,
     children_of,
@@ -21,6 +22,8 @@ from launcher.proving.faults import (
 from launcher.proving.launches import Launch
 
 SLOW_S = 3.0
+WAITS_S = 3.0
+"""For a rank to come where it shall be struck."""
 LEARNED_AFTER = 25
 """Steps after which a watchdog knows how long a step takes: a rank that is busy for ever is found
 by that alone, where one that does nothing is found by doing nothing."""
@@ -48,6 +51,13 @@ class Target:
         """Draw one."""
         return self.dice.choice(self.pages)
 
+
+IS_IN: Mapping[str, Callable[[Page], bool]] = {
+    "in a collective": lambda page: page.main.waits == WAITS_FOR_RANKS,
+    "in the update": lambda page: page.main.phase == "update",
+    "in a save": lambda page: page.save is not None or page.main.phase == "save",
+    "in a resume": lambda page: page.main.phase == "restore" and page.judged,
+}
 
 Blow = Callable[[Target], str | None]
 """Strikes; returns what was struck, in words, or ``None`` if that cannot be done at this moment."""
@@ -84,6 +94,32 @@ def kill_launcher(target: Target) -> str | None:
     return "the launcher" if is_struck else None
 
 
+def kill_in(where: str) -> Blow:
+    """Return the blow that kills a rank while it is somewhere, once one comes there."""
+
+    def strike_there(target: Target) -> str | None:
+        until = time.monotonic() + WAITS_S
+        while time.monotonic() < until:
+            for page in target.launch.ranks(target.folder.name):
+                if IS_IN[where](page) and strike(page):
+                    return f"rank {page.rank} {where}, step {page.main.step + 1}"
+            time.sleep(0.001)
+        return None
+
+    return strike_there
+
+
+def preempt(target: Target) -> str | None:
+    """Ask the launcher to give the machine back: it saves, ends, and is started again."""
+    launch = target.launch
+    # Before there are steps there is nothing to save, and a signal is not listened to yet.
+    if any(page.first_step is None for page in target.pages):
+        return None
+    number = target.dice.choice((signal.SIGTERM, signal.SIGINT))
+    is_struck = signal_process(launch.pid, launch.started, number)
+    return f"the launcher, by {number.name}" if is_struck else None
+
+
 def kill_all(target: Target) -> str | None:
     """Kill all ranks at once."""
     struck = [page for page in target.pages if strike(page)]
@@ -115,7 +151,7 @@ def slow(target: Target) -> str | None:
 
 
 def corrupt(target: Target) -> str | None:
-    """Change a byte of the newest checkpoint, then kill a rank, so that it is read."""
+    """Damage the newest checkpoint, then kill a rank, so that it is read."""
     with all_stopped(target.pages) as all_there:
         # A stage that has ended meanwhile reads it no more.
         if not all_there:
@@ -154,6 +190,11 @@ BLOWS: Mapping[str, Blow] = {
     "corrupt": corrupt,
     "kill-rank": kill_rank,
     "kill-all": kill_all,
+    "kill-collective": kill_in("in a collective"),
+    "kill-update": kill_in("in the update"),
+    "kill-save": kill_in("in a save"),
+    "kill-resume": kill_in("in a resume"),
+    "preempt": preempt,
     "kill-launcher": kill_launcher,
     "crash": crash,
     "exit": in_rank("exit"),

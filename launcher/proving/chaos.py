@@ -11,7 +11,7 @@ from distrain.errors import NotFoundError, ProofError
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.planned_faults import PlannedFault, append_fault
-from distrain.runs.records import STEP, is_validation
+from distrain.runs.records import STEP, is_done, is_validation
 from launcher.plan import Plan, StagePlan
 from launcher.proving.blows import BLOWS
 from launcher.proving.draws import BY_STEP, Draw, draw, plan_by_step
@@ -74,6 +74,8 @@ class StageVerdict:
     planned: dict[str, str] = field(default_factory=dict)
     """Faults that the twin has, too, and what followed."""
     rounds: list[list[Struck]] = field(default_factory=list)
+    starts_s: list[float] = field(default_factory=list)
+    """From the command to the first step, of rounds in which no fault came before."""
     differences: list[str] = field(default_factory=list)
     seconds: float = 0.0
     folder: str = ""
@@ -93,7 +95,8 @@ class Chaos:
         overrides: Likewise.
         plan: Of the stages that both say, on this machine.
         settings: What is asked of them.
-        scratch: An empty folder; what is equal is removed from it.
+        scratch: A folder for all of it, empty or with the twin of an earlier call that had the
+            same recipe and faults by step; rounds that are equal are removed.
         say: Shows a line to the user.
     """
 
@@ -139,6 +142,9 @@ class Chaos:
 
     def _train_twin(self, stage: str, planned: Sequence[PlannedFault]) -> float:
         """Train a stage undisturbed, but for the faults that change what is computed."""
+        done = self._scratch / f"{stage}.seconds"
+        if is_done(self._twin.run, stage):
+            return float(done.read_text())  # of an earlier call in the same folder
         order = with_faults(self._twin, self._scratch / f"{stage}.faults", planned)
         began_s = time.monotonic()
         launch = Launch(order, [stage])
@@ -155,6 +161,7 @@ class Chaos:
                 "a stage that is done",
                 f"Look at {order.run.root}; make the recipe run without faults first.",
             )
+        done.write_text(f"{seconds:.3f}")
         self._say(f"{stage}: the twin is done in {short_duration(seconds)}")
         return seconds
 
@@ -174,6 +181,7 @@ class Chaos:
             round_ = StageRound(order, stage, max(STALLED_S, 10 * mean_s, 2 * twin_s))
             round_.run(draws, settings.wanted - len(verdict.faults))
             verdict.rounds.append(round_.struck)
+            verdict.starts_s += [] if round_.first_step_s is None else [round_.first_step_s]
             found = round_.problems or compare_stage(order.run.stage(stage), twin)
             verdict.planned = tell_planned(planned, round_.by_step)
             verdict.differences = [*found, *unanswered(planned, self._twin.run)]

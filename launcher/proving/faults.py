@@ -19,6 +19,7 @@ from launcher.proving.scratch import checkpoints_of
 
 BURST_S = 0.15
 """Of a slow rank: how long it is stopped, and then let go on; far below any limit of a hang."""
+PAGE_BYTES = 4096
 NOT_GONE_S = 10.0
 NOT_STOPPED_S = 2.0
 
@@ -98,21 +99,34 @@ def _stops(page: Page) -> bool:
     return False
 
 
-def flip_byte(path: Path, dice: random.Random) -> int:
-    """Change one byte of a file; returns which.
-
-    In a new file: in a scratch folder the old one may be a hard link to somebody's checkpoint.
-    """
-    content = bytearray(path.read_bytes())
+def flip_byte(content: bytearray, dice: random.Random) -> str:
+    """Change one byte; returns which."""
     where = dice.randrange(len(content))
     content[where] ^= dice.randrange(1, 256)
-    path.unlink()
-    path.write_bytes(content)
-    return where
+    return f"byte {where} changed"
+
+
+def zero_page(content: bytearray, dice: random.Random) -> str:
+    """Leave zeros in the place of a page, as a power loss may."""
+    begin = dice.randrange(len(content))
+    page = content[begin : begin + PAGE_BYTES]
+    content[begin : begin + PAGE_BYTES] = bytes(len(page))
+    if not any(page):  # there were zeros before
+        return flip_byte(content, dice)
+    return f"{len(page)} bytes from {begin} zeroed"
+
+
+def cut_short(content: bytearray, dice: random.Random) -> str:
+    """Drop the end."""
+    del content[dice.randrange(len(content)) :]
+    return f"cut to {len(content)} bytes"
+
+
+DAMAGES = (flip_byte, zero_page, cut_short)
 
 
 def damage_newest(folder: StageFolder, dice: random.Random) -> str:
-    """Change a byte of a stage's newest checkpoint; returns what was changed, in words.
+    """Damage a file of a stage's newest checkpoint; returns what was done, in words.
 
     Raises:
         FileNotFoundError: There is no checkpoint, or it was retired just now.
@@ -123,8 +137,12 @@ def damage_newest(folder: StageFolder, dice: random.Random) -> str:
     _, newest = checkpoints[-1]
     files = sorted(path for path in newest.iterdir() if path.is_file() and path.stat().st_size)
     path = dice.choice(files)
-    where = flip_byte(path, dice)
-    return f"byte {where} of {newest.name}/{path.name}"
+    content = bytearray(path.read_bytes())
+    done = dice.choice(DAMAGES)(content, dice)
+    # A new file: in a scratch folder the old one may be a hard link to somebody's checkpoint.
+    path.unlink()
+    path.write_bytes(content)
+    return f"{newest.name}/{path.name}: {done}"
 
 
 def wait_until_gone(pages: list[Page], timeout_s: float = NOT_GONE_S) -> list[Page]:

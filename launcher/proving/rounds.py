@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distrain.errors import ExitCode
 from distrain.runs.incidents import describe_place
 from distrain.runs.planned_faults import happened, read_faults
 from launcher.proving.blows import BLOWS, Target
@@ -64,6 +65,8 @@ class StageRound:
         self._committed = 0
         self._in_vain = 0
         self._hung = 0
+        self.first_step_s: float | None = None
+        """From the start to the first step, if no fault came before."""
 
     def run(self, draws: Iterator[Draw], most: int) -> None:
         """Strike up to ``most`` times; returns when the stage has ended, or cannot end."""
@@ -119,7 +122,12 @@ class StageRound:
         launch.close()
         if self._course.is_done or self.problems:
             return None
-        if code >= 0:
+        if code == ExitCode.STOPPED and self.struck and self.struck[-1].kind == "preempt":
+            if self._course.committed() < self._course.step:
+                self.problems.append(
+                    f"step {self._course.step} was made and not saved, although there was time"
+                )
+        elif code >= 0:
             self.problems.append(
                 f"the stage ended with exit code {code}:\n{self._order.last_lines()}"
             )
@@ -135,6 +143,8 @@ class StageRound:
             is_over = self._course.step >= struck.step + FURTHER or self._course.is_done
             if struck.lost_s is None and struck is self.struck[-1] and is_over:
                 struck.lost_s = time.monotonic() - self._began_s - struck.after_s
+        if self._course.furthest and self.first_step_s is None and not self.struck:
+            self.first_step_s = time.monotonic() - self._began_s
         committed = self._course.committed()
         if committed > self._committed:
             self._committed, self._in_vain = committed, 0

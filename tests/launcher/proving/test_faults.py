@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -76,18 +75,26 @@ def test_a_process_that_took_over_the_number_is_not_struck(ranks):
     assert faults.children_of(os.getpid()) != []
 
 
-def test_a_checkpoint_is_changed_by_one_byte_and_a_hard_link_of_it_is_not(tmp_path: Path):
+def test_a_checkpoint_is_damaged_and_a_hard_link_of_it_is_not(tmp_path):
     folder = RunFolder(tmp_path / "run").stage("pretrain")
     with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
         faults.damage_newest(folder, random.Random(0))
-    newest = folder.checkpoints / "step_000010"
+    newest, before = folder.checkpoints / "step_000010", bytes(range(256)) * 40
     for path in (folder.checkpoints / "step_000005" / "a", newest / "a"):
         path.parent.mkdir(parents=True)
-        path.write_bytes(bytes(100))
+        path.write_bytes(before)
     os.link(newest / "a", tmp_path / "kept")
     said = faults.damage_newest(folder, random.Random(0))
-    changed = (newest / "a").read_bytes()
-    assert sum(byte != 0 for byte in changed) == 1
-    assert said == f"byte {next(n for n, byte in enumerate(changed) if byte)} of step_000010/a"
-    assert (tmp_path / "kept").read_bytes() == bytes(100)
+    assert said.startswith("step_000010/a: ")
+    assert (newest / "a").read_bytes() != before
+    assert (tmp_path / "kept").read_bytes() == before
     assert [path.name for path in newest.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("damage", faults.DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("before", [bytes(range(256)) * 40, bytes(100), b"x"], ids=len)
+def test_every_damage_leaves_other_content(damage, before):
+    for seed in range(20):
+        content = bytearray(before)
+        damage(content, random.Random(seed))
+        assert content != before

@@ -1,0 +1,1 @@
+"""Faults in many draws each, and what came of them: ``make scorecard``."""

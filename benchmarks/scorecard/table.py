@@ -1,0 +1,56 @@
+"""The table of a scorecard, and its place in docs/reliability.md."""
+
+import statistics
+from pathlib import Path
+
+from benchmarks.measuring import table
+from benchmarks.scorecard.cases import CASES, ELSEWHERE, EXEMPT
+from benchmarks.scorecard.state import State, Tally
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- scorecard -->", "<!-- end of scorecard -->"
+
+
+def text_of(state: State, draws: int) -> str:
+    """Write what was seen; cases of which nothing was drawn are named as such."""
+    rows = []
+    for case in CASES:
+        tally = state.tallies.get(case.number, Tally())
+        demands = f"; {case.pass_}" if case.pass_ else ""
+        rows.append([case.number, case.what + demands, *_figures(tally)])
+    head = ["case", "fault, and what must be besides an equal end"]
+    head += ["passed", "lost: median, worst", "cold start", "load"]
+    others = [
+        "| case | | where |",
+        "|---|---|---|",
+        *(f"| {number} | {what} | {where} |" for number, what, where in (*ELSEWHERE, *EXEMPT)),
+    ]
+    note = (
+        f"Asked for: {draws} draws a case. A draw passes if its run ended as its twin, bit for bit, "
+        "without an orphan or a false alarm. *Lost*: from the fault until the run was two steps further than "
+        "before, with the steps made again and the time to notice it, where no other fault came between. "
+        "*Cold start*: from the command to the first step, median of the same runs. Seconds."
+    )
+    return "\n".join(
+        [table(head, rows), "", note, "", "Covered elsewhere, or not at all:", "", *others]
+    )
+
+
+def write_page(text: str) -> None:
+    """Put the table where docs/reliability.md has the one before."""
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def _figures(tally: Tally) -> list[str]:
+    if not tally.drawn:
+        return ["not run", "", "", ""]
+    median, worst = tally.median_lost(), max(tally.lost_s, default=0.0)
+    return [
+        f"{tally.passed}/{tally.drawn}",
+        f"{median:.1f}, {worst:.1f}" if median is not None else "",
+        f"{statistics.median(tally.starts_s):.1f}" if tally.starts_s else "",
+        f"{statistics.median(tally.load):.1f}" if tally.load else "",
+    ]
