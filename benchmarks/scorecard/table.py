@@ -8,6 +8,11 @@ from benchmarks.scorecard.cases import CASES, ELSEWHERE, EXEMPT
 from benchmarks.scorecard.state import State, Tally
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+NOTE = """\
+Asked for: {draws} draws a case. A draw passes if its run ended as its twin, bit for bit, without an
+orphan or a false alarm. *Lost*: from the fault until the run was two steps further than before,
+with the time to notice it and the steps made again, where no other fault came between. *Cold
+start*: from the command to the first step, median of the same runs. Seconds."""
 BEGIN, END = "<!-- scorecard -->", "<!-- end of scorecard -->"
 
 
@@ -25,15 +30,8 @@ def text_of(state: State, draws: int) -> str:
         "|---|---|---|",
         *(f"| {number} | {what} | {where} |" for number, what, where in (*ELSEWHERE, *EXEMPT)),
     ]
-    note = (
-        f"Asked for: {draws} draws a case. A draw passes if its run ended as its twin, bit for bit, "
-        "without an orphan or a false alarm. *Lost*: from the fault until the run was two steps further than "
-        "before, with the steps made again and the time to notice it, where no other fault came between. "
-        "*Cold start*: from the command to the first step, median of the same runs. Seconds."
-    )
-    return "\n".join(
-        [table(head, rows), "", note, "", "Covered elsewhere, or not at all:", "", *others]
-    )
+    parts = [table(head, rows), NOTE.format(draws=draws), "Covered elsewhere, or not at all:"]
+    return "\n\n".join([*parts, "\n".join(others)])
 
 
 def write_page(text: str) -> None:
