@@ -11,9 +11,10 @@ from distrain.config.lineage import lineage_of
 from distrain.config.lora import ALL_LINEAR
 from distrain.config.models import LlamaConfig, ModelConfig
 from distrain.config.pretrained.resolve import resolve_pretrained
-from distrain.config.recipe import FinetuneStage, Recipe, TrainStage
+from distrain.config.recipe import FinetuneStage, Recipe, Stage, TrainStage
 from distrain.errors import PreflightError
-from launcher.memory import MethodMemory, method_memory
+from launcher.base_tokenizers import grown_rows
+from launcher.memory import MethodMemory, method_memory, untied_by
 from launcher.model_counts import count_folder, count_model, vocabulary_of_data
 from launcher.watch.progress import total_steps
 
@@ -27,10 +28,11 @@ def stage_parameters(recipe: Recipe, name: str) -> int | None:
     if found is None or not isinstance(stage, TrainStage):
         return None
     written = _first_stage(recipe, name).model.from_pretrained
-    if written is not None and not found[0].counts_itself:
+    if written is not None and not found[0].counts_itself and found == _first_model(recipe, name):
         # What the check of the folder has asked already: each question starts a process.
         return count_folder(resolve_pretrained(written)).parameters
-    return count_model(*found, stage.training.sequence_length).parameters
+    model, rows = _untied(stage, found[0]), found[1]
+    return count_model(model, rows, stage.training.sequence_length).parameters
 
 
 def adapted_layers(recipe: Recipe, name: str) -> tuple[str, ...] | None:
@@ -74,8 +76,26 @@ def stage_model(recipe: Recipe, name: str) -> ModelConfig | None:
 
 
 def _stage_model(recipe: Recipe, name: str) -> tuple[ModelConfig, int] | None:
+    """Return sizes and rows as the stage begins to train: grown, and untied by those before it."""
     if not isinstance(recipe.stages[name], TrainStage):
         return None
+    found = _first_model(recipe, name)
+    if found is None:
+        return None
+    model, rows = found
+    for link in lineage_of(recipe.stages, name).start.trained:
+        model = _untied(recipe.stages[link.stage], model)
+    return model, grown_rows(recipe, name, rows)
+
+
+def _untied(stage: Stage, model: ModelConfig) -> ModelConfig:
+    # Which modules a family of transformers ties, only the library knows.
+    if isinstance(stage, FinetuneStage) and isinstance(model, LlamaConfig):
+        return untied_by(stage.lora, model)
+    return model
+
+
+def _first_model(recipe: Recipe, name: str) -> tuple[ModelConfig, int] | None:
     first = _first_stage(recipe, name)
     if first.model.from_pretrained is not None:
         return _pretrained_model(first.model.from_pretrained)

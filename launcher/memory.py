@@ -20,6 +20,8 @@ FLOAT = 4
 BLOCK, SCALES_BLOCK = 64, 256
 """Weights that share a scale, and scales that share one, in 4 bits."""
 METHODS = ("full", "lora", "qlora")
+TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+"""Of a decoder of ours, that may be one."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,17 @@ def method_memory(
     lora = own or LoraConfig()
     quantized = lora.model_copy(update={"quantization": lora.quantization or QuantizationConfig()})
     plain = lora.model_copy(update={"quantization": None})
-    shapes = model.tensor_shapes(vocab_size)
     return {
-        method: _memory(stage, model, shapes, vocab_size, microbatch_tokens, chosen)
+        method: _memory(stage, untied_by(chosen, model), vocab_size, microbatch_tokens, chosen)
         for method, chosen in zip(METHODS, (None, plain, quantized), strict=True)
     }
+
+
+def untied_by(lora: LoraConfig | None, model: LlamaConfig) -> LlamaConfig:
+    """Return a model as adapters of such settings find and leave it."""
+    if lora is None or not model.tie_word_embeddings or not lora.unties(TABLES):
+        return model
+    return model.untied()
 
 
 def method_of(stage: TrainStage) -> str:
@@ -78,12 +86,12 @@ def method_of(stage: TrainStage) -> str:
 def _memory(
     stage: TrainStage,
     model: LlamaConfig,
-    shapes: Mapping[str, tuple[int, ...]],
     vocab_size: int,
     tokens: int,
     lora: LoraConfig | None,
 ) -> MethodMemory:
     optimizer, training = stage.optimizer, stage.training
+    shapes = model.tensor_shapes(vocab_size)
     activations = tokens * activation_elements(
         model, training, trains_norms=lora is None
     ) + logit_elements(training, vocab_size, tokens)

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+ADD_TOKENS = "data.add_tokens"
+"""The setting, below a stage of fine-tuning."""
 Content = Mapping[str, Any]
 """Of a ``tokenizer.json``."""
 
@@ -78,10 +80,12 @@ def plan_tokens(content: Content, names: Sequence[str]) -> AddedTokens:
     """Say which ids the names get.
 
     Raises:
-        TokenNameError: A name is a piece of ordinary text, or overlaps a control token.
+        TokenNameError: A name is a piece of ordinary text, or overlaps a control token; or ids
+            have gaps.
         ValueError: This is no ``tokenizer.json``.
     """
     first, pieces, there = first_free_id(content), _pieces(content), added_ids(content)
+    library = _next_id(content)
     new: dict[str, int] = {}
     for name in names:
         if name in there:
@@ -97,6 +101,13 @@ def plan_tokens(content: Content, names: Sequence[str]) -> AddedTokens:
             raise TokenNameError(
                 f"{name!r}, which overlaps the token {other!r}: one could be read for the other",
                 "a name that is no part of another token's, and holds none",
+            )
+        # Ids would be given to several tokens, or to none: no table of rows can be made for that.
+        if library != first:
+            raise TokenNameError(
+                f"{name!r}, which the library would number {library} in a tokenizer with ids up to "
+                f"{first - 1}",
+                "a tokenizer whose ids have no gaps",
             )
         new[name] = first + len(new)
     return AddedTokens(new, {name: there[name] for name in names if name in there})
@@ -119,6 +130,19 @@ def with_tokens(content: Content, new: Mapping[str, int]) -> dict[str, Any]:
     return {**content, "added_tokens": [*(content.get("added_tokens") or []), *entries]}
 
 
+def is_grown_from(content: Content, base: Content) -> bool:
+    """Whether a ``tokenizer.json`` is another one, or that with further control tokens.
+
+    Text then has the same ids by both.
+    """
+    here, there = content.get("added_tokens") or [], base.get("added_tokens") or []
+    further = here[len(there) :]
+    return {**content, "added_tokens": here[: len(there)]} == {
+        **base,
+        "added_tokens": there,
+    } and all(isinstance(token, Mapping) and bool(token.get("special")) for token in further)
+
+
 def first_free_id(content: Content) -> int:
     """Return the first id that is above all of a tokenizer's.
 
@@ -136,6 +160,12 @@ def added_ids(content: Content) -> dict[str, int]:
         for token in (added if isinstance(added, list) else [])
         if isinstance(token, dict) and isinstance(token.get("id"), int)
     }
+
+
+def _next_id(content: Content) -> int:
+    """Return the id that ``tokenizers`` gives to the next token: it counts pieces, gaps or none."""
+    number = len(_vocabulary(content))
+    return max(number, 1 + max(added_ids(content).values(), default=-1))
 
 
 def _vocabulary(content: Content) -> Mapping[str, Any] | list[Any]:

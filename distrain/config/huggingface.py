@@ -35,6 +35,11 @@ NAMING_FILES = (TOKENIZER_CONFIG_FILE, "special_tokens_map.json", CONFIG_FILE)
 """Those beside ``tokenizer.json`` that may name its end-of-text token."""
 END_OF_TEXT = "<|endoftext|>"
 """Our own control token, which needs no such file."""
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+PAD = "<|pad|>"
+OWN_CONTROL_TOKENS = (END_OF_TEXT, USER, ASSISTANT, PAD)
+"""Of a tokenizer that a run makes; in the order of their ids."""
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """Of a folder whose weights are spread over several files."""

@@ -66,7 +66,6 @@ class BaseModel:
         tied: Sizes and origin of the weights below the adapters, where one of those has untied the
             output layer.
         growth: Of the vocabulary, after all that is merged into it.
-        grown_from: Its tokenizers before stages added control tokens to them.
     """
 
     model: ModelConfig
@@ -79,7 +78,6 @@ class BaseModel:
     tied: tuple[ModelConfig, Origin | None] | None = None
     quantized_for: LoraConfig | None = None
     growth: Growth | None = None
-    grown_from: tuple[Path, ...] = ()
 
     def with_rates_of(self, stated: ModelConfig) -> "BaseModel":
         """Return it with the rates that the stage that trains it states."""
@@ -92,7 +90,7 @@ class BaseModel:
             grown: The tokenizer with them, a folder.
         """
         growth = Growth(fitting_tokenizer(self).vocab_size, Tokenizer.load(grown).vocab_size)
-        found = replace(self, tokenizer=grown, grown_from=(*self.grown_from, self.tokenizer))
+        found = replace(self, tokenizer=grown)
         if growth.known == growth.stop:
             return found  # they were there already
         rows = growth.rows(self.vocab_size)
@@ -259,14 +257,14 @@ def require_same_tokenizer(start: BaseModel, tokenizer: Tokenizer, prepare: Stag
     Raises:
         PreflightError: Another tokenizer made them.
     """
-    known = fitting_tokenizer(start).fingerprint
-    # What was added since are control tokens: text has the ids that it had before.
-    same = {known, *(Tokenizer.load(path).fingerprint for path in start.grown_from)}
-    if tokenizer.fingerprint not in same:
+    known = fitting_tokenizer(start)
+    # What a stage has added since are control tokens: text has the ids that it had before.
+    if not known.is_grown_from(tokenizer):
         raise PreflightError(
             str(prepare.tokenizer),
             f"the tokenizer {tokenizer.fingerprint[:12]}",
-            f"the one of the model that the stage starts from, {known[:12]} ({start.tokenizer})",
+            f"the one of the model that the stage starts from, {known.fingerprint[:12]} "
+            f"({start.tokenizer})",
             f"Set {prepare.name}.tokenizer.path to the tokenizer.json of that model.",
         )
 

@@ -93,13 +93,16 @@ def weights_before(context: StageContext) -> WeightSource:
 def _of_folder(context: StageContext, stated: str, whole: BaseModel) -> Beside:
     folder = pretrained_folder(stated, context.run.models)
     found = open_folder(folder)
-    known, own = (Tokenizer.load(each.tokenizer).fingerprint for each in (whole, found))
-    if known != own:
+    known, own = (Tokenizer.load(each.tokenizer) for each in (whole, found))
+    if not known.is_grown_from(own):
         # Losses of a token are of the tokens that there are: other ones cannot be compared.
         raise PreflightError(
             f"data.beside: {folder}",
-            f"the tokenizer {own[:12]}",
-            f"that of the measured model, {known[:12]} ({whole.tokenizer})",
+            f"the tokenizer {own.fingerprint[:12]}",
+            f"that of the measured model, {known.fingerprint[:12]} ({whole.tokenizer})",
             "Name a model that reads the same tokens.",
         )
+    if known.fingerprint != own.fingerprint:
+        # As the measured model was when it got them: both share out the same vocabulary.
+        found = found.with_tokens_of(whole.tokenizer)
     return Beside(to_float32(found.source()), found)

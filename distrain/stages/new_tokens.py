@@ -11,10 +11,10 @@ import numpy as np
 
 from distrain.checkpoint.agreement import on_first
 from distrain.checkpoint.layout import committed
-from distrain.config.added_tokens import AddedTokens
+from distrain.config.added_tokens import ADD_TOKENS, AddedTokens
 from distrain.config.reading.check_new_tokens import untrained_tokens
 from distrain.config.recipe import FinetuneStage
-from distrain.data.tokenizer.growing import SETTING, grow_tokenizer
+from distrain.data.tokenizer.growing import grow_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.errors import PreflightError
 from distrain.models import model_on_meta
@@ -43,7 +43,7 @@ def with_new_tokens(
     planned = on_first(host, partial(_keep_tokenizer, context, stage, base.tokenizer))
     found = base.with_tokens_of(context.folder.grown_tokenizer)
     for name, number in planned.known.items():
-        log.info("%s: %r is a token already, with the id %d", SETTING, name, number)
+        log.info("%s: %r is a token already, with the id %d", ADD_TOKENS, name, number)
     if found.growth is None:
         return found
     model = model_on_meta(found.model, found.vocab_size)
@@ -55,7 +55,7 @@ def with_new_tokens(
     log.info(
         "%s: %d new tokens, ids %d to %d; rows of the embedding: %d, before %d; each begins with "
         "the mean of the %d rows of tokens",
-        SETTING,
+        ADD_TOKENS,
         len(planned.new),
         found.growth.known,
         found.growth.stop - 1,
@@ -121,7 +121,7 @@ def count_new_tokens(
             log.warning(
                 "%s: no example holds %r: only a chat template writes it, and a name in a content "
                 "stays text",
-                SETTING,
+                ADD_TOKENS,
                 name,
             )
     return {"added_tokens": counts}

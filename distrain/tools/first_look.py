@@ -42,7 +42,7 @@ from distrain.data.sources.ranges import InputFile
 from distrain.data.sources.row_request import RowRequest
 from distrain.data.tokenizer.growing import grow_tokenizer
 from distrain.data.tokenizer.tokenizer import Tokenizer
-from distrain.errors import DistrainError
+from distrain.errors import DataError, DistrainError
 from distrain.stages.preference_samples import encode_preferences
 
 Asked = Mapping[str, Any]
@@ -130,13 +130,17 @@ def judge(asked: Asked) -> dict[str, Any]:
             folder = Path(scratch, str(number))
             grow_tokenizer(path, names, folder)
             path = folder
-        encoder = ChatEncoder(
-            path,
-            Tokenizer.load(path),
-            train_on=asked["train_on"],
-            template_arguments=asked["arguments"],
-            today=date.fromisoformat(asked["today"]),
-        )
+        try:
+            encoder = ChatEncoder(
+                path,
+                Tokenizer.load(path),
+                train_on=asked["train_on"],
+                template_arguments=asked["arguments"],
+                today=date.fromisoformat(asked["today"]),
+            )
+        except DataError as error:  # of a copy that nobody can look at: its template is the model's
+            where = error.where.replace(str(path), asked["tokenizer"])
+            raise DataError(where, error.found, error.expected, error.remedy) from error
     refused = [
         [number, each.path, each.detail]
         for number, source in enumerate(asked["sources"])

@@ -10,13 +10,9 @@ from distrain.config.pretrained.resolve import MissingPackageError, is_gguf, res
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe, beside_of
 from distrain.errors import PreflightError
+from launcher.base_tokenizers import file_of_model, reads_alike, tokenizer_file
 from launcher.inputs.models import hub_model_problem
-from launcher.inputs.tokenizers import (
-    are_alike,
-    file_of_model,
-    tokenizer_file,
-    tokenizer_problem,
-)
+from launcher.inputs.tokenizers import tokenizer_problem
 from launcher.inputs.weights import weights_problem_of
 
 SETTING = ("data", "beside")
@@ -45,7 +41,7 @@ def _problem(recipe: Recipe, name: str, written: str) -> str | None:
         return str(error)
     problem = problem or tokenizer_problem(own)
     known = file_of_model(recipe, name)
-    if problem is None and known is not None and not are_alike(own, known):
+    if problem is None and known is not None and not reads_alike(recipe, name, own):
         problem = (
             f"found {own}, another tokenizer than that of the measured model, {known}; losses of a "
             "token can be compared only where the tokens are the same: name a model that has it"

@@ -1,24 +1,16 @@
 """The tokens that a stage adds: what becomes of each name, and whether their rows are trained."""
 
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from distrain.config.added_tokens import (
-    AddedTokens,
-    TokenNameError,
-    first_free_id,
-    plan_tokens,
-    with_tokens,
-)
-from distrain.config.huggingface import END_OF_TEXT, load_config
+from distrain.config.added_tokens import AddedTokens, TokenNameError, plan_tokens
+from distrain.config.huggingface import OWN_CONTROL_TOKENS, load_config
 from distrain.config.lineage import lineage_of
-from distrain.config.pretrained.resolve import is_gguf, resolve_pretrained
+from distrain.config.pretrained.resolve import resolve_pretrained
 from distrain.config.reading.check_new_tokens import untrained_tokens
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import FinetuneStage, Recipe, TrainStage
 from distrain.errors import PreflightError
-from launcher.inputs.tokenizers import file_of_model
+from launcher.base_tokenizers import tokenizer_before
 from launcher.model_counts import count_folder, count_made_model
 from launcher.text import plural
 
@@ -30,8 +22,10 @@ def check_new_tokens(recipe: Recipe) -> Iterator[Finding]:
     for name, stage in recipe.stages.items():
         if not isinstance(stage, FinetuneStage) or not stage.data.add_tokens:
             continue
+        content = tokenizer_before(recipe, name)
         try:
-            planned = _planned(recipe, name)
+            names = stage.data.add_tokens
+            planned = None if content is None else plan_tokens(content, names)
         except TokenNameError as error:
             yield Finding(name, SETTING, f"data.add_tokens: {error}; choose another name")
             continue
@@ -39,38 +33,8 @@ def check_new_tokens(recipe: Recipe) -> Iterator[Finding]:
             message = f"data.add_tokens: {_told(planned)}"
             yield Finding(name, SETTING, message, is_note=True)
         # Of a tokenizer that the run makes, nothing else is known yet.
-        names = set(stage.data.add_tokens) - {END_OF_TEXT}
-        if names if planned is None else planned.new:
+        if set(names).difference(OWN_CONTROL_TOKENS) if planned is None else planned.new:
             yield from _check_trained(recipe, name, stage)
-
-
-def _planned(recipe: Recipe, name: str) -> AddedTokens | None:
-    """Return what becomes of a stage's names; ``None`` where its tokenizer is not here.
-
-    Raises:
-        TokenNameError: A name cannot become a token.
-    """
-    content = _tokenizer_of(recipe, name)
-    planned = None
-    for link in lineage_of(recipe.stages, name).trained:
-        stage = recipe.stages[link.stage]
-        if content is not None and isinstance(stage, FinetuneStage):
-            planned = plan_tokens(content, stage.data.add_tokens)
-            content = with_tokens(content, planned.new)
-    return planned
-
-
-def _tokenizer_of(recipe: Recipe, name: str) -> Mapping[str, Any] | None:
-    """Read the tokenizer that a line begins with; what is wrong with it is told elsewhere."""
-    file = file_of_model(recipe, name)
-    if file is None or is_gguf(file):
-        return None
-    try:
-        content: Mapping[str, Any] = json.loads(file.read_bytes())
-        first_free_id(content)
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content
 
 
 def _told(planned: AddedTokens) -> str:

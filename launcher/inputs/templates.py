@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from distrain.config.added_tokens import ADD_TOKENS
 from distrain.config.chats import ExampleDataConfig
 from distrain.config.huggingface import has_chat_template
 from distrain.config.lineage import first_of, lineage_of
@@ -21,8 +22,9 @@ from distrain.config.recipe import FinetuneStage, Recipe, Stage, folder_of
 from distrain.config.row_contents import RowContent
 from distrain.config.rows import FieldName
 from distrain.errors import PreflightError
+from launcher.base_tokenizers import can_add_tokens, file_of_model, names_added
 from launcher.inputs.first_rows import PlacedRow
-from launcher.inputs.tokenizers import file_of_model, tokenizer_problem
+from launcher.inputs.tokenizers import tokenizer_problem
 from launcher.runtime_questions import ask_once, problem_of
 from launcher.text import plural
 
@@ -83,20 +85,18 @@ def check_template(
     answer: Mapping[str, Any] = {"unread": arguments}
     # Our own template, where a folder has none, shows every plain chat: there is nothing to ask.
     if has_template or not all(source.is_plain for source in sources.values()):
-        answer = (
-            {}
-            if problem
-            else _judge(
-                {
-                    "tokenizer": str(file.parent.absolute()),
-                    "added": _added_to(recipe, name),
-                    "arguments": arguments,
-                },
-                data,
-                sources,
-            )
-        )
+        model = {
+            "tokenizer": str(file.parent.absolute()),
+            "added": list(names_added(recipe, name).values()),
+            "arguments": arguments,
+        }
+        # What is wrong with names of tokens is told of these.
+        is_told = problem is not None or not can_add_tokens(recipe, name)
+        answer = {} if is_told else _judge(model, data, sources)
     problem = problem or problem_of(answer)
+    if "problem" in answer and answer["problem"][0] == ADD_TOKENS:
+        yield Finding(name, tuple(ADD_TOKENS.split(".")), str(problem))
+        return
     if problem is not None:
         yield Finding(name, at, f"{'.'.join(map(str, at))}: {problem}")
         return
@@ -116,16 +116,6 @@ def _judge(
         "sources": [{"fields": source.fields, "rows": source.rows} for source in sources.values()],
     }
     return ask_once("first-look", json.dumps({"judge": asked}, sort_keys=True, default=str))
-
-
-def _added_to(recipe: Recipe, name: str) -> list[tuple[str, ...]]:
-    """Return the tokens that the stages of a line add, one after the other."""
-    line = [recipe.stages[link.stage] for link in lineage_of(recipe.stages, name).trained]
-    return [
-        stage.data.add_tokens
-        for stage in line
-        if isinstance(stage, FinetuneStage) and stage.data.add_tokens
-    ]
 
 
 def _tell_refused(

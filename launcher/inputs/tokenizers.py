@@ -5,30 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distrain.config.added_tokens import first_free_id
-from distrain.config.huggingface import (
-    END_OF_TEXT,
-    NAMING_FILES,
-    TOKENIZER_FILE,
-    read_json_object,
-)
-from distrain.config.lineage import first_of, lineage_of
+from distrain.config.huggingface import END_OF_TEXT, NAMING_FILES, read_json_object
+from distrain.config.lineage import lineage_of
 from distrain.config.pretrained import gguf_llama
 from distrain.config.pretrained.gguf_file import read_gguf
-from distrain.config.pretrained.resolve import (
-    MissingPackageError,
-    is_gguf,
-    resolve_pretrained,
-)
+from distrain.config.pretrained.resolve import MissingPackageError, is_gguf
 from distrain.config.reading.sections import Path as SettingPath
 from distrain.config.reading.stage_parts import Finding
-from distrain.config.recipe import (
-    EvaluateStage,
-    PrepareStage,
-    PretrainStage,
-    Recipe,
-    folder_of,
-)
+from distrain.config.recipe import EvaluateStage, PrepareStage, PretrainStage, Recipe, folder_of
 from distrain.errors import PreflightError
+from launcher.base_tokenizers import file_of_model, reads_alike, tokenizer_file
 
 
 def check_tokenizers(recipe: Recipe) -> Iterator[Finding]:
@@ -72,48 +58,13 @@ def check_same_tokenizers(recipe: Recipe) -> Iterator[Finding]:
             found = tokenizer_file(own.tokenizer.path)
         except PreflightError:  # told where the tokenizer is checked
             continue
-        if not are_alike(found, known):
+        if not reads_alike(recipe, name, found):
             message = (
                 f"tokenizer.path: found {found}, another tokenizer than that of the model that "
                 f"'{name}' starts from; set it to {known}"
             )
             said.add(lineage.data)
             yield Finding(str(lineage.data), ("tokenizer", "path"), message)
-
-
-def file_of_model(recipe: Recipe, name: str) -> Path | None:
-    """Return the tokenizer of the model that a stage starts from, if a setting says where it is."""
-    root = first_of(recipe.stages, name)
-    written = folder_of(recipe.stages[root])
-    if written is not None:
-        try:
-            return tokenizer_file(written, is_model=True)
-        except PreflightError:  # told where the model is checked
-            return None
-    made = recipe.stages.get(str(lineage_of(recipe.stages, name).up_to(root).data))
-    path = made.tokenizer.path if isinstance(made, PrepareStage) else None
-    return None if path is None else Path(path).expanduser()
-
-
-def tokenizer_file(written: str, *, is_model: bool = False) -> Path:
-    """Return the file that holds a tokenizer which a setting names; it need not be there.
-
-    Raises:
-        PreflightError: As of ``resolve_pretrained``.
-    """
-    path = resolve_pretrained(written)
-    is_folder = (is_model or path.is_dir()) and not is_gguf(path)
-    return path / TOKENIZER_FILE if is_folder else path
-
-
-def are_alike(first: Path, second: Path) -> bool:
-    """Compare the content of two tokenizers, if both are there and can be read."""
-    if is_gguf(first) or is_gguf(second):
-        return True  # compared when it has been converted
-    try:
-        return bool(json.loads(first.read_bytes()) == json.loads(second.read_bytes()))
-    except (OSError, ValueError, RecursionError):
-        return True  # said of each of them by itself
 
 
 def tokenizer_problem(file: Path) -> str | None:

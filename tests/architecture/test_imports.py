@@ -107,7 +107,7 @@ ROOMS = {
         {"reading"},
     ),
     "launcher": (
-        {"text", "environment", "resources", "memory", "runtime_questions"},
+        {"text", "environment", "resources", "memory", "runtime_questions", "base_tokenizers"},
         {"model_counts"},
         {"watch", "report", "run_changes", "pinned_dates", "pinned_families", "gpus"},
         {"run_files"},

@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distrain.config.added_tokens import AddedTokens, TokenNameError, plan_tokens, with_tokens
+from distrain.config.added_tokens import (
+    ADD_TOKENS,
+    AddedTokens,
+    TokenNameError,
+    plan_tokens,
+    with_tokens,
+)
 from distrain.config.huggingface import CONFIG_FILE, GENERATION_FILE, TOKENIZER_FILE
 from distrain.data.tokenizer.control_text import ControlText, TextPieces
 from distrain.data.tokenizer.huggingface import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, copy_files
@@ -19,7 +25,6 @@ from distrain.runs.durable import whole_folder, write_text
 from distrain.runs.records import read_json, write_json
 from distrain.runs.sums import write_sums
 
-SETTING = "data.add_tokens"
 LISTS = ("extra_special_tokens", "additional_special_tokens")
 """Under which files name further control tokens: of transformers 5, and before."""
 ADDED_FILE = "added_tokens.json"
@@ -103,4 +108,6 @@ def _check(file: Path, folder: Path, planned: AddedTokens) -> None:
 
 
 def _refused(found: str, expected: str) -> DataError:
-    return DataError(SETTING, found, expected, f"Choose another name, or remove it from {SETTING}.")
+    return DataError(
+        ADD_TOKENS, found, expected, f"Choose another name, or remove it from {ADD_TOKENS}."
+    )

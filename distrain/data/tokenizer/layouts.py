@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
+from distrain.config.huggingface import ASSISTANT, USER
 from distrain.data.tokenizer.chat_template import ChatTemplate
-from distrain.data.tokenizer.tokenizer import ASSISTANT, USER, Tokenizer
+from distrain.data.tokenizer.tokenizer import Tokenizer
 
 PROMPT_HEADER = "### Instruction:\n"
 ANSWER_HEADER = "\n\n### Response:\n"

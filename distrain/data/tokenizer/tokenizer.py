@@ -16,17 +16,20 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from distrain.config.huggingface import END_OF_TEXT, NAMING_FILES, TOKENIZER_FILE
+from distrain.config.added_tokens import is_grown_from
+from distrain.config.huggingface import (
+    ASSISTANT,
+    END_OF_TEXT,
+    NAMING_FILES,
+    OWN_CONTROL_TOKENS,
+    PAD,
+    TOKENIZER_FILE,
+    USER,
+)
 from distrain.data.tokenizer.canonical_unigram import canonical_unigram
 from distrain.data.tokenizer.closing import close_tokenizer
 from distrain.data.tokenizer.encoders.words import GPT4_WORDS
 from distrain.errors import DataError
-
-USER = "<|user|>"
-ASSISTANT = "<|assistant|>"
-PAD = "<|pad|>"
-CONTROL_TOKENS = (END_OF_TEXT, USER, ASSISTANT, PAD)
-"""They get the ids 0 to 3 of a tokenizer trained here."""
 
 SPLITS: dict[str, pre_tokenizers.PreTokenizer] = {
     "gpt2": pre_tokenizers.ByteLevel(add_prefix_space=False),
@@ -114,6 +117,13 @@ class Tokenizer:
             fingerprint=fingerprint(original, eos_id),
         )
 
+    def is_grown_from(self, base: "Tokenizer") -> bool:
+        """Whether it is another one, or that with further control tokens: texts have equal ids."""
+        if self.fingerprint == base.fingerprint:
+            return True
+        here, there = json.loads(self.content), json.loads(base.content)
+        return self.eos_id == base.eos_id and is_grown_from(here, there)
+
     @property
     def vocab_size(self) -> int:
         """Ids are below it, those of control tokens included."""
@@ -194,7 +204,7 @@ def train_tokenizer(
     raw.decoder = decoders.ByteLevel()
     common: dict[str, Any] = {
         "vocab_size": vocab_size,
-        "special_tokens": list(CONTROL_TOKENS),
+        "special_tokens": list(OWN_CONTROL_TOKENS),
         # Sorted, as the library lists it in an order of chance. All 256, seen or not: any text has
         # ids.
         "initial_alphabet": sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -207,7 +217,7 @@ def train_tokenizer(
     )
     raw.train_from_iterator(iter(texts), trainer)
     content: str = raw.to_str(pretty=True)
-    return content if model == "bpe" else canonical_unigram(content, len(CONTROL_TOKENS))
+    return content if model == "bpe" else canonical_unigram(content, len(OWN_CONTROL_TOKENS))
 
 
 def fingerprint(tokenizer_json: str, eos_id: int) -> str:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, processors
 
-from distrain.data.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer, train_tokenizer
+from distrain.config.huggingface import OWN_CONTROL_TOKENS
+from distrain.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from distrain.errors import DataError
 from tests.distrain.data.made_corpus import make_texts, make_tokenizer
 from tests.distrain.data.tokenizer.encoders.made import stdlib_texts
@@ -41,7 +42,7 @@ def tokenizer(request, tmp_path_factory):
 def test_any_text_comes_back_without_control_tokens(tokenizer, text):
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
-    assert not set(ids) & set(range(len(CONTROL_TOKENS)))
+    assert not set(ids) & set(range(len(OWN_CONTROL_TOKENS)))
     assert tokenizer.encode_batch([text, "x"])[0] == ids
 
 
@@ -57,7 +58,7 @@ def test_every_text_comes_back(tokenizer):
 
 
 def test_control_tokens_have_the_first_ids_and_no_bytes(tokenizer):
-    assert [tokenizer.name_of(i) for i in range(4)] == list(CONTROL_TOKENS)
+    assert [tokenizer.name_of(i) for i in range(4)] == list(OWN_CONTROL_TOKENS)
     assert (tokenizer.eos_id, tokenizer.user_id, tokenizer.assistant_id) == (0, 1, 2)
     assert tokenizer.pad_id == 3
     assert tokenizer.token_bytes()[:4].tolist() == [0, 0, 0, 0]
@@ -108,7 +109,7 @@ def test_a_unigram_model_prefers_the_pieces_of_its_text(tmp_path):
     tokenizer = train(tmp_path, stdlib_texts(), vocab_size=600, model="unigram")
     content = json.loads(tokenizer.content)["model"]
     assert content["type"] == "Unigram"
-    scores = [score for _, score in content["vocab"][len(CONTROL_TOKENS) :]]
+    scores = [score for _, score in content["vocab"][len(OWN_CONTROL_TOKENS) :]]
     assert scores == sorted(scores, reverse=True)
     assert scores == [round(score, 4) for score in scores]
     assert [tokenizer.name_of(token_id) for token_id in tokenizer.encode(" return")] == ["Ġreturn"]
