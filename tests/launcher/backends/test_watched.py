@@ -11,7 +11,7 @@ import pytest
 from distrain.runs.folder import RunFolder
 from distrain.runs.incidents import describe_incident, read_incidents
 from distrain.runs.progress_page import PAGES, WATCHDOG, read_pages
-from launcher.backends.incidents import WatchedStage
+from launcher.backends.incidents import WatchedStage, find_py_spy
 from launcher.backends.processes import Child
 from launcher.backends.remembered import read_remembered
 from launcher.backends.watched import Watched
@@ -114,6 +114,19 @@ def test_a_stopped_rank_is_ended_and_its_stacks_are_not_waited_for(tmp_path):
     (incident,) = read_incidents(processes._place.folder)
     assert (incident["rank"], incident["ranks"][1]["state"]) == (1, "T")
     assert "stopped (state T)" in processes.end
+
+
+@pytest.mark.skipif(find_py_spy() is None, reason="py-spy, of the extra watchdog, is missing")
+def test_py_spy_sees_a_stopped_rank_too(tmp_path):
+    processes = begin(tmp_path, "none")
+    wait_for_marks(processes, tmp_path)
+    os.kill(read_pages(processes._pages)[1].pid, signal.SIGSTOP)
+    wait_for_end(processes)
+    (incident,) = read_incidents(processes._place.folder)
+    assert [bool(seen["line"]) for seen in incident["ranks"]] == [True, True]
+    assert incident["line"].startswith("<string>:")
+    stacks = tmp_path / "run" / "train" / "incidents" / "1" / "1.stacks"
+    assert stacks.read_text().startswith("Process ")
 
 
 def test_a_job_that_was_suspended_as_a_whole_goes_on(tmp_path):

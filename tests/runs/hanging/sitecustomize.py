@@ -1,8 +1,11 @@
-"""Makes one rank of a run hang, once, without a word of it in the runtime.
+"""Makes one rank of a run hang, once, or spike, without a word of it in the runtime.
 
 Python imports this before anything else in every process whose ``PYTHONPATH`` names this folder.
 ``DISTRAIN_TEST_HANG`` says which fault, at which step, and the file that tells that it happened:
-``kind:step:file``.
+``kind:step:file``. ``DISTRAIN_TEST_SPIKE`` says which batch leads to a gradient thousands of times
+as large, by its first sample and the rank that finds it so: ``sample:rank``; then ``:folder`` of a
+checkpoint, which is damaged before it is rewound to, or ``:die``: the process is killed by the step
+after the next one.
 """
 
 # mypy: ignore-errors
@@ -11,6 +14,7 @@ import copy
 import ctypes
 import importlib.machinery
 import os
+import pathlib
 import signal
 import sys
 import threading
@@ -160,6 +164,44 @@ FAULTS = {
 }
 
 
+SAMPLE, RANK, THEN = (os.environ.get("DISTRAIN_TEST_SPIKE", "") + "::").split(":")[:3]
+
+
+class Spiked:
+    """A run or its engine, but for what a batch is said to be worth."""
+
+    def __init__(self, whole):
+        self._whole = whole
+
+    def __getattr__(self, name):
+        found = getattr(self._whole, name)
+        return Spiked(found) if name == "engine" else found
+
+    def backward(self, loss):
+        self._whole.backward(loss * 1e4)
+
+
+def spike(loop):
+    trained, rewound = loop.train_step, loop.rewind
+
+    def train_step(run, batch, agreed, step):
+        if THEN == "die" and batch.first_sample >= int(SAMPLE) + 2 * batch.num_samples:
+            os.kill(os.getpid(), signal.SIGKILL)
+        is_bad = batch.first_sample == int(SAMPLE) and os.environ["RANK"] == RANK
+        return trained(Spiked(run) if is_bad else run, batch, agreed, step)
+
+    def rewind(run, step, result):
+        run.checkpoints.wait()
+        if os.environ["RANK"] == "0" and THEN:
+            largest = max(pathlib.Path(THEN).rglob("*"), key=lambda path: path.stat().st_size)
+            content = bytearray(largest.read_bytes())
+            content[len(content) // 2] ^= 1
+            largest.write_bytes(content)
+        return rewound(run, step, result)
+
+    loop.train_step, loop.rewind = train_step, rewind
+
+
 class Changing:
     """Finds the one module that is changed, and changes it once it is made."""
 
@@ -182,3 +224,5 @@ class Changing:
 
 if KIND:
     sys.meta_path.insert(0, Changing(*FAULTS[KIND]()))
+if SAMPLE:
+    sys.meta_path.insert(0, Changing("distrain.train.loop", spike))
