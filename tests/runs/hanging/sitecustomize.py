@@ -192,7 +192,7 @@ def spike(loop):
 
     def rewind(run, step, result):
         run.checkpoints.wait()
-        if os.environ["RANK"] == "0" and THEN:
+        if os.environ["RANK"] == "0" and THEN not in ("", "die"):
             largest = max(pathlib.Path(THEN).rglob("*"), key=lambda path: path.stat().st_size)
             content = bytearray(largest.read_bytes())
             content[len(content) // 2] ^= 1
