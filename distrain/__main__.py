@@ -78,18 +78,19 @@ def run_tool(arguments: argparse.Namespace) -> int:
         from distrain.tools import harness
 
         return harness.run_command(arguments)
-    if arguments.command == "count-models":
-        from distrain.tools import count_models
+    if arguments.command in ("count-models", "first-look"):
+        from distrain.tools import count_models, first_look
 
-        return count_models.run_command()
-    if arguments.command == "first-look":
-        from distrain.tools import first_look
-
-        return first_look.run_command()
+        is_count = arguments.command == "count-models"
+        return count_models.run_command() if is_count else first_look.run_command()
     if arguments.command == "reopen":
         from distrain.tools import reopen
 
         return reopen.run_command(RunFolder(arguments.run), arguments.stage)
+    if arguments.command == "spoil":
+        from distrain.tools import spoil
+
+        return spoil.run_command(RunFolder(arguments.run), arguments.stage, arguments.what)
     from distrain.tools import data_commands
 
     return data_commands.run_command(arguments.arguments)
@@ -259,6 +260,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     reopen = commands.add_parser("reopen", help="let a done stage be made again, if it must be")
     reopen.add_argument("run", type=Path)
     reopen.add_argument("stage")
+    spoil = commands.add_parser("spoil", help="break a scratch copy, for prove to notice")
+    spoil.add_argument("run", type=Path)
+    spoil.add_argument("stage")
+    spoil.add_argument("what")
     commands.add_parser("count-models", help="read models from stdin, print what each counts")
     commands.add_parser("first-look", help="read chats from stdin, print what is wrong with them")
     generate = commands.add_parser("generate", help="complete a prompt with an exported model")

@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
     """Training failed and would fail again."""
     NOT_FOUND = 7
     NOT_PROVED = 8
-    """A proof was asked for (``chaos``), and what came out is not what had to."""
+    """A proof was asked for (``chaos``, ``prove``), and what came out is not what had to."""
     STOPPED = 75
     """Stopped cleanly with work left (EX_TEMPFAIL); never returned by a worker."""
     INTERRUPTED = 130

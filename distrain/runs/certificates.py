@@ -12,6 +12,9 @@ from distrain.runs.records import read_json
 CERTIFICATE_VERSION = 1
 """Also of the digest of coming samples in a checkpoint: raise it when either changes meaning."""
 
+NEXT_SAMPLES = "next_samples"
+"""Field of a checkpoint's ``extra`` with that digest; those of older versions have none."""
+
 
 class Certificate(TypedDict):
     """What the file holds; the event of the same moment has ``step`` to ``found``."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 STEP_PREFIX = "step_"
 """Begins the name of each committed checkpoint in ``checkpoints``; its step follows."""
+SCRATCH_MARK = ".scratch"
+"""File beside runs that are copies to be broken; nowhere else is anything broken on purpose."""
 
 
 class NodeFiles:

@@ -44,6 +44,7 @@ from distrain.parallel.device import resolve_device, resolve_precision
 from distrain.parallel.engine import Engine
 from distrain.parallel.process_group import start_process_group
 from distrain.parallel.ranks import Ranks
+from distrain.runs.comparison import ComputedOn, has_dropout, settings_digest
 from distrain.runs.folder import RunFolder
 from distrain.runs.progress_page import FAULTS
 from distrain.runs.records import read_json, utc_now, write_json
@@ -51,7 +52,6 @@ from distrain.tasks import TASKS
 from distrain.tasks.task import Task
 from distrain.train.balancing import Balancing
 from distrain.train.certificate import Certifier
-from distrain.train.comparison import ComputedOn, has_dropout, settings_digest
 from distrain.train.data_plan import count_samples, plan_schedule, streams_read
 from distrain.train.guards import Guards
 from distrain.train.run import Run

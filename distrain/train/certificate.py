@@ -21,6 +21,7 @@ from distrain.monitor.step_result import StepResult
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State
 from distrain.runs.certificates import CERTIFICATE_VERSION, Certificate, describe
+from distrain.runs.comparison import Comparison, ComputedOn, compare_how
 from distrain.runs.folder import StageFolder
 from distrain.runs.json_lines import last_records, read_records
 from distrain.runs.records import (
@@ -33,7 +34,6 @@ from distrain.runs.records import (
     utc_now,
     write_json,
 )
-from distrain.train.comparison import Comparison, ComputedOn, compare_how
 
 log = logging.getLogger(__name__)
 

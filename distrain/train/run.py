@@ -26,7 +26,7 @@ from distrain.monitor.monitor import Monitor
 from distrain.optim.state import ScalarState
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.engine import Engine
-from distrain.runs.certificates import CERTIFICATE_VERSION
+from distrain.runs.certificates import CERTIFICATE_VERSION, NEXT_SAMPLES
 from distrain.runs.skips import Skip
 from distrain.tasks.task import Task, TaskSums
 from distrain.train.balancing import Balancing
@@ -37,9 +37,6 @@ from distrain.train.ledger import SampleLedger
 from distrain.train.progress import Progress
 
 log = logging.getLogger(__name__)
-
-NEXT_SAMPLES = "next_samples"
-"""Field of a checkpoint's ``extra``; those of older versions have none."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from distrain.config.launch import LaunchConfig
+from distrain.config.recipe import Recipe
 from distrain.runs.folder import RunFolder
+from distrain.runs.lock import is_held
+from distrain.runs.records import read_state
 from launcher.backends.local import LocalBackend
 from launcher.backends.protocol import Backend, RunJobs
 from launcher.backends.slurm.backend import SlurmBackend
@@ -32,6 +35,20 @@ def is_on_one_machine(launch: LaunchConfig) -> bool:
     A lock says nothing about other machines, where the holder of another backend's may live.
     """
     return not backend_of(launch).is_queued and launch.nodes == 1
+
+
+def running_stages(run: RunFolder, recipe: Recipe) -> dict[str, int]:
+    """Return the stages that run now, with their attempt."""
+    is_here = is_on_one_machine(recipe.launch)
+    found = {}
+    for name in recipe.stages:
+        folder = run.stage(name)
+        state = read_state(folder)
+        if state is None or state["state"] != "running":
+            continue
+        if is_held(folder.lock) or not is_here:  # elsewhere, a lock need not be seen from here
+            found[name] = state["attempt"]
+    return found
 
 
 def jobs_of_runs(

@@ -11,8 +11,14 @@ from distrain.errors import ExitCode, NotFoundError, RecipeError
 from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold, is_held
 from distrain.runs.products import check_sources
-from distrain.runs.records import append_event, is_done, read_state
-from launcher.backends.backend import BACKENDS, HERE, backend_of, is_on_one_machine
+from distrain.runs.records import append_event, is_done
+from launcher.backends.backend import (
+    BACKENDS,
+    HERE,
+    backend_of,
+    is_on_one_machine,
+    running_stages,
+)
 from launcher.backends.needs import check_needs
 from launcher.backends.protocol import Backend, SubmittedJob, Surroundings
 from launcher.commands.asking import no_export
@@ -128,7 +134,7 @@ def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]
     """Ask a run to save and end, and wait until it has."""
     run = find_run(target)
     recipe = read_resolved(run.resolved)
-    running = _running(run, recipe)
+    running = running_stages(run, recipe)
     is_here = is_on_one_machine(recipe.launch)
     if is_here and not running and not is_held(run.lock):
         return run, Stopped(asked=False, ended=True, seconds=0.0, steps={})
@@ -141,14 +147,9 @@ def stop_run(target: str | None, patience_s: float) -> tuple[RunFolder, Stopped]
     ended = False
     while not ended and time.monotonic() - started < patience_s:
         time.sleep(STOP_POLL_S)
-        ended = not is_held(run.lock) and not _running(run, recipe)
+        ended = not is_held(run.lock) and not running_stages(run, recipe)
     steps = {name: committed_step(run, name) for name in running}
     return run, Stopped(True, ended, time.monotonic() - started, steps)
-
-
-def running_stages(run: RunFolder) -> dict[str, int]:
-    """Return the stages that run now, with their attempt."""
-    return _running(run, read_resolved(run.resolved))
 
 
 def _start_recipe(
@@ -201,17 +202,3 @@ def _require_backend(recipe: Recipe, *, is_queued: bool) -> None:
         f"{' or '.join(fitting)} for this command",
         f"Use `distrain {'run' if is_queued else 'submit'}`, or add launch.backend={fitting[0]}.",
     )
-
-
-def _running(run: RunFolder, recipe: Recipe) -> dict[str, int]:
-    """Return the stages that run now, with their attempt."""
-    is_here = is_on_one_machine(recipe.launch)
-    found = {}
-    for name in recipe.stages:
-        folder = run.stage(name)
-        state = read_state(folder)
-        if state is None or state["state"] != "running":
-            continue
-        if is_held(folder.lock) or not is_here:  # elsewhere, a lock need not be seen from here
-            found[name] = state["attempt"]
-    return found

@@ -14,6 +14,7 @@ from launcher.commands.boundary import call
 from launcher.commands.chaos import chaos
 from launcher.commands.data_commands import app as data_app
 from launcher.commands.model_commands import evaluate, export, generate
+from launcher.commands.prove import prove
 from launcher.commands.recipe_commands import plan, recipes, schema, validate
 from launcher.commands.run_commands import resume, run, stop, submit
 from launcher.commands.watch_commands import list_runs, logs, report, status
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "status": status,
     "logs": logs,
     "report": report,
+    "prove": prove,
     "export": export,
     "evaluate": evaluate,
     "generate": generate,

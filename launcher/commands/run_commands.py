@@ -101,13 +101,15 @@ def stop(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a run to save and end, and wait for it."""
+    from distrain.config.reading.load import read_resolved
+    from launcher.backends.backend import running_stages
     from launcher.commands import actions
     from launcher.commands.show import running_text, stopped_text
     from launcher.run_files import find_run
 
     if dry_run:
         found = find_run(target)
-        running = actions.running_stages(found)
+        running = running_stages(found, read_resolved(found.resolved))
         shown = Shown({"running": running}, running_text(found, running), found)
     else:
         found, stopped = actions.stop_run(target, timeout)

@@ -10,10 +10,10 @@ import pytest
 from distrain.checkpoint.commit import read_commit, write_commit
 from distrain.errors import CheckpointError, TrainingError
 from distrain.runs.certificates import certificate_text, read_certificate
+from distrain.runs.comparison import ComputedOn, compare_how, has_dropout, settings_digest
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import write_json
 from distrain.runs.skips import Skip, append_skip
-from distrain.train.comparison import ComputedOn, compare_how, has_dropout, settings_digest
 from distrain.train.loop import train
 from tests.distrain.train.synthetic import ENGINES, make_run, make_stage
 from tests.distrain.train.test_restore import commit_again
