@@ -1,12 +1,12 @@
 """Choose the device of a rank, and the precision of its forward and backward pass."""
 
-import os
 from typing import Literal
 
 import torch
 
 from distrain.errors import PreflightError
 from distrain.parallel.model_spec import Precision
+from distrain.parallel.process_group import local_rank
 
 
 def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -18,18 +18,18 @@ def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     # Of torchrun; a process of its own takes the first GPU it may see.
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    rank = local_rank()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if local_rank >= count:
+    if rank >= count:
         raise PreflightError(
             "training.device",
             f"{count} usable GPUs on this node",
-            f"one for each process here, at least {local_rank + 1}",
+            f"one for each process here, at least {rank + 1}",
             f"Set launch.processes_per_node to {count}."
             if count
             else "Set training.device to cpu, or install PyTorch's CUDA wheels and a driver.",
         )
-    return torch.device("cuda", local_rank)
+    return torch.device("cuda", rank)
 
 
 def resolve_precision(

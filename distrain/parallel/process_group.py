@@ -55,6 +55,11 @@ def start_process_group(device: torch.device, *, timeout_s: float = 1800) -> Non
     )
 
 
+def local_rank() -> int:
+    """Return which of this node's ranks this is, as torchrun says; 0 without it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def local_world_size() -> int:
     """Return how many ranks run on this node, as whoever started them says."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -20,6 +20,7 @@ from distrain.models.freezing import freeze
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
 from distrain.parallel.model_spec import Precision, always
+from distrain.parallel.once_a_node import once_a_node
 from distrain.stages.base_model import BaseModel, fitting_tokenizer
 from distrain.stages.context import StageContext
 from distrain.stages.found_model import find_start
@@ -79,7 +80,7 @@ def begin(context: StageContext, stage: FinetuneStage, task: Task | None = None)
     base = start.with_rates_of(stage.model).for_adapters(stage.lora)
     tokenizer = fitting_tokenizer(base)
     encoder = build_encoder(context, stage, context.folder, base.tokenizer, tokenizer)
-    train, validation = find_training_examples(context, encoder)
+    train, validation = once_a_node(host, partial(find_training_examples, context, encoder))
     splits = {"train": train, "validation": validation}
     lengths = lengths_record(splits, stage) | count_new_tokens(base, tokenizer, splits)
     if host.rank == 0:
