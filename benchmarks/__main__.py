@@ -21,6 +21,7 @@ BENCHMARKS = (
     "data.dedup",
     "data.packing",
     "chats",
+    "examples_a_node",
     "quickstart",
 )
 
