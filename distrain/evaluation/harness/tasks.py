@@ -2,7 +2,9 @@
 
 import difflib
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +16,8 @@ from distrain.parallel.ranks import Ranks
 
 SUFFIX = ",none"
 """Of the names of metrics that no filter was put before."""
+ASKS_PROGRAMS = ("get_git_commit_hash", "add_env_info")
+"""Functions of ``lm_eval.evaluator`` that fill in its record."""
 BOOTSTRAP = 1000
 """Draws for the errors of metrics that have no formula for it, BLEU say."""
 
@@ -56,8 +60,9 @@ class OpenedTasks:
         """
         # Progress bars and every request's text would drown what the stage says.
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        manager = find_tasks(config, setting)
-        return cls(config, manager, manager.load(list(config.tasks)))
+        with quietly():
+            manager = find_tasks(config, setting)
+            return cls(config, manager, manager.load(list(config.tasks)))
 
     @property
     def writing(self) -> list[str]:
@@ -85,17 +90,18 @@ class OpenedTasks:
         """
         import lm_eval
 
-        found = lm_eval.simple_evaluate(
-            model=model,
-            tasks=list(self.config.tasks),
-            num_fewshot=self.config.num_fewshot,
-            limit=self.config.limit,
-            bootstrap_iters=BOOTSTRAP,
-            log_samples=False,
-            apply_chat_template=self.config.chat_template,
-            fewshot_as_multiturn=self.config.chat_template,
-            task_manager=self,
-        )
+        with quietly():
+            found = lm_eval.simple_evaluate(
+                model=model,
+                tasks=list(self.config.tasks),
+                num_fewshot=self.config.num_fewshot,
+                limit=self.config.limit,
+                bootstrap_iters=BOOTSTRAP,
+                log_samples=False,
+                apply_chat_template=self.config.chat_template,
+                fewshot_as_multiturn=self.config.chat_template,
+                task_manager=self,
+            )
         # The library gives nothing to ranks that are not the first of their machine.
         results: Mapping[str, Mapping[str, Any]] = {} if found is None else found["results"]
         figures = {task: dict(_numbers(values)) for task, values in results.items()}
@@ -103,6 +109,27 @@ class OpenedTasks:
             return figures
         shared: Any = ranks.host.gather(figures)[0]
         return dict(shared)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep the library's own output off the screen: its bars, and what it prints.
+
+    It would also ask git for a commit and a dozen programs about the machine, for a record that
+    nobody reads here; git complains on the screen, past Python, where there is no repository.
+    """
+    from lm_eval import evaluator
+
+    asked = {name: getattr(evaluator, name, None) for name in ASKS_PROGRAMS}
+    # Logs are not touched: their handlers hold the stream as it was.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):  # noqa: PTH123
+        try:
+            for name in asked:
+                setattr(evaluator, name, lambda *_: None)
+            yield
+        finally:
+            for name, function in asked.items():
+                setattr(evaluator, name, function)
 
 
 def find_tasks(config: HarnessConfig, setting: str) -> Any:  # noqa: ANN401  (the library's own)

@@ -1,11 +1,13 @@
 """Each answer to ``lm_eval`` is that of the library's own model, request by request."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from distrain.config.harness import HarnessConfig
+from distrain.evaluation.harness import tasks
 from distrain.evaluation.harness.opening import open_folder
 from distrain.evaluation.harness.tasks import run_tasks
 from tests.distrain.evaluation.harness.made import QUESTIONS, TASKS, write_model, write_tasks
@@ -82,3 +84,15 @@ def test_figures_of_tasks(models, settings, tmp_path):
     assert ours.keys() == set(TASKS)
     for task, figures in theirs.items():
         assert ours[task] == pytest.approx(figures, abs=1e-4, rel=1e-5)
+
+
+def test_the_library_says_nothing(models, tmp_path, capfd, monkeypatch):
+    config = HarnessConfig(
+        tasks=("made_choice",), include_path=str(write_tasks(tmp_path / "tasks")), limit=1
+    )
+    monkeypatch.chdir(tmp_path)  # no repository, of which git complains
+    ours = run_tasks(models[0], config, "evaluate.harness")
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(tasks, "quietly", nullcontext)
+    assert run_tasks(models[0], config, "evaluate.harness") == ours
+    assert "not a git repository" in capfd.readouterr().err
