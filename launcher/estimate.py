@@ -141,10 +141,14 @@ def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
     stage, parameters = recipe.stages[name], stage_parameters(recipe, name)
     if parameters is None or not isinstance(stage, TrainStage):
         return None
-    # Adapters are small beside the model, and left out of the estimate.
-    is_frozen = isinstance(stage, FinetuneStage) and not stage.trains_all
-    state_bytes = 0 if is_frozen else stage.optimizer.keeps.bytes_per_parameter
-    return parameters * (WEIGHT_BYTES + state_bytes)
+    lora = stage.lora if isinstance(stage, FinetuneStage) else None
+    state_bytes = stage.optimizer.keeps.bytes_per_parameter
+    if lora is not None and lora.quantization is not None:
+        # The base in 4 bits is made again from what its digest names; no checkpoint holds it.
+        found = stage_memory(recipe, name, microbatch_tokens=1)
+        return None if found is None else found["qlora"].trained * (WEIGHT_BYTES + state_bytes)
+    # Other adapters are small beside the model, and left out of the estimate.
+    return parameters * (WEIGHT_BYTES + (state_bytes if lora is None else 0))
 
 
 def stage_memory(

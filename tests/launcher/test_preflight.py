@@ -4,11 +4,20 @@ from types import SimpleNamespace
 
 import pytest
 
+from distrain.config.models import LlamaConfig
 from distrain.config.reading.load import load_recipe
+from distrain.config.recipe import SftStage
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import write_json
 from launcher import preflight
-from launcher.estimate import checkpoint_bytes, kept_checkpoint_bytes, stage_parameters
+from launcher.estimate import (
+    checkpoint_bytes,
+    kept_checkpoint_bytes,
+    stage_model,
+    stage_parameters,
+    stage_vocab_size,
+)
+from launcher.memory import method_memory
 from launcher.preflight import (
     UnfitMachineError,
     check_machine,
@@ -263,6 +272,14 @@ def test_the_model_of_every_stage_of_a_line_is_as_large_as_the_first_one_makes_i
     assert size is not None
     bytes_of = {name: checkpoint_bytes(line, name) for name in ("anneal", "sft2")}
     assert bytes_of == {"anneal": 12 * size, "sft2": 4 * size}
+    quantized = load_recipe(recipe, ["sft2.lora.quantization={}", "sft2.lora.r=4"]).recipe
+    sft = quantized.stages["sft2"]
+    assert isinstance(sft, SftStage)
+    model = stage_model(quantized, "sft2")
+    assert isinstance(model, LlamaConfig)
+    rows = stage_vocab_size(quantized, "sft2") or 0
+    trained = method_memory(sft, model, rows, 1)["qlora"].trained
+    assert checkpoint_bytes(quantized, "sft2") == 12 * trained < size
     own = load_recipe(
         recipe, ["pretrain.model.from_pretrained=mine", "prepare.tokenizer.path=mine/t.json"]
     ).recipe
