@@ -53,6 +53,7 @@ def draw(case: Case, recipe: Path, folder: Path, state: State, draws: int) -> No
         stages=(STAGE,),
         count=count if case.number != "39" else left,
         each=case.each,
+        in_steps="kill-resume" not in case.kinds and case.number != "39",
     )
     scratch = folder / ("-".join(["twin", case.number] if case.each else ["twin"]))
     scratch.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ class Case:
     pass_: str = ""
     each: int = 0
     overrides: tuple[str, ...] = ()
-    mean_s: float = 2.0
+    mean_s: float = 1.5
 
 
 RECIPE = """\

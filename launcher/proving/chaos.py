@@ -42,6 +42,7 @@ class ChaosSettings:
             begun anew. ``None``: as many as there are kinds.
         each: Faults of each kind that come by step.
         control: Train a little otherwise under faults, which must be found.
+        in_steps: Let faults by the clock come only while steps are made, not while a stage starts.
     """
 
     kinds: tuple[str, ...]
@@ -51,6 +52,7 @@ class ChaosSettings:
     count: int | None = None
     each: int = 1
     control: bool = False
+    in_steps: bool = False
 
     @property
     def by_clock(self) -> tuple[str, ...]:
@@ -178,7 +180,8 @@ class Chaos:
             draws = draw(settings.by_clock, mean_s, f"{settings.seed} {stage}")
         while not verdict.differences:
             order = self._scratch_of(stage, len(verdict.rounds) + 1, planned)
-            round_ = StageRound(order, stage, max(STALLED_S, 10 * mean_s, 2 * twin_s))
+            stalled_s = max(STALLED_S, 10 * mean_s, 2 * twin_s)
+            round_ = StageRound(order, stage, stalled_s, in_steps=settings.in_steps)
             round_.run(draws, settings.wanted - len(verdict.faults))
             verdict.rounds.append(round_.struck)
             verdict.starts_s += [] if round_.first_step_s is None else [round_.first_step_s]

@@ -9,6 +9,7 @@ from typing import Any
 from distrain.errors import ExitCode
 from distrain.runs.incidents import describe_place
 from distrain.runs.planned_faults import happened, read_faults
+from distrain.runs.progress_page import Page
 from launcher.proving.blows import BLOWS, Target
 from launcher.proving.draws import Draw
 from launcher.proving.launches import Course, Launch, ScratchRun
@@ -49,9 +50,17 @@ class StageRound:
         order: What is started; its plan of faults is there.
         stage: Name of the stage.
         stalled_s: Without a new step.
+        in_steps: Let faults come only once an attempt makes steps, not while it starts.
     """
 
-    def __init__(self, order: ScratchRun, stage: str, stalled_s: float = STALLED_S) -> None:
+    def __init__(
+        self,
+        order: ScratchRun,
+        stage: str,
+        stalled_s: float = STALLED_S,
+        *,
+        in_steps: bool = False,
+    ) -> None:
         assert order.faults is not None, "ranks look for planned faults"
         self.struck: list[Struck] = []
         self.problems: list[str] = []
@@ -59,7 +68,7 @@ class StageRound:
         self.by_step: dict[int, str] = {}
         """What followed faults that the twin has, too."""
         self._order, self._stage, self._plan = order, stage, order.faults
-        self._stalled_s = stalled_s
+        self._stalled_s, self._in_steps = stalled_s, in_steps
         self._course = Course(order.run, stage)
         self._began_s = time.monotonic()
         self._committed = 0
@@ -81,7 +90,7 @@ class StageRound:
                     if again is None:
                         return
                     launch = again
-                now, pages = time.monotonic(), launch.ranks(self._stage)
+                now, pages = time.monotonic(), self._targets(launch)
                 # The clock stands while there is nothing to strike.
                 clock_s += now - looked_s if pages else 0.0
                 looked_s = now
@@ -95,18 +104,24 @@ class StageRound:
             launch.close()
             self._finish()
 
+    def _targets(self, launch: Launch) -> list[Page]:
+        """Return the ranks, if they are where they may be struck."""
+        pages = launch.ranks(self._stage)
+        if self._in_steps and any(page.first_step is None for page in pages):
+            return []
+        return pages
+
     def _strike(self, launch: Launch, drawn: Draw) -> bool:
-        folder, pages = self._order.run.stage(self._stage), launch.ranks(self._stage)
+        folder, pages = self._order.run.stage(self._stage), self._targets(launch)
         if not pages or self._course.is_done:
             return False
-        # A rank that has just started does not say yet how far its stage was.
-        step = max(self._course.step, *(page.main.step for page in pages))
-        began_s = time.monotonic()
-        target = Target(launch, folder, self._plan, pages, drawn.dice)
-        what = BLOWS[drawn.kind](target)
+        what = BLOWS[drawn.kind](Target(launch, folder, self._plan, pages, drawn.dice))
         if what is None:
             return False
-        struck = Struck(drawn.kind, what, step, began_s - self._began_s)
+        self._observe()  # a blow may have waited for its moment
+        # A rank that has just started does not say yet how far its stage was.
+        step = max(self._course.step, *(page.main.step for page in pages))
+        struck = Struck(drawn.kind, what, step, time.monotonic() - self._began_s)
         if drawn.kind in IN_RANK:
             struck.file = str(happened(self._plan, read_faults(self._plan, self._stage)[-1]))
         self.struck.append(struck)
