@@ -17,7 +17,7 @@ class Tally:
     passed: int = 0
     """Those of runs that ended as their twin, and in which nothing was that must not be."""
     lost_s: list[float] = field(default_factory=list)
-    """From a fault until the run was further than before, where no other fault came between."""
+    """From a fault to the first step of the next attempt, where no other fault came between."""
     starts_s: list[float] = field(default_factory=list)
     """From the command to the first step, in the same runs."""
     load: list[float] = field(default_factory=list)

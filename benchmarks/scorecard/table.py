@@ -10,9 +10,9 @@ from benchmarks.scorecard.state import State, Tally
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 NOTE = """\
 Asked for: {draws} draws a case. A draw passes if its run ended as its twin, bit for bit, without an
-orphan or a false alarm. *Lost*: from the fault until the run was two steps further than before,
-with the time to notice it and the steps made again, where no other fault came between. *Cold
-start*: from the command to the first step, median of the same runs. Seconds."""
+orphan or a false alarm. *Lost*: from the fault, so with the time to notice it, to the first step of
+the next attempt, where no other fault came between. *Cold start*: from the command to the first
+step, median of the same runs. Seconds; both depend on the load."""
 BEGIN, END = "<!-- scorecard -->", "<!-- end of scorecard -->"
 
 

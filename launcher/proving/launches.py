@@ -109,15 +109,15 @@ class Course:
         self.furthest = 0
         self.moved_s = time.monotonic()
         """When the furthest step was reached."""
-        self.new_steps: list[int] = []
-        """Recorded since the last look but one."""
+        self.attempt = 0
+        """Which made the last step recorded."""
 
     def look(self) -> list[dict[str, Any]]:
         """Take note of new records; returns the stage's new events."""
         records = self._metrics.poll()
-        steps = [int(record[STEP]) for record in records if not is_validation(record)]
-        self.new_steps = [] if self._metrics.is_anew else steps
-        self.step = steps[-1] if steps else self.step
+        steps = [record for record in records if not is_validation(record)]
+        if steps:
+            self.step, self.attempt = int(steps[-1][STEP]), int(steps[-1]["attempt"])
         if self.step > self.furthest:
             self.furthest, self.moved_s = self.step, time.monotonic()
         return [event for event in self._events.poll() if event.get("stage") == self._stage]
@@ -126,6 +126,11 @@ class Course:
         """Return the last committed step."""
         state = read_state(self._folder)
         return state["step"] if state else 0
+
+    def begun(self) -> int:
+        """Return how many attempts have begun."""
+        state = read_state(self._folder)
+        return state["attempt"] if state else 0
 
     @property
     def is_done(self) -> bool:

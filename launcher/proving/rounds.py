@@ -21,9 +21,6 @@ STALLED_S = 300.0
 """Without a new step, at least; then nobody has noticed a fault that must be noticed."""
 HANGS = frozenset({"hang", "lock", "spin", "sleep"})
 IN_RANK = frozenset({"exception", "exit", "lock", "spin", "sleep"})
-FURTHER = 2
-"""Steps by which a stage must be further than at a fault for that to be over: the step that ran
-then may have been recorded at the last moment."""
 
 
 @dataclass
@@ -39,8 +36,10 @@ class Struck:
     file: str = ""
     """What tells that a planned fault has come."""
     followed: list[str] = field(default_factory=list)
+    attempt: int = 0
+    """That was under way."""
     lost_s: float | None = None
-    """Until the stage was further than before; ``None``: the next fault came first."""
+    """Until the first step of the next attempt; ``None``: the next fault, or the end, came first."""
 
 
 class StageRound:
@@ -115,6 +114,7 @@ class StageRound:
         folder, pages = self._order.run.stage(self._stage), self._targets(launch)
         if not pages or self._course.is_done:
             return False
+        attempt = self._course.begun()
         what = BLOWS[drawn.kind](Target(launch, folder, self._plan, pages, drawn.dice))
         if what is None:
             return False
@@ -122,6 +122,7 @@ class StageRound:
         # A rank that has just started does not say yet how far its stage was.
         step = max(self._course.step, *(page.main.step for page in pages))
         struck = Struck(drawn.kind, what, step, time.monotonic() - self._began_s)
+        struck.attempt = attempt
         if drawn.kind in IN_RANK:
             struck.file = str(happened(self._plan, read_faults(self._plan, self._stage)[-1]))
         self.struck.append(struck)
@@ -155,7 +156,7 @@ class StageRound:
         for event in self._course.look():
             self._note(event)
         for struck in self.struck:
-            is_over = self._course.step >= struck.step + FURTHER or self._course.is_done
+            is_over = self._course.attempt > struck.attempt
             if struck.lost_s is None and struck is self.struck[-1] and is_over:
                 struck.lost_s = time.monotonic() - self._began_s - struck.after_s
         if self._course.furthest and self.first_step_s is None and not self.struck:
