@@ -39,7 +39,7 @@ class Struck:
     attempt: int = 0
     """That was under way."""
     lost_s: float | None = None
-    """Until the first step of the next attempt; ``None``: the next fault, or the end, came first."""
+    """Until the first step of the next attempt; ``None``: another fault, or the end, came first."""
 
 
 class StageRound:
