@@ -204,6 +204,7 @@ class Chaos:
     def _scratch_of(self, stage: str, number: int, planned: Sequence[PlannedFault]) -> ScratchRun:
         """Make a run folder in which all is done that the stage needs, and nothing of itself."""
         runs = self._scratch / f"{stage}-{number}"
+        shutil.rmtree(runs, ignore_errors=True)  # of a call that was interrupted
         names = [other.name for other in ancestors(self._plan, [stage]) if other.name != stage]
         copy_run(self._twin.run, runs / self._twin.name, names)
         overrides = (*self._twin.overrides, RESTARTS)
@@ -219,7 +220,7 @@ class Chaos:
 def with_faults(order: ScratchRun, plan: Path, faults: Sequence[PlannedFault]) -> ScratchRun:
     """Return an order with its own plan of faults, which may grow."""
     plan.parent.mkdir(parents=True, exist_ok=True)
-    plan.touch()
+    plan.write_bytes(b"")  # there may be that of a call which was interrupted
     for fault in faults:
         append_fault(plan, fault)
     return ScratchRun(order.recipe, order.overrides, order.runs, order.name, plan)
