@@ -20,21 +20,6 @@ from distrain.runs.phases import Phase
 from distrain.runs.progress_page import WATCHDOG
 from launcher.gpus import check_gpus, gpus_asked
 
-RANK_PREFIX = "[rank ${rank}] "
-"""Before each line that torchrun passes on; ``launcher.watch.logs`` looks for it."""
-
-
-@dataclass(frozen=True)
-class Rendezvous:
-    """Where the torchrun agents of one start meet."""
-
-    endpoint: str
-    """``host:port`` of the node that keeps the store."""
-    id: str
-    """Fresh for every start, so that a straggler of the last one cannot join."""
-    local_addr: str | None = None
-    """Address of this node, where its host name does not resolve."""
-
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -160,48 +145,18 @@ def select_stages(
     return plan.stages[names.index(start) if start else 0 :]
 
 
-def stage_argv(
-    stage: StagePlan, run: RunFolder, *, python: str, rendezvous: Rendezvous | None
-) -> list[str]:
-    """Return the command that one node runs for a stage; every node runs the same.
-
-    ``python`` is the interpreter that has the runtime; ``rendezvous`` may be ``None`` for a stage
-    of one process.
-
-    Raises:
-        ValueError: A stage of several processes without a rendezvous.
-    """
-    command = ["distrain", "stage", str(run.root), stage.name]
-    if stage.world_size == 1:
-        return [python, "-m", *command]
-    if rendezvous is None:
-        raise ValueError(f"stage {stage.name} has {stage.world_size} processes, no rendezvous")
-    local_addr = rendezvous.local_addr or ("localhost" if stage.nodes == 1 else None)
-    return [
-        python,
-        "-m",
-        "distrain.agent",  # torchrun, see there
-        f"--nnodes={stage.nodes}",
-        f"--nproc-per-node={stage.processes_per_node}",
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint={rendezvous.endpoint}",
-        f"--rdzv-id={rendezvous.id}",
-        *([f"--local-addr={local_addr}"] if local_addr else []),
-        "--max-restarts=0",  # a restart is a new torchrun with a new id: nothing stale to meet
-        f"--log-dir={run.stage(stage.name).logs / 'ranks'}",
-        "--tee=3",
-        "--module",
-        *command,
-    ]
+def stage_argv(stage: StagePlan, run: RunFolder, *, python: str) -> list[str]:
+    """Return the command of each process of a stage; ``python`` has the runtime."""
+    return [python, "-m", "distrain", "stage", str(run.root), stage.name]
 
 
 def starting_argv(stage: StagePlan, run: RunFolder, *, python: str) -> list[str]:
-    """Return the command that this machine runs for a stage of one node.
+    """Return the command that one node runs for a stage; every node runs the same.
 
     It forks the ranks of a training stage, and is the process itself of another one.
     """
     if stage.kind not in DISTRIBUTED_KINDS:
-        return stage_argv(stage, run, python=python, rendezvous=None)
+        return stage_argv(stage, run, python=python)
     command = [python, "-m", "distrain.fork_server", str(run.root), stage.name]
     return [*command, f"--ranks={stage.world_size}"]
 
@@ -210,23 +165,13 @@ def phase_argv(
     stage: StagePlan, run: RunFolder, phase: Phase, *, python: str, share: str | None
 ) -> list[str]:
     """Return the command that does one phase of a prepare stage, or one ``share`` of it."""
-    argv = stage_argv(stage, run, python=python, rendezvous=None)
+    argv = stage_argv(stage, run, python=python)
     return [*argv, f"--phase={phase}", *([f"--share={share}"] if share else [])]
-
-
-def local_rendezvous(start_id: str) -> Rendezvous:
-    """Return a rendezvous within this machine, on a free port."""
-    return Rendezvous("localhost:0", start_id)
 
 
 def stage_env(stage: StagePlan) -> dict[str, str]:
     """Return the environment variables of a stage, to be added to the inherited ones."""
-    env = {
-        "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": RANK_PREFIX,
-        # Shared, the store of a dead start hands its addresses to the next one (pytorch#135712).
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
+    env = {"PYTHONUNBUFFERED": "1"}
     if stage.num_threads is not None:
         env["OMP_NUM_THREADS"] = str(stage.num_threads)
     if stage.watchdog:

@@ -62,7 +62,7 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """Kill the process group at once; ranks die with their server, or with torchrun."""
+        """Kill the process group at once; ranks die with who started them."""
         if self._process.returncode is None:
             os.killpg(self.pid, signal.SIGKILL)
 

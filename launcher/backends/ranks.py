@@ -23,7 +23,7 @@ LOOK_S = 0.1
 LAST_WORDS_S = 2.0
 """How long ranks may take to end by themselves after one of them has failed with a message of its
 own. Where one was killed, the others can say nothing but that it is gone."""
-IMPORT_S = 600.0
+IMPORT_S = 1800.0
 """How long a fork server may import before its first answer; it is no rank, and has no page."""
 EARLY_S = 10.0
 """How long a rank may go on after another one has ended well; they end together."""

@@ -7,6 +7,7 @@ has queued, which is torchrun.
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from launcher.backends.ranks import ForkedRanks, RanksToStart
 from launcher.backends.watched import Watched
 
 LOOPBACK = "127.0.0.1"
+TAKEN_S = 5.0
+"""How long a port of the last start may still be held by what is being killed."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,24 @@ def open_place(start_id: str, host: str, port: int) -> MeetingPlace:
     Raises:
         PreflightError: The port is taken.
     """
-    address = LOOPBACK if host == LOOPBACK else ""
-    try:
-        store = socket.create_server((address, port), backlog=4096)
-    except OSError as error:
-        raise PreflightError(
-            "launch.rendezvous",
-            f"port {port}, where nothing can listen ({error.strerror})",
-            "a free port of the first node",
-            "End what uses it, or name another port.",
-        ) from error
+    # Where the system can, of both kinds of addresses: a host's name may stand for either.
+    both = host != LOOPBACK and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    address = (LOOPBACK if host == LOOPBACK else "", port)
+    deadline = time.monotonic() + TAKEN_S
+    while True:
+        try:
+            store = socket.create_server(address, family=family, backlog=4096, dualstack_ipv6=both)
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise PreflightError(
+                    "launch.rendezvous",
+                    f"port {port}, where nothing can listen ({error.strerror})",
+                    "a free port of the first node",
+                    "End what uses it, or name another port.",
+                ) from error
+        time.sleep(0.1)
     return MeetingPlace(start_id, host, store.getsockname()[1], store)
 
 

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from distrain.errors import DistrainError, ExitCode, RecipeError
 from launcher.backends.interrupt import clear_wishes
-from launcher.backends.local import LocalBackend, run_stages
+from launcher.backends.local import LocalBackend, run_stages, stage_orders
 from launcher.backends.nodes import FirstNode
-from launcher.backends.orders import START_ID, Orders, StageOrders
+from launcher.backends.orders import Orders
 from launcher.backends.protocol import Surroundings
-from launcher.plan import Plan, Rendezvous, StagePlan, local_rendezvous, stage_argv, stage_env
+from launcher.plan import Plan, StagePlan
 
 
 class TorchrunBackend(LocalBackend):
@@ -78,17 +78,9 @@ def orders_of(plan: Plan, python: str = sys.executable) -> Orders:
         RecipeError: Several nodes without a rendezvous.
     """
     launch = plan.recipe.launch
-    stages = (
-        StageOrders(
-            stage.name,
-            stage.nodes,
-            stage.world_size,
-            tuple(stage_argv(stage, plan.run, python=python, rendezvous=_rendezvous(plan, stage))),
-            stage_env(stage),
-        )
-        for stage in plan.stages
-    )
-    return Orders(launch.nodes, launch.max_restarts, tuple(stages))
+    stages = (stage_orders(plan.run, stage, python) for stage in plan.stages)
+    host, port = _address(plan)
+    return Orders(launch.nodes, launch.max_restarts, tuple(stages), host, port)
 
 
 def commands_per_node(plan: Plan, python: str = sys.executable) -> list[str]:
@@ -115,16 +107,9 @@ def _started(orders: Orders, node: int) -> list[str]:
     for stage in orders.stages:
         if node == 0 or stage.nodes > 1:
             env = [f"{name}={shlex.quote(value)}" for name, value in stage.env.items()]
-            command = shlex.join(stage.command("<fresh for every start>"))
+            command = shlex.join(stage.argv)
             lines.append(f"# starts for {stage.name}: {' '.join([*env, command])}")
     return lines
-
-
-def _rendezvous(plan: Plan, stage: StagePlan) -> Rendezvous:
-    if stage.nodes == 1:
-        return local_rendezvous(START_ID)
-    host, port = _address(plan)
-    return Rendezvous(f"{host}:{port}", START_ID)
 
 
 def _address(plan: Plan) -> tuple[str, int]:

@@ -12,6 +12,7 @@ import pytest
 from distrain.runs.folder import RunFolder
 from launcher.backends.slurm.backend import recorded_jobs
 from tests.cluster.real_slurm import Cluster, wait_until
+from tests.runs.processes import ranks_of
 from tests.tiny import distrain, events, exact_records, tensor_digests, write_recipe
 
 pytestmark = pytest.mark.slurm
@@ -81,7 +82,8 @@ class SlurmRun:
 
     def ranks(self) -> dict[str, psutil.Process]:
         """Return its training processes, one a node, by the node."""
-        return {e["SLURMD_NODENAME"]: p for p, e in self.processes().items() if "RANK" in e}
+        found = self.processes()
+        return {found[rank]["SLURMD_NODENAME"]: rank for rank in ranks_of(list(found))}
 
     def supervisor(self, node: str) -> psutil.Process:
         """Return what srun started on a node."""
@@ -158,7 +160,8 @@ def test_a_dead_rank_is_replaced_within_the_job_and_a_dead_supervisor_by_a_reque
     assert not set(second.values()) & set(first.values()), "both are new"
     # The other node's rank ends a moment later, for it has lost its peer. Which of the two ends the
     # first node sees first is a matter of moments.
-    assert run.reasons() in (["node 1: exit code 1"], ["exit code 1"])
+    ends = (["node 1: rank 1: killed by SIGKILL"], ["rank 0: exit code 1"])
+    assert run.reasons() in ends
     run.reach(6 * SAVE_STEPS)
     assert cluster.job(run.job).restarts == 0
     run.supervisor("node2").kill()

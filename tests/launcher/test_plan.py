@@ -6,14 +6,14 @@ from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.reading.load import RecipeErrors, load_recipe
 from distrain.errors import NotFoundError, RecipeError
 from distrain.runs.folder import RunFolder
+from launcher.backends.local import stage_orders
 from launcher.plan import (
-    Rendezvous,
-    local_rendezvous,
     make_plan,
     resolve_processes,
     select_stages,
     stage_argv,
     stage_env,
+    starting_argv,
 )
 from tests.launcher.small_run import load_small, write_recipe
 
@@ -27,37 +27,17 @@ def option(argv, name):
     return next(word.partition("=")[2] for word in argv if word.startswith(f"{name}="))
 
 
-def test_one_process_is_started_directly(tmp_path):
-    plan = plan_of(tmp_path)
-    argv = stage_argv(plan.stages[1], plan.run, python="py", rendezvous=None)
-    assert argv == ["py", "-m", "distrain", "stage", str(plan.run.root), "pretrain"]
-
-
-def test_several_processes_are_started_by_torchrun_which_never_restarts_them_itself(tmp_path):
-    plan = plan_of(tmp_path, processes=2)
-    argv = stage_argv(plan.stages[1], plan.run, python="py", rendezvous=local_rendezvous("id7"))
-    assert argv[:3] == ["py", "-m", "distrain.agent"]
-    assert argv[-5:] == ["--module", "distrain", "stage", str(plan.run.root), "pretrain"]
-    assert option(argv, "--max-restarts") == "0"
-    assert option(argv, "--rdzv-id") == "id7"
-    assert option(argv, "--local-addr") == "localhost"
-
-
-def test_a_node_of_several_is_found_by_its_own_name(tmp_path):
-    plan = plan_of(
-        tmp_path, "launch.backend=slurm", "launch.nodes=2", "training.global_batch_size=4",
-        processes=2,
-    )  # fmt: skip
-    stage = plan.stages[1]
-    argv = stage_argv(stage, plan.run, python="py", rendezvous=Rendezvous("node1:29400", "j1"))
-    assert option(argv, "--rdzv-endpoint") == "node1:29400"
-    assert not any(word.startswith("--local-addr") for word in argv)
-
-
-def test_several_processes_without_a_rendezvous_are_a_mistake_of_the_caller(tmp_path):
-    plan = plan_of(tmp_path, processes=2)
-    with pytest.raises(ValueError, match="no rendezvous"):
-        stage_argv(plan.stages[1], plan.run, python="py", rendezvous=None)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_stage_that_trains_is_forked_and_another_one_is_the_process_itself(tmp_path, processes):
+    plan = plan_of(tmp_path, processes=processes)
+    root = str(plan.run.root)
+    prepare, pretrain = (starting_argv(stage, plan.run, python="py") for stage in plan.stages[:2])
+    assert prepare == ["py", "-m", "distrain", "stage", root, "prepare"]
+    forked = ["py", "-m", "distrain.fork_server", root, "pretrain", f"--ranks={processes}"]
+    assert pretrain == forked
+    cold = stage_orders(plan.run, plan.stages[1], "py").cold_command
+    assert cold == stage_argv(plan.stages[1], plan.run, python="py")
+    assert cold == ["py", "-m", "distrain", "stage", root, "pretrain"]
 
 
 def test_only_training_stages_get_several_processes(tmp_path):
@@ -84,14 +64,10 @@ def test_processes_ranks_and_degrees_agree(tmp_path, nodes, processes, strategy)
         processes=processes,
     )
     stage = plan.stages[1]
-    argv = stage_argv(stage, plan.run, python="py", rendezvous=Rendezvous("h:1", "i"))
+    argv = starting_argv(stage, plan.run, python="py")
     assert stage.layout is not None
     assert stage.accumulation is not None
-    started = (
-        int(option(argv, "--nnodes")) * int(option(argv, "--nproc-per-node"))
-        if stage.world_size > 1
-        else 1
-    )
+    started = int(option(argv, "--ranks"))
     degrees = stage.layout.dp_replicate * stage.layout.dp_shard
     assert started == degrees == stage.world_size == nodes * processes
     assert 48 % (stage.accumulation * stage.world_size) == 0
@@ -149,8 +125,7 @@ stages:
     assert [s.name for s in plan.stages] == ["prepare", "pretrain", "export"]
 
 
-def test_every_stage_gets_an_unshared_store_and_training_its_threads(tmp_path):
+def test_training_gets_its_threads(tmp_path):
     plan = plan_of(tmp_path, "pretrain.training.num_threads=3")
-    assert stage_env(plan.stages[1])["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
     assert stage_env(plan.stages[1])["OMP_NUM_THREADS"] == "3"
     assert "OMP_NUM_THREADS" not in stage_env(plan.stages[0])

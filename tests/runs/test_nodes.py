@@ -1,4 +1,4 @@
-"""Training over two nodes without a scheduler: two supervisors on the loopback, real torchrun."""
+"""Training over two nodes without a scheduler: two supervisors on the loopback, real ranks."""
 
 import signal
 import socket
@@ -10,7 +10,7 @@ import pytest
 
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import read_json
-from tests.runs.processes import kill
+from tests.runs.processes import kill, ranks_of
 from tests.tiny import (
     command,
     distrain,
@@ -80,7 +80,8 @@ class TwoNodes:
     def processes(self, node: str, *, ranks: bool) -> list[psutil.Process]:
         """Return the ranks on a node, or what started them."""
         below = psutil.Process(self.pids[node]).children(recursive=True)
-        return [p for p in below if ("RANK" in p.environ()) is ranks]
+        forked = ranks_of(below)
+        return forked if ranks else [p for p in below if p not in forked]
 
     def close(self) -> None:
         """Leave no supervisor behind, and so none of its processes."""
@@ -96,7 +97,7 @@ class TwoNodes:
 @pytest.mark.parametrize(
     ("node", "ranks"),
     [("second", True), ("second", False), ("first", True), ("first", False)],
-    ids=["second node's rank", "second node's torchrun", "first node's rank", "its torchrun"],
+    ids=["second node's rank", "second node's server", "first node's rank", "its server"],
 )
 def test_what_is_killed_on_a_node_is_replaced_and_the_run_ends_as_its_twin(
     recipe, twin, tmp_path, node, ranks

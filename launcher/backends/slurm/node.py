@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument("stage")
         parser.add_argument("--processes", type=int, required=True, help="on all nodes")
         parser.add_argument("--max-restarts", type=int, required=True)
+        parser.add_argument("--host", default="", help="of the first node, for the others")
         parser.add_argument("command", nargs="+")
         arguments = parser.parse_args(argv)
         if NODE_CHECK in os.environ:
@@ -158,10 +159,10 @@ def _has_room(folder: Path) -> bool:
 
 def _orders(arguments: argparse.Namespace) -> Orders:
     nodes = int(os.environ.get("SLURM_NNODES") or 1)
-    stage = StageOrders(
-        arguments.stage, nodes, arguments.processes, tuple(arguments.command), env={}
-    )
-    return Orders(nodes, arguments.max_restarts, (stage,))
+    logs = str(RunFolder(arguments.run).stage(arguments.stage).rank_logs)
+    command = tuple(arguments.command)
+    stage = StageOrders(arguments.stage, nodes, arguments.processes, command, {}, logs)
+    return Orders(nodes, arguments.max_restarts, (stage,), arguments.host)
 
 
 if __name__ == "__main__":

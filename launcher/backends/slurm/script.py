@@ -17,13 +17,12 @@ from distrain.errors import RecipeError
 from distrain.runs.command import as_typed
 from distrain.runs.folder import RunFolder
 from distrain.runs.strikes import StrikeRules
-from launcher.backends.orders import START_ID
 from launcher.backends.slurm.jobs import StageJob
-from launcher.plan import Rendezvous, phase_argv, stage_argv, stage_env
+from launcher.plan import phase_argv, stage_env, starting_argv
 from launcher.resources import resource_folder
 
 TEMPLATE = "job.sbatch.j2"
-ENDPOINT = "${MASTER_ADDR}:${MASTER_PORT}"
+HOST = "${MASTER_ADDR}"
 TASK_ID = "${SLURM_ARRAY_TASK_ID}"
 """Variables of the job: the nodes are known when it starts, not before."""
 PATIENCE_MARGIN_S = 10
@@ -144,11 +143,11 @@ def _environment() -> Environment:
 def _command(job: StageJob, run: RunFolder, launch: LaunchConfig, python: str) -> str:
     """Quote what each node runs for the shell, but let the script's own variables through."""
     stage = job.stage
-    rendezvous = Rendezvous("localhost:0" if stage.nodes == 1 else ENDPOINT, START_ID)
     words = [python, "-m", "launcher.backends.slurm.node", str(run.root), stage.name]
-    words += [f"--processes={stage.world_size}", f"--max-restarts={launch.max_restarts}", "--"]
-    words += stage_argv(stage, run, python=python, rendezvous=rendezvous)
-    return _quoted(words, {f"--rdzv-endpoint={ENDPOINT}"})
+    words += [f"--processes={stage.world_size}", f"--max-restarts={launch.max_restarts}"]
+    words += [f"--host={HOST}"] if stage.nodes > 1 else []
+    words += ["--", *starting_argv(stage, run, python=python)]
+    return _quoted(words, {f"--host={HOST}"})
 
 
 def _phase_command(job: StageJob, run: RunFolder, python: str) -> str:

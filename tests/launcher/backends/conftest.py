@@ -8,13 +8,15 @@ from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
 from distrain.runs.folder import RunFolder
 from launcher.plan import Plan
-from tests.launcher.backends.two_nodes import STAGES
+from tests.launcher.backends.two_nodes import STAGES, free_port
 
 
 @pytest.fixture
 def make_plan(tmp_path):
-    def make(nodes: int = 2, rendezvous: str | None = "node1:29400", restarts: int = 1) -> Plan:
+    def make(nodes: int = 2, rendezvous: str | None = "node1:PORT", restarts: int = 1) -> Plan:
         data = DataConfig(source=FilesSource(kind="files", paths=("corpus",)))
+        if rendezvous is not None:
+            rendezvous = rendezvous.replace("PORT", str(free_port()))
         launch = LaunchConfig(
             backend="torchrun", nodes=nodes, rendezvous=rendezvous, max_restarts=restarts
         )

@@ -84,7 +84,7 @@ class SpawnedBackend:
     def start(self, plan: Plan, stages: Sequence[StagePlan], around: Surroundings) -> ExitCode:
         def start(stage: StagePlan, log: Path) -> Daemon:
             python = os.environ["DAEMONS_PYTHON"]
-            return Daemon(stage_argv(stage, plan.run, python=python, rendezvous=None), log)
+            return Daemon(stage_argv(stage, plan.run, python=python), log)
 
         clear_wishes(plan.run)
         return run_stages(plan, stages, around, start)

@@ -143,8 +143,6 @@ class Asked:
     array: int
     """Tasks of the array; 1: it is none."""
     exclusive: bool
-    node_count: int
-    """What torchrun waits for."""
     processes_per_node: int
 
     @property
@@ -171,19 +169,22 @@ def read_script(text: str) -> Asked:
     _, _, rest = text.partition("<<'END_OF_NODE_SCRIPT'")
     node_script, _, _ = rest.partition("\nEND_OF_NODE_SCRIPT\n")
     command = shlex.split(node_script[node_script.rindex("\nexec ") :])
-    flags = dict(word.split("=", 1) for word in command if re.match(r"--n[a-z-]+=", word))
-    assert bool(flags) == ("distrain.agent" in command)
+    flags = dict(word.split("=", 1) for word in command if re.match(r"--(ranks|processes)=", word))
+    is_forked = "distrain.fork_server" in command
+    ranks, nodes = int(flags.get("--ranks", "1")), int(options["nodes"])
+    assert is_forked == ("--ranks" in flags)
+    assert int(flags.get("--processes", "1")) == ranks
+    assert any(word.startswith("--host=") for word in command) == (nodes > 1)
     srun = re.search(r"^srun (.*) \\$", text, re.MULTILINE)
     assert srun is not None
     assert not re.search(r"--(ntasks|nodes|gpus|gres)|(^| )-[nNG]", srun[1]), "another job step"
     return Asked(
-        nodes=int(options["nodes"]),
+        nodes=nodes,
         tasks_per_node=int(options["ntasks-per-node"]),
         gpus_per_node=int(options.get("gpus-per-node", "0")),
         array=int(last) - int(first) + 1,
         exclusive="exclusive" in options,
-        node_count=int(flags.get("--nnodes", "1")),
-        processes_per_node=int(flags.get("--nproc-per-node", "1")),
+        processes_per_node=ranks // nodes,
     )
 
 
@@ -200,7 +201,6 @@ def complaints(case: Case, job: SubmittedJob) -> list[str]:
         "GPUs": (asked.gpus, asked.processes if on_gpus else 0),
         "GPUs a node": (asked.gpus_per_node, processes if on_gpus else 0),
         "nodes": (asked.nodes, nodes),
-        "nodes that torchrun waits for": (asked.node_count, nodes),
         "tasks a node": (asked.tasks_per_node, 1),
         "processes": (asked.processes, nodes * processes * tasks),
         "tasks": (asked.array, tasks),

@@ -56,9 +56,9 @@ def test_bash_can_read_the_script(name):
     subprocess.run(["bash", "-n", GOLDEN / name], check=True)
 
 
-def test_a_stage_of_one_process_needs_no_torchrun():
+def test_a_stage_that_does_not_train_needs_no_fork_server():
     text = render(PREPARE, site=SITE)
-    assert "distrain.agent" not in text
+    assert "fork_server" not in text
     assert "MASTER_ADDR" not in text
     assert "--gpus" not in text
     assert "#SBATCH --nodes=1\n" in text
