@@ -100,7 +100,7 @@ def stage_step(run: "Run") -> "Callable[[], StepResult]":
         agreed = agree(run, batch, own)
         run.checkpoints.poll(agreed.is_saving)
         result = train_step(run, batch, agreed, number)
-        record(run, Progress(number + 1), result, clock)
+        record(run, Progress(number + 1), result, clock, agreed)
         return result
 
     return step

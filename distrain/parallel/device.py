@@ -45,3 +45,8 @@ def resolve_precision(
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16"
     return "fp32"
+
+
+def device_name(device: torch.device) -> str:
+    """Name the kind of device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -57,21 +57,29 @@ class Ranks:
     def exchange(
         self, *, sums: Sequence[float] = (), maxima: Sequence[float] = ()
     ) -> tuple[list[float], list[float]]:
-        """Sum over the data axes and take maxima over all ranks, in one host collective.
+        """Sum over the data axes and take maxima over all ranks; see ``exchange_with``."""
+        added, largest, _ = self.exchange_with(sums=sums, maxima=maxima)
+        return added, largest
 
-        Sums are in float64 and in rank order, of each part of the batch once: the same bits on
-        every rank, and exact for integers below 2**53. Where any rank, a copy too, has no finite
-        value, the sum is none; where any has NaN, so is the maximum.
+    def exchange_with(
+        self, own: float = 0.0, *, sums: Sequence[float] = (), maxima: Sequence[float] = ()
+    ) -> tuple[list[float], list[float], list[float]]:
+        """Sum over the data axes, take maxima over all ranks, and collect one number of each rank.
+
+        All in one host collective. Sums are in float64 and in rank order, of each part of the batch
+        once: the same bits on every rank, and exact for integers below 2**53. Where any rank, a
+        copy too, has no finite value, the sum is none; where any has NaN, so is the maximum.
         """
         if self.host.world_size == 1:
-            return [float(value) for value in sums], [float(value) for value in maxima]
-        rows = self.host.gather_numbers([*sums, *maxima])
+            return [float(value) for value in sums], [float(value) for value in maxima], [own]
+        rows = self.host.gather_numbers([*sums, *maxima, own])
+        rows, each = rows[:, :-1], rows[:, -1]
         count = len(sums)
         with np.errstate(invalid="ignore"):  # the sum of both infinities
             added, largest = rows[self._first, :count].sum(axis=0), rows[:, count:].max(axis=0)
         are_finite = np.isfinite(rows[:, :count]).all(axis=0)
         added[np.isfinite(added) & ~are_finite] = math.nan
-        return added.tolist(), largest.tolist()
+        return added.tolist(), largest.tolist(), each.tolist()
 
     def sum(self, *values: float) -> list[float]:
         """Sum each value over the data axes; see ``exchange``. Collective."""

@@ -7,6 +7,8 @@ run's lies there, too, so that one run's bad node is no other's surprise.
 
 import hashlib
 import json
+import os
+import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -59,6 +61,11 @@ class Strike:
     rank: int | None
     how: str
     """In words."""
+
+
+def this_node() -> str:
+    """Return the name of this node, as the scheduler has it if there is one."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def add_strike(
@@ -156,3 +163,13 @@ def describe_strikes(strikes: Iterable[Strike]) -> list[str]:
         count = "1 strike" if len(of) == 1 else f"{len(of)} strikes"
         lines.append(f"node {node}: {count}, the last: {of[-1].kind}{rank} ({of[-1].how})")
     return lines
+
+
+def describe_straggler(event: Mapping[str, Any]) -> str:
+    """Say of an event ``straggler`` for whom the others waited, and how long."""
+    shares = (100 * float(event.get(name) or 0) for name in ("others_wait", "waits"))
+    others, own = (f"{share:.0f} %" for share in shares)
+    return (
+        f"at step {event.get('step')} the others waited {others} of the time for rank "
+        f"{event.get('rank')} on {event.get('node')}, which waited {own}"
+    )

@@ -1,11 +1,13 @@
 """What all ranks agree on with a step's batch in hand: the first of its two host collectives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distrain.data.samples.loader import Batch
 from distrain.errors import TrainingError
 from distrain.fault.wishes import Wish
 from distrain.monitor.memory import peak_memory_gib
+from distrain.parallel.waits import waits
 from distrain.train.run import Run
 
 
@@ -20,6 +22,7 @@ class Agreed:
         denominator: Of the trained metric, over the global batch.
         num_targets: Of the global batch.
         batch_hash: Of the global batch, 32 bits, however many ranks cut it.
+        idle_shares: Of the last step, by rank: how much of it each waited.
     """
 
     wish: Wish
@@ -28,6 +31,7 @@ class Agreed:
     denominator: float
     num_targets: int
     batch_hash: int
+    idle_shares: Sequence[float]
 
 
 def agree(run: Run, batch: Batch | None, own: Wish = Wish.NONE) -> Agreed:
@@ -40,7 +44,8 @@ def agree(run: Run, batch: Batch | None, own: Wish = Wish.NONE) -> Agreed:
     """
     parts = batch.microbatches if batch else ()
     samples = batch.own_samples if batch else range(0)
-    totals, largest = run.engine.ranks.exchange(
+    totals, largest, idle_shares = run.engine.ranks.exchange_with(
+        waits.last_share,
         sums=(
             sum(sum(run.task.denominators(part)) for part in parts),
             sum(part.num_targets for part in parts),
@@ -61,6 +66,7 @@ def agree(run: Run, batch: Batch | None, own: Wish = Wish.NONE) -> Agreed:
         denominator=denominator,
         num_targets=int(num_targets),
         batch_hash=int(batch_hash) % 2**32,
+        idle_shares=idle_shares,
     )
 
 

@@ -40,7 +40,7 @@ from distrain.optim.schedules import lr_at
 from distrain.parallel.allocator import keep_freed_memory, return_large_buffers
 from distrain.parallel.apply import ModelSpec, build_engine
 from distrain.parallel.collectives import HostGroup
-from distrain.parallel.device import resolve_device, resolve_precision
+from distrain.parallel.device import device_name, resolve_device, resolve_precision
 from distrain.parallel.engine import Engine
 from distrain.parallel.process_group import start_process_group
 from distrain.parallel.ranks import Ranks
@@ -55,6 +55,7 @@ from distrain.train.certificate import Certifier
 from distrain.train.data_plan import count_samples, plan_schedule, streams_read
 from distrain.train.guards import Guards
 from distrain.train.run import Run
+from distrain.train.stragglers import watch_ranks
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
         guards=Guards(training, setup.run.stage(setup.name), host),
         certifier=build_certifier(setup, host, device, monitor),
         balancing=build_balancing(engine),  # 6
+        stragglers=watch_ranks(host),
         inject=build_injection(setup, host),
     )
 
@@ -264,11 +266,6 @@ def record_environment(setup: TrainSetup, device: torch.device) -> None:
             "compile": setup.stage.training.compiles_blocks,
         },
     )
-
-
-def device_name(device: torch.device) -> str:
-    """Name the kind of device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def build_checkpoints(

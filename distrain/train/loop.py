@@ -1,6 +1,7 @@
 """Layer 11, the training loop: the one place that says what happens in which order."""
 
 import hashlib
+import logging
 import math
 import time
 from dataclasses import asdict, replace
@@ -12,8 +13,11 @@ from distrain.data.samples.loader import Batch
 from distrain.errors import RecipeError
 from distrain.fault.page import begin_steps, mark
 from distrain.fault.wishes import Wish
+from distrain.monitor.monitor import Monitor
 from distrain.monitor.step_result import NotApplied, StepResult
+from distrain.parallel.waits import waits
 from distrain.runs.skips import number_of
+from distrain.runs.strikes import describe_straggler
 from distrain.tasks.task import means
 from distrain.train.agreed import Agreed, agree
 from distrain.train.progress import Progress
@@ -21,17 +25,25 @@ from distrain.train.rehearsal import rehearse
 from distrain.train.rewinding import answer_spike, rewind
 from distrain.train.run import Run
 
+log = logging.getLogger(__name__)
+
 
 class Clock:
     """Seconds of one step."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
+        self._idle_s = waits.idle_s()
         self.data_s = 0.0
 
     def data_arrived(self) -> None:
         """Note that the batch is here."""
         self.data_s = self.step_s
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the step so far in which this rank waited for others, or for a core."""
+        return (waits.idle_s() - self._idle_s) / self.step_s
 
     @property
     def step_s(self) -> float:
@@ -76,7 +88,7 @@ def train(run: Run) -> tuple[Progress, Wish]:
             continue
         run.guards.count(result)
         progress = progress.after(result)
-        record(run, progress, result, clock)
+        record(run, progress, result, clock, agreed)
         progress.check_applied(result, run.training.max_skipped_steps, run.max_steps)
         if run.validation.is_due(progress.step, run.max_steps):  # 10 evaluation
             progress = validate(run, progress)
@@ -242,11 +254,12 @@ def write_samples(run: Run, progress: Progress) -> dict[str, float]:
     return {"perf/samples_s": time.perf_counter() - started}
 
 
-def record(run: Run, progress: Progress, result: StepResult, clock: Clock) -> None:
+def record(run: Run, progress: Progress, result: StepResult, clock: Clock, agreed: Agreed) -> None:
     """Write the step's record, on rank 0; one that comes again is compared with it on every rank.
 
     Not collective: all ranks hold the same figures.
     """
+    waits.last_share = clock.idle_share  # the next step's agreement tells it to all
     if run.monitor is not None:
         run.monitor.record_step(
             progress.step, result, step_time_s=clock.step_s, data_time_s=clock.data_s
@@ -254,6 +267,16 @@ def record(run: Run, progress: Progress, result: StepResult, clock: Clock) -> No
     run.certifier.check_step(progress.step, result)
     if run.monitor is None:
         return
+    tell_straggler(run, run.monitor, progress.step, agreed)
     if result.not_applied == "nonfinite":
         loss, norm = str(result.loss), str(result.grad_norm)
         run.monitor.event("nonfinite", step=progress.step, loss=loss, grad_norm=norm)
+
+
+def tell_straggler(run: Run, monitor: Monitor, step: int, agreed: Agreed) -> None:
+    """Name the rank for which the others wait, once it is so. Not collective."""
+    late = None if run.stragglers is None else run.stragglers.note(agreed.idle_shares)
+    if late is not None:
+        event = {"step": step} | asdict(late)
+        log.warning("%s", describe_straggler(event))
+        monitor.event("straggler", **event)

@@ -35,6 +35,7 @@ from distrain.train.data_plan import check_epochs
 from distrain.train.guards import SKIPS, USUAL, Guards
 from distrain.train.ledger import SampleLedger
 from distrain.train.progress import Progress
+from distrain.train.stragglers import Stragglers
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Run:
         monitor: Writes the records; on rank 0 only.
         tasks: Asks the model tasks of ``lm_eval`` at validations, if the recipe names any.
         samples: Lets the model write at validations, if the recipe asks for it.
+        stragglers: Judges for which rank the others wait.
         balancing: Of the experts of the model; ``None``: it has none, or leaves them alone.
         inject: Of a run under ``distrain chaos``: brings planned faults upon a step (from 1), and
             returns by what its loss and gradients are multiplied.
@@ -82,6 +84,7 @@ class Run:
     tasks: TaskAsker | None = None
     samples: SampleWriter | None = None
     balancing: Balancing | None = None
+    stragglers: Stragglers | None = None
     inject: Callable[[int], float] | None = None
 
     @property

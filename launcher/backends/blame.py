@@ -6,14 +6,13 @@ with their last breath, and one that was killed says nothing. So the gravest wor
 two nodes have the same, nobody is blamed: a recipe that fails on every rank is no node's fault.
 """
 
-import os
-import socket
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from distrain.runs.progress_page import Page
+from distrain.runs.strikes import this_node
 
 FailureKind = Literal["hung", "gone", "raised", "ended", "silent", "met", "refused"]
 GRAVITY: tuple[FailureKind, ...] = ("hung", "gone", "raised", "ended", "silent")
@@ -78,11 +77,6 @@ def blame(failures: Iterable[NodeFailure]) -> NodeFailure | None:
         return None
     nodes = {one.node for one in grave if one.kind == grave[0].kind}
     return grave[0] if len(nodes) == 1 else None
-
-
-def this_node() -> str:
-    """Return the name of this node, as the scheduler has it if there is one."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _kind_of(page: Page) -> FailureKind:

@@ -9,8 +9,9 @@ from typing import Any
 from distrain.errors import ExitCode, TrainingError
 from distrain.runs.folder import NodeFiles, RunFolder
 from distrain.runs.records import is_done, read_json, write_json
+from distrain.runs.strikes import this_node
 from launcher.backends.beats import SILENCE_S, Pulse, Watch
-from launcher.backends.blame import NodeFailure, this_node
+from launcher.backends.blame import NodeFailure
 from launcher.backends.incidents import WatchedStage
 from launcher.backends.interrupt import Interruptions
 from launcher.backends.nodes import LOOK_S, PATIENCE_S

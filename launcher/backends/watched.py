@@ -18,8 +18,9 @@ from distrain.runs.progress_page import (
     stat_fields,
 )
 from distrain.runs.records import append_event, read_state
+from distrain.runs.strikes import this_node
 from launcher.backends.arrivals import Arrivals
-from launcher.backends.blame import FailureKind, FirstFailure, NodeFailure, this_node
+from launcher.backends.blame import FailureKind, FirstFailure, NodeFailure
 from launcher.backends.incidents import (
     WatchedStage,
     describe_halt,

@@ -19,7 +19,7 @@ from distrain.runs.lock import is_held
 from distrain.runs.phases import prepare_progress
 from distrain.runs.products import BEST, read_product
 from distrain.runs.records import STEP, TRAIN, is_validation, read_json, read_state
-from distrain.runs.strikes import describe_strikes, read_strikes
+from distrain.runs.strikes import describe_straggler, describe_strikes, read_strikes
 from launcher.backends.backend import BACKENDS, backend_of, is_on_one_machine, jobs_of_runs
 from launcher.backends.protocol import Backend, JobState
 from launcher.run_files import name_of
@@ -194,6 +194,9 @@ def _node_notes(run: RunFolder, stage: str, events: list[dict[str, Any]]) -> lis
     excluded = [event for event in own if event.get("event") == "nodes_excluded"]
     if excluded:
         notes.append(f"job {excluded[-1].get('job')} gets no more of {excluded[-1].get('nodes')}")
+    late = [event for event in own if event.get("event") == "straggler"]
+    if late:
+        notes.append(describe_straggler(late[-1]))
     return notes
 
 

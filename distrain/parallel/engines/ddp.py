@@ -1,13 +1,16 @@
 """A copy of the model on every rank; gradients are averaged (torch DistributedDataParallel)."""
 
+import math
+import time
 from contextlib import AbstractContextManager, nullcontext
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distrain.parallel.engines.single import SingleEngine
 from distrain.parallel.model_spec import ModelSpec, build_whole, cast_forward
 from distrain.parallel.ranks import Ranks
+from distrain.parallel.waits import waits
 
 
 def build_ddp(ranks: Ranks, spec: ModelSpec) -> "DdpEngine":
@@ -32,11 +35,25 @@ class DdpEngine(SingleEngine):
     def __init__(self, ranks: Ranks, spec: ModelSpec, replica: DistributedDataParallel) -> None:
         super().__init__(ranks, spec, replica.module)
         self._replica = replica
+        self._gradient_at = 0.0
+        """When the last gradient so far was there."""
+        if spec.device.type == "cpu":  # on a GPU only the device waits
+            for parameter in self._trained().values():
+                parameter.register_post_accumulate_grad_hook(self._note_gradient)
 
     @property
     def model(self) -> nn.Module:
         """The module that the forward pass calls."""
         return self._replica
+
+    def backward(self, loss: Tensor) -> None:
+        """Layer 7. What follows the last gradient of this rank is the wait for the others'."""
+        self._gradient_at = math.inf
+        super().backward(loss)
+        waits.add(max(time.perf_counter() - self._gradient_at, 0.0))
+
+    def _note_gradient(self, _: Tensor) -> None:
+        self._gradient_at = time.perf_counter()
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Surround one microbatch; gradients are reduced in the last one."""

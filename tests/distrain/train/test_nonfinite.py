@@ -53,7 +53,7 @@ def make_steps(folder, cases):
             changed.append(not everywhere(same_state))
             told.append(result.applied)
             progress = progress.after(result)
-            record(run, progress, result, Clock())
+            record(run, progress, result, Clock(), agreed)
         if run.monitor is not None:
             run.monitor.close()
             (folder / f"{name}.json").write_text(json.dumps({"changed": changed, "told": told}))
