@@ -12,7 +12,7 @@ from distrain.evaluation.generation import LIKELIEST
 from distrain.tools.generate import generate
 from launcher.inputs.checks import check_inputs
 from tests.runs.forked import finish
-from tests.runs.test_new_tokens import QLORA, SAVED, TOKENS, write
+from tests.runs.test_new_tokens import SAVED, TOKENS, write
 
 pytestmark = pytest.mark.models  # transformers loads what is exported
 
@@ -64,7 +64,7 @@ def result_of(run, stage):
 
 
 def test_preferences_and_pretraining_go_on_from_a_grown_base_in_4_bits(tmp_path):
-    path = write(tmp_path, method=QLORA)
+    path = write(tmp_path, method="qlora")
     pairs = (
         {"prompt": f"What is {n} and {n}?", "chosen": f"It is {2 * n}.", "rejected": "It is 1."}
         for n in range(60)
