@@ -16,12 +16,13 @@ from distrain.monitor.metrics_file import MetricsFile, truncate_after
 from distrain.monitor.sinks import SINKS
 from distrain.monitor.sinks.background import BackgroundSink, SinkRun, Writer
 from distrain.monitor.step_result import StepResult
-from distrain.monitor.throughput import mfu, tokens_per_second
+from distrain.monitor.throughput import mfu
 from distrain.runs.durable import write_text
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.records import (
     EVAL,
     NOT_APPLIED,
+    NUM_PADDING,
     STEP,
     TRAIN,
     Record,
@@ -41,8 +42,6 @@ class Workload:
     """What speed is measured against; constant during a stage."""
 
     max_steps: int
-    tokens_per_step: int
-    """Input tokens of one global batch."""
     num_ranks: int
     flops_per_token: float
     """Forward and backward, as the model declares it."""
@@ -117,7 +116,7 @@ class Monitor:
             step_time_s: The whole step, ``data_time_s`` included.
             data_time_s: Waiting for the loader.
         """
-        tokens_per_sec = tokens_per_second(self.workload.tokens_per_step, 1, step_time_s)
+        tokens_per_sec = (result.num_tokens - result.num_padding) / step_time_s
         times = {"perf/step_time_s": step_time_s, "perf/data_time_s": data_time_s}
         record = self._write(
             {STEP: step} | self._figures(result) | times | self._speed(tokens_per_sec)
@@ -198,6 +197,7 @@ class Monitor:
             "data/first_sample": result.first_sample,
             "data/num_samples": result.num_samples,
             "data/num_targets": result.num_targets,
+            **({NUM_PADDING: result.num_padding} if result.num_padding else {}),
             "data/batch_hash": result.batch_hash,
             "memory/max_gib": result.memory_gib,
         }

@@ -37,13 +37,14 @@ class StepResult:
         applied: Whether the update was made; see ``engine.may_apply``.
         first_sample: Number of the batch's first sample, counted over the run.
         num_samples: Of the batch.
-        num_tokens: Its input tokens.
+        num_tokens: Its positions: input tokens, and padding.
         num_targets: Its target tokens.
         batch_hash: Sum of the ranks' ``Batch.digest``, modulo 2**32.
         memory_gib: Peak of the largest rank, up to the beginning of the step.
         others: The task's other metrics, by name.
         spike: What of the step was a spike, if it was computed.
         not_applied: Why the update was not made; ``None`` if it was.
+        num_padding: Of ``num_tokens``, positions that hold no input.
     """
 
     loss: float
@@ -59,3 +60,4 @@ class StepResult:
     others: Mapping[str, float] = field(default_factory=dict)
     spike: Spike | None = None
     not_applied: NotApplied | None = None
+    num_padding: int = 0

@@ -48,20 +48,13 @@ MATMUL_SIZE = 512
 MATMUL_TIME_S = 0.05
 
 
-def tokens_per_second(tokens_per_step: int, steps: int, seconds: float) -> float:
-    """Compute the input tokens that all ranks together trained on, per second of wall time.
-
-    Targets that are left out count: the device works on them as on the others.
-    """
-    return steps * tokens_per_step / seconds
-
-
 def mfu(tokens_per_sec: float, flops_per_token: float, num_ranks: int, peak_flops: float) -> float:
     """Compute model FLOPs utilization, a fraction.
 
     ``flops_per_token * tokens_per_sec / (num_ranks * peak_flops)``: the arithmetic that the model
     needs for forward and backward, without recomputation, over what the devices could do (PaLM,
-    arXiv 2204.02311, appendix B). ``flops_per_token`` is the model's to declare.
+    arXiv 2204.02311, appendix B). ``flops_per_token`` is the model's to declare, for rows of the
+    stage's length; padding is no token here, though a device may compute it.
     """
     return flops_per_token * tokens_per_sec / (num_ranks * peak_flops)
 

@@ -97,7 +97,7 @@ STEP_FIELDS = (
     "train/loss",  # causal_lm: nats per target token over the global batch; see ``config.tasks``
     "train/learning_rate",
     "train/grad_norm",  # before clipping
-    "train/tokens_seen",  # input tokens since the start of the stage
+    "train/tokens_seen",  # positions since the start of the stage, padding included
     "train/applied",  # false: no rank applied the step, for a reason that NOT_APPLIED names
     "data/first_sample",  # global index of the first sample of the step
     "data/num_samples",
@@ -105,10 +105,13 @@ STEP_FIELDS = (
     "data/batch_hash",  # sum of the hashes of the samples, modulo 2**32; ``datasets.Rows.digest``
     "perf/step_time_s",
     "perf/data_time_s",  # waiting for the loader
-    "perf/tokens_per_sec",
+    "perf/tokens_per_sec",  # input tokens, without padding
     "perf/mfu",  # flops_per_token * tokens/s / (ranks * peak)
     "memory/max_gib",  # largest rank: device memory on a GPU, resident set on a CPU
 )
+NUM_PADDING = "data/num_padding"
+"""Of a step whose rows are not full: their positions that hold no input. Records of older versions
+have none, and counted padding as tokens in ``perf/``."""
 NOT_APPLIED = "train/not_applied"
 """Of a step that was not applied, why: ``nonfinite``; ``spike``, skipped in its place; ``rewind``,
 one of those that a rewind left out and that were not computed."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from distrain.runs.figures import number_text, short_count, short_duration
-from distrain.runs.records import EVAL, NOT_APPLIED, STEP, TRAIN
+from distrain.runs.records import EVAL, NOT_APPLIED, NUM_PADDING, STEP, TRAIN
 
 RATE_WINDOW = 20
 """Steps over which speed is averaged."""
@@ -32,14 +32,17 @@ class Pace:
 
     def __init__(self, total_steps: int | None) -> None:
         self.total_steps = total_steps
-        self._window: list[tuple[float, float, int]] = []  # seconds, tokens seen, step
+        self._window: list[tuple[float, float, int]] = []  # seconds, input tokens, step
+        self._padding = 0
 
     def add(self, record: dict[str, Any]) -> None:
         """Take a step record into account."""
         seconds = datetime.fromisoformat(record["time"]).timestamp()
         if self._window and record[STEP] <= self._window[-1][2]:
             self._window.clear()  # training went back
-        self._window.append((seconds, record["train/tokens_seen"], record[STEP]))
+        # Older records know no padding: it counted as tokens in all their figures.
+        self._padding += record.get(NUM_PADDING, 0)
+        self._window.append((seconds, record["train/tokens_seen"] - self._padding, record[STEP]))
         del self._window[: -RATE_WINDOW - 1]
 
     def tokens_per_s(self, record: dict[str, Any]) -> float:

@@ -23,6 +23,7 @@ class Agreed:
         num_targets: Of the global batch.
         batch_hash: Of the global batch, 32 bits, however many ranks cut it.
         idle_shares: Of the last step, by rank: how much of it each waited.
+        num_padding: Positions of the global batch that hold no input.
     """
 
     wish: Wish
@@ -32,6 +33,7 @@ class Agreed:
     num_targets: int
     batch_hash: int
     idle_shares: Sequence[float]
+    num_padding: int
 
 
 def agree(run: Run, batch: Batch | None, own: Wish = Wish.NONE) -> Agreed:
@@ -52,10 +54,11 @@ def agree(run: Run, batch: Batch | None, own: Wish = Wish.NONE) -> Agreed:
             batch.digest if batch else 0,
             len(samples),
             sum_of(samples),
+            batch.num_padding if batch else 0,
         ),
         maxima=(own, run.checkpoints.is_saving, peak_memory_gib(run.device)),
     )
-    denominator, num_targets, batch_hash, *parts_read = totals
+    denominator, num_targets, batch_hash, *parts_read, num_padding = totals
     granted, is_saving, memory_gib = run.wishes.granted(largest[0]), *largest[1:]
     if batch is not None and not granted.ends:
         check_parts(batch, *parts_read)
@@ -67,6 +70,7 @@ def agree(run: Run, batch: Batch | None, own: Wish = Wish.NONE) -> Agreed:
         num_targets=int(num_targets),
         batch_hash=int(batch_hash) % 2**32,
         idle_shares=idle_shares,
+        num_padding=int(num_padding),
     )
 
 

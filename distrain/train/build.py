@@ -242,7 +242,6 @@ def build_monitor(
     training = setup.stage.training
     workload = Workload(
         max_steps=max_steps,
-        tokens_per_step=training.global_batch_size * setup.stage.tokens_per_sample,
         num_ranks=host.world_size,
         flops_per_token=setup.flops_per_token,
         peak_flops=peak_flops(device, setup.stage.logging.peak_tflops),

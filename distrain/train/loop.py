@@ -131,6 +131,7 @@ def without_update(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepRes
         num_targets=agreed.num_targets,
         batch_hash=agreed.batch_hash,
         memory_gib=agreed.memory_gib,
+        num_padding=agreed.num_padding,
     )
 
 

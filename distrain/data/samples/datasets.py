@@ -160,6 +160,7 @@ class PretrainDataset:
         if filled < length:
             # Any valid id will do as padding: it is no target, and a document of its own.
             buffer.clear(row, self.tokens.eos_id or 0)
+            buffer.padding[row] = length - filled
             buffer.begin_documents(np.array([row * length + filled]))
         buffer.input_ids[row, :filled] = window[:-1]
         buffer.target_ids[row, :filled] = window[1:]
@@ -223,6 +224,8 @@ class PackedDataset:
             if place < self.sequence_length
         )
         buffer.begin_documents(np.array(begins, np.int64))
+        for row, place in used.items():
+            buffer.padding[row] = self.sequence_length - place
 
     def pieces_of(self, indices: Ints) -> Pieces:
         """Look samples up; see ``DocumentDataset``."""

@@ -174,6 +174,7 @@ class ExampleDataset:
                 # What follows begins anew: another example, or padding that no target sees.
                 if place < self.sequence_length:
                     begins.append(row * self.sequence_length + place)
+            buffer.padding[row] = self.sequence_length - place
         buffer.begin_documents(np.array(begins, np.int64))
 
 

@@ -138,6 +138,7 @@ class Batch:
         own_first: Number of the first sample of this rank's part, counted likewise.
         digest: Of this rank's samples, 32 bits. The ranks' digests sum up, modulo 2**32, to that of
             the global batch, whatever their number.
+        num_padding: Positions of this rank's samples that hold no input.
     """
 
     microbatches: tuple[Microbatch, ...]
@@ -145,6 +146,7 @@ class Batch:
     num_samples: int
     own_first: int
     digest: int
+    num_padding: int = 0
 
     @property
     def own_samples(self) -> range:
@@ -201,7 +203,9 @@ class Loader:
                 Microbatch.from_rows(rows, low, min(low + self.micro_batch_size, stop))
                 for low in range(start, stop, self.micro_batch_size)
             )
-            batches.append(Batch(tuple(parts), first, size, mine, rows.digest(mine, start, stop)))
+            digest = rows.digest(mine, start, stop)
+            padding = 0 if rows.padding is None else int(rows.padding[start:stop].sum())
+            batches.append(Batch(tuple(parts), first, size, mine, digest, padding))
             start = stop
         return batches
 

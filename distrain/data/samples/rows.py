@@ -27,6 +27,7 @@ class Rows:
             Shape (documents + 1,), int32.
         needed_only: Whether only those positions are computed that targets need; see ``needed``.
         row_values: What comes with each row, for the task: float64, shape (samples, values).
+        padding: Positions of each row that hold no input, shape (samples,).
     """
 
     input_ids: Ids
@@ -35,6 +36,7 @@ class Rows:
     cu_seqlens: NDArray[np.int32]
     needed_only: bool = False
     row_values: NDArray[np.float64] | None = None
+    padding: Ints | None = None
 
     def digest(self, first_sample: int = 0, start: int = 0, stop: int | None = None) -> int:
         """Hash the rows [start, stop) as the samples from ``first_sample`` on; 32 bits.
@@ -66,6 +68,8 @@ class RowBuffer:
 
     def __init__(self, num_rows: int, length: int, *, pad_id: int | None = None) -> None:
         self.length = length
+        self.padding: Ints = np.zeros(num_rows, np.int64)
+        """Positions at the end of each row that hold no input; whoever fills a row says it."""
         # Not cleared: whoever fills a row writes every position of it.
         self.input_ids: Ids = np.empty((num_rows, length), np.int64)
         self.target_ids: Ids = np.empty((num_rows, length), np.int64)
@@ -102,6 +106,7 @@ class RowBuffer:
             cu_seqlens,
             self.needed_only,
             self.row_values,
+            self.padding,
         )
 
 

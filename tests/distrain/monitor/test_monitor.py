@@ -10,9 +10,7 @@ from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.records import EVAL_FIELDS, STEP_FIELDS
 
-WORKLOAD = Workload(
-    max_steps=9_537, tokens_per_step=2048, num_ranks=2, flops_per_token=1.5e7, peak_flops=1e11
-)
+WORKLOAD = Workload(max_steps=9_537, num_ranks=2, flops_per_token=1.5e7, peak_flops=1e11)
 LINE = re.compile(
     r"pretrain step {1,5}([\d,]+)/9,537 \| loss \d\.\d{3} \| lr \d\.\de-\d\d \| grad \d\.\d\d \| "
     r" *[\d.]+[kMG]? tok/s \| mfu \d+\.\d% \| mem \d\.\d GiB \| eta \S+$"
@@ -66,6 +64,18 @@ def test_validation_record_has_exactly_the_agreed_fields(run):
     assert set(record) == {"time", "attempt", *EVAL_FIELDS}
     assert record["attempt"] == 2
     assert record["eval/perplexity"] == pytest.approx(7.389056)
+
+
+def test_padding_is_counted_apart_and_is_no_token(run, caplog):
+    caplog.set_level(logging.INFO, "distrain")
+    with open_monitor(run, logging_steps=1) as monitor:
+        record_step(monitor, 1, num_padding=1024)
+        record_step(monitor, 2)
+    padded, full = read_records(run.stage("pretrain").metrics)
+    assert (padded["data/num_padding"], padded["train/tokens_seen"]) == (1024, 2048)
+    assert padded["perf/tokens_per_sec"] == 1024 / 0.25
+    assert padded["perf/mfu"] == full["perf/mfu"] / 2
+    assert "data/num_padding" not in full
 
 
 def test_loss_is_recorded_bitwise(run):

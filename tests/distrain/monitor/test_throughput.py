@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from distrain.monitor.throughput import known_peak_tflops, mfu, peak_flops, tokens_per_second
+from distrain.monitor.throughput import known_peak_tflops, mfu, peak_flops
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,3 @@ def test_cpu_peak_is_measured_once():
     first = peak_flops(CPU)
     assert first > 1e8  # any core that runs torch does more than 0.1 GFLOP/s
     assert peak_flops(CPU) == first
-
-
-def test_tokens_per_second_is_that_of_all_steps_together():
-    assert tokens_per_second(2048, 3, 1.5) == 4096.0

@@ -51,6 +51,13 @@ def test_speed_and_time_left_are_means_over_the_last_steps():
     assert pace.eta_s(last) == 12.0
 
 
+def test_padding_is_no_token_and_older_records_know_none():
+    pace = Pace(10)
+    for number in range(1, 5):
+        pace.add(at(2 * number, step_record(number, attempt=1) | {"data/num_padding": 8}))
+    assert pace.tokens_per_s(step_record(4, attempt=1)) == 16.0 - 8 / 2
+
+
 def test_mfu_is_of_the_speed_beside_it():
     pace = Pace(None)
     for number in range(1, 4):

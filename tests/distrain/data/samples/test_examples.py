@@ -38,6 +38,9 @@ def test_each_example_is_one_whole_document_once_with_positions_from_0(packing):
         expected.append((one.ids.tolist()[:-1], targets, list(range(len(one.ids) - 1))))
     assert found == sorted(expected)
     assert (rows.target_ids != IGNORE_INDEX).sum() == dataset.tokens.num_targets().sum()
+    inputs = LENGTH - dataset.sums(dataset.tokens.num_inputs())
+    assert rows.padding is not None
+    assert rows.padding.tolist() == inputs.tolist()
     trained = dataset.sums(dataset.tokens.num_targets())
     assert trained.tolist() == (rows.target_ids != IGNORE_INDEX).sum(1).tolist()
     for number in range(len(examples)):
@@ -74,13 +77,14 @@ def test_a_mixture_of_packed_sources_is_the_same_batch_on_any_ranks():
         return Feed(streams, Schedule.planned(8, {0: {"a": 3, "b": 1}}), 5)
 
     def batch(step, ranks):
-        parts = []
+        parts, padding = [], 0
         for rank in range(ranks):
             loader = Loader(feed(), micro_batch_size=2, dp_rank=rank, dp_size=ranks)
             found = loader.batch_at(step)
+            padding += found.num_padding
             for part in found.microbatches:
                 parts += part.input_ids.tolist()
-        return parts
+        return [*parts, padding]
 
     for step in (0, 7, 31):
         assert batch(step, 1) == batch(step, 2) == batch(step, 4)

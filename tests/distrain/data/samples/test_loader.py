@@ -145,6 +145,8 @@ def test_the_tail_makes_a_padded_sample_only_for_measuring(dataset, split):
     rows = gather(measured, np.array([len(dataset)]))
     assert rest in rows.cu_seqlens
     assert rows.position_ids[0, rest:].tolist() == list(range(LENGTH - rest))
+    assert rows.padding is not None
+    assert rows.padding.tolist() == [LENGTH - rest]
     assert (rows.target_ids[0, rest:] == IGNORE_INDEX).all()
     everything = gather(measured, np.arange(len(measured)))
     # All tokens are targets, but the first and those that follow the end of a document.
@@ -167,6 +169,9 @@ def test_packed_samples_hold_every_target_of_every_document_once(split):
     index = PackedIndex([plan_best_fit(shard.ends, LENGTH) for shard in split.shards])
     packed = PackedDataset(split, index, LENGTH)
     rows = gather(packed, np.arange(len(packed)))
+    full = [sum(p.length) for p in map(packed.pieces_of, np.arange(len(packed))[:, None])]
+    assert rows.padding is not None
+    assert (LENGTH - rows.padding).tolist() == full
     pairs: list[tuple[int, int]] = []
     for row, first, last in documents_of(rows):
         targets = rows.target_ids[row, first:last]

@@ -13,9 +13,7 @@ from launcher.preflight import _needed_modules
 from tests.distrain.monitor.test_monitor import record_step
 from tests.tiny import write_recipe
 
-WORKLOAD = Workload(
-    max_steps=9, tokens_per_step=64, num_ranks=1, flops_per_token=1e6, peak_flops=1e11
-)
+WORKLOAD = Workload(max_steps=9, num_ranks=1, flops_per_token=1e6, peak_flops=1e11)
 
 
 class LinesConfig(SinkSection):

@@ -9,9 +9,7 @@ from distrain.monitor.sinks.background import BackgroundSink
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
 
-WORKLOAD = Workload(
-    max_steps=100, tokens_per_step=64, num_ranks=1, flops_per_token=1e6, peak_flops=1e11
-)
+WORKLOAD = Workload(max_steps=100, num_ranks=1, flops_per_token=1e6, peak_flops=1e11)
 
 
 class Collecting:

@@ -20,7 +20,7 @@ from distrain.monitor.monitor import Monitor, Workload
 from distrain.monitor.step_result import StepResult
 
 attempt, first, last = map(int, sys.argv[2:])
-workload = Workload(30, 64, 1, 1e6, 1e11)
+workload = Workload(30, 1, 1e6, 1e11)
 config = LoggingConfig(wandb=WandbConfig(project="test"))
 with Monitor(RunFolder(Path(sys.argv[1])), "pretrain", attempt, workload, config) as monitor:
     for step in range(first, last + 1):
