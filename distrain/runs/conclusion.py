@@ -75,7 +75,11 @@ def conclude(answers: Mapping[str, Any], unit: str) -> str | None:
         return None
     if count < MIN_EXAMPLES:
         examples = "1 example" if count == 1 else f"{count} examples"
-        return f"{examples}: too few to say, at least {MIN_EXAMPLES} are needed"
+        few = f"{examples}: too few to say, at least {MIN_EXAMPLES} are needed"
+        losses = [answers.get(key) for key in ("loss", "loss_base")]
+        if not all(isinstance(loss, int | float) for loss in losses):
+            return few
+        return f"{few} (loss {losses[0]:.3f}, of the base {losses[1]:.3f} {unit})"
     gain = _Difference.read(answers.get("gain"))
     growth = _Difference.read(answers.get("prompt_gain"))
     parts = [

@@ -72,6 +72,12 @@ def test_of_few_examples_nothing_is_said_but_that():
     said = said_of(BETTER, BETTER, examples=MIN_EXAMPLES - 1)
     assert said == "29 examples: too few to say, at least 30 are needed"
     assert said_of(BETTER, examples=1).startswith("1 example: too few")
+    losses = {"loss": 2.1104, "loss_base": 2.155}
+    both = conclude(answers(BETTER, BETTER) | losses | {"examples": 10}, "nats a token")
+    assert both == (
+        "10 examples: too few to say, at least 30 are needed (loss 2.110, of the base 2.155 nats "
+        "a token)"
+    )
     assert "better" in said_of(BETTER, BETTER, examples=MIN_EXAMPLES)
 
 
