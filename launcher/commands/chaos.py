@@ -86,6 +86,7 @@ def _run(
 ) -> "list[StageVerdict]":
     import shutil
 
+    from distrain.errors import ProofError
     from distrain.runs.folder import RunFolder
     from launcher import planning
     from launcher.proving.chaos import ON_ONE_MACHINE, Chaos
@@ -96,6 +97,9 @@ def _run(
         plan = planning.plan_recipe(loaded.recipe, RunFolder(scratch / loaded.recipe.name))
         verdicts = Chaos(recipe, overrides, plan, settings, scratch, say).run()
         kept = any(verdict.differences for verdict in verdicts)
+    except ProofError:
+        kept = True  # the message says where to look
+        raise
     finally:
         if not kept:
             shutil.rmtree(scratch)
