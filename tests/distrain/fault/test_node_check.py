@@ -88,7 +88,11 @@ def check(folder, fault):
 @pytest.mark.parametrize(
     ("fault", "doubts"),
     # A file is read by the node before, in the ring.
-    [("", [[], [], []]), ("link", [["b"], [], ["b"]]), ("disk", [["b"], [], []])],
+    [
+        ("link", [["b"], [], ["b"]]),
+        pytest.param("", [[], [], []], marks=pytest.mark.seams),
+        pytest.param("disk", [["b"], [], []], marks=pytest.mark.seams),
+    ],
 )
 def test_three_nodes_measure_each_other(tmp_path, fault, doubts):
     run_ranks(tmp_path / "store", 3, check, tmp_path, fault)

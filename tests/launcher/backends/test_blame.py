@@ -1,11 +1,11 @@
 """Who is blamed for an attempt that failed on several nodes, from how each rank ended."""
 
 import os
-import subprocess
 import sys
-import time
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from distrain.fault.consequence import is_of_others
 from distrain.runs.folder import RunFolder
@@ -13,6 +13,7 @@ from launcher.backends.blame import FailureKind, NodeFailure, blame
 from launcher.backends.incidents import WatchedStage
 from launcher.backends.processes import Child
 from launcher.backends.watched import Watched
+from tests.ranks import exit_codes
 
 RANK = """
 import os, signal, sys, time
@@ -92,23 +93,17 @@ def test_a_rank_that_is_killed_for_anothers_sake_has_not_failed(tmp_path):
     assert ranks.failure is None
 
 
-def test_what_gloo_says_of_a_lost_peer_is_told_from_an_error_of_the_ranks_own():
+def lose_the_peer():
+    if dist.get_rank() == 1:
+        os._exit(1)
+    try:
+        dist.all_reduce(torch.ones(3))
+    except RuntimeError as error:
+        os._exit(10 + is_of_others(error))
+
+
+def test_what_gloo_says_of_a_lost_peer_is_told_from_an_error_of_the_ranks_own(tmp_path):
     """The words are torch's, and may change: here they come from two real ranks."""
-    ranks = """
-import os, sys, torch, torch.distributed as dist
-from distrain.fault.consequence import is_of_others
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-dist.barrier()
-if rank == 1:
-    os._exit(1)
-try:
-    dist.all_reduce(torch.ones(3))
-except RuntimeError as error:
-    os._exit(10 + is_of_others(error))
-"""
-    name = f"/tmp/distrain-blame-{os.getpid()}-{time.monotonic_ns()}"
-    both = [subprocess.Popen([sys.executable, "-c", ranks, str(rank), name]) for rank in (0, 1)]
-    assert [process.wait(60) for process in both] == [11, 1]
+    assert exit_codes(tmp_path, 2, lose_the_peer) == [11, 1]
     assert not is_of_others(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_of_others(ValueError("gloo"))

@@ -7,6 +7,7 @@ from distrain.errors import TrainingError
 from distrain.runs.failures import record_failure
 from distrain.runs.lock import hold
 from distrain.runs.records import append_event, append_record, read_state, write_json
+from distrain.runs.strikes import add_strike
 from launcher.backends.slurm.backend import SlurmBackend
 from launcher.backends.slurm.client import Slurm
 from launcher.commands.status import run_status, status_table, with_queue_notes
@@ -231,6 +232,22 @@ def test_the_table_names_every_stage_and_unknown_figures_are_dashes(tmp_path):
         "RUN", "STAGE", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "RESTARTS", "NOTE",
     ]  # fmt: skip
     assert lines[2].split() == ["small", "pretrain", "waiting", "0/25", "-", "-", "-", "0"]
+
+
+def test_what_is_held_against_nodes_stands_below_the_table(tmp_path):
+    plan = new_run(tmp_path)
+    for how in ("hung", "gone"):
+        add_strike(plan.run, "pretrain", "n2", how, 1, "killed by SIGKILL")
+    append_event(plan.run.events, "nodes_excluded", "pretrain", job="7", nodes="n2")
+    late = {"step": 40, "rank": 3, "node": "n3", "waits": 0.05, "others_wait": 0.41}
+    append_event(plan.run.events, "straggler", "pretrain", **late)
+    lines = (
+        "pretrain: node n2: 2 strikes, the last: gone, rank 1 (killed by SIGKILL)",
+        "pretrain: job 7 gets no more of n2",
+        "pretrain: at step 40 the others waited 41 % of the time for rank 3 on n3, "
+        "which waited 5 %",
+    )
+    assert status_table(run_status(plan.run, plan.recipe)).endswith("\n".join(lines))
 
 
 def test_the_status_is_json(tmp_path):
