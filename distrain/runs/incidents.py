@@ -50,6 +50,8 @@ class Incident(TypedDict):
     action: str
     ranks: list[RankSeen]
     """Of this node."""
+    others: NotRequired[list[dict[str, Any]]]
+    """Of the other nodes, as far as they said in time: node, host, ranks as above."""
     number: NotRequired[int]
     """Added when it is read."""
 

@@ -27,7 +27,7 @@ from distrain.runs.progress_page import (
     started_ticks,
     stat_fields,
 )
-from distrain.runs.records import append_event, json_text, read_state, utc_now
+from distrain.runs.records import append_event, json_text, read_state, utc_now, write_json
 from launcher.backends.stacks import Stack, line_of_loop, line_of_save, read_stacks
 from launcher.backends.watchdog import Halt, Situation
 
@@ -57,7 +57,9 @@ class WatchedStage:
         return self.run.stage(self.stage)
 
 
-def put_down(place: WatchedStage, halt: Halt, situation: Situation, pages: Path) -> Incident:
+def put_down(
+    place: WatchedStage, halt: Halt, situation: Situation, pages: Path
+) -> tuple[int, Incident]:
     """Collect stacks and pages of all ranks of this node; write the incident and its event.
 
     Args:
@@ -67,11 +69,11 @@ def put_down(place: WatchedStage, halt: Halt, situation: Situation, pages: Path)
         pages: Their folder, where everything is collected.
 
     Returns:
-        The incident, also if it could not be written in time.
+        Its number, and the incident; 0 if it could not be written in time.
     """
     stacks = collect_stacks(situation.pages, pages)
     dump_flight_recorder(situation.pages, pages)
-    ranks = [_seen(page, situation, stacks.get(page.rank, [])) for page in situation.pages]
+    ranks = [seen_of(page, situation, stacks.get(page.rank, [])) for page in situation.pages]
     page, lane = halt.page, halt.lane
     own = next(seen for seen in ranks if seen["rank"] == page.rank)
     state = read_state(place.folder)
@@ -91,10 +93,17 @@ def put_down(place: WatchedStage, halt: Halt, situation: Situation, pages: Path)
         "action": "all ranks of the node are killed; the rule of restarts decides",
         "ranks": ranks,
     }
-    writing = threading.Thread(target=_write, args=(place, incident, pages), daemon=True)
+    numbers: list[int] = []
+    writing = threading.Thread(target=_write, args=(place, incident, pages, numbers), daemon=True)
     writing.start()
     writing.join(WRITE_S)
-    return incident
+    return (0 if writing.is_alive() or not numbers else numbers[0]), incident
+
+
+def add_to(place: WatchedStage, number: int, incident: Incident) -> None:
+    """Write an incident again, with what was found out since."""
+    with suppress(OSError):
+        write_json(place.folder.incident(number), incident)
 
 
 def describe_halt(halt: Halt) -> str:
@@ -203,7 +212,13 @@ def dump_flight_recorder(ranks: Sequence[Page], folder: Path) -> None:
         time.sleep(0.05)
 
 
-def _seen(page: Page, situation: Situation, stacks: list[Stack]) -> RankSeen:
+def witness_file(place: WatchedStage, number: int, node: int) -> Path:
+    """Return where a node that is not to blame says where its ranks were."""
+    return place.folder.incident(number).with_name(f"node-{node}.json")
+
+
+def seen_of(page: Page, situation: Situation, stacks: list[Stack]) -> RankSeen:
+    """Describe one rank, as it was found."""
     sight = situation.sights.get(page.rank)
     seen: RankSeen = {
         "rank": page.rank,
@@ -228,9 +243,10 @@ def _lane(lane: Lane, situation: Situation) -> dict[str, object]:
     return {"phase": lane.phase, "step": lane.step, "age_s": age_s}
 
 
-def _write(place: WatchedStage, incident: Incident, pages: Path) -> None:
+def _write(place: WatchedStage, incident: Incident, pages: Path, numbers: list[int]) -> None:
     with suppress(OSError):  # a full disk must not keep the ranks alive
         number = _take_number(place.folder)
+        numbers.append(number)
         target = place.folder.incident(number)
         for path in sorted(pages.iterdir()):
             if path.is_file():

@@ -10,6 +10,7 @@ import pytest
 from distrain.runs.folder import RunFolder
 from distrain.runs.incidents import read_incidents
 from tests.runs.test_kills import assert_equal_to_twin, begin_at
+from tests.runs.test_nodes import TwoNodes
 from tests.tiny import command, environment, events
 
 HANGING = Path(__file__).parent / "hanging"
@@ -17,13 +18,18 @@ FOUND_WITHIN_S = 5.0
 STEP = 16
 
 
-def run_hanging(recipe, run, kind, step, *overrides, stage="pretrain"):
-    """Run a stage with a fault; return what its launcher said, and when it hung."""
-    done = run.parent / "hung"
-    env = environment(run.parent) | {
+def hanging(kind, step, done):
+    """Return the environment of a fault; ``done``: the file that says that it came."""
+    return {
         "PYTHONPATH": os.pathsep.join([str(HANGING), os.environ.get("PYTHONPATH", "")]),
         "DISTRAIN_TEST_HANG": f"{kind}:{step}:{done}",
     }
+
+
+def run_hanging(recipe, run, kind, step, *overrides, stage="pretrain"):
+    """Run a stage with a fault; return what its launcher said, and when it hung."""
+    done = run.parent / "hung"
+    env = environment(run.parent) | hanging(kind, step, done)
     finished = subprocess.run(
         command("run", str(recipe), "--only", stage, *overrides),
         env=env,
@@ -88,3 +94,26 @@ def test_a_stage_that_does_not_train_is_judged_too(stage, twin, tmp_path):
     assert f"launch.watchdog.limits.{stage}" in said
     assert len(events(run, "restarted")) == 1
     assert_equal_to_twin(run, twin_run, [stage])
+
+
+@pytest.mark.hangs
+@pytest.mark.parametrize("kind", ["stop", "livelock"])
+def test_a_hang_on_the_second_node_names_it_and_holds_the_stacks_of_both(kind, twin, tmp_path):
+    recipe, twin_run = twin
+    run = begin_at("pretrain", twin_run, tmp_path / "runs")
+    nodes = TwoNodes(recipe, run.parent, **hanging(kind, STEP, run.parent / "hung"))
+    try:
+        nodes.finish()
+    finally:
+        nodes.close()
+    (incident,) = read_incidents(RunFolder(run).stage("pretrain"))
+    assert (incident["rank"], incident["node"], incident["phase"]) == (1, 1, "data")
+    (other,) = incident["others"]
+    assert (other["node"], [seen["rank"] for seen in other["ranks"]]) == (0, [0])
+    assert other["ranks"][0]["waits"]
+    assert other["ranks"][0]["line"]
+    folder = run / "pretrain" / "incidents" / "1"
+    assert "File" in (folder / "0.stacks").read_text()
+    (event,) = events(run, "restarted")
+    assert "node 1: hung: rank 1 on" in str(event["reason"])
+    assert_equal_to_twin(run, twin_run, ["pretrain"])

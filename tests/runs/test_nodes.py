@@ -51,22 +51,22 @@ def free_port() -> int:
 class TwoNodes:
     """`distrain run` as the first node, and as the second what it told to type there."""
 
-    def __init__(self, recipe: Path, runs: Path) -> None:
+    def __init__(self, recipe: Path, runs: Path, **env: str) -> None:
         self.run = RunFolder(runs / "tiny")
         self.log = runs / "nodes.log"
-        runs.mkdir()
+        runs.mkdir(exist_ok=True)
         pretrain = ("launch.backend=torchrun", "launch.nodes=2", "launch.processes_per_node=1")
         words = ("run", str(recipe), *pretrain, f"launch.rendezvous=localhost:{free_port()}", *ONLY)
         with self.log.open("w") as log:
             self.first = subprocess.Popen(
-                command(*words), env=environment(runs), stdout=subprocess.PIPE, stderr=log,
+                command(*words), env=environment(runs) | env, stdout=subprocess.PIPE, stderr=log,
                 text=True,
             )  # fmt: skip
             assert self.first.stdout is not None
             assert self.first.stdout.readline() == "# type this on node 1\n"
             typed = self.first.stdout.readline()
             self.second = subprocess.Popen(
-                ["bash", "-c", f"exec {typed}"], env=environment(runs), stdout=log, stderr=log
+                ["bash", "-c", f"exec {typed}"], env=environment(runs) | env, stdout=log, stderr=log
             )
         self.pids = {"first": self.first.pid, "second": self.second.pid}
 
