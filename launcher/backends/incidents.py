@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from distrain.runs.progress_page import (
     started_ticks,
     stat_fields,
 )
-from distrain.runs.records import append_event, json_text, read_state, utc_now, write_json
+from distrain.runs.records import append_event, json_text, read_state, utc_now
 from launcher.backends.stacks import Stack, line_of_loop, line_of_save, read_stacks
 from launcher.backends.watchdog import Halt, Situation
 
@@ -57,9 +57,7 @@ class WatchedStage:
         return self.run.stage(self.stage)
 
 
-def put_down(
-    place: WatchedStage, halt: Halt, situation: Situation, pages: Path
-) -> tuple[int, Incident]:
+def put_down(place: WatchedStage, halt: Halt, situation: Situation, pages: Path) -> None:
     """Collect stacks and pages of all ranks of this node; write the incident and its event.
 
     Args:
@@ -67,17 +65,19 @@ def put_down(
         halt: The verdict.
         situation: What it was made of.
         pages: Their folder, where everything is collected.
-
-    Returns:
-        Its number, and the incident; 0 if it could not be written in time.
     """
+    write_incident(place, look_closer(place, halt, situation, pages), pages)
+
+
+def look_closer(place: WatchedStage, halt: Halt, situation: Situation, pages: Path) -> Incident:
+    """Collect stacks of all ranks of this node, and say what has happened; see ``put_down``."""
     stacks = collect_stacks(situation.pages, pages)
     dump_flight_recorder(situation.pages, pages)
     ranks = [seen_of(page, situation, stacks.get(page.rank, [])) for page in situation.pages]
     page, lane = halt.page, halt.lane
     own = next(seen for seen in ranks if seen["rank"] == page.rank)
     state = read_state(place.folder)
-    incident: Incident = {
+    return {
         "time": utc_now(),
         "kind": "hang",
         "attempt": state["attempt"] if state else 0,
@@ -93,17 +93,32 @@ def put_down(
         "action": "all ranks of the node are killed; the rule of restarts decides",
         "ranks": ranks,
     }
-    numbers: list[int] = []
-    writing = threading.Thread(target=_write, args=(place, incident, pages, numbers), daemon=True)
-    writing.start()
-    writing.join(WRITE_S)
-    return (0 if writing.is_alive() or not numbers else numbers[0]), incident
 
 
-def add_to(place: WatchedStage, number: int, incident: Incident) -> None:
-    """Write an incident again, with what was found out since."""
-    with suppress(OSError):
-        write_json(place.folder.incident(number), incident)
+def write_incident(
+    place: WatchedStage, incident: Incident, pages: Path, number: int | None = None
+) -> None:
+    """Write an incident, its event and what was collected, for as long as that may take.
+
+    Args:
+        place: Of the stage.
+        incident: What happened.
+        pages: The folder in which everything was collected.
+        number: Of its folder, if that is there.
+    """
+    run_bounded(lambda: _write(place, incident, pages, number), WRITE_S)
+
+
+def run_bounded(call: Callable[[], None], limit_s: float) -> None:
+    """Do something with the run's folder, which may be on the file system that hangs."""
+
+    def suppressing() -> None:
+        with suppress(OSError):  # a full disk must not keep the ranks alive
+            call()
+
+    thread = threading.Thread(target=suppressing, daemon=True)
+    thread.start()
+    thread.join(limit_s)
 
 
 def describe_halt(halt: Halt) -> str:
@@ -212,11 +227,6 @@ def dump_flight_recorder(ranks: Sequence[Page], folder: Path) -> None:
         time.sleep(0.05)
 
 
-def witness_file(place: WatchedStage, number: int, node: int) -> Path:
-    """Return where a node that is not to blame says where its ranks were."""
-    return place.folder.incident(number).with_name(f"node-{node}.json")
-
-
 def seen_of(page: Page, situation: Situation, stacks: list[Stack]) -> RankSeen:
     """Describe one rank, as it was found."""
     sight = situation.sights.get(page.rank)
@@ -243,30 +253,28 @@ def _lane(lane: Lane, situation: Situation) -> dict[str, object]:
     return {"phase": lane.phase, "step": lane.step, "age_s": age_s}
 
 
-def _write(place: WatchedStage, incident: Incident, pages: Path, numbers: list[int]) -> None:
-    with suppress(OSError):  # a full disk must not keep the ranks alive
-        number = _take_number(place.folder)
-        numbers.append(number)
-        target = place.folder.incident(number)
-        for path in sorted(pages.iterdir()):
-            if path.is_file():
-                write_file(target.with_name(path.name), path.read_bytes())
-        write_file(target, (json_text(incident, indent=1) + "\n").encode())
-        append_event(
-            place.run.events,
-            "hung",
-            place.stage,
-            attempt=incident["attempt"],
-            step=incident["step"],
-            rank=incident["rank"],
-            node=incident["host"],
-            phase=incident["phase"],
-            age_s=incident["age_s"],
-            limit_s=incident["limit_s"],
-            why=incident["why"],
-            line=incident["line"],
-            incident=number,
-        )
+def _write(place: WatchedStage, incident: Incident, pages: Path, taken: int | None) -> None:
+    number = _take_number(place.folder) if taken is None else taken
+    target = place.folder.incident(number)
+    for path in sorted(pages.glob("[!.]*")):
+        if path.is_file():
+            write_file(target.with_name(path.name), path.read_bytes())
+    write_file(target, (json_text(incident, indent=1) + "\n").encode())
+    append_event(
+        place.run.events,
+        "hung",
+        place.stage,
+        attempt=incident["attempt"],
+        step=incident["step"],
+        rank=incident["rank"],
+        node=incident["host"],
+        phase=incident["phase"],
+        age_s=incident["age_s"],
+        limit_s=incident["limit_s"],
+        why=incident["why"],
+        line=incident["line"],
+        incident=number,
+    )
 
 
 def _take_number(folder: StageFolder) -> int:

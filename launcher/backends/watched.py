@@ -23,7 +23,6 @@ from launcher.backends.arrivals import Arrivals
 from launcher.backends.blame import FailureKind, FirstFailure, NodeFailure
 from launcher.backends.incidents import (
     WatchedStage,
-    add_to,
     describe_halt,
     is_same_process,
     put_down,
@@ -33,7 +32,7 @@ from launcher.backends.limits import Settings
 from launcher.backends.page_folders import PageFolder
 from launcher.backends.remembered import read_remembered, remember
 from launcher.backends.watchdog import BUSY_SHARE, Halt, Sight, Situation, Watchdog
-from launcher.backends.witnesses import Witness, read_witnesses
+from launcher.backends.witnesses import Witness
 
 NAP_S = 0.25
 """Between two looks at the pages."""
@@ -41,8 +40,6 @@ STARVED_S = 1.0
 """A look that comes later by this finds a watchdog that was suspended or starved itself: what the
 ranks did meanwhile it does not know, and so it begins anew."""
 MOST_DOUBLINGS = 6
-WITNESSES_S = 3.0
-"""How long other nodes may take to say where their ranks are, before ranks are ended here."""
 QUIET_S = 1.0
 """Once a rank has done nothing for so long, it is asked whether what it has started does."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -192,7 +189,7 @@ class Watched:
         situation = self._situation(pages, now_ns)
         if situation is None:
             return
-        self._witness.look(pages, situation)
+        self._witness.look(situation)
         self._tell_too_short(watchdog, pages)
         halt = watchdog.judge(situation)
         if halt is None:
@@ -254,11 +251,10 @@ class Watched:
         waits = halt.lane.waits == WAITS_FOR_RANKS and self._place.nodes > 1
         kind: FailureKind = "met" if waits else "hung"
         self._first.halt(NodeFailure(this_node(), kind, halt.page.rank, self.halted))
-        number, incident = put_down(self._place, halt, situation, self._pages)
-        if self._place.nodes > 1 and number:
-            # While they still wait: once these ranks are gone, the others fail.
-            incident["others"] = read_witnesses(self._place, number, WITNESSES_S)
-            add_to(self._place, number, incident)
+        if self._place.nodes == 1:
+            put_down(self._place, halt, situation, self._pages)
+        else:
+            self.halted = self._witness.put_down(halt, situation)
         self.kill()
 
 
