@@ -48,7 +48,8 @@ class Witness:
     def __init__(self, place: WatchedStage, pages: Path) -> None:
         self._place = place
         self._pages = pages
-        self._known = set(numbers_of(place.folder)) if place.nodes > 1 else set()
+        self._before = set(numbers_of(place.folder)) if place.nodes > 1 else set()
+        self._known = set(self._before)
         self._looked_s = 0.0
 
     def look(self, situation: Situation) -> None:
@@ -87,8 +88,8 @@ class Witness:
 
     def _claim(self, taken: list[int]) -> None:
         numbers = set(numbers_of(self._place.folder))
-        if numbers - self._known:
-            return
+        if numbers - self._before:
+            return  # one incident for one attempt, whoever was first
         number = max(numbers, default=0) + 1
         self._place.folder.incident(number).parent.mkdir(parents=True)  # or another node does
         self._known.add(number)

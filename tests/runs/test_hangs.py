@@ -98,7 +98,9 @@ def test_a_stage_that_does_not_train_is_judged_too(stage, twin, tmp_path):
 
 @pytest.mark.hangs
 @pytest.mark.parametrize("kind", ["stop", "livelock"])
-def test_a_hang_on_the_second_node_names_it_and_holds_the_stacks_of_both(kind, twin, tmp_path):
+def test_a_hang_on_one_of_two_nodes_names_its_rank_and_holds_the_stacks_of_both(
+    kind, twin, tmp_path
+):
     recipe, twin_run = twin
     run = begin_at("pretrain", twin_run, tmp_path / "runs")
     nodes = TwoNodes(recipe, run.parent, **hanging(kind, STEP, run.parent / "hung"))
@@ -107,13 +109,16 @@ def test_a_hang_on_the_second_node_names_it_and_holds_the_stacks_of_both(kind, t
     finally:
         nodes.close()
     (incident,) = read_incidents(RunFolder(run).stage("pretrain"))
-    assert (incident["rank"], incident["node"], incident["phase"]) == (1, 1, "data")
+    assert (incident["rank"], incident["phase"]) == (1, "data")
+    # torchrun chooses which node has which rank, and either may be the one that finds it.
     (other,) = incident["others"]
-    assert (other["node"], [seen["rank"] for seen in other["ranks"]]) == (0, [0])
-    assert other["ranks"][0]["waits"]
-    assert other["ranks"][0]["line"]
+    seen = [*incident["ranks"], *other["ranks"]]
+    assert sorted(each["rank"] for each in seen) == [0, 1]
+    assert (other["node"] == incident["node"]) == (other["ranks"][0]["rank"] == 1)
+    assert [each["line"] != "" for each in seen if each["rank"] == 0] == [True]
     folder = run / "pretrain" / "incidents" / "1"
     assert "File" in (folder / "0.stacks").read_text()
+    assert (folder / "1.stacks").exists()
     (event,) = events(run, "restarted")
-    assert "node 1: hung: rank 1 on" in str(event["reason"])
+    assert "hung: rank 1 on" in str(event["reason"])
     assert_equal_to_twin(run, twin_run, ["pretrain"])

@@ -33,6 +33,11 @@ def test_a_node_adds_its_ranks_once_to_an_incident_that_another_one_has_found(tm
     witness._looked_s = 0.0
     witness.look(situation)
     assert read_witnesses(found, 2, 0.0) == [{"node": "as it was"}]
+    taken: list[int] = []
+    witness._claim(taken)
+    assert taken == [], "there is one for this attempt"
+    Witness(sees, pages)._claim(taken)
+    assert taken == [3]
 
 
 def seen(rank, phase, age_s, *, state="S", waits=False, collectives=44):
