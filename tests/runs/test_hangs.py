@@ -98,9 +98,7 @@ def test_a_stage_that_does_not_train_is_judged_too(stage, twin, tmp_path):
 
 @pytest.mark.hangs
 @pytest.mark.parametrize("kind", ["stop", "livelock"])
-def test_a_hang_on_one_of_two_nodes_names_its_rank_and_holds_the_stacks_of_both(
-    kind, twin, tmp_path
-):
+def test_a_hang_on_one_of_two_nodes_names_its_rank_with_stacks_of_both(kind, twin, tmp_path):
     recipe, twin_run = twin
     run = begin_at("pretrain", twin_run, tmp_path / "runs")
     nodes = TwoNodes(recipe, run.parent, **hanging(kind, STEP, run.parent / "hung"))
