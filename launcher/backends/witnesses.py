@@ -28,7 +28,7 @@ from launcher.backends.incidents import (
 )
 from launcher.backends.watchdog import Halt, Situation
 
-LOOK_S = 1.0
+VISIT_S = 1.0
 """Between two looks into the run's folder, which may be on a slow file system."""
 WITNESSES_S = 3.0
 """How long the others may take to say where their ranks are."""
@@ -54,7 +54,7 @@ class Witness:
 
     def look(self, situation: Situation) -> None:
         """Add to incidents that another node has found since the start, once to each."""
-        if self._place.nodes == 1 or time.monotonic() - self._looked_s < LOOK_S:
+        if self._place.nodes == 1 or time.monotonic() - self._looked_s < VISIT_S:
             return
         self._looked_s = time.monotonic()
         with suppress(OSError):  # the file system may be what hangs: then there is less to see
@@ -98,7 +98,7 @@ class Witness:
     def _follow(self, situation: Situation) -> None:
         self._looked_s = 0.0
         self.look(situation)
-        time.sleep(LOOK_S)  # the finder may be about to look at the ranks that are killed next
+        time.sleep(VISIT_S)  # the finder may be about to look at the ranks that are killed next
 
     def _add(self, number: int, situation: Situation) -> None:
         ranks = situation.pages
