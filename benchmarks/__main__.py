@@ -12,6 +12,7 @@ BENCHMARKS = (
     "finetuning",
     "optimizers",
     "guards",
+    "certificate",
     "generating",
     "speed",
     "checkpoint_stall",

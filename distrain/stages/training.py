@@ -51,7 +51,10 @@ def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:
     if wish.ends:
         return Outcome(None, progress.step, requeue=wish is Wish.YIELD), progress
     schedule, early = run.loader.feed.schedule, run.training.early_stopping
-    progress.check_complete(run.max_steps, schedule.samples_before(progress.step), early)
+    run.guards.read()  # what is on disk must explain what was left out
+    skipped = run.guards.spans_left_out(schedule, progress.step)
+    end = schedule.samples_before(progress.step)
+    progress.check_complete(run.max_steps, end, early, skipped)
     content = run.save_and_wait(progress)  # which the loop has done: this asks what is there
     figures: dict[str, Any] = {
         CHECKPOINT_FIELD: {"step": progress.step, **asdict(content)},

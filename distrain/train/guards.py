@@ -191,6 +191,21 @@ class Guards:
                 return f"made with steps {skip.first_step} to {skip.last_step}, left out since"
         return None
 
+    def spans_left_out(self, schedule: Schedule, steps: int) -> list[tuple[int, int]]:
+        """Return the samples of the steps that decisions leave out, among the first ``steps``.
+
+        Of whole steps: where the batch size was changed since, a decision may hold a part of one.
+        """
+        spans = []
+        for skip in self.skips:
+            first, last = (
+                schedule.step_of(sample) for sample in (skip.first_sample, skip.end_sample - 1)
+            )
+            if first < steps:
+                begin, _ = schedule.samples_of(first)
+                spans.append((begin, sum(schedule.samples_of(min(last, steps - 1)))))
+        return spans
+
     def tell_step(self, step: int) -> None:
         """Let the stage's state say how far it is after a rewind; on rank 0."""
         state = read_json(self._folder.state) or {}

@@ -30,6 +30,8 @@ class SampleLedger:
         steps: Counted steps.
         read: What they read, neighbours joined: one interval in a run without a fault.
         left_out: Of that, what was read by steps that were not applied.
+        nonfinite: Of that, by steps whose loss or norm was no number; ``None``: counted by a
+            version that did not tell them apart.
         digest: Running hash over each step's number, samples, content and whether it was applied.
     """
 
@@ -38,6 +40,7 @@ class SampleLedger:
     steps: int = 0
     read: tuple[Span, ...] = ()
     left_out: tuple[Span, ...] = ()
+    nonfinite: tuple[Span, ...] | None = ()
     digest: str = ""
 
     def after(self, result: StepResult) -> Self:
@@ -50,8 +53,32 @@ class SampleLedger:
             steps=self.steps + 1,
             read=_joined(self.read, span),
             left_out=self.left_out if result.applied else _joined(self.left_out, span),
+            nonfinite=self._nonfinite_after(result, span),
             digest=hashlib.blake2b(entry.encode(), digest_size=16).hexdigest(),
         )
+
+    def _nonfinite_after(self, result: StepResult, span: Span) -> tuple[Span, ...] | None:
+        if self.nonfinite is None or result.not_applied != "nonfinite":
+            return self.nonfinite
+        return _joined(self.nonfinite, span)
+
+    def find_unrecorded(self, skipped: Iterable[Span]) -> str | None:
+        """Compare what was left out with the decisions to leave steps out.
+
+        Args:
+            skipped: Samples of the steps that ``skips.jsonl`` leaves out, as far as they were made.
+
+        Returns:
+            In words, what was left out without a decision, or trained on against one.
+        """
+        wanted = _within(skipped, self.first_sample)
+        # A step whose loss is no number needs no decision: it would be none again.
+        explained = [*wanted, *(self.left_out if self.nonfinite is None else self.nonfinite)]
+        found = [
+            *_words("left out, though no decision says so", _without(self.left_out, explained)),
+            *_words("trained on, though they are left out", _without(wanted, self.left_out)),
+        ]
+        return "; ".join(found) or None
 
     def find_difference(self, step: int, end: int) -> str | None:
         """Compare with a stage that has made ``step`` steps, which read the samples below ``end``.
@@ -84,6 +111,7 @@ class SampleLedger:
             "steps": self.steps,
             "read": [list(span) for span in self.read],
             "left_out": [list(span) for span in self.left_out],
+            "nonfinite": None if self.nonfinite is None else [list(s) for s in self.nonfinite],
             "digest": self.digest,
         }
 
@@ -94,10 +122,20 @@ class SampleLedger:
             first_step=int(value["first_step"]),
             first_sample=int(value["first_sample"]),
             steps=int(value["steps"]),
-            read=tuple((int(first), int(end)) for first, end in value["read"]),
-            left_out=tuple((int(first), int(end)) for first, end in value["left_out"]),
+            read=_spans(value["read"]),
+            left_out=_spans(value["left_out"]),
+            nonfinite=None if value.get("nonfinite") is None else _spans(value["nonfinite"]),
             digest=str(value["digest"]),
         )
+
+
+def _spans(value: Iterable[Sequence[Any]]) -> tuple[Span, ...]:
+    return tuple((int(first), int(end)) for first, end in value)
+
+
+def _within(spans: Iterable[Span], first: int) -> list[Span]:
+    """Cut off what lies before a sample."""
+    return [(max(a, first), b) for a, b in spans if b > first]
 
 
 def _joined(spans: tuple[Span, ...], span: Span) -> tuple[Span, ...]:

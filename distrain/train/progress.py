@@ -1,6 +1,6 @@
 """How far a stage has come: all that a restart needs besides the tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
@@ -134,18 +134,26 @@ class Progress:
         """Return whether early stopping asks to end here."""
         return early_stopping is not None and self.evals_since_best >= early_stopping.patience
 
-    def check_complete(self, max_steps: int, end: int, early: EarlyStopping | None) -> None:
+    def check_complete(
+        self,
+        max_steps: int,
+        end: int,
+        early: EarlyStopping | None,
+        skipped: Iterable[tuple[int, int]] = (),
+    ) -> None:
         """Make sure that a stage which is about to be done has read what it was to read.
 
         Args:
             max_steps: Where the stage ends, unless it stopped early.
             end: Samples that the schedule gives to the steps made.
             early: What asks to stop early, if anything does.
+            skipped: Samples of those steps that are left out by decision.
 
         Raises:
             TrainingError: Samples are missing, were read twice or out of order; says which.
         """
-        found = self.ledger.find_difference(self.step, end)
+        ledger = self.ledger
+        found = ledger.find_difference(self.step, end) or ledger.find_unrecorded(skipped)
         if found is None and self.step < max_steps and not self.is_stale(early):
             found = f"an end after {self.step} of {max_steps} steps, which nobody asked for"
         if found is None:
@@ -153,7 +161,8 @@ class Progress:
         raise TrainingError(
             "the samples that the steps of this stage read",
             found,
-            f"samples {self.ledger.first_sample} to {end - 1}, each once and in order",
+            f"samples {ledger.first_sample} to {end - 1}, each once and in order, and left out as "
+            "skips.jsonl says",
             "The trained model is not that of the recipe. This is a defect of distrain, or a "
             "checkpoint was changed by hand: start a new run, and report it with metrics.jsonl "
             "and events.jsonl of this one.",

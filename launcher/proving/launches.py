@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.json_lines import RecordTail
@@ -26,11 +26,12 @@ class ScratchRun:
     """What is started, and where.
 
     Args:
-        recipe: As on the command line.
+        recipe: As on the command line; of ``resume`` the run's name.
         overrides: ``key=value``, as there.
         runs: Folder of runs.
         name: Of the run.
         faults: File of planned faults; ``None``: there are none.
+        verb: The command.
     """
 
     recipe: str
@@ -38,6 +39,7 @@ class ScratchRun:
     runs: Path
     name: str
     faults: Path | None = None
+    verb: Literal["run", "resume"] = "run"
 
     @property
     def run(self) -> RunFolder:
@@ -68,7 +70,7 @@ class Launch:
         if order.faults is not None:
             env[FAULTS] = str(order.faults)
         only = [word for stage in stages for word in ("--only", stage)]
-        argv = [sys.executable, "-m", "launcher", "run", order.recipe, *order.overrides, *only]
+        argv = [sys.executable, "-m", "launcher", order.verb, order.recipe, *order.overrides, *only]
         self._child = Child(argv, env, order.log)
         self.pid = self._child.pid
         self.started = started_ticks(self.pid)

@@ -1,34 +1,23 @@
 """A few steps of a stage, trained in a scratch copy of its run, with kills on the way."""
 
-import os
 import random
-import shutil
 import signal
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from distrain.runs.failures import failure_of
 from distrain.runs.folder import RunFolder, StageFolder
 from distrain.runs.json_lines import RecordTail, read_records
-from distrain.runs.progress_page import Page, started_ticks
 from distrain.runs.records import STEP, is_validation, read_state
-from launcher.backends.incidents import is_same_process
-from launcher.backends.page_folders import MEMORY
-from launcher.backends.processes import Child
-from launcher.proving.faults import ranks_of, signal_process, strike, wait_until_gone
+from launcher.proving.faults import signal_process, strike, wait_until_gone
+from launcher.proving.launches import Launch, ScratchRun
 from launcher.proving.scratch import checkpoints_of
-from launcher.run_files import RUNS_DIR_VARIABLE
 
 POLL_S = 0.02
 NO_PROGRESS_S = 900.0
 """After which a stretch is given up; the watchdog of the copy has its own, shorter limits."""
 MAX_SPARE_RESTARTS = 3
-CODE_STOPPED = 75
-LAST_LINES = 6
 KILLS = ("one rank", "all ranks", "the launcher")
 
 
@@ -113,23 +102,33 @@ def train_stretch(copy: RunFolder, stretch: Stretch, ranks: int, kills: Sequence
     """
     folder, trained, left = copy.stage(stretch.stage), Trained(), list(kills)
     course = _Course(folder)
-    while True:
-        launch = _Launch(copy, stretch.stage, stretch.settings(ranks, len(kills)))
+    settings = tuple(stretch.settings(ranks, len(kills)))
+    name, runs = copy.root.name, copy.root.parent
+    order = ScratchRun(name, settings, runs, name, verb="resume")
+    # One launch a kill of the launcher, and the last one: more would be somebody else's kills.
+    for _ in range(len(kills) + 1):
+        launch = Launch(order, [stretch.stage])
         try:
             code = _watch(launch, copy, stretch, course, left, trained)
         finally:
+            launch.ranks(stretch.stage)
             launch.close()
+            launch.orphans()
+        if code == -signal.SIGKILL:
+            continue
         if code is None:
             trained.failure = f"no new step in {NO_PROGRESS_S:.0f} s"
-        elif code != -signal.SIGKILL and not _is_there(folder, stretch.end):
-            trained.failure = _why(folder, launch.log, code)
-        elif code == -signal.SIGKILL:
-            continue
+        elif not _is_there(folder, stretch.end):
+            trained.failure = _why(folder, order, code)
+        elif kills and not trained.struck:
+            trained.failure = "its end came before the first kill: ask for more steps"
         return trained
+    trained.failure = "its launcher was killed by somebody else"
+    return trained
 
 
 def _watch(
-    launch: "_Launch",
+    launch: Launch,
     copy: RunFolder,
     stretch: Stretch,
     course: "_Course",
@@ -138,13 +137,13 @@ def _watch(
 ) -> int | None:
     """Watch one launcher, and strike when it is time; returns its exit code, ``None``: it hung."""
     folder = copy.stage(stretch.stage)
-    while not launch.child.wait(POLL_S):
+    while (code := launch.wait(POLL_S)) is None:
         course.look()
         if time.monotonic() - course.moved_s > NO_PROGRESS_S:
             return None
         if left and course.step >= left[0].step:
             time.sleep(left[0].delay * course.step_s)
-            struck = launch.strike(left[0])
+            struck = _strike(launch, stretch.stage, left[0])
             if struck is not None:
                 trained.struck.append(f"{struck} in step {course.look() + 1}")
                 del left[0]
@@ -152,7 +151,7 @@ def _watch(
             # It saves and ends after whichever step comes next.
             copy.control.mkdir(parents=True, exist_ok=True)
             copy.stop.touch()
-    return launch.child.code
+    return code
 
 
 class _Course:
@@ -162,7 +161,6 @@ class _Course:
         state = read_state(folder)
         self._before = state["attempt"] if state else 0
         self._tail = RecordTail(folder.metrics)
-        self._last: object = None
         self.step = 0
         self.step_s = 0.0
         self.moved_s = time.monotonic()
@@ -177,61 +175,29 @@ class _Course:
         return self.step
 
 
-class _Launch:
-    """A ``distrain resume`` of the copy."""
-
-    def __init__(self, copy: RunFolder, stage: str, settings: Sequence[str]) -> None:
-        env = os.environ | {
-            RUNS_DIR_VARIABLE: str(copy.root.parent),
-            "WANDB_MODE": "disabled",  # nothing of a scratch copy leaves this machine
-            "NO_COLOR": "1",
-        }
-        words = ["resume", copy.root.name, *settings, "--only", stage]
-        self.log = copy.root.parent / f"{copy.root.name}.log"
-        self.child = Child([sys.executable, "-m", "launcher", *words], env, self.log)
-        self._started = started_ticks(self.child.pid)
-        self._stage = stage
-        self._seen: dict[int, Page] = {}
-
-    def strike(self, kill: Kill) -> str | None:
-        """Kill; ``None``: there is nothing to kill at this moment."""
-        pages = ranks_of(self.child.pid, self._stage)
-        self._seen |= {page.pid: page for page in pages}
-        if not pages:
-            return None
-        if kill.what == "the launcher":
-            return (
-                kill.what if signal_process(self.child.pid, self._started, signal.SIGKILL) else None
-            )
-        victims = pages if kill.what == "all ranks" else [pages[kill.rank % len(pages)]]
-        struck = [page for page in victims if strike(page)]
-        if not struck:
-            return None
-        wait_until_gone(victims)
-        return f"rank {struck[0].rank}" if len(struck) == 1 else kill.what
-
-    def close(self) -> None:
-        """Leave no process, and no page: a launcher that was killed could not remove its own."""
-        self._seen |= {page.pid: page for page in ranks_of(self.child.pid, self._stage)}
-        self.child.close()
-        for page in wait_until_gone(list(self._seen.values())):
-            if is_same_process(page):
-                strike(page)
-        for root in (MEMORY, Path(tempfile.gettempdir())):
-            for folder in root.glob(f"distrain-{self._stage}-*-{self.child.pid}-*"):
-                shutil.rmtree(folder, ignore_errors=True)
+def _strike(launch: Launch, stage: str, kill: Kill) -> str | None:
+    """Kill; ``None``: there is nothing to kill at this moment."""
+    pages = launch.ranks(stage)
+    if not pages:
+        return None
+    if kill.what == "the launcher":
+        is_struck = signal_process(launch.pid, launch.started, signal.SIGKILL)
+        return kill.what if is_struck else None
+    victims = pages if kill.what == "all ranks" else [pages[kill.rank % len(pages)]]
+    struck = [page for page in victims if strike(page)]
+    if not struck:
+        return None
+    wait_until_gone(victims)
+    return f"rank {struck[0].rank}" if len(struck) == 1 else kill.what
 
 
 def _is_there(folder: StageFolder, step: int) -> bool:
     return any(number == step for number, _ in checkpoints_of(folder))
 
 
-def _why(folder: StageFolder, log: Path, code: int) -> str:
+def _why(folder: StageFolder, order: ScratchRun, code: int) -> str:
     failure = failure_of(folder)
-    if failure is not None:
-        return failure.error
-    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-    return f"exit code {code}: " + " / ".join(lines)
+    return failure.error if failure is not None else f"exit code {code}: {order.last_lines()}"
 
 
 def certificates(copy: RunFolder, stage: str, since: int) -> Iterator[tuple[str, list[str]]]:

@@ -21,12 +21,13 @@ from tests.distrain.train.test_resume import close, yield_at
 from tests.ranks import run_ranks
 
 
-def step(first, *, size=8, applied=True, batch_hash=1):
+def step(first, *, size=8, applied=True, batch_hash=1, not_applied=None):
     return StepResult(
         loss=2.0,
         learning_rate=1e-3,
         grad_norm=1.0,
-        applied=applied,
+        applied=applied and not_applied is None,
+        not_applied=not_applied,
         first_sample=first,
         num_samples=size,
         num_tokens=512,
@@ -84,6 +85,30 @@ def test_the_digest_tells_content_order_and_what_was_left_out():
     left_out = ledger_of(0, 8).after(step(16, applied=False)).after(step(24))
     assert left_out.left_out == ((16, 24),)
     assert left_out.find_difference(4, 32) is None
+
+
+@pytest.mark.parametrize(
+    ("skipped", "words"),
+    [
+        ([(8, 16)], None),
+        ([], "samples 8 to 15 left out, though no decision says so"),
+        ([(8, 24)], "samples 16 to 23 trained on, though they are left out"),
+        ([(0, 8), (8, 16)], "samples 0 to 7 trained on"),
+    ],
+)
+def test_what_was_left_out_is_what_was_decided(skipped, words):
+    """Step 2 was left out by decision; of step 4 the loss was no number."""
+    ledger = ledger_of(0)
+    for result in (step(8, not_applied="rewind"), step(16), step(24, not_applied="nonfinite")):
+        ledger = ledger.after(result)
+    assert (ledger.left_out, ledger.nonfinite) == (((8, 16), (24, 32)), ((24, 32),))
+    found = ledger.find_unrecorded(skipped)
+    assert found is None if words is None else words in str(found)
+    older = SampleLedger.from_json({**ledger.to_json(), "nonfinite": None})
+    assert older.find_unrecorded([]) is None
+    assert older.find_unrecorded([(0, 8)]) is not None
+    later = SampleLedger(1, 8).after(step(8, not_applied="rewind"))
+    assert later.find_unrecorded([(0, 8), (8, 16)]) is None
 
 
 def test_one_that_begins_later_counts_from_there():
