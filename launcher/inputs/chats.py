@@ -86,7 +86,8 @@ def _judge(stage: str, setting: str, look: FirstLook, skip_budget: int) -> Itera
         more = f"; and {rest} more" if rest > 0 else ""
         message = (
             f"{setting}: found {'; '.join(shown)}{more}; expected "
-            "examples in one of the forms of docs/chats.md"
+            "examples in one of the forms of docs/chats.md; correct or remove these, or raise "
+            "data.skip_budget: they are then left out, and counted"
         )
         yield Finding(stage, path, message)
     elif look.rows.shape is not None:
