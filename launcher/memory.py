@@ -1,8 +1,8 @@
 """What each method of training takes on a process: an estimate from sizes alone. Pure.
 
 Of our own decoders, whose layers are known here; without shards: under FSDP2 and ZeRO-3 a rank
-holds its part of all but the activations. It counts what is alive: on a CPU the C library holds up
-to half as much again of what a step has freed (tests/launcher/test_memory.py).
+holds its part of all but the activations. It counts what is alive, which tests/launcher/test_memory
+measures: on a CPU the C library holds up to half as much again of what a step has freed.
 """
 
 from collections.abc import Iterator, Mapping

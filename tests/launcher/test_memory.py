@@ -1,5 +1,6 @@
 """What the plan says of the memory of each method, and what a step of each takes."""
 
+import ctypes
 import json
 from pathlib import Path
 from threading import Event, Thread
@@ -14,6 +15,7 @@ from distrain.config.recipe import SftStage
 from distrain.models.gguf.convert import pretrained_folder
 from distrain.models.huggingface import open_huggingface
 from distrain.models.weights.freed_memory import release_freed_memory
+from distrain.parallel.allocator import keep_freed_memory, return_large_buffers
 from distrain.parallel.apply import build_engine
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.ranks import Ranks
@@ -65,26 +67,47 @@ def test_what_is_frozen_and_what_is_made_again_cost_less():
     assert method_memory(more, SMALL, 100, 8)["lora"].trained > 100 * 64
 
 
+class HeapFigures(ctypes.Structure):
+    """``struct mallinfo2`` of malloc.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
 def in_memory():
-    """Return the memory that is this process's own, in bytes: no mapped file."""
+    """Return bytes of this process: alive for the C library; and pages that are its own."""
+    glibc = ctypes.CDLL(None)
+    glibc.mallinfo2.restype = HeapFigures
+    heap = glibc.mallinfo2()
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
+    pages = int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
+    return heap.uordblks + heap.hblkhd, pages
 
 
 def measure(folder, model, method):
-    """Write how much more memory two steps take than the process did before there was a model."""
+    """Write how much more two steps of two microbatches take than the process did without a model.
+
+    Memory is given back and kept as in a run.
+    """
     torch.set_num_threads(1)
-    stage = stage_of(method)
+    stage, device = stage_of(method), torch.device("cpu")
     found = open_huggingface(model)
     before = in_memory()
+    return_large_buffers("auto", device)
     base = BaseModel(found.config, found.vocab_size, model, weights=found.weights)
     base = base.for_adapters(stage.lora)
     engine = build_engine(
         Ranks(resolve_layout(stage.parallelism, 1), HostGroup()),
-        model_spec(stage, base, 0, torch.device("cpu"), "fp32"),
+        model_spec(stage, base, 0, device, "fp32"),
     )
     base.load_into(engine)
     release_freed_memory()  # of loading
+    keep_freed_memory("auto", device)
     seen, done = [in_memory()], Event()
 
     def watch():
@@ -95,12 +118,16 @@ def measure(folder, model, method):
     watcher.start()
     ids = torch.randint(base.vocab_size, (ROWS, TOKENS), generator=torch.Generator().manual_seed(0))
     for _ in range(2):
-        engine.backward(engine.model(ids, target_ids=ids).sum() / ids.numel())
+        for _ in range(2):
+            engine.backward(engine.model(ids, target_ids=ids).sum() / ids.numel() / 2)
         _, norm = engine.fetch(torch.zeros(1, dtype=torch.float64))
         engine.update(1e-5, 1.0, 0.0, norm)
     done.set()
     watcher.join()
-    (folder / method).write_text(json.dumps([max(seen) - before, seen[0] - before]))
+    most = [
+        max(figures) - first for figures, first in zip(zip(*seen, strict=True), before, strict=True)
+    ]
+    (folder / method).write_text(json.dumps(most))
 
 
 @pytest.mark.models
@@ -110,10 +137,11 @@ def test_the_estimates_hold_at_smollm2s_size(tmp_path):
     assert isinstance(found.config, LlamaConfig)
     ratios = {}
     for method in METHODS:
-        run_ranks(tmp_path / f"ranks_{method}", 1, measure, tmp_path, model, method, timeout_s=300)
+        run_ranks(tmp_path / f"ranks_{method}", 1, measure, tmp_path, model, method, timeout_s=600)
         stage = stage_of(method)
         said = method_memory(stage, found.config, found.vocab_size, ROWS * TOKENS)[method].peak
-        measured, _ = json.loads((tmp_path / method).read_text())
-        ratios[method] = (round(measured / said, 3), measured >> 20, said >> 20)
-    # Above 1, most where there is little state: memory that was freed and is held, it seems.
-    assert all(0.8 < ratio < 1.6 for ratio, *_ in ratios.values()), ratios
+        alive, pages = json.loads((tmp_path / method).read_text())
+        ratios[method] = (alive / said, pages / said)
+    # What is said is what is alive. What the process takes of the system is more: see the docs.
+    assert all(0.85 < alive < 1.15 for alive, _ in ratios.values()), ratios
+    assert all(0.85 < pages < 2.5 for _, pages in ratios.values()), ratios
