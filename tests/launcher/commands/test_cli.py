@@ -99,8 +99,9 @@ def test_the_plan_shows_stages_and_the_exact_commands(distrain, recipe, tmp_path
     code, out, _ = distrain("plan", recipe, "seed=3", "--script")
     assert code == 0
     assert "Set on the command line: seed" in out
-    command = f"-m distrain stage {tmp_path / 'runs' / 'small'} pretrain"
-    assert command in out
+    run = tmp_path / "runs" / "small"
+    assert f"-m distrain stage {run} prepare" in out
+    assert f"-m distrain.fork_server {run} pretrain --ranks=1" in out
     assert not (tmp_path / "runs").exists()
 
 
