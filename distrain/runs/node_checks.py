@@ -27,7 +27,7 @@ class NodeResult:
 
     node: str
     seconds: float = 0.0
-    """That its check took, imports left out."""
+    """That its check took, imports and the wait for the others left out."""
     products: dict[str, float] = field(default_factory=dict)
     """By device and dtype: GFLOP/s."""
     wrong: list[str] = field(default_factory=list)
@@ -64,6 +64,8 @@ class NodeProblem:
     remedy: str
     is_grave: bool
     """Whether work there would come to nothing; else it would only be slow, or in doubt."""
+    is_its_own: bool = True
+    """Whether it is held against the node; else it may be another's fault, or the network's."""
 
     def __str__(self) -> str:
         return f"node {self.node}: found {self.found}; expected {self.expected}. {self.remedy}"
@@ -90,15 +92,16 @@ def judge_nodes(results: Mapping[str, NodeResult], nodes: Sequence[str]) -> list
 
 def _missing(results: Mapping[str, NodeResult], nodes: Sequence[str]) -> Iterator[NodeProblem]:
     absent = {name for result in results.values() for name in result.absent}
+    remedy = "Look at the job's log and at the node's network."
     for node in nodes:
         if node not in results:
-            found = "no result of its check"
+            expected = "a result beside those of the others"
+            yield NodeProblem(node, "no result of its check", expected, remedy, True)
         elif node in absent:
-            found = "that it did not meet the other nodes"
-        else:
-            continue
-        remedy = "Look at the job's log and at the node's network."
-        yield NodeProblem(node, found, "a result beside those of the others", remedy, True)
+            # It works alone. It may have imported for longer than the others waited, or the fault
+            # is the first node's, which alone says who is missing.
+            found, expected = "that it did not meet the other nodes", "that all meet"
+            yield NodeProblem(node, found, expected, remedy, False, is_its_own=False)
 
 
 def _wrong(results: Sequence[NodeResult]) -> Iterator[NodeProblem]:

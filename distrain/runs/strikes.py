@@ -26,6 +26,8 @@ SETTINGS = "DISTRAIN_STRIKES"
 """Environment variable: ``StrikeRules`` for supervisors of nodes."""
 FORGET_DAYS = 7
 """Somebody will have looked at a node by then."""
+NOT_SHARED = "raised"
+"""An error of the rank's own: out of memory or a row that nobody expected is as well the run's."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,18 @@ def add_strike(
 
 
 def share_strikes(run: RunFolder, rules: StrikeRules) -> None:
-    """Copy the strikes of a run to the site's folder, if there is one and they are any.
+    """Copy the strikes of a run to the site's folder, but for what may be the run's own fault.
 
     Raises:
         OSError: They could not be read or written.
     """
-    if rules.folder is not None and run.strikes.exists():
+    if rules.folder is None:
+        return
+    shared = [one for one in read_strikes(run.strikes) if one.kind != NOT_SHARED]
+    if shared:
+        lines = (json.dumps(asdict(strike)) + "\n" for strike in shared)
         # A file a run, so that no two runs ever write to the same one.
-        durable.write_text(Path(rules.folder, shared_name(run)), run.strikes.read_text())
+        durable.write_text(Path(rules.folder, shared_name(run)), "".join(lines))
 
 
 def shared_name(run: RunFolder) -> str:

@@ -19,6 +19,8 @@ GRAVITY: tuple[FailureKind, ...] = ("hung", "gone", "raised", "ended", "silent")
 """Gravest first. ``gone``: a rank ended without a word, as a killed one does. ``ended``: no rank
 had a page yet, so nobody knows how. ``silent``: of a node without signs of life. Nobody is blamed
 for ``met`` (another rank was gone) and ``refused`` (it would fail anywhere)."""
+ALONE: tuple[FailureKind, ...] = ("hung", "gone")
+"""What is held against the only node of a job."""
 SETTLE_S = 1.5
 """After the first end on a node: later ones are the work of whoever started the ranks."""
 
@@ -70,13 +72,20 @@ class FirstFailure:
         self._until = float("-inf")
 
 
-def blame(failures: Iterable[NodeFailure]) -> NodeFailure | None:
-    """Return the failure of the one node that is to blame; ``None``: it cannot be told."""
-    grave = sorted((one for one in failures if one.kind in GRAVITY), key=_gravity)
+def blame(failures: Iterable[NodeFailure], nodes: int) -> NodeFailure | None:
+    """Return the failure of the one node that is to blame; ``None``: it cannot be told.
+
+    Args:
+        failures: Of an attempt, one a node on which it failed.
+        nodes: How many took part.
+    """
+    # Without another node to compare with, what a rank says of itself is as well the recipe's.
+    counted = GRAVITY if nodes > 1 else ALONE
+    grave = sorted((one for one in failures if one.kind in counted), key=_gravity)
     if not grave:
         return None
-    nodes = {one.node for one in grave if one.kind == grave[0].kind}
-    return grave[0] if len(nodes) == 1 else None
+    gravest = {one.node for one in grave if one.kind == grave[0].kind}
+    return grave[0] if len(gravest) == 1 else None
 
 
 def _kind_of(page: Page) -> FailureKind:

@@ -93,7 +93,7 @@ def run_first_node(
 
     def rule(history: History) -> Verdict:
         if history.attempts[-1].ending in ("crashed", "lost"):
-            strike(run, arguments.stage, blame(started[-1].failures))
+            strike(run, arguments.stage, blame(started[-1].failures, orders.nodes))
         return in_job(history)
 
     def follow(processes: Processes, _: int) -> None:

@@ -20,8 +20,8 @@ from launcher.text import plural
 NODE_CHECK = "DISTRAIN_NODE_CHECK"
 """Environment variable: ``Meeting``, for the check of the nodes of one start."""
 LIMIT_S = 180.0
-"""For all of it: each node's check ends itself after a minute, but first it imports torch, which
-may lie on a busy file system."""
+"""For all of it. Above the alarm of each node's check (``distrain.fault.node_check``), which begins
+once torch is imported."""
 END_S = 10.0
 
 

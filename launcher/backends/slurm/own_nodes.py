@@ -121,7 +121,8 @@ class OwnNodes:
         batch = self._batch
         batch.say(str(problem))
         with suppress(OSError):
-            add_strike(batch.run, batch.stage, problem.node, "check", None, problem.found)
+            if problem.is_its_own:
+                add_strike(batch.run, batch.stage, problem.node, "check", None, problem.found)
             append_event(
                 batch.run.events,
                 "node_unfit",

@@ -1,13 +1,15 @@
 """What is measured of nodes: right where they are, and each fault found by what it comes to."""
 
 import json
+import time
 
 import pytest
 import torch
 
 from distrain.fault import measures
 from distrain.fault.measures import factors, known_product, measure_products, parse_smi
-from distrain.fault.node_check import Check
+from distrain.fault.node_check import ALARM_S, MEET_S, TARGET_S, Check
+from launcher.backends.slurm.node_checks import LIMIT_S
 from tests.ranks import run_ranks
 
 CPU = torch.device("cpu")
@@ -109,3 +111,21 @@ def test_three_nodes_measure_each_other(tmp_path, fault, doubts):
         "2.json",
         "store",
     ]
+
+
+def test_there_is_time_for_another_nodes_import_before_any_alarm():
+    """Of torch, which from a cold file system may take a minute longer."""
+    assert MEET_S >= 60
+    assert MEET_S + TARGET_S <= ALARM_S < LIMIT_S
+
+
+def test_the_wait_for_the_others_is_no_part_of_a_check(tmp_path, monkeypatch):
+    check = Check(("a", "b"), 0, tmp_path / "a.json")
+
+    def wait(*_):
+        time.sleep(0.3)
+
+    monkeypatch.setattr(check, "_meet", wait)
+    check.together("localhost", 1)
+    check.write()
+    assert check.found.seconds < 0.2

@@ -60,6 +60,15 @@ def test_other_runs_of_the_site_hold_one_strike_each_against_a_node(run, tmp_pat
     assert count_strikes(run, StrikeRules()) == {"b": 1}, "without the site, its own alone"
 
 
+def test_an_error_of_the_ranks_own_is_not_held_against_a_node_by_other_runs(run, tmp_path):
+    other, rules = RunFolder(tmp_path / "runs" / "other"), StrikeRules(folder=str(tmp_path))
+    for kind in ("raised", "hung", "raised"):
+        add_strike(other, "pretrain", f"of {kind}", kind, 0, "")
+    share_strikes(other, rules)
+    assert count_strikes(run, rules) == {"of hung": 1}
+    assert count_strikes(other, rules) == {"of raised": 2, "of hung": 1}
+
+
 @pytest.mark.parametrize(
     ("strikes", "usable", "needed", "chosen"),
     [

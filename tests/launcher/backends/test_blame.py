@@ -58,12 +58,19 @@ def failed(**kinds: FailureKind) -> list[NodeFailure]:
 )
 def test_the_gravest_of_one_node_is_to_blame(failures, blamed):
     for order in (failures, failures[::-1]):
-        found = blame(order)
+        found = blame(order, nodes=3)
         assert (found.node if found else None) == blamed
 
 
 def test_several_ranks_of_one_node_are_one_node():
-    assert blame([NodeFailure("a", "gone", 1), NodeFailure("a", "gone", 3)]) is not None
+    assert blame([NodeFailure("a", "gone", 1), NodeFailure("a", "gone", 3)], 2) is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_blamed"), [("hung", True), ("gone", True), ("raised", False), ("ended", False)]
+)
+def test_an_only_node_is_not_blamed_for_what_may_be_the_recipes_fault(kind, is_blamed):
+    assert (blame(failed(a=kind), nodes=1) is not None) is is_blamed
 
 
 def start(folder, how):

@@ -317,3 +317,11 @@ def test_a_wish_to_stop_ends_a_queued_job_at_once_but_an_old_one_to_yield_does_n
     job.run.yield_.touch()
     assert job.start(RECORD=state("done")) == (0, ["srun"])
     assert not job.run.yield_.exists()
+
+
+def test_a_node_that_only_did_not_meet_the_others_gets_no_strike_and_the_stage_begins(checked_job):
+    apart = '{"node": "localhost", "absent": ["localhost"]}'
+    assert checked_job.start(FOUND=apart, RECORD=state("done")) == (0, ["check", "srun"])
+    kinds = [event["event"] for event in read_records(checked_job.run.events)]
+    assert kinds == ["node_unfit"]
+    assert not checked_job.run.strikes.exists()
