@@ -124,7 +124,8 @@ def stage_orders(
 def _forked(stage: StagePlan) -> str:
     """Say what becomes of a command that forks, where a reader looks for torchrun."""
     count = plural(stage.processes_per_node, "process")
-    return f": forks {count} a node" if stage.kind in DISTRIBUTED_KINDS else ""
+    text = f": forks {count} a node, told by the launcher"
+    return text if stage.kind in DISTRIBUTED_KINDS else ""
 
 
 def _supervised(

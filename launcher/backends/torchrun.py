@@ -115,7 +115,7 @@ def _started(orders: Orders, node: int) -> list[str]:
 def _address(plan: Plan) -> tuple[str, int]:
     if plan.recipe.launch.rendezvous is not None:
         host, _, port = plan.recipe.launch.rendezvous.rpartition(":")
-        return host, int(port)
+        return host.strip("[]"), int(port)  # of an IPv6 address: only before a port
     raise RecipeError(
         "launch.rendezvous",
         "nothing",

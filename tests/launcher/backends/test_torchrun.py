@@ -40,6 +40,11 @@ def test_several_nodes_without_a_rendezvous_are_refused(make_plan):
         orders_of(make_plan(rendezvous=None))
 
 
+def test_the_address_of_a_node_has_brackets_before_its_port_alone(make_plan):
+    orders = orders_of(make_plan(rendezvous="[fe80::1]:29400"))
+    assert (orders.host, orders.port) == ("fe80::1", 29400)
+
+
 def test_a_machine_knows_whether_it_is_the_first_node(make_plan):
     assert is_first_node(make_plan(rendezvous="localhost:29400"))
     assert not is_first_node(make_plan(rendezvous="192.0.2.1:29400"))  # of no machine
