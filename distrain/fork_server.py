@@ -96,8 +96,11 @@ class Server:
         poll.register(self._reports, select.POLLIN)
         while True:
             is_idle = not (self._due and self._has_forked)
-            ready = {descriptor for descriptor, _ in poll.poll(None if is_idle else 0)}
-            if self._requests.fileno() in ready:
+            # What came along with the line before it makes no socket readable any more.
+            is_asked = b"\n" in self._line
+            patience = None if is_idle and not is_asked else 0
+            ready = {descriptor for descriptor, _ in poll.poll(patience)}
+            if is_asked or self._requests.fileno() in ready:
                 request = self._receive()
                 if request is None:
                     return None
@@ -142,6 +145,7 @@ class Server:
             self._import(self._due.popleft())
         obstacle = find_obstacle()
         if obstacle:
+            self._close_received()  # else nobody else could listen there
             self._answer(error=obstacle)
             return None
         gc.freeze()  # else the first collection of every rank writes to all pages it shares
@@ -190,12 +194,11 @@ class Server:
 
 def find_obstacle() -> str:
     """Say why this process must not be forked; empty if it may."""
-    mine = str(os.getpid())
-    threads = {
-        task.joinpath("comm").read_text().strip()
-        for task in Path("/proc/self/task").iterdir()
-        if task.name != mine
-    }
+    mine, threads = str(os.getpid()), set[str]()
+    for task in Path("/proc/self/task").iterdir():
+        if task.name != mine:
+            with suppress(OSError):  # it has ended meanwhile
+                threads.add(task.joinpath("comm").read_text().strip())
     if threads - THREADS:
         return f"threads that a fork would lose: {', '.join(sorted(threads - THREADS))}"
     torch = sys.modules.get("torch")

@@ -98,12 +98,17 @@ class ForkServer:
 
     def reap(self, pid: int) -> int | None:
         """Return the exit code of a rank that has ended; ``None`` if nobody knows it any more."""
-        with suppress(OSError):
-            self._socket.sendall(json.dumps({"reap": pid}).encode() + b"\n")
+        try:
             self._socket.settimeout(REAP_S)
+            self._socket.sendall(json.dumps({"reap": pid}).encode() + b"\n")
             while (answer := self._read("reaped")) is not None:
                 if answer["reaped"] == pid:
+                    self._socket.settimeout(None)
                     return int(answer["code"])
+        except TimeoutError:
+            self.close()  # an answer that comes late would be taken for that to the next question
+        except OSError:  # it has ended
+            pass
         return None
 
     def close(self) -> None:
