@@ -94,7 +94,7 @@ class FirstNodesProcesses:
         self, first: FirstNode, orders: StageOrders, place: MeetingPlace, log: Path | None
     ) -> None:
         self.is_lost = False
-        """Whether another node is gone, with its part."""
+        """Whether a node is gone, with its part."""
         self._first = first
         self._orders = orders
         self._id = place.id
@@ -160,6 +160,8 @@ class FirstNodesProcesses:
         """Leave no process on any node."""
         if self._child is not None:
             self._child.close()
+            # Where another node can take its place; else attempts count, and come to an end.
+            self.is_lost |= self._child.is_unkillable and not self._first.can_return
         elif self._place.store is not None:
             self._place.store.close()
         record = read_json(self._first.meeting.start)

@@ -21,6 +21,7 @@ class Child:
     """
 
     is_lost = False
+    is_unkillable = False
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distrain.runs.parent import dying_with
+from distrain.runs.progress_page import stat_fields
 from distrain.runs.rank_env import STORE_FD
 from launcher.backends.fork_server import ForkServer, RankOrder
 from launcher.backends.processes import code_in_words
@@ -25,6 +26,9 @@ LAST_WORDS_S = 2.0
 own. Where one was killed, the others can say nothing but that it is gone."""
 IMPORT_S = 1800.0
 """How long a fork server may import before its first answer; it is no rank, and has no page."""
+UNKILLABLE_S = 30.0
+"""How long a rank may take to end of SIGKILL; one that waits for a device in the kernel may never.
+A rank gives back tens of gigabytes within seconds."""
 EARLY_S = 10.0
 """How long a rank may go on after another one has ended well; they end together."""
 
@@ -78,7 +82,8 @@ class ForkedRanks:
         say: Shows a line to the user: why they start cold, if they do.
     """
 
-    is_lost = False
+    is_unkillable = False
+    """Whether one of them does not end: then only another node can go on."""
 
     def __init__(
         self, wanted: RanksToStart, server: ForkServer, say: Callable[[str], None]
@@ -92,6 +97,7 @@ class ForkedRanks:
         self._why = ""
         self._deadline = float("inf")
         self._begins_by = time.monotonic() + IMPORT_S
+        self._gone_by = float("inf")
         self._is_killed = False
         self._is_closed = False
         self._poll = select.poll()
@@ -103,7 +109,7 @@ class ForkedRanks:
             for order, number in zip(wanted.orders, wanted.numbers, strict=True)
             if order.output != wanted.log
         ]
-        self._logs = JoinedLogs(tails, wanted.log)
+        self._logs = JoinedLogs(tails, wanted.log, say)
         server.ask(wanted.orders, wanted.store)
         self._poll.register(server, select.POLLIN)
 
@@ -154,8 +160,10 @@ class ForkedRanks:
             if not rank.has_ended:
                 ends = select.poll()
                 ends.register(rank.descriptor, select.POLLIN)
-                ends.poll()  # a killed process ends
-                self._settle(rank)
+                if ends.poll(max(self._gone_by - time.monotonic(), 0) * 1000):
+                    self._settle(rank)
+                else:
+                    self._abandon(rank)
             os.close(rank.descriptor)
         self._close_store()
         self._logs.pass_on(at_end=True)
@@ -181,6 +189,11 @@ class ForkedRanks:
                 self._fail(rank)
         self._logs.pass_on()
         left = [rank for rank in self._ranks if not rank.has_ended]
+        if time.monotonic() > self._gone_by:
+            for rank in left:
+                self._poll.unregister(rank.descriptor)
+                self._abandon(rank)
+            left = []
         if not left:
             self._logs.pass_on(at_end=True)
             return True
@@ -200,6 +213,7 @@ class ForkedRanks:
             pids = self._server.pids()
         except OSError as error:
             self._say(f"no warm start: {error}; every process imports for itself")
+            self._server.close()  # the next attempt gets another one; this holds the store, too
             pids = self._start_cold()
         for name, pid in zip(self._wanted.names, pids, strict=True):
             descriptor = os.pidfd_open(pid)
@@ -237,6 +251,17 @@ class ForkedRanks:
         if rank.code == 0 and self._deadline == float("inf"):
             self._deadline = time.monotonic() + EARLY_S
 
+    def _abandon(self, rank: _Rank) -> None:
+        """Count a rank as ended that does not end."""
+        state = "?"
+        with suppress(OSError, IndexError):
+            state = stat_fields(rank.pid)[0]
+        who = f"{rank.name} (pid {rank.pid})" if rank.name else f"process {rank.pid}"
+        text = f"{who} cannot be killed, it waits in the kernel (state {state}); restart the node"
+        self._why = f"{self.end}; {text}" if self._failed is not None or self._why else text
+        self._say(text)
+        rank.has_ended = self.is_unkillable = True
+
     def _fail(self, rank: _Rank) -> None:
         """End the others, if this is the first that failed."""
         if self._failed is not None:
@@ -263,6 +288,7 @@ class ForkedRanks:
         self._kill_ranks()
 
     def _kill_ranks(self) -> None:
+        self._gone_by = min(self._gone_by, time.monotonic() + UNKILLABLE_S)
         for rank in self._ranks:
             if rank.has_ended:
                 continue

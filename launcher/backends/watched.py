@@ -49,6 +49,11 @@ class Started(Protocol):
     """What is watched: one process of this node and all below it, or several."""
 
     @property
+    def is_unkillable(self) -> bool:
+        """Whether one of them does not end: this node cannot go on."""
+        ...
+
+    @property
     def end(self) -> str:
         """How they ended, in words."""
         ...
@@ -119,6 +124,11 @@ class Watched:
             raise
 
     @property
+    def is_unkillable(self) -> bool:
+        """Whether one of them does not end: this node cannot go on."""
+        return self._child.is_unkillable
+
+    @property
     def end(self) -> str:
         """How they ended: who hung, if one did."""
         return self.halted or self._child.end
@@ -162,11 +172,13 @@ class Watched:
 
     def close(self) -> None:
         """Leave no process behind, nor their pages."""
-        self.kill()
-        self._child.close()
-        if self._place.node == 0:
-            remember(self._place.folder, self._remembered, read_pages(self._pages))
-        self._page_folder.remove()
+        try:
+            self.kill()
+            self._child.close()
+            if self._place.node == 0:
+                remember(self._place.folder, self._remembered, read_pages(self._pages))
+        finally:
+            self._page_folder.remove()
 
     def _see_ends(self) -> None:
         pages = read_pages(self._pages)

@@ -112,6 +112,17 @@ def test_a_part_that_fails_was_lost_only_if_another_node_is_gone(two, dies):
 
 
 @pytest.mark.seams
+@pytest.mark.parametrize("can_return", [True, False])
+def test_a_node_whose_ranks_cannot_be_killed_is_lost_where_another_takes_its_place(two, can_return):
+    part = begin(two, can_return=can_return)
+    watched: Any = part._child
+    watched._child.is_unkillable = True
+    part.kill()
+    part.close()
+    assert part.is_lost is not can_return
+
+
+@pytest.mark.seams
 def test_where_a_node_cannot_return_a_silent_one_is_not_waited_for(two):
     part = begin(two, can_return=False)
     first = part._first

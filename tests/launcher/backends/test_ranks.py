@@ -248,6 +248,52 @@ def test_a_server_that_never_answers_ends_the_attempt(attempts, monkeypatch):
     assert part.end.startswith("the fork server said nothing for 0 s, see ")
 
 
+REFUSING = """\
+import sys, threading, time
+from distrain import fork_server
+fork_server.preload = lambda *_: threading.Thread(
+    target=time.sleep, args=(600,), daemon=True).start()
+sys.exit(fork_server.main())
+"""
+
+
+def test_a_server_that_must_not_fork_is_ended_and_holds_no_port(attempts, tmp_path):
+    (tmp_path / "refusing.py").write_text(REFUSING)
+    made = attempts(HEAD + "print('port', os.environ['MASTER_PORT'], flush=True)\n")
+    made.put_in_place_of_the_server(f'shift 2; exec {sys.executable} {tmp_path}/refusing.py "$@"')
+    part = made.start()
+    end_of(part)
+    (line,) = made.said
+    assert line.startswith("no warm start: the fork server found threads that a fork would lose")
+    assert (part.code, made.text.count("I am")) == (0, 2)
+    assert not made.starter._server.is_alive
+    port = int(made.text.partition("port ")[2].split()[0])
+    store = open_place("again", LOOPBACK, port).store
+    assert store is not None
+    store.close()
+
+
+@pytest.mark.parametrize("is_waited_for", [True, False])
+def test_a_rank_that_cannot_be_killed_is_told_of_and_left(attempts, monkeypatch, is_waited_for):
+    made = attempts(HANG)
+    part = made.start()
+    pids = made.pids(part)
+    with monkeypatch.context() as kernel:  # no process here can be made to wait in it
+        kernel.setattr(ranks_module, "UNKILLABLE_S", 0.3)
+        kernel.setattr(os, "killpg", lambda *_: None)
+        kernel.setattr(signal, "pidfd_send_signal", lambda *_: None)
+        part.kill()
+        if is_waited_for:
+            end_of(part)
+        part.close()
+    assert part.is_unkillable
+    assert made.said[1] == (
+        f"rank 1 (pid {pids[1]}) cannot be killed, it waits in the kernel (state S); "
+        "restart the node"
+    )
+    assert (part.code, part.end) == (1, "; ".join(made.said))
+
+
 OBSTACLE = """\
 import sys, threading, time
 from distrain.fork_server import find_obstacle
