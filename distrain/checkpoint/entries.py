@@ -1,12 +1,16 @@
 """What torch.distributed.checkpoint (DCP) is given: entries, planners and a writer of our own."""
 
+import io
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
-from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
@@ -23,8 +27,12 @@ from torch.distributed.checkpoint.planner import (
 )
 
 from distrain.checkpoint.agreement import os_error_behind
-from distrain.fault.page import page
+from distrain.fault.page import in_file_system, page
 from distrain.parallel.global_tensor import GlobalTensor
+from distrain.runs import durable
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 class Entry:
@@ -113,11 +121,64 @@ class BoxLoadPlanner(DefaultLoadPlanner):
         return entry.__get_tensor_shard__(index)
 
 
+class SyncedStream(io.BufferedIOBase):
+    """A file to write that is on disk once it is closed; the page tells its calls from work."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def writable(self) -> bool:
+        """Return that it is."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._stream.fileno()
+
+    def tell(self) -> int:
+        """Return how much was written."""
+        return self._stream.tell()
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Write bytes; where caches are full, that waits for the disk."""
+        with in_file_system():
+            return self._stream.write(data)
+
+    def flush(self) -> None:
+        """Give the system what is buffered."""
+        if not self._stream.closed:
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Sync and close; over a network, either may be what sends all."""
+        if self.closed:
+            return
+        with in_file_system():
+            try:
+                durable.sync_stream(self._stream)
+            finally:
+                self._stream.close()
+                super().close()
+
+
+class SyncedFiles(FileSystem):
+    """A disk whose files are synced as they are closed."""
+
+    @contextmanager
+    def create_stream(
+        self, path: str | os.PathLike[str], mode: str
+    ) -> Generator[io.IOBase, None, None]:
+        """Open a file to write."""
+        with SyncedStream(cast("BinaryIO", Path(path).open(mode))) as stream:
+            yield stream
+
+
 class SyncedWriter(FileSystemWriter):
     """Syncs its files, never writes over others, and tells a full disk from a defect."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, sync_files=True, overwrite=False)
+        super().__init__(folder, sync_files=False, overwrite=False)
+        self.fs = SyncedFiles()
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> torch.futures.Future[Any]:
         """Write and sync this rank's file."""

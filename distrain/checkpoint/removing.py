@@ -6,6 +6,7 @@ from pathlib import Path
 
 from distrain.checkpoint.layout import Name, committed, remove_leftovers
 from distrain.checkpoint.retention import expired
+from distrain.fault.page import in_file_system
 from distrain.runs import durable
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ def make_room(folder: Path, good: Collection[Name], keep_steps: Collection[int] 
     Returns:
         Whether there was any of it.
     """
-    leftovers = remove_leftovers(folder)
+    with in_file_system():
+        leftovers = remove_leftovers(folder)
     removed = retire(folder, good, 1, keep_steps)
     if removed:
         logger.warning("no room for a checkpoint: %d older ones were deleted", removed)
@@ -48,5 +50,6 @@ def make_room(folder: Path, good: Collection[Name], keep_steps: Collection[int] 
 def remove(folder: Path, name: Name) -> None:
     """Delete a checkpoint, or the link to one, so that a crash leaves no half under its name."""
     hidden = folder / name.hidden_for_deleting()
-    durable.move_folder(folder / str(name), hidden)
-    durable.remove(hidden)
+    with in_file_system():
+        durable.move_folder(folder / str(name), hidden)
+        durable.remove(hidden)

@@ -10,6 +10,7 @@ from distrain.checkpoint.agreement import FailedError, agree, on_first
 from distrain.checkpoint.commit import Commit, CommittedFile, Content, digest_file, write_commit
 from distrain.checkpoint.content import Sums, join, sum_hashes
 from distrain.checkpoint.layout import EXTRA, METADATA, Name, free_name
+from distrain.fault.page import in_file_system
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.global_tensor import State
 from distrain.runs import durable
@@ -54,7 +55,8 @@ def write_checkpoint(
         on_first(host, lambda: _commit(saving, folder / str(name), commit))
     except BaseException:
         if host.rank == 0:
-            shutil.rmtree(saving, ignore_errors=True)  # on a full disk this is what helps
+            with in_file_system():
+                shutil.rmtree(saving, ignore_errors=True)  # on a full disk this is what helps
         raise
     return Written(name, sum(record.size for record in files.values()), content)
 
@@ -102,7 +104,8 @@ def _begin(folder: Path, step: int, extra: Mapping[str, object]) -> tuple[Name, 
     content = (json_text(extra, indent=1) + "\n").encode()
     saving.mkdir()  # fails if it is there: two writers would mix their files
     try:
-        durable.write_file(saving / EXTRA, content)
+        with in_file_system():
+            durable.write_file(saving / EXTRA, content)
     except OSError:
         shutil.rmtree(saving, ignore_errors=True)
         raise
@@ -121,7 +124,8 @@ def _digest_part(saving: Path, state: State, rank: int) -> _Part:
 
 
 def _commit(saving: Path, target: Path, commit: Commit) -> None:
-    write_commit(saving, commit)
-    # The entries of the folder before its name: what can be found by name must be whole.
-    durable.sync(saving)
-    durable.move_folder(saving, target)
+    with in_file_system():
+        write_commit(saving, commit)
+        # The entries of the folder before its name: what can be found by name must be whole.
+        durable.sync(saving)
+        durable.move_folder(saving, target)

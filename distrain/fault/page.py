@@ -9,9 +9,17 @@ import ctypes
 import faulthandler
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from distrain.runs.progress_page import PAGES, STACK_SIGNAL, STACKS, PageWriter
+from distrain.runs.progress_page import (
+    PAGES,
+    STACK_SIGNAL,
+    STACKS,
+    WAITS_FOR_FILES,
+    PageWriter,
+)
 
 PR_SET_PTRACER, PR_SET_PTRACER_ANY = 0x59616D61, -1  # linux/prctl.h
 
@@ -51,6 +59,19 @@ def be_judged() -> None:
     # may be what hangs.
     faulthandler.register(STACK_SIGNAL, stacks.open("w"), all_threads=True, chain=False)
     page.be_judged(dumps=True)
+
+
+@contextmanager
+def in_file_system() -> Iterator[None]:
+    """Say that what follows is a call of a file system: it may take minutes where it took none.
+
+    Not nested: the innermost end would end all.
+    """
+    page.wait_begins(WAITS_FOR_FILES)
+    try:
+        yield
+    finally:
+        page.wait_ends()
 
 
 def begin_work(phase: str) -> None:

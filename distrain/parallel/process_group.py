@@ -14,19 +14,25 @@ from distrain.runs.rank_env import STORE_FD
 log = logging.getLogger(__name__)
 
 
+def take_device(device: torch.device) -> None:
+    """Make a GPU the current one of this process: the first call there begins CUDA.
+
+    Before the group: whatever names no device goes to the current one, by default GPU 0 on every
+    rank of the node.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def start_process_group(device: torch.device, *, timeout_s: float = 1800) -> None:
     """Meet the other ranks, if a supervisor (or torchrun: who sets RANK) started any.
 
     Collective. Does nothing in a process of its own, and when the group was met already.
 
     Args:
-        device: Of this rank; it decides between NCCL and gloo.
+        device: Of this rank, taken before; it decides between NCCL and gloo.
         timeout_s: How long a rank waits in one collective before it gives up.
     """
-    if device.type == "cuda":
-        # Before the group: whatever names no device goes to the current one, by default GPU 0 on
-        # every rank of the node.
-        torch.cuda.set_device(device)
     # A single process stays alone, and needs no group.
     if "RANK" not in os.environ or dist.is_initialized():
         return

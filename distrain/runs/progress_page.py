@@ -56,7 +56,7 @@ CODES = {name: code for code, name in enumerate(PHASES, start=1)}
 
 _READING = (CODES["restore"], CODES["data"], *(CODES[phase] for phase in WORK_PHASES))
 
-WAITS_FOR_RANKS, WAITS_FOR_THREAD = 1, 2
+WAITS_FOR_RANKS, WAITS_FOR_THREAD, WAITS_FOR_FILES = 1, 2, 3
 
 SUFFIX = ".page"
 HOST_BYTES = 64
@@ -203,14 +203,19 @@ class PageWriter:
         if words is not None:
             self._note(words, _SAVE if words[_SAVE + _PHASE] else _MAIN)
 
-    def wait_begins(self, reason: int = WAITS_FOR_RANKS) -> None:
-        """Note that this rank waits for other ranks, or for its own thread that saves."""
+    def wait_begins(self, reason: int = WAITS_FOR_RANKS, *, is_collective: bool = True) -> None:
+        """Note that this rank waits.
+
+        Args:
+            reason: For other ranks, for its own thread that saves, or for a file system.
+            is_collective: Whether, if it waits for ranks, each of them comes by here.
+        """
         words = self._words
         if words is None:
             return
         self.mark()
         lane = _SAVE if threading.get_ident() == self._saver else _MAIN
-        if reason == WAITS_FOR_RANKS:
+        if reason == WAITS_FOR_RANKS and is_collective:
             words[lane + _COLLECTIVES] += 1
         words[lane + _WAITS] = reason
 
@@ -261,7 +266,7 @@ class Lane:
     collectives: int
     """Begun so far."""
     waits: int
-    """For ranks, for the thread that saves, or 0: it works."""
+    """For ranks, for the thread that saves, for a file system, or 0: it works."""
 
 
 @dataclass(frozen=True)

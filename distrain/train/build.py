@@ -42,7 +42,7 @@ from distrain.parallel.apply import ModelSpec, build_engine
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.device import device_name, resolve_device, resolve_precision
 from distrain.parallel.engine import Engine
-from distrain.parallel.process_group import start_process_group
+from distrain.parallel.process_group import start_process_group, take_device
 from distrain.parallel.ranks import Ranks
 from distrain.runs.comparison import ComputedOn, has_dropout, settings_digest
 from distrain.runs.folder import RunFolder
@@ -197,6 +197,7 @@ def build_host(training: TrainingConfig) -> HostGroup:
     return_large_buffers(training.allocator, device)
     torch.set_num_threads(training.num_threads)
     mark("rendezvous")
+    take_device(device)  # this rank's own work, and no wait
     page.wait_begins()
     start_process_group(device)
     host = HostGroup()

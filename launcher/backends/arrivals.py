@@ -16,7 +16,8 @@ class Arrivals:
     """Notes when each rank of this node was first seen.
 
     Those of one node are started together. Once the first are there, the last one has as long as
-    they took and much more; where none comes, ``first`` is the limit.
+    they took and much more; where none comes, ``first`` is the limit. A limit that the user has set
+    for ``import`` takes the place of both.
 
     Args:
         folder: Of the pages.
@@ -43,12 +44,17 @@ class Arrivals:
         last_ns = max(self._seen_ns.values(), default=self.begun_ns)
         took_s = (last_ns - self.begun_ns) / 1e9
         limit_s = limits.of_what_was_seen(took_s) if pages else limits.settings.first_s
+        chosen_s = limits.settings.limits_s.get("import")
+        if chosen_s is not None:
+            limit_s = chosen_s
         if (now_ns - max(last_ns, since_ns)) / 1e9 <= limit_s:
             return None
         missing = self._missing(pages, last_ns)
+        if (now_ns - missing.main.marked_ns) / 1e9 <= limit_s:
+            return None  # it imports
         shown = [*(page for page in pages if page.rank != missing.rank), missing]
         situation = Situation(shown, {}, now_ns, since_ns, is_alone=False)
-        limit = Limit(limit_s, is_learned=False, is_set=False, usual_s=None)
+        limit = Limit(limit_s, is_learned=False, is_set=chosen_s is not None, usual_s=None)
         others = f"; {len(pages)} of {pages[0].local_ranks} ranks have" if pages else ""
         why = f"it has not begun its work{others}"
         return halt_of(situation, missing, missing.main, limit, why), situation
@@ -56,7 +62,7 @@ class Arrivals:
     def _missing(self, pages: Sequence[Page], last_ns: int) -> Page:
         opened = [page for page in read_pages(self.folder) if not page.judged]
         if opened:
-            return opened[0]
+            return min(opened, key=lambda page: page.main.marked_ns)
         there = {page.rank for page in pages}
         started = {rank: pid for rank, pid in find_ranks(self.folder).items() if rank not in there}
         if started:

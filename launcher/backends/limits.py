@@ -15,7 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from distrain.runs.progress_page import STEP_PHASES, WORK_PHASES, Lane, Page, edge_s
+from distrain.runs.progress_page import (
+    STEP_PHASES,
+    WAITS_FOR_FILES,
+    WORK_PHASES,
+    Lane,
+    Page,
+    edge_s,
+)
 
 QUANTILE = 0.99
 MIN_COUNT = 20
@@ -29,10 +36,16 @@ seen only once."""
 LONG_PHASES = ("save", "write", "validation")
 SEEN_FLOOR_S = 60.0
 """Of what was seen only once: a cold cache, a compilation that others had behind them."""
+FILES_S = 600.0
+"""Of calls of a file system within a save: an fsync of all that caches hold, a removal. What they
+took before says nothing; ``checkpoint.save_deadline`` bounds the whole."""
+SAVE_PHASES = ("save", "write")
 BEFORE_STEPS = ("import", "rendezvous")
 """What takes as long in the next attempt, whatever the checkpoint is that it goes on from."""
 MEASURED = (*STEP_PHASES, *LONG_PHASES)
 """Phases whose durations are counted."""
+WORK_STILL_S = 120.0
+"""Of stages that do not train: longer than a request to a store may hang."""
 OTHERS_S = 10.0
 """By which other nodes may be later than this one's limits before their ranks count as missing."""
 COARSE = 1.25
@@ -105,6 +118,8 @@ class Limits:
         """Return how long a rank may work without a mark where it is."""
         usual_s = usual(pages, lane.phase)
         chosen = self.settings.limits_s.get(lane.phase)
+        if lane.waits == WAITS_FOR_FILES and chosen is None:
+            return Limit(max(FILES_S, self.settings.floor_s), True, is_set=False, usual_s=None)
         if lane.phase in WORK_PHASES and chosen is None:
             return Limit(self._of_work_s(lane.phase, usual_s), False, is_set=False, usual_s=usual_s)
         if chosen is not None and self._is_obeyed(chosen, pages, page, lane):
@@ -113,13 +128,42 @@ class Limits:
             return Limit(self._first_s(pages, page, lane), False, is_set=False, usual_s=None)
         return Limit(self._learned_s(lane.phase, usual_s), True, is_set=False, usual_s=usual_s)
 
-    def of_waits(self, pages: Sequence[Page]) -> float:
-        """Return how long all ranks of this node may wait where others work on other nodes."""
+    def of_waits(self, pages: Sequence[Page], lanes: Sequence[Lane], *, is_alone: bool) -> Limit:
+        """Return how long all ranks of this node may wait.
+
+        Args:
+            pages: Of the ranks.
+            lanes: By which they go on.
+            is_alone: Whether no other node takes part, whose ranks may work.
+        """
+        seconds, is_set = self.settings.floor_s, False
+        if not is_alone:
+            seconds = self._of_waits_for_nodes_s(pages, lanes)
+        if any(page.first_step is None for page in pages):
+            # They meet: names of hosts are looked up, networks and devices begin.
+            chosen = [self.settings.limits_s.get(lane.phase) for lane in lanes]
+            is_set = None not in chosen
+            seconds = max(s or max(SEEN_FLOOR_S, seconds) for s in chosen)
+        return Limit(seconds, is_learned=True, is_set=is_set, usual_s=None)
+
+    def _of_waits_for_nodes_s(self, pages: Sequence[Page], lanes: Sequence[Lane]) -> float:
         if any(is_first(page, page.main) or page.main.phase == "ended" for page in pages):
             return self.settings.first_s
         known = (usual(pages, phase) for phase in MEASURED)
         longest = max([self.settings.floor_s, *(LONG_FACTOR * s for s in known if s is not None)])
-        return min(2 * longest + OTHERS_S, self.settings.first_s)
+        bound = min(2 * longest + OTHERS_S, self.settings.first_s)
+        if any(lane.phase in SAVE_PHASES for lane in lanes):
+            return max(bound, FILES_S + OTHERS_S)  # another node's rank may be in a file system
+        return bound
+
+    def of_stillness(self, lane: Lane) -> float:
+        """Return how long a rank may use no processor where nothing was learned, in seconds.
+
+        As a rank does that waits for a file system, whatever the state that the system gives it.
+        """
+        least_s = WORK_STILL_S if lane.phase in WORK_PHASES else SEEN_FLOOR_S
+        chosen_s = self.settings.limits_s.get(lane.phase, 0.0)
+        return max(least_s, self.settings.floor_s, chosen_s)
 
     def of_what_was_seen(self, seen_s: float) -> float:
         """Return how long what was seen once may take another time, or in another rank."""
@@ -171,8 +215,9 @@ class Limits:
             for other in pages:
                 # A rank that is a collective further has this work behind it.
                 is_further = other.main.collectives > lane.collectives
-                if is_further or other.has_made_a_step:
-                    yield other.longest_s[lane.phase]
+                longest_s = other.longest_s[lane.phase]
+                if longest_s > 0 and (is_further or other.has_made_a_step):
+                    yield longest_s
         if lane.phase in (*STEP_PHASES, *BEFORE_STEPS) and lane.phase in self._remembered_s:
             yield self._remembered_s[lane.phase]
 

@@ -15,20 +15,18 @@ from typing import Any
 from distrain.runs.progress_page import (
     PHASES,
     STEP_PHASES,
+    WAITS_FOR_FILES,
     WAITS_FOR_RANKS,
     WAITS_FOR_THREAD,
-    WORK_PHASES,
     Lane,
     Page,
 )
 from launcher.backends.limits import Limit, Limits, Settings
 
-ENDED_FLOOR_S = 60.0
-"""At the end, copies of metrics may be waited for, which have limits of their own."""
-WORK_STILL_S = 120.0
-"""Of stages that do not train: longer than a request to a store may hang."""
 BUSY_SHARE = 0.02
 """Of a core: what uses less stands still."""
+WAITING_STATES = ("D", "I")
+"""Of threads in the system: in an uninterruptible wait, as some file systems give their own."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,8 @@ class Sight:
     unscheduled_s: float = 0.0
     """Of the time since its last mark: it wanted to run, and no core was free."""
     state: str = "S"
-    """The first letter in ``/proc``: R runs, D waits for a device, T is stopped."""
+    """The first letter in ``/proc``: R runs, T is stopped; D and I, of any of its threads: it waits
+    for a device or a file system."""
 
     @property
     def is_stopped(self) -> bool:
@@ -124,17 +123,17 @@ class Watchdog:
     def _all_wait(self, situation: Situation) -> Halt | None:
         pages = situation.pages
         lanes = [(page, deciding_lane(page)) for page in pages]
-        is_alone, floor_s = situation.is_alone, self.settings.floor_s
-        limit_s = floor_s if is_alone else self.limits.of_waits(pages)
         if all(lane.waits == WAITS_FOR_RANKS for _, lane in lanes):
-            if min(situation.age_s(lane) for _, lane in lanes) <= limit_s:
+            limit = self._of_waits(situation, lanes)
+            if min(situation.age_s(lane) for _, lane in lanes) <= limit.seconds:
                 return None
         else:
             # The threads that save agree among themselves, whatever the loops do meanwhile.
             saving = [(page, page.save) for page in pages if page.save is not None]
             if not saving or any(lane.waits != WAITS_FOR_RANKS for _, lane in saving):
                 return None
-            if min(situation.age_s(lane) for _, lane in saving) <= 2 * limit_s:
+            limit = self._of_waits(situation, saving)
+            if min(situation.age_s(lane) for _, lane in saving) <= 2 * limit.seconds:
                 return None
             missing = [page for page in pages if page.save is None]
             lanes = [(page, page.main) for page in missing] or saving
@@ -145,8 +144,11 @@ class Watchdog:
             if len(counts) == 1
             else f"it has begun {counts[0]} collectives, others {counts[-1]}"
         )
-        limit = Limit(limit_s, is_learned=True, is_set=False, usual_s=None)
         return halt_of(situation, page, lane, limit, f"every rank waits for another; {counted}")
+
+    def _of_waits(self, situation: Situation, found: Sequence[tuple[Page, Lane]]) -> Limit:
+        lanes = [lane for _, lane in found]
+        return self.limits.of_waits(situation.pages, lanes, is_alone=situation.is_alone)
 
     def _all_still(self, situation: Situation) -> Halt | None:
         """Judge what nothing was learned of: a start, a first step."""
@@ -156,8 +158,8 @@ class Watchdog:
         working = [(page, lane) for page, lane in lanes if lane.waits != WAITS_FOR_RANKS]
         for page, lane in lanes:
             sight = situation.sights.get(page.rank, Sight())
-            floor_s = self._still_s(lane.phase)
-            is_still = sight.still_s > floor_s and sight.state not in ("R", "D")
+            floor_s = self.limits.of_stillness(lane)
+            is_still = sight.still_s > floor_s and sight.state not in ("R", *WAITING_STATES)
             if not is_still or situation.age_s(lane) <= floor_s:
                 return None
         if not working or any(
@@ -165,19 +167,15 @@ class Watchdog:
         ):
             return None
         page, lane = min(working, key=lambda found: _blame(situation, *found))
-        limit = Limit(self._still_s(lane.phase), is_learned=False, is_set=False, usual_s=None)
+        limit_s = self.limits.of_stillness(lane)
+        limit = Limit(limit_s, is_learned=False, is_set=False, usual_s=None)
         return halt_of(situation, page, lane, limit, "no rank uses the processor")
-
-    def _still_s(self, phase: str) -> float:
-        if phase in WORK_PHASES:
-            return max(WORK_STILL_S, self.settings.floor_s)
-        return ENDED_FLOOR_S if phase == "ended" else self.settings.floor_s
 
 
 def lanes_at_work(page: Page) -> list[Lane]:
-    """Return the lanes that wait for nobody."""
+    """Return the lanes that wait for nobody but a file system."""
     lanes = [page.main] if page.save is None else [page.main, page.save]
-    return [lane for lane in lanes if not lane.waits]
+    return [lane for lane in lanes if lane.waits in (0, WAITS_FOR_FILES)]
 
 
 def deciding_lane(page: Page) -> Lane:
@@ -193,7 +191,8 @@ def _blame(situation: Situation, page: Page, lane: Lane) -> tuple[Any, ...]:
     """
     stopped = situation.sights.get(page.rank, Sight()).is_stopped
     place = (lane.step, PHASES.index(lane.phase) if lane.phase in STEP_PHASES else 0)
-    return (not stopped, lane.waits != 0, place, lane.collectives, lane.marked_ns, page.rank)
+    waits = lane.waits not in (0, WAITS_FOR_FILES)
+    return (not stopped, waits, place, lane.collectives, lane.marked_ns, page.rank)
 
 
 def halt_of(situation: Situation, page: Page, lane: Lane, limit: Limit, why: str) -> Halt:

@@ -31,7 +31,14 @@ from launcher.backends.incidents import (
 from launcher.backends.limits import Settings
 from launcher.backends.page_folders import PageFolder
 from launcher.backends.remembered import read_remembered, remember
-from launcher.backends.watchdog import BUSY_SHARE, Halt, Sight, Situation, Watchdog
+from launcher.backends.watchdog import (
+    BUSY_SHARE,
+    WAITING_STATES,
+    Halt,
+    Sight,
+    Situation,
+    Watchdog,
+)
 from launcher.backends.witnesses import Witness
 
 NAP_S = 0.25
@@ -299,7 +306,10 @@ class Eye:
             self._busy_ns = now_ns
         if page.main.marked_ns != self._marked_ns:
             self._marked_ns, self._delay_ns = page.main.marked_ns, delay_ns
-        return Sight((now_ns - self._busy_ns) / 1e9, (delay_ns - self._delay_ns) / 1e9, fields[0])
+        still_s, state = (now_ns - self._busy_ns) / 1e9, fields[0]
+        if still_s > QUIET_S and state == "S":  # not each time: a rank has hundreds of threads
+            state = state_of_threads(page.pid)
+        return Sight(still_s, (delay_ns - self._delay_ns) / 1e9, state)
 
     def _is_busy_below(self, pid: int) -> bool:
         """Whether a process below a rank, such as a compiler, has computed since the last look."""
@@ -308,6 +318,16 @@ class Eye:
         return bool(before) and any(
             ticks - before.get(child, 0) > 1 for child, ticks in self._below.items()
         )
+
+
+def state_of_threads(pid: int) -> str:
+    """Return the state of a thread that waits for a device or a file system, S if none does."""
+    for thread in Path(f"/proc/{pid}/task").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            state = stat_fields(f"{pid}/task/{thread.name}")[0]
+            if state in WAITING_STATES:
+                return state
+    return "S"
 
 
 def ticks_below(pid: int) -> dict[int, int]:

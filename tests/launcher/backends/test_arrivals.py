@@ -53,13 +53,42 @@ def test_where_none_comes_the_first_limit_holds(tmp_path):
     assert halt is not None
 
 
-def test_a_rank_that_has_a_page_and_does_not_come_further_is_named_by_it(tmp_path):
+def test_a_rank_that_has_a_page_and_does_not_come_further_is_named_by_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("distrain.runs.progress_page.time.monotonic_ns", lambda: BEGUN)
     arrivals, pages = Arrivals(tmp_path, BEGUN), come(tmp_path, 0, count=2)
     PageWriter().open(tmp_path, 1, 2)
     assert judge(arrivals, pages, 0) is None
     halt = judge(arrivals, pages, 61)
     assert halt is not None
     assert (halt.page.rank, halt.page.pid) == (1, os.getpid())
+
+
+def test_a_limit_of_the_user_for_imports_holds_for_ranks_that_never_come(tmp_path):
+    settings = Settings(limits_s={"import": 300})
+    arrivals = Arrivals(tmp_path, BEGUN)
+    assert judge(arrivals, [], 299, settings=settings) is None
+    halt = judge(arrivals, [], 301, settings=settings)
+    assert halt is not None
+    assert (halt.is_set, halt.limit_s) == (True, 300)
+    pages = come(tmp_path, 0, count=2)
+    assert judge(arrivals, pages, 400, settings=settings) is None
+    assert judge(arrivals, pages, 699, settings=settings) is None
+    assert judge(arrivals, pages, 701, settings=settings) is not None
+
+
+def test_a_rank_that_goes_on_importing_is_not_missing(tmp_path, monkeypatch):
+    seconds = 0.0
+    monkeypatch.setattr(
+        "distrain.runs.progress_page.time.monotonic_ns", lambda: BEGUN + int(seconds * S)
+    )
+    arrivals, pages, late = Arrivals(tmp_path, BEGUN), come(tmp_path, 0, count=2), PageWriter()
+    late.open(tmp_path, 1, 2)
+    late.mark("import")
+    assert judge(arrivals, pages, 0) is None
+    for seconds in range(0, 300, 30):
+        late.mark()
+        assert judge(arrivals, pages, seconds + 29) is None
+    assert judge(arrivals, pages, 270 + 61) is not None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -11,56 +11,12 @@ from distrain.runs.progress_page import (
     WAITS_FOR_RANKS,
     WAITS_FOR_THREAD,
     WORK_PHASES,
-    Page,
     PageWriter,
-    read_pages,
 )
 from launcher.backends.limits import Settings, usual
 from launcher.backends.remembered import read_remembered, remember
-from launcher.backends.watchdog import Halt, Sight, Situation, Watchdog
-
-S = 10**9
-DOG = Watchdog(Settings())
-
-
-class Ranks:
-    """Pages of some ranks under a clock of their own."""
-
-    def __init__(self, folder, monkeypatch, count=2, first=0):
-        self.folder, self.now = folder, 10**12
-        monkeypatch.setattr("distrain.runs.progress_page.time.monotonic_ns", lambda: self.now)
-        self.pages = [PageWriter() for _ in range(count)]
-        for rank, page in enumerate(self.pages):
-            page.open(folder, rank, count)
-            page.be_judged(dumps=False)
-            page.begin_steps(first)
-        self.since = self.now
-
-    def mark(self, phase, step, *ranks):
-        for rank in ranks or range(len(self.pages)):
-            self.pages[rank].mark(phase, step)
-
-    def wait(self, *ranks):
-        for rank in ranks or range(len(self.pages)):
-            self.pages[rank].wait_begins()
-
-    def go_on(self, *ranks):
-        for rank in ranks or range(len(self.pages)):
-            self.pages[rank].wait_ends()
-
-    def step(self, number, times=None):
-        for phase in STEP_PHASES:
-            self.mark(phase, number)
-            self.now += int((times or {}).get(phase, 0.01) * S)
-            self.wait()
-            self.go_on()
-
-    def judge(self, sights=None, is_alone=True, dog: Watchdog = DOG) -> Halt | None:
-        pages = read_pages(self.folder)
-        return dog.judge(Situation(pages, sights or {}, self.now, self.since, is_alone))
-
-    def pages_read(self) -> list[Page]:
-        return read_pages(self.folder)
+from launcher.backends.watchdog import Sight, Watchdog
+from tests.launcher.backends.made_up_ranks import Ranks, S, blamed
 
 
 @pytest.fixture
@@ -69,10 +25,6 @@ def ranks(tmp_path, monkeypatch):
     for number in range(30):
         ranks.step(number)
     return ranks
-
-
-def blamed(halt: Halt | None):
-    return None if halt is None else (halt.page.rank, halt.lane.phase)
 
 
 @pytest.mark.parametrize("phase", STEP_PHASES)
@@ -107,15 +59,19 @@ def test_the_first_two_steps_have_a_limit_of_their_own(tmp_path, monkeypatch):
     assert blamed(ranks.judge(busy)) == (0, "forward_backward")
 
 
-def test_before_the_first_step_ranks_that_use_no_time_are_found_at_once(tmp_path, monkeypatch):
+def test_before_the_first_step_ranks_that_use_no_time_are_found_in_a_minute(tmp_path, monkeypatch):
     ranks = Ranks(tmp_path, monkeypatch)
     ranks.mark("data", 0)
     ranks.wait(0)
-    ranks.now += int(4.6 * S)
-    still = {rank: Sight(still_s=4.5) for rank in range(2)}
+    ranks.now += 59 * S
+    still = {rank: Sight(still_s=59) for rank in range(2)}
+    assert ranks.judge(still) is None, "a file system may be what they wait for"
+    ranks.now += 2 * S
+    still = {rank: Sight(still_s=61) for rank in range(2)}
     assert blamed(ranks.judge(still)) == (1, "data")
-    for unlike in (Sight(still_s=1.0), Sight(4.5, state="D"), Sight(4.5, state="R")):
-        assert ranks.judge(still | {1: unlike}) is None
+    for state in ("D", "I", "R"):
+        assert ranks.judge(still | {1: Sight(61, state=state)}) is None
+    assert ranks.judge(still | {1: Sight(still_s=1.0)}) is None
     assert ranks.judge(still, is_alone=False) is None, "another node may compile"
 
 

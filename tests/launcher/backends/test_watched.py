@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -14,7 +15,7 @@ from distrain.runs.progress_page import PAGES, WATCHDOG, read_pages
 from launcher.backends.incidents import WatchedStage, find_py_spy
 from launcher.backends.processes import Child
 from launcher.backends.remembered import read_remembered
-from launcher.backends.watched import Watched
+from launcher.backends.watched import Watched, state_of_threads
 
 LOOP = """
 import ctypes, os, subprocess, sys, time
@@ -201,3 +202,20 @@ def test_a_rank_that_never_begins_its_page_is_named(tmp_path, monkeypatch):
     assert (incident["rank"], incident["ranks"][1]["rank"]) == (1, 1)
     assert incident["ranks"][1]["pid"] > 0
     assert "1 of 2 ranks have" in incident["why"]
+
+
+def test_any_thread_may_be_the_one_that_waits_for_a_file_system(monkeypatch):
+    """No file system that hangs is at hand: what the system says of one thread is made up."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        assert state_of_threads(os.getpid()) == "S"
+        told = {f"{os.getpid()}/task/{thread.native_id}": ["I"]}
+        monkeypatch.setattr(
+            "launcher.backends.watched.stat_fields", lambda task: told.get(task, "S")
+        )
+        assert state_of_threads(os.getpid()) == "I"
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,120 @@
+"""Limits of what takes long and says nothing of it: meeting, a file system, a start."""
+
+import pytest
+
+from distrain.runs.progress_page import WAITS_FOR_FILES, WAITS_FOR_RANKS, PageWriter, read_pages
+from launcher.backends.limits import Settings
+from launcher.backends.watchdog import Watchdog
+from tests.launcher.backends.made_up_ranks import Ranks, S, blamed
+
+SAVE_WAITS = 16 + 4  # word of the page, of the thread that saves
+
+
+@pytest.fixture
+def ranks(tmp_path, monkeypatch):
+    ranks = Ranks(tmp_path, monkeypatch)
+    for number in range(30):
+        ranks.step(number)
+    return ranks
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("limits_s", "found_s"), [({}, 60), ({"rendezvous": 300}, 300)])
+def test_ranks_that_meet_have_a_minute_or_what_was_set(
+    tmp_path, monkeypatch, count, limits_s, found_s
+):
+    ranks = Ranks(tmp_path, monkeypatch, count=0)
+    ranks.pages = [PageWriter() for _ in range(count)]
+    for rank, page in enumerate(ranks.pages):
+        page.open(tmp_path, rank, count)
+        page.be_judged(dumps=False)
+        page.mark("rendezvous")
+        page.wait_begins()
+    dog = Watchdog(Settings(limits_s=limits_s))
+    ranks.now += (found_s - 1) * S
+    assert ranks.judge(dog=dog) is None
+    ranks.now += 2 * S
+    found = ranks.judge(dog=dog)
+    assert found is not None
+    assert (found.lane.phase, found.is_set) == ("rendezvous", bool(limits_s))
+
+
+def begin_saves(ranks):
+    """Let each rank's thread save, with marks that come quickly."""
+    for page in ranks.pages:
+        page.save_begins(30)
+        page._saver = 0  # its marks go to the loop's lane again: this test has but one thread
+        for _ in range(40):
+            ranks.now += S // 1000
+            page.mark_chunk()
+
+
+def go_on_steps(ranks, seconds):
+    """Let the loops make steps, of a second each."""
+    for number in range(31, 31 + seconds):
+        ranks.mark("data", number)
+        ranks.now += S
+
+
+def test_a_saving_thread_in_a_file_system_has_minutes_and_elsewhere_seconds(ranks):
+    begin_saves(ranks)
+    ranks.pages[0]._words[SAVE_WAITS] = WAITS_FOR_RANKS
+    ranks.pages[1]._words[SAVE_WAITS] = WAITS_FOR_FILES
+    go_on_steps(ranks, 599)
+    assert ranks.judge() is None
+    ranks.now += 2 * S
+    ranks.mark("data", 700)
+    assert blamed(ranks.judge()) == (1, "write")
+
+
+def test_a_saving_thread_that_sleeps_elsewhere_has_seconds(ranks):
+    begin_saves(ranks)
+    ranks.pages[0]._words[SAVE_WAITS] = WAITS_FOR_RANKS
+    go_on_steps(ranks, 5)
+    assert blamed(ranks.judge()) == (1, "write")
+
+
+def test_a_limit_that_was_set_for_write_holds_in_a_file_system_too(ranks):
+    begin_saves(ranks)
+    ranks.pages[1]._words[SAVE_WAITS] = WAITS_FOR_FILES
+    ranks.pages[0]._words[SAVE_WAITS] = WAITS_FOR_RANKS
+    go_on_steps(ranks, 21)
+    found = ranks.judge(dog=Watchdog(Settings(limits_s={"write": 20})))
+    assert found is not None
+    assert found.is_set
+
+
+def test_a_save_in_the_loop_may_wait_for_files_on_this_node_or_another(ranks):
+    ranks.mark("save", 30)
+    ranks.wait()
+    ranks.now += 599 * S
+    assert ranks.judge(is_alone=False) is None, "another node's rank may wait for its files"
+    assert ranks.judge() is not None, "here none does"
+    ranks.go_on(1)
+    ranks.pages[1].wait_begins(WAITS_FOR_FILES)
+    ranks.now += 599 * S
+    assert ranks.judge() is None
+    ranks.now += 2 * S
+    assert blamed(ranks.judge()) == (1, "save")
+
+
+def test_a_rank_that_is_further_and_has_not_done_that_work_says_nothing_of_it(
+    tmp_path, monkeypatch
+):
+    ranks = Ranks(tmp_path, monkeypatch)
+    ranks.wait(1)
+    ranks.go_on(1)
+    ranks.mark("forward_backward", 0, 0)
+    ranks.mark("data", 0, 1)
+    assert read_pages(tmp_path)[1].longest_s["forward_backward"] == 0
+    ranks.now += 100 * S
+    ranks.mark("data", 0, 1)
+    assert ranks.judge() is None
+
+
+def test_waiting_for_one_of_the_node_is_no_collective(tmp_path, monkeypatch):
+    ranks = Ranks(tmp_path, monkeypatch)
+    ranks.mark("restore", 0)
+    ranks.pages[1].wait_begins(is_collective=False)
+    (_, page) = read_pages(tmp_path)
+    assert (page.main.collectives, page.main.waits) == (0, WAITS_FOR_RANKS)
