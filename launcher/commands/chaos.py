@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from launcher.proving.rounds import Struck
 
 FAULTS = "kill,hang,slow,nan,spike,exception,corrupt"
-SCRATCH = "distrain-chaos-"
 
 
 def chaos(  # noqa: PLR0913  (the grammar of the command)
@@ -40,12 +39,12 @@ def chaos(  # noqa: PLR0913  (the grammar of the command)
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe's stages under faults, in a scratch folder; each must end as its twin."""
-    import tempfile
-    from pathlib import Path
+    from launcher.proving.scratch import make_scratch
+    from launcher.run_files import runs_dir
 
     settings = _settings(faults, mean, (seed, count), tuple(stage or ()), control)
     more = [f"launch.processes_per_node={ranks}"] if ranks is not None else []
-    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH))
+    scratch = make_scratch(runs_dir(), "chaos")
     with results_apart(as_json):
         verdicts = _run(recipe, [*(overrides or ()), *more], settings, scratch)
     show("chaos", _shown(verdicts, settings), as_json=as_json)

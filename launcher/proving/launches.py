@@ -99,15 +99,25 @@ class Launch:
 
 
 class Course:
-    """How far a stage is, over all its attempts, from its records."""
+    """How far a stage is, over its attempts, from its records.
 
-    def __init__(self, run: RunFolder, stage: str) -> None:
+    Args:
+        run: In which it is trained.
+        stage: Its name.
+        after: Attempts up to this one do not count; as where the run was copied with its records.
+    """
+
+    def __init__(self, run: RunFolder, stage: str, after: int = 0) -> None:
         self._folder: StageFolder = run.stage(stage)
         self._metrics = RecordTail(self._folder.metrics)
         self._events = RecordTail(run.events)
-        self._stage = stage
+        self._stage, self._after = stage, after
         self.step = 0
         """Of the last step recorded; falls back at a resume."""
+        self.step_s = 0.0
+        """That it took."""
+        self.recorded_s = time.monotonic()
+        """When it was found."""
         self.furthest = 0
         self.moved_s = time.monotonic()
         """When the furthest step was reached."""
@@ -117,9 +127,15 @@ class Course:
     def look(self) -> list[dict[str, Any]]:
         """Take note of new records; returns the stage's new events."""
         records = self._metrics.poll()
-        steps = [record for record in records if not is_validation(record)]
+        steps = [
+            record
+            for record in records
+            if not is_validation(record) and record.get("attempt", 0) > self._after
+        ]
         if steps:
             self.step, self.attempt = int(steps[-1][STEP]), int(steps[-1]["attempt"])
+            self.step_s = float(steps[-1].get("perf/step_time_s") or 0)
+            self.recorded_s = time.monotonic()
         if self.step > self.furthest:
             self.furthest, self.moved_s = self.step, time.monotonic()
         return [event for event in self._events.poll() if event.get("stage") == self._stage]

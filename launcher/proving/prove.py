@@ -5,7 +5,6 @@ All of it happens in scratch copies; the run itself is read and nothing else.
 
 import math
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from distrain.runs.folder import SCRATCH_MARK, RunFolder, StageFolder
 from distrain.runs.json_lines import read_records
 from distrain.runs.records import STEP, TRAIN, is_validation, read_json, read_state
 from launcher.proving.controls import CONTROLS, break_copy, content_of, extra_of
-from launcher.proving.scratch import checkpoints_of, copy_run, return_to
+from launcher.proving.scratch import checkpoints_of, copy_run, make_scratch, return_to
 from launcher.proving.stretch import (
     Kill,
     Stretch,
@@ -193,19 +192,11 @@ def prove(ordered: Ordered, say: Callable[[str], None], keep: Path | None = None
     if keep is not None:
         keep.mkdir(parents=True)
         return Proof(ordered, keep, say).make()
-    scratch = _scratch_folder(ordered.run)
+    scratch = make_scratch(ordered.run.root.parent, "prove")
     try:
         return Proof(ordered, scratch, say).make()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _scratch_folder(run: RunFolder) -> Path:
-    # Beside the run where possible: only within a file system are checkpoints linked, not copied.
-    try:
-        return Path(tempfile.mkdtemp(prefix=".prove-", dir=run.root.parent))
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="distrain-prove-"))
 
 
 def lineage_of(recipe: Recipe, stage: str) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -115,3 +116,18 @@ def _link(path: Path, to: Path) -> None:
         os.link(path.resolve(), to)
     except OSError:  # another file system, or one without hard links
         shutil.copy2(path, to)
+
+
+def make_scratch(runs: Path, name: str) -> Path:
+    """Make a folder for copies and twins, which whoever asked for it removes.
+
+    Args:
+        runs: Folder of runs. It lies there or, if there is none yet, beside it: only within a file
+            system are checkpoints linked and not copied, and the system's own may be memory.
+        name: What it is for.
+    """
+    place = runs if runs.is_dir() else runs.parent
+    try:
+        return Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place))
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix=f"distrain-{name}-"))

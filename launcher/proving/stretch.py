@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from distrain.runs.failures import failure_of
 from distrain.runs.folder import RunFolder, StageFolder
-from distrain.runs.json_lines import RecordTail, read_records
-from distrain.runs.records import STEP, is_validation, read_state
+from distrain.runs.json_lines import read_records
+from distrain.runs.records import read_state
 from launcher.proving.faults import signal_process, strike, wait_until_gone
-from launcher.proving.launches import Launch, ScratchRun
+from launcher.proving.launches import Course, Launch, ScratchRun
 from launcher.proving.scratch import checkpoints_of
 
 POLL_S = 0.02
@@ -101,7 +101,8 @@ def train_stretch(copy: RunFolder, stretch: Stretch, ranks: int, kills: Sequence
         kills: In the order of their steps.
     """
     folder, trained, left = copy.stage(stretch.stage), Trained(), list(kills)
-    course = _Course(folder)
+    state = read_state(folder)  # what the run itself recorded does not count
+    course = Course(copy, stretch.stage, after=state["attempt"] if state else 0)
     settings = tuple(stretch.settings(ranks, len(kills)))
     name, runs = copy.root.name, copy.root.parent
     order = ScratchRun(name, settings, runs, name, verb="resume")
@@ -131,7 +132,7 @@ def _watch(
     launch: Launch,
     copy: RunFolder,
     stretch: Stretch,
-    course: "_Course",
+    course: Course,
     left: list[Kill],
     trained: Trained,
 ) -> int | None:
@@ -139,40 +140,20 @@ def _watch(
     folder = copy.stage(stretch.stage)
     while (code := launch.wait(POLL_S)) is None:
         course.look()
-        if time.monotonic() - course.moved_s > NO_PROGRESS_S:
+        if time.monotonic() - course.recorded_s > NO_PROGRESS_S:
             return None
         if left and course.step >= left[0].step:
             time.sleep(left[0].delay * course.step_s)
             struck = _strike(launch, stretch.stage, left[0])
             if struck is not None:
-                trained.struck.append(f"{struck} in step {course.look() + 1}")
+                course.look()
+                trained.struck.append(f"{struck} in step {course.step + 1}")
                 del left[0]
         elif not left and _is_there(folder, stretch.end) and not copy.stop.exists():
             # It saves and ends after whichever step comes next.
             copy.control.mkdir(parents=True, exist_ok=True)
             copy.stop.touch()
     return code
-
-
-class _Course:
-    """How far the attempts in the copy are; what the run itself recorded does not count."""
-
-    def __init__(self, folder: StageFolder) -> None:
-        state = read_state(folder)
-        self._before = state["attempt"] if state else 0
-        self._tail = RecordTail(folder.metrics)
-        self.step = 0
-        self.step_s = 0.0
-        self.moved_s = time.monotonic()
-
-    def look(self) -> int:
-        """Read new records; returns the newest step."""
-        for record in self._tail.poll():
-            if record.get("attempt", 0) > self._before and not is_validation(record):
-                self.step = int(record[STEP])
-                self.step_s = float(record["perf/step_time_s"])
-                self.moved_s = time.monotonic()
-        return self.step
 
 
 def _strike(launch: Launch, stage: str, kill: Kill) -> str | None:

@@ -4,7 +4,7 @@ import pytest
 
 from distrain.runs.folder import RunFolder
 from distrain.runs.records import read_state, write_json
-from launcher.proving.scratch import checkpoints_of, copy_run, return_to
+from launcher.proving.scratch import checkpoints_of, copy_run, make_scratch, return_to
 
 STEPS = (5, 10, 15)
 
@@ -83,3 +83,15 @@ def test_the_second_save_of_a_step_comes_after_the_first(run):
     (folder.checkpoints / "step_000010.1").mkdir()
     names = [path.name for _, path in checkpoints_of(folder)]
     assert names == ["step_000005", "step_000010", "step_000010.1", "step_000015"]
+
+
+def test_scratch_lies_where_the_runs_lie_and_else_where_the_system_has_it(tmp_path):
+    runs = tmp_path / "runs"
+    assert make_scratch(runs, "chaos").parent == tmp_path, "there are no runs yet"
+    runs.mkdir()
+    made = make_scratch(runs, "chaos")
+    assert made.parent == runs
+    assert made.name.startswith(".chaos-")
+    elsewhere = make_scratch(tmp_path / "no" / "folder" / "runs", "chaos")
+    elsewhere.rmdir()
+    assert not elsewhere.is_relative_to(tmp_path)
