@@ -47,7 +47,6 @@ stages:
     data: {data}
   full: {{kind: preference, needs: pretrain, training: {{max_steps: 4}}, lora: null, data: {data}}}
   evaluate: {{kind: evaluate, needs: kept}}
-  evaluate_full: {{kind: evaluate, needs: full}}
   export: {{kind: export, needs: kept, reload: false}}
 launch: {{processes_per_node: {ranks}}}
 """
@@ -305,6 +304,8 @@ def test_after_full_tuning_the_reference_is_what_the_stage_started_from(run, tmp
     copy = RunFolder(tmp_path / "runs" / "prefer")
     shutil.copytree(run.root, copy.root, symlinks=True)
     copy.test_opened.unlink(missing_ok=True)  # it opens once
-    finish(tmp_path, copy, "evaluate_full")
-    pairs = result_of(copy, "evaluate_full")["preferences"]
+    shutil.rmtree(copy.stage("evaluate").path, ignore_errors=True)
+    open_run(copy, load_recipe(run.root.parents[1] / "prefer.yaml", ["evaluate.needs=full"]))
+    finish(tmp_path, copy, "evaluate")
+    pairs = result_of(copy, "evaluate")["preferences"]
     assert pairs["reward_margin"] > 0

@@ -65,6 +65,7 @@ def check_needs(stages: Stages, left_out: Collection[str]) -> Iterator[Finding]:
         if stage.name not in circle:
             yield from _check_kinds(stage, stages)
             yield from _check_test_split(stage, stages)
+    yield from _check_one_look(stages)
 
 
 def _circle(stages: Stages) -> tuple[str, ...]:
@@ -148,6 +149,29 @@ def _check_test_split(stage: StageParts, stages: Stages) -> Iterator[Finding]:
             f"{remedy}"
         )
         yield Finding(stage.name, ("needs",), message)
+
+
+def _check_one_look(stages: Stages) -> Iterator[Finding]:
+    """Check that one stage opens the test split; any other would be refused where it runs."""
+    opening = [stage.name for stage in stages.values() if _opens_test_split(stage, stages)]
+    for name in opening[1:]:
+        yield Finding(
+            name,
+            ("kind",),
+            f"kind: found a second stage that opens the run's test split, after '{opening[0]}'; "
+            "expected one look a run, so that nothing is chosen by the test figures; remove one of "
+            f"the two, set its data, or set harness at '{opening[0]}'",
+        )
+
+
+def _opens_test_split(stage: StageParts, stages: Stages) -> bool:
+    if stage.kind != "evaluate" or _measures_own_data(stage):
+        return False
+    lineage = lineage_of(stages, stage.name)
+    if lineage.data is not None or not lineage.trained:
+        return lineage.data is not None
+    own = stages[lineage.trained[-1].stage].get("data", SftDataConfig)
+    return own is not None and own.is_own and own.test_fraction > 0
 
 
 def _need_of(stage: StageParts, stages: Stages) -> Need | None:

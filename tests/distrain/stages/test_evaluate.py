@@ -21,10 +21,10 @@ def used(tmp_path):
     test_set.claim(run, "evaluate")
     test_set.finish(run, "evaluate")
     path = write_recipe(tmp_path)
-    second = "  second: {kind: evaluate, needs: sft}\n  export:"
-    path.write_text(path.read_text().replace("  export:", second))
-    recipe = load_recipe(path).recipe
-    return lambda name="evaluate": StageContext(recipe, run, name, attempt=2)
+    recipes = {"evaluate": load_recipe(path).recipe}
+    path.write_text(path.read_text().replace("  evaluate:", "  second:"))
+    recipes["second"] = load_recipe(path).recipe
+    return lambda name="evaluate": StageContext(recipes[name], run, name, attempt=2)
 
 
 def test_a_stage_killed_after_its_measurement_keeps_the_figures(used):

@@ -54,6 +54,31 @@ def test_own_data_may_hold_a_test_split_of_its_own(recipe):
     assert data.test_fraction == 0.1
 
 
+EVALUATE = "  evaluate: {kind: evaluate, needs: sft}\n"
+
+
+@pytest.mark.parametrize("needs", ["sft", "pretrain"])
+def test_one_stage_opens_the_test_split_of_a_run(recipe, needs):
+    second = f"  again: {{kind: evaluate, needs: {needs}}}\n"
+    assert messages_of(recipe, (EVALUATE, EVALUATE + second)) == [
+        "kind: found a second stage that opens the run's test split, after 'evaluate'; expected "
+        "one look a run, so that nothing is chosen by the test figures; remove one of the two, "
+        "set its data, or set harness at 'evaluate'"
+    ]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "{kind: evaluate, needs: sft, data: {path: mine.jsonl}}",
+        "{kind: evaluate, model: {from_pretrained: mine}, harness: {tasks: [piqa]}}",
+    ],
+)
+def test_a_stage_that_leaves_the_test_split_closed_may_stand_beside(recipe, second):
+    recipe.write_text(TINY.replace(EVALUATE, f"{EVALUATE}  again: {second}\n"))
+    assert "again" in stages_of(load_recipe(recipe))
+
+
 def test_a_model_comes_from_one_place(recipe):
     own = OWN_MODEL + "    needs: pretrain\n"
     assert messages_of(recipe, (SFT_NEEDS, own), ("needs: sft}", "needs: pretrain}")) == [
