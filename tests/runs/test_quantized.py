@@ -141,6 +141,34 @@ def test_two_replicas_learn_the_same_and_resume(whole, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+FORMS = [
+    "sft.lora.quantization=null",
+    "sft.lora.use_rslora=true",
+    "sft.lora.rank_pattern={q_proj: 2}",
+    "launch.processes_per_node=2",
+]
+ENGINES = {
+    "ddp": ["sft.parallelism.strategy=ddp"],
+    "fsdp": ["sft.parallelism.strategy=fsdp"],
+    "zero2": ["sft.parallelism.strategy=deepspeed", "sft.parallelism.zero_stage=2"],
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_form_of_adapters_resumes_under_an_engine(whole, tmp_path, engine):
+    _, alone = whole
+    (tmp_path / "both").mkdir()
+    (tmp_path / "cut").mkdir()
+    recipe = recipe_of(tmp_path, *FORMS, *ENGINES[engine])
+    run = copied(alone, tmp_path / "both")
+    finish(recipe, run, "sft")
+    assert_resumed(recipe, copied(alone, tmp_path / "cut"), run)
+    # The control: what is compared tells another seed of the adapters apart.
+    other = copied(alone, tmp_path / "other")
+    finish(recipe.model_copy(update={"seed": recipe.seed + 1}), other, "sft")
+    assert tensor_digests(other, "sft") != tensor_digests(run, "sft")
+
+
 def test_a_later_stage_starts_from_the_merged_weights(whole, tmp_path):
     _, twin = whole
     run = copied(twin, tmp_path)
