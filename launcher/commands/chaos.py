@@ -38,7 +38,7 @@ def chaos(  # noqa: PLR0913  (the grammar of the command)
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a recipe's stages under faults, in a scratch folder; each must end as its twin."""
+    """Train under faults, and compare with an undisturbed twin."""
     from launcher.proving.scratch import make_scratch
     from launcher.run_files import runs_dir
 

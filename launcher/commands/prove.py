@@ -35,7 +35,7 @@ def prove(  # noqa: PLR0913
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Kill copies of a run at random, and compare what becomes of them with a twin's."""
+    """Kill copies of a run, and compare each with an undisturbed twin."""
     from launcher.proving.provable import order
     from launcher.proving.prove import prove as make
     from launcher.run_files import find_run
