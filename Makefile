@@ -86,6 +86,7 @@ test-runs: $(VENV)/.dev
 	$(PYTEST) -m runs $(SPREAD)
 
 test-hangs: $(VENV)/.dev
+	$(BIN)/pip install -q -e '.[watchdog]'
 	$(PYTEST) -m hangs
 
 test-slurm: $(VENV)/.dev

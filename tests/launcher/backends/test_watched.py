@@ -117,8 +117,9 @@ def test_a_stopped_rank_is_ended_and_its_stacks_are_not_waited_for(tmp_path):
     assert "stopped (state T)" in processes.end
 
 
-@pytest.mark.skipif(find_py_spy() is None, reason="py-spy, of the extra watchdog, is missing")
+@pytest.mark.hangs  # `make test-hangs` installs the extra of which py-spy is
 def test_py_spy_sees_a_stopped_rank_too(tmp_path):
+    assert find_py_spy() is not None
     processes = begin(tmp_path, "none")
     wait_for_marks(processes, tmp_path)
     os.kill(read_pages(processes._pages)[1].pid, signal.SIGSTOP)
