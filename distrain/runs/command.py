@@ -16,7 +16,8 @@ VARIABLE = "DISTRAIN_COMMAND"
 NAME = "distrain"
 COMMANDS = (
     *("recipes", "schema", "validate", "plan", "run", "submit", "resume", "stop"),
-    *("list", "status", "logs", "report", "export", "evaluate", "generate", "data"),
+    *("list", "status", "logs", "report", "prove", "export", "evaluate", "generate"),
+    *("chaos", "data"),
 )
 NAMED = re.compile(rf"(?<![\w/.-]){NAME} (?=(?:{'|'.join(COMMANDS)})\b)")
 """The name where a message tells what to type."""
