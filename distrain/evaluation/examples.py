@@ -11,6 +11,7 @@ from distrain.data.samples.loader import evaluation_microbatches, evaluation_sha
 from distrain.data.samples.order import Ints
 from distrain.evaluation.bootstrap import ExampleSums
 from distrain.evaluation.measuring import Measure
+from distrain.fault.page import mark
 from distrain.parallel.ranks import Ranks
 
 
@@ -51,6 +52,7 @@ def sum_examples(
     places, found = [np.empty(0, np.int64)], [torch.empty(0, dtype=torch.float64, device=device)]
     shares = evaluation_shares(len(chosen), **cut)
     for share, microbatch in zip(shares, microbatches, strict=True):
+        mark()
         apart = replace(microbatch, row_groups=(1,) * len(microbatch.input_ids))
         losses = task.measure(module, apart.to(device)).trained
         if share:  # else it runs for the others' sake only

@@ -50,7 +50,7 @@ PHASES = (
     "evaluate",
 )
 WORK_PHASES = ("prepare", "ranges", "evaluate", "export")
-"""Of stages that do not train: one process, without steps."""
+"""Without steps: of stages that do not train, and of what others measure after their last step."""
 CODES = {name: code for code, name in enumerate(PHASES, start=1)}
 """0: none."""
 

@@ -45,9 +45,9 @@ def train_to_outcome(run: Run) -> tuple[Outcome, Progress]:
     wrapped = run.engine.model
     model_in(wrapped).require_separate_documents(wrapped)
     progress, wish = train(run)
-    # What follows measures, batch by batch. The loop's last phase is a save, whose marks come with
-    # each chunk: held to them, a batch that is slower than usual would count as a hang.
-    mark("validation", progress.step)
+    # What follows measures: other rows than any validation had, another model beside it. Held to
+    # what the loop's phases took, a batch that is merely larger would count as a hang.
+    mark("evaluate", progress.step)
     if wish.ends:
         return Outcome(None, progress.step, requeue=wish is Wish.YIELD), progress
     schedule, early = run.loader.feed.schedule, run.training.early_stopping

@@ -147,7 +147,8 @@ class Limits:
         return Limit(seconds, is_learned=True, is_set=is_set, usual_s=None)
 
     def _of_waits_for_nodes_s(self, pages: Sequence[Page], lanes: Sequence[Lane]) -> float:
-        if any(is_first(page, page.main) or page.main.phase == "ended" for page in pages):
+        unknown = ("ended", *WORK_PHASES)  # what another node's rank does there was never seen
+        if any(is_first(page, page.main) or page.main.phase in unknown for page in pages):
             return self.settings.first_s
         known = (usual(pages, phase) for phase in MEASURED)
         longest = max([self.settings.floor_s, *(LONG_FACTOR * s for s in known if s is not None)])

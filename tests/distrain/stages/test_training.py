@@ -28,7 +28,7 @@ def train_and_close(run):
 
 def phases(folder):
     assert phase_after(folder, train) == "save", "the control: the loop ends with one"
-    assert phase_after(folder, train_to_outcome) == "validation"
+    assert phase_after(folder, train_to_outcome) == "evaluate"
     assert phase_after(folder, train_and_close) == "ended"
 
 

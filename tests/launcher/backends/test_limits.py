@@ -5,7 +5,7 @@ import pytest
 from distrain.runs.progress_page import WAITS_FOR_FILES, WAITS_FOR_RANKS, PageWriter, read_pages
 from launcher.backends.limits import Settings
 from launcher.backends.watchdog import Watchdog
-from tests.launcher.backends.made_up_ranks import Ranks, S, blamed
+from tests.launcher.backends.made_up_ranks import DOG, Ranks, S, blamed
 
 SAVE_WAITS = 16 + 4  # word of the page, of the thread that saves
 
@@ -37,6 +37,23 @@ def test_ranks_that_meet_have_a_minute_or_what_was_set(
     found = ranks.judge(dog=dog)
     assert found is not None
     assert (found.lane.phase, found.is_set) == ("rendezvous", bool(limits_s))
+
+
+@pytest.mark.parametrize(("phase", "is_hung"), [("validation", True), ("evaluate", False)])
+def test_what_is_measured_after_the_steps_is_held_to_no_validation(ranks, phase, is_hung):
+    """Its rows and its models are others; the control is the phase that was learned."""
+    for _ in range(40):
+        ranks.mark("validation", 30)
+        ranks.now += S // 10
+    ranks.mark(phase, 30)
+    ranks.now += 60 * S
+    assert (ranks.judge() is not None) == is_hung
+    pages = ranks.pages_read()
+    # On another node all may wait for this one.
+    waits = DOG.limits.of_waits(pages, [page.main for page in pages], is_alone=False)
+    assert (waits.seconds < 1800) == is_hung
+    ranks.now += 1801 * S
+    assert blamed(ranks.judge()) == (0, phase)
 
 
 def begin_saves(ranks):
