@@ -126,6 +126,9 @@ class Limits:
             return Limit(chosen, is_learned=True, is_set=True, usual_s=usual_s)
         if usual_s is None or is_first(page, lane):
             return Limit(self._first_s(pages, page, lane), False, is_set=False, usual_s=None)
+        if lane.phase == "validation":
+            # Of a few batches among many drawn tokens the percentile knows nothing.
+            usual_s = max(usual_s, *(other.longest_s["validation"] for other in pages))
         return Limit(self._learned_s(lane.phase, usual_s), True, is_set=False, usual_s=usual_s)
 
     def of_waits(self, pages: Sequence[Page], lanes: Sequence[Lane], *, is_alone: bool) -> Limit:

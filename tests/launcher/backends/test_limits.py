@@ -56,6 +56,17 @@ def test_what_is_measured_after_the_steps_is_held_to_no_validation(ranks, phase,
     assert blamed(ranks.judge()) == (0, phase)
 
 
+def test_a_batch_of_a_validation_is_not_held_to_the_tokens_that_are_drawn_there(ranks):
+    for seconds in (5.0, 5.0, *[0.02] * 256):
+        ranks.mark("validation", 30)
+        ranks.now += int(seconds * S)
+    ranks.mark("validation", 30)
+    ranks.now += 50 * S  # ten times what a batch took
+    assert ranks.judge() is None
+    ranks.now += 15 * S
+    assert blamed(ranks.judge()) == (0, "validation")
+
+
 def begin_saves(ranks):
     """Let each rank's thread save, with marks that come quickly."""
     for page in ranks.pages:
