@@ -14,7 +14,7 @@ from distrain.runs.planned_faults import PlannedFault, append_fault
 from distrain.runs.records import STEP, is_done, is_validation
 from launcher.plan import Plan, StagePlan
 from launcher.proving.blows import BLOWS
-from launcher.proving.draws import BY_STEP, Draw, draw, plan_by_step
+from launcher.proving.draws import BY_STEP, Draw, Due, draw, plan_by_step
 from launcher.proving.launches import Launch, ScratchRun
 from launcher.proving.rounds import STALLED_S, StageRound, Struck
 from launcher.proving.scratch import copy_run
@@ -25,6 +25,8 @@ from launcher.watch.progress import total_steps
 ON_ONE_MACHINE = ("launch.backend=local", "launch.nodes=1")
 RESTARTS = "launch.max_restarts=20"
 """Faults that come faster than saves are no fault of the stage; this bounds them all the same."""
+EMPTY_ROUNDS = 20
+"""After which a fault that finds nothing to strike is given up, and that said."""
 OFF = 1 + 1e-6
 """Of a control: the learning rate is another by this factor."""
 
@@ -178,11 +180,12 @@ class Chaos:
         draws: Iterator[Draw] = iter(())
         if settings.by_clock:
             draws = draw(settings.by_clock, mean_s, f"{settings.seed} {stage}")
+        due = Due(draws)
         while not verdict.differences:
             order = self._scratch_of(stage, len(verdict.rounds) + 1, planned)
             stalled_s = max(STALLED_S, 10 * mean_s, 2 * twin_s)
             round_ = StageRound(order, stage, stalled_s, in_steps=settings.in_steps)
-            round_.run(draws, settings.wanted - len(verdict.faults))
+            round_.run(due, settings.wanted - len(verdict.faults))
             verdict.rounds.append(round_.struck)
             verdict.starts_s += [] if round_.first_step_s is None else [round_.first_step_s]
             found = round_.problems or compare_stage(order.run.stage(stage), twin)
@@ -198,6 +201,11 @@ class Chaos:
             )
             if len(verdict.faults) >= settings.wanted:
                 break
+            last = verdict.rounds[-EMPTY_ROUNDS:]
+            if due.next is not None and len(last) == EMPTY_ROUNDS and not any(last):
+                verdict.differences = [
+                    f"{due.next.kind} found nothing to strike in {EMPTY_ROUNDS} rounds of {stage}"
+                ]
         verdict.seconds = time.monotonic() - began_s
         return verdict
 

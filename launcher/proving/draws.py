@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from distrain.runs.planned_faults import EVERY_RANK, FaultKind, PlannedFault
 
@@ -41,6 +42,36 @@ def draw(kinds: Sequence[str], mean_s: float, seed: str) -> Iterator[Draw]:
             number += 1
             wait_s = dice.expovariate(1 / mean_s)
             yield Draw(number, kind, wait_s, random.Random(f"chaos {seed} {number}"))
+
+
+class Due:
+    """The fault that comes next, over all rounds of a stage, and how far its clock is.
+
+    One that found nothing to strike before the stage ended stays due: else those that need more
+    than a rank, such as a checkpoint, would hardly come.
+    """
+
+    def __init__(self, draws: Iterator[Draw]) -> None:
+        self._draws = draws
+        self.next = next(draws, None)
+        self.clock_s = 0.0
+        """Since the one before, of time in which there was something to strike."""
+
+    @property
+    def now(self) -> Draw | None:
+        """Return it once its time has come."""
+        if self.next is None or self.clock_s < self.next.wait_s:
+            return None
+        return self.next
+
+    def has_come(self) -> None:
+        """Draw the next one."""
+        self.next, self.clock_s = next(self._draws, None), 0.0
+
+    def put_back(self, drawn: Draw) -> None:
+        """Let one come again, as what it was laid for ended before."""
+        self._draws = chain([self.next] if self.next is not None else [], self._draws)
+        self.next, self.clock_s = drawn, 0.0
 
 
 def plan_by_step(

@@ -1,7 +1,6 @@
 """One stage, once from its beginning to its end, under faults that come by the clock."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from distrain.runs.incidents import describe_place
 from distrain.runs.planned_faults import happened, read_faults
 from distrain.runs.progress_page import Page
 from launcher.proving.blows import BLOWS, Target
-from launcher.proving.draws import Draw
+from launcher.proving.draws import Draw, Due
 from launcher.proving.launches import Course, Launch, ScratchRun
 
 TICK_S = 0.05
@@ -40,6 +39,8 @@ class Struck:
     """That was under way."""
     lost_s: float | None = None
     """Until the first step of the next attempt; ``None``: another fault, or the end, came first."""
+    drawn: Draw | None = None
+    """By which it came."""
 
 
 class StageRound:
@@ -76,10 +77,10 @@ class StageRound:
         self.first_step_s: float | None = None
         """From the start to the first step, if no fault came before."""
 
-    def run(self, draws: Iterator[Draw], most: int) -> None:
+    def run(self, due: Due, most: int) -> None:
         """Strike up to ``most`` times; returns when the stage has ended, or cannot end."""
         launch = Launch(self._order, [self._stage])
-        pending, clock_s, looked_s = next(draws, None), 0.0, time.monotonic()
+        looked_s = time.monotonic()
         try:
             while not self.problems:
                 code = launch.wait(TICK_S)
@@ -91,17 +92,15 @@ class StageRound:
                     launch = again
                 now, pages = time.monotonic(), self._targets(launch)
                 # The clock stands while there is nothing to strike.
-                clock_s += now - looked_s if pages else 0.0
+                due.clock_s += now - looked_s if pages else 0.0
                 looked_s = now
-                if pending is None or len(self.struck) >= most or clock_s < pending.wait_s:
-                    self._check_bounds()
-                    continue
-                if pages and self._strike(launch, pending):
-                    pending, clock_s = next(draws, None), 0.0
+                drawn = due.now if len(self.struck) < most else None
+                if pages and drawn is not None and self._strike(launch, drawn):
+                    due.has_come()
                 self._check_bounds()
         finally:
             launch.close()
-            self._finish()
+            self._finish(due)
 
     def _targets(self, launch: Launch) -> list[Page]:
         """Return the ranks, if they are where they may be struck."""
@@ -121,7 +120,7 @@ class StageRound:
         self._observe()  # a blow may have waited for its moment
         # A rank that has just started does not say yet how far its stage was.
         step = max(self._course.step, *(page.main.step for page in pages))
-        struck = Struck(drawn.kind, what, step, time.monotonic() - self._began_s)
+        struck = Struck(drawn.kind, what, step, time.monotonic() - self._began_s, drawn=drawn)
         struck.attempt = attempt
         if drawn.kind in IN_RANK:
             struck.file = str(happened(self._plan, read_faults(self._plan, self._stage)[-1]))
@@ -193,8 +192,11 @@ class StageRound:
                 f"no new step for {stands_s:.0f} s{last}:\n{self._order.last_lines()}"
             )
 
-    def _finish(self) -> None:
-        """Forget planned faults that the stage ended before."""
+    def _finish(self, due: Due) -> None:
+        """Forget planned faults that the stage ended before: they are due again."""
+        for struck in reversed(self.struck):
+            if struck.drawn and struck.file and not Path(struck.file).exists():
+                due.put_back(struck.drawn)
         self.struck = [s for s in self.struck if not s.file or Path(s.file).exists()]
 
 

@@ -2,7 +2,7 @@ from itertools import islice, pairwise
 from statistics import mean
 
 from distrain.runs.planned_faults import EVERY_RANK
-from launcher.proving.draws import FIRST_STEPS, draw, plan_by_step
+from launcher.proving.draws import FIRST_STEPS, Due, draw, plan_by_step
 
 KINDS = ("kill", "hang", "slow")
 
@@ -23,6 +23,24 @@ def test_no_kind_is_left_out_for_long():
     kinds = [d.kind for d in drawn("7")]
     for begin in range(0, 30, 3):
         assert sorted(kinds[begin : begin + 3]) == sorted(KINDS)
+
+
+def test_a_fault_that_found_nothing_to_strike_stays_due():
+    first, second, third = drawn("7", 3)
+    due = Due(iter((first, second, third)))
+    assert due.now is None
+    due.clock_s = first.wait_s
+    assert due.now is first  # the round ends; the next one goes on with it
+    assert due.now is first
+    due.has_come()
+    assert (due.next, due.clock_s) == (second, 0.0)
+    due.put_back(first)
+    assert due.next is first
+    due.has_come()
+    assert due.next is second
+    due.has_come()
+    due.has_come()
+    assert due.next is due.now is None
 
 
 def test_distances_are_exponential_with_that_mean():
