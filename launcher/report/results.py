@@ -32,7 +32,6 @@ from launcher.report.text import (
     visible,
 )
 from launcher.report.text import significant as digits
-from launcher.text import plural
 
 REASON_CHARACTERS = 200
 PATHS_SHOWN = 20
@@ -126,9 +125,8 @@ def _length_tables(stage: StageRecords) -> list[Table]:
     dropped = found.get("dropped_pairs")
     paths = [str(path) for path in dropped] if isinstance(dropped, list) else []
     more = f" and {len(paths) - PATHS_SHOWN} more" if len(paths) > PATHS_SHOWN else ""
-    shown = f"{', '.join(paths[:PATHS_SHOWN])}{more}"
     # Beside the counts, which are of what is left where whole examples are dropped.
-    note = f"{plural(len(paths), 'example')} left out whole: {shown}." if paths else ""
+    note = f"Left out whole: {', '.join(paths[:PATHS_SHOWN])}{more}." if paths else ""
     return [Table("Pairs longer than a sample", header, tuple(rows), note)]
 
 
