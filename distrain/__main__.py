@@ -10,7 +10,9 @@ import logging
 import os
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from distrain.config.reading.load import read_resolved
 from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe
@@ -286,5 +288,21 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def leave(exit_code: int) -> NoReturn:
+    """End a tool's process at once.
+
+    Threads of pyarrow's abort an ordinary exit now and then (SIGABRT after the answer was written),
+    or keep it from ending. A tool has written and closed everything by then.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # whoever read it is gone
+            stream.flush()
+    os._exit(exit_code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if sys.argv[1:2] != ["stage"]:
+        leave(code)
+    sys.exit(code)

@@ -1,6 +1,8 @@
 """What only the runtime can read is looked at as JSON lines are: Arrow, .zst, saved datasets."""
 
 import json
+import subprocess
+import sys
 
 import pyarrow
 import pytest
@@ -99,3 +101,25 @@ def test_documents_are_looked_at_by_a_process_of_the_runtime(tmp_path):
     assert wrong.path == ("data", "source", "text_field")
     assert "a.arrow:0, which has body, day; expected a field" in wrong.message
     assert "set it to one of body, day" in wrong.message
+
+
+def test_a_process_that_has_answered_ends_well(tmp_path):
+    """Threads of pyarrow's used to abort about every second one."""
+    write_arrow(tmp_path / "a.arrow", [{"body": "a text"}])
+    read = {"kind": "files", "paths": [str(tmp_path / "a.arrow")]}
+    limits = {"files": 1, "rows": 1, "bytes": 100}
+    question = json.dumps([{"read": read, "examples": False, "limits": limits}])
+    asked = [
+        subprocess.Popen(
+            [sys.executable, "-m", "distrain", "first-look"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in asked:
+        out, _ = process.communicate(question, timeout=120)
+        assert process.returncode == 0
+        assert json.loads(out)[0]["files"][0]["rows"]
