@@ -59,7 +59,6 @@ def test_a_supervisor_needs_neither_torch_nor_the_schema():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.seams  # its scripted ranks race: one may take the pid of the killed one for alive
 def test_a_rank_killed_on_the_second_node_is_replaced_without_a_word(make_plan, tmp_path):
     plan = make_plan(rendezvous=f"localhost:{free_port()}")
     with Nodes(plan, tmp_path) as nodes:

@@ -45,7 +45,8 @@ while name == "pretrain" and not (run / "go").exists():
     try:
         os.kill(int(pid), 0) if theirs == start else None  # else of the start before
     except ProcessLookupError:
-        sys.exit("the other rank is gone")
+        if not (run / "go").exists():  # else it has seen that first, and ended well
+            sys.exit("the other rank is gone")
 if os.environ.get("CRASH") == name:
     sys.exit("the reason is here")
 record("done")
