@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from distrain.runs.planned_faults import PlannedFault, append_fault
 from distrain.runs.records import STEP, is_done, is_validation
 from launcher.plan import Plan, StagePlan
 from launcher.proving.blows import BLOWS
-from launcher.proving.draws import BY_STEP, Draw, Due, draw, plan_by_step
+from launcher.proving.draws import BY_STEP, Due, draw, plan_by_step
 from launcher.proving.launches import Launch, ScratchRun
 from launcher.proving.rounds import STALLED_S, StageRound, Struck
 from launcher.proving.scratch import copy_run
@@ -177,10 +177,8 @@ class Chaos:
         began_s = time.monotonic()
         # Where a stage is shorter than that, no fault would come.
         mean_s = min(settings.mean_s, twin_s / 2)
-        draws: Iterator[Draw] = iter(())
-        if settings.by_clock:
-            draws = draw(settings.by_clock, mean_s, f"{settings.seed} {stage}")
-        due = Due(draws)
+        seed, kinds = f"{settings.seed} {stage}", settings.by_clock
+        due = Due(draw(kinds, mean_s, seed) if kinds else iter(()))
         while not verdict.differences:
             order = self._scratch_of(stage, len(verdict.rounds) + 1, planned)
             stalled_s = max(STALLED_S, 10 * mean_s, 2 * twin_s)

@@ -1,4 +1,4 @@
-"""A plan over two nodes without a scheduler."""
+"""A plan over two nodes without a scheduler, and pages of ranks that were never started."""
 
 import pytest
 
@@ -8,6 +8,7 @@ from distrain.config.recipe import PrepareStage, Recipe
 from distrain.config.sources import FilesSource
 from distrain.runs.folder import RunFolder
 from launcher.plan import Plan
+from tests.launcher.backends.made_up_ranks import Ranks
 from tests.launcher.backends.two_nodes import STAGES, free_port
 
 
@@ -27,3 +28,12 @@ def make_plan(tmp_path):
         return Plan(recipe, RunFolder(root), STAGES)
 
     return make
+
+
+@pytest.fixture
+def ranks(tmp_path, monkeypatch):
+    """Pages of two ranks that have made thirty steps."""
+    ranks = Ranks(tmp_path, monkeypatch)
+    for number in range(30):
+        ranks.step(number)
+    return ranks

@@ -10,14 +10,6 @@ from tests.launcher.backends.made_up_ranks import DOG, Ranks, S, blamed
 SAVE_WAITS = 16 + 4  # word of the page, of the thread that saves
 
 
-@pytest.fixture
-def ranks(tmp_path, monkeypatch):
-    ranks = Ranks(tmp_path, monkeypatch)
-    for number in range(30):
-        ranks.step(number)
-    return ranks
-
-
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize(("limits_s", "found_s"), [({}, 60), ({"rendezvous": 300}, 300)])
 def test_ranks_that_meet_have_a_minute_or_what_was_set(

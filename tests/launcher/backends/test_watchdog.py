@@ -19,14 +19,6 @@ from launcher.backends.watchdog import Sight, Watchdog
 from tests.launcher.backends.made_up_ranks import Ranks, S, blamed
 
 
-@pytest.fixture
-def ranks(tmp_path, monkeypatch):
-    ranks = Ranks(tmp_path, monkeypatch)
-    for number in range(30):
-        ranks.step(number)
-    return ranks
-
-
 @pytest.mark.parametrize("phase", STEP_PHASES)
 def test_a_rank_without_a_mark_is_found_within_five_seconds_and_not_within_three(ranks, phase):
     ranks.mark(phase, 30)
