@@ -3,6 +3,7 @@
 import re
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -234,19 +235,21 @@ def test_a_node_that_does_not_pass_its_check_is_left_before_the_stage_begins(
 def test_a_time_limit_in_the_middle_changes_nothing(cluster, recipe, twin, tmp_path):
     # Starts that are slower than the limit are in vain; this test is about those that are not.
     limit = ("launch.time_limit=1m", "launch.grace_period=30s", "launch.max_restarts=20")
-    run = SlurmRun(cluster, recipe, tmp_path, *limit)
+    # Ranks are held below for longer than any step takes, which counts as a hang.
+    unwatched = "launch.watchdog.enabled=false"
+    run = SlurmRun(cluster, recipe, tmp_path, *limit, unwatched)
     run.reach(2 * SAVE_STEPS)
     # Slurm looks at limits twice a minute: hold the ranks until it has, then let them answer.
     ranks = run.ranks()
     assert len(ranks) == 2
     for rank in ranks.values():
         rank.send_signal(signal.SIGSTOP)
-    asked = run.log.count("asked to yield")
     try:
-        wait_until(lambda: run.log.count("asked to yield") > asked)
+        wait_until(lambda: "asked to yield" in run.log)
     finally:
         for rank in ranks.values():
-            rank.send_signal(signal.SIGCONT)
+            with suppress(psutil.NoSuchProcess):  # the reason is what the wait above raises
+                rank.send_signal(signal.SIGCONT)
     run.finish()
     assert "yielded; asks Slurm to start it again" in run.log
     run.assert_resumed()
