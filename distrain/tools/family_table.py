@@ -27,6 +27,8 @@ NOT_OF_TRAINING = frozenset(
 """Settings that the tokenizer decides, or that name another use of the module."""
 INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 """The table of attention functions, as it is called in a family's file."""
+STACKED = "@use_experts_implementation"
+"""What stands above the class of experts whose weights are one tensor for all of a layer."""
 
 
 def make_table() -> dict[str, Any]:
@@ -50,8 +52,17 @@ def make_table() -> dict[str, Any]:
         "activations": sorted(ACT2FN),
         "families": {model_type: describe(model_type) for model_type in TESTED},
         "others": others,
+        "stacked_experts": sorted(filter(stacks_experts, (*TESTED, *others))),
         "refused": refused,
     }
+
+
+def stacks_experts(model_type: str) -> bool:
+    """Return whether a family keeps each weight of all experts of a layer in one tensor."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    family = MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[model_type]]
+    return STACKED in inspect.getsource(sys.modules[family.__module__])
 
 
 def describe(model_type: str) -> dict[str, Any]:

@@ -98,9 +98,19 @@ class ModelConfig(NamedSection):
     """How many of them it must have."""
 
     @property
-    def has_experts(self) -> bool:
-        """Whether it is a mixture of experts, whose weights lie stacked and take no adapters."""
+    def num_experts(self) -> int | None:
+        """Experts of a layer; 0: it has none, ``None``: unknown without torch."""
+        return 0
+
+    @property
+    def stacks_experts(self) -> bool:
+        """Whether a weight of all experts of a layer is one tensor: what can be cut by experts."""
         return False
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether it is a mixture of experts, whose weights take no adapters."""
+        return (self.num_experts or 0) > 1
 
     @property
     def asks_for_balancing(self) -> bool:

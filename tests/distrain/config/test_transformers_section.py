@@ -28,6 +28,25 @@ def test_common_questions_are_answered_in_the_family_s_words(section):
     assert "lm_head" not in section.adaptable_layers
 
 
+@pytest.mark.parametrize(
+    ("model_type", "config", "number", "are_stacked"),
+    [
+        ("mixtral", {}, 8, True),
+        ("deepseek_v3", {"n_routed_experts": 16}, 16, True),
+        ("olmoe", {"num_experts": 4}, 4, True),
+        ("olmoe", {}, None, True),
+        ("jetmoe", {"num_local_experts": 4}, 4, False),
+        ("qwen3", {}, 0, False),
+        ("stablelm", {}, 0, False),
+    ],
+)
+def test_experts_are_counted_and_known_to_be_stacked(model_type, config, number, are_stacked):
+    section = TransformersConfig(model_type=model_type, config=config)
+    assert (section.num_experts, section.stacks_experts) == (number, are_stacked)
+    assert section.has_experts is bool(number)
+    assert (LlamaConfig().num_experts, LlamaConfig().stacks_experts) == (0, False)
+
+
 def test_rates_are_those_of_the_stage_that_trains_and_sizes_are_not():
     later = TransformersConfig(model_type="gpt2", config={"resid_pdrop": 0.3, "n_layer": 9})
     config = GPT2.completed().with_rates_of(later).config

@@ -120,10 +120,17 @@ class TransformersConfig(ModelConfig):
         return value if isinstance(value, float) else 0.02
 
     @property
-    def has_experts(self) -> bool:
-        """Whether it has more than one expert, by the names that families give to their number."""
-        numbers = map(self.value_of, EXPERT_KEYS)
-        return any(isinstance(number, int) and number > 1 for number in numbers)
+    def num_experts(self) -> int | None:
+        """Find it by the names that families give to it."""
+        numbers = [value for value in map(self.value_of, EXPERT_KEYS) if isinstance(value, int)]
+        if not numbers and self.family is None and self.stacks_experts:
+            return None  # its default, which is not in the table
+        return max(numbers, default=0)
+
+    @property
+    def stacks_experts(self) -> bool:
+        """Look the family up in the table."""
+        return self.model_type in family_table().stacked_experts
 
     @property
     def asks_for_balancing(self) -> bool:

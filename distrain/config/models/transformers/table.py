@@ -57,6 +57,7 @@ class FamilyTable:
         activations: Words for an activation.
         families: Those that the tests compare.
         others: That go through the attention interface as well.
+        stacked_experts: Of both, those that keep the weights of a layer's experts in one tensor.
         refused: That do not, each with the reason.
     """
 
@@ -64,6 +65,7 @@ class FamilyTable:
     activations: tuple[str, ...]
     families: Mapping[str, FamilyKeys]
     others: tuple[str, ...]
+    stacked_experts: tuple[str, ...]
     refused: Mapping[str, str]
 
     @property
@@ -81,6 +83,7 @@ def family_table() -> FamilyTable:
         activations=tuple(read["activations"]),
         families={name: _family(fields) for name, fields in read["families"].items()},
         others=tuple(read["others"]),
+        stacked_experts=tuple(read["stacked_experts"]),
         refused=read["refused"],
     )
 
