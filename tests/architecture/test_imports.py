@@ -100,7 +100,7 @@ ROOMS = {
             "token_sources",
         },
         {"models", "optimizers", "schedules", "sources", "training"},
-        {"data", "huggingface", "preference"},
+        {"data", "huggingface", "pipeline", "preference"},
         {"chats"},
         {"recipe"},
         {"layout", "lineage"},
