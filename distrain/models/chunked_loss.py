@@ -20,6 +20,7 @@ from torch import Tensor
 
 from distrain.config.tasks import IGNORE_INDEX
 from distrain.loss import CROSS_ENTROPY, LossTerms
+from distrain.models.vocabulary_part import VocabularyPart, best_tokens
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,15 @@ class ChunkedLoss:
         scale: By which the products are multiplied.
         softcap: c of ``c * tanh(logits / c)``, after the scale.
         terms: What the loss has besides the cross-entropy.
+        vocabulary: The tokens that the layer's rows here are of; ``None``: all. Losses are those
+            of the whole vocabulary, gradients of hidden states what these rows add to them.
     """
 
     chunk_tokens: int
     scale: float = 1.0
     softcap: float | None = None
     terms: LossTerms = CROSS_ENTROPY
+    vocabulary: VocabularyPart | None = None
 
     def __call__(
         self,
@@ -204,6 +208,7 @@ class _Scores:
         call: _Call,
     ) -> None:
         self._loss, self._hits_N = call.loss, call.hits
+        self._part = call.loss.vocabulary
         self._hidden_ND, self._targets_N = hidden_ND, targets_N
         self.weight_VD = weight_VD.to(call.dtype)
         self._bias_V = None if bias_V is None else bias_V.to(call.dtype)
@@ -222,20 +227,46 @@ class _Scores:
         self.chunk, self.hidden_CD = chunk, self._hidden_ND[chunk].to(self.weight_VD.dtype)
         logits_CV = self._logits_CV = self._scored()
         if self._hits_N is not None:
-            self._hits_N[chunk] = logits_CV.argmax(1) == targets_C
+            best = logits_CV.argmax(1) if self._part is None else best_tokens(logits_CV, self._part)
+            self._hits_N[chunk] = best == targets_C
         self._is_target = (targets_C != IGNORE_INDEX).unsqueeze(1)
-        self._ids = targets_C.unsqueeze(1) * self._is_target
-        losses = -(1 - terms.label_smoothing) * logits_CV.gather(1, self._ids)
-        if terms.label_smoothing:
-            losses -= terms.label_smoothing * logits_CV.mean(1, keepdim=True)
+        self._find(targets_C)
+        score = logits_CV.gather(1, self._ids)
+        mean = logits_CV.mean(1, keepdim=True) if terms.label_smoothing else None
         # All in place: a buffer of the size of a chunk costs more than what is computed in it.
         largest = logits_CV.amax(1, keepdim=True)
+        if self._part is not None:
+            self._part.max_(largest)
         self._sums = logits_CV.sub_(largest).exp_().sum(1, keepdim=True)
+        if self._part is not None:
+            score, mean = self._add_up(self._part, score, mean)
+        losses = -(1 - terms.label_smoothing) * score
+        if mean is not None:
+            losses -= terms.label_smoothing * mean
         self._log_z = largest + self._sums.log()
         losses += self._log_z
         if terms.z_loss:
             losses += terms.z_loss * self._log_z.square()
         return losses.masked_fill_(~self._is_target, 0).squeeze(1)
+
+    def _find(self, targets_C: Tensor) -> None:
+        """Find the columns of targets, 0 for those without one, and whose column is here."""
+        self._is_here = self._is_target
+        if self._part is not None:
+            start, stop = self._part.start, self._part.stop
+            self._is_here = ((targets_C >= start) & (targets_C < stop)).unsqueeze(1)
+            targets_C = targets_C - start
+        self._ids = targets_C.unsqueeze(1) * self._is_here
+
+    def _add_up(
+        self, part: VocabularyPart, score: Tensor, mean: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Make what was summed over the columns here that of all; in one collective."""
+        parts = [self._sums, score * self._is_here]
+        if mean is not None:
+            parts.append(mean * ((part.stop - part.start) / part.size))
+        self._sums, score, *means = part.sum_(torch.cat(parts, 1)).split(1, 1)
+        return score, means[0] if means else None
 
     def gradient(self, factors_C: Tensor | None = None) -> Tensor:
         """Turn the exponentials into the gradient of the products, shape (C, V).
@@ -251,9 +282,11 @@ class _Scores:
         if terms.z_loss:
             shares = shares * (1 + 2 * terms.z_loss * self._log_z)
         gradient_CV.mul_(shares)
-        gradient_CV.scatter_add_(1, self._ids, -(1 - terms.label_smoothing) * factors)
+        own = factors if self._part is None else factors * self._is_here
+        gradient_CV.scatter_add_(1, self._ids, -(1 - terms.label_smoothing) * own)
         if terms.label_smoothing:
-            gradient_CV.sub_(terms.label_smoothing / gradient_CV.shape[1] * factors)
+            size = gradient_CV.shape[1] if self._part is None else self._part.size
+            gradient_CV.sub_(terms.label_smoothing / size * factors)
         if self._slope is not None:
             gradient_CV.mul_(self._slope)
         if self._loss.scale != 1.0:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distrain.config.training import LossConfig
 from distrain.loss import CROSS_ENTROPY, LossTerms, target_hits, target_losses
 from distrain.models.chunked_loss import ChunkedLoss
+from distrain.models.vocabulary_part import VocabularyPart
 
 
 class OutputLayer(nn.Linear):
@@ -42,6 +43,8 @@ class OutputLayer(nn.Linear):
         self.scale = scale
         self.softcap = softcap
         self.loss = LossConfig()
+        self.vocabulary: VocabularyPart | None = None
+        """Which tokens the parameters here score; ``None``: all. Results are the same."""
 
     @classmethod
     def of(cls, linear: nn.Linear, *, scale: float = 1.0, softcap: float | None = None) -> Self:
@@ -75,22 +78,31 @@ class OutputLayer(nn.Linear):
         if target_ids is None:
             return self._logits(hidden)
         terms = self._terms()
-        logits_bytes = torch.promote_types(hidden.dtype, torch.float32).itemsize
-        chunk_tokens = self.loss.tokens_of_chunk(
-            target_ids.numel(), self.out_features, logits_bytes, on_gpu=hidden.is_cuda
-        )
+        chunk_tokens = self._chunk_tokens(hidden, target_ids.numel())
         if chunk_tokens is None:
             logits = self._logits(hidden)
             losses = target_losses(logits, target_ids, rows, terms)
             if not with_hits:
                 return losses
             return _with_hits(losses, target_hits(logits, target_ids), rows)
-        loss = ChunkedLoss(chunk_tokens, self.scale, self.softcap, terms)
+        loss = ChunkedLoss(chunk_tokens, self.scale, self.softcap, terms, self.vocabulary)
         if not with_hits:
             return loss(hidden, self.weight, self.bias, target_ids, rows)
         hits = torch.empty_like(target_ids, dtype=torch.bool)
         losses = loss(hidden, self.weight, self.bias, target_ids, rows, hits)
         return _with_hits(losses, hits, rows)
+
+    def _chunk_tokens(self, hidden: Tensor, num_tokens: int) -> int | None:
+        """Return the positions whose logits are made at a time; ``None``: by a plain loss."""
+        part, size = self.vocabulary, self.out_features
+        if part is not None:
+            size = part.stop - part.start
+        logits_bytes = torch.promote_types(hidden.dtype, torch.float32).itemsize
+        chunk_tokens = self.loss.tokens_of_chunk(
+            num_tokens, size, logits_bytes, on_gpu=hidden.is_cuda
+        )
+        # The loss in chunks alone knows parts; one chunk holds all that fits.
+        return num_tokens if chunk_tokens is None and part is not None else chunk_tokens
 
     def _terms(self) -> LossTerms:
         """Return what is added to the loss: nothing where it is measured and not trained on."""
@@ -104,7 +116,7 @@ class OutputLayer(nn.Linear):
             logits = logits * self.scale
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
-        return logits
+        return logits if self.vocabulary is None else self.vocabulary.gathered(logits)
 
 
 def _with_hits(losses: Tensor, hits_BT: Tensor, rows: Sequence[int] | None) -> Tensor:

@@ -1,0 +1,1 @@
+"""Tensor and sequence parallelism of modules that know one device."""
