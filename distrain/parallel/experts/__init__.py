@@ -1,0 +1,5 @@
+"""Expert parallelism: whole experts on each rank, and tokens that travel to them and back."""
+
+from distrain.parallel.experts.cutting import cut_experts
+
+__all__ = ["cut_experts"]
