@@ -16,7 +16,8 @@ KILLED = Case("1", "one rank killed", ("kill-rank",))
 
 
 def verdict(count, *differences):
-    faults = [Struck("kill-rank", "rank 1", 3, 1.0, lost_s=2.0 + n) for n in range(count)]
+    hung = {"event": "hung", "age_s": 4.5}
+    faults = [Struck("hang", "rank 1", 3, 1.0, events=[hung], lost_s=2.0 + n) for n in range(count)]
     return StageVerdict("pretrain", 9, 5.0, {}, [faults], [4.0], list(differences))
 
 
@@ -26,8 +27,8 @@ def test_a_draw_of_a_run_that_differs_does_not_pass(tmp_path):
     count_in(again, KILLED, verdict(2, "step 3 has no record"))
     tally = State(tmp_path / "state").of("1")
     assert (tally.drawn, tally.passed) == (5, 3)
-    assert (tally.problems, tally.median_lost()) == (["step 3 has no record"], 3.0)
-    assert "| 1 | one rank killed | 3/5 | 3.0, 4.0 | 4.0 |" in table.text_of(again, 20)
+    assert (tally.problems, tally.found_s) == (["step 3 has no record"], [4.5] * 5)
+    assert "| 1 | one rank killed | 3/5 | 4.5, 4.5 | 3.0, 4.0 | 4.0 |" in table.text_of(again, 20)
 
 
 def test_faults_of_a_step_are_the_draws_of_their_case(tmp_path):

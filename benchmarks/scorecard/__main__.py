@@ -75,6 +75,7 @@ def count_in(state: State, case: Case, verdict: StageVerdict) -> None:
     tally.drawn += len(came)
     tally.passed += 0 if verdict.differences else len(came)
     tally.lost_s += [fault.lost_s for fault in verdict.faults if fault.lost_s is not None]
+    tally.found_s += [age_s for fault in verdict.faults for age_s in fault.found_s]
     tally.starts_s += verdict.starts_s
     tally.load.append(os.getloadavg()[0])
     tally.problems += verdict.differences

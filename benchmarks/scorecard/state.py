@@ -1,7 +1,6 @@
 """What was drawn so far: a file, so that a scorecard goes on where it was ended."""
 
 import json
-import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -18,14 +17,12 @@ class Tally:
     """Those of runs that ended as their twin, and in which nothing was that must not be."""
     lost_s: list[float] = field(default_factory=list)
     """From a fault to the first step of the next attempt, where no other fault came between."""
+    found_s: list[float] = field(default_factory=list)
+    """How old the last mark was when the watchdog acted, of each incident."""
     starts_s: list[float] = field(default_factory=list)
     """From the command to the first step, in the same runs."""
     load: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-
-    def median_lost(self) -> float | None:
-        """Return the middle one."""
-        return statistics.median(self.lost_s) if self.lost_s else None
 
 
 class State:

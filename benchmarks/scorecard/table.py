@@ -10,10 +10,12 @@ from benchmarks.scorecard.state import State, Tally
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 NOTE = """\
 Asked for: {draws} draws a case. A draw passes if its run ended as its twin, bit for bit, without an
-orphan or a false alarm; by which way is not asked. Spikes of 34c and 34d are of the loss alone, for
-so small a model has others of its own. *Lost*: from the fault, so with the time to notice it, to
-the first step of the next attempt, where no other fault came between. *Cold start*: from the
-command to the first step, median of the same runs. Seconds; both depend on the load."""
+orphan or a false alarm, and if what its kind promises followed: an incident that names the rank, a
+checkpoint put aside, another attempt, or none of these. Spikes of 34c and 34d are of the loss
+alone, for so small a model has others of its own. *Found*: how old the last mark was when the
+watchdog acted. *Lost*: from the fault, so with the time to notice it, to the first step of the next
+attempt, where no other fault came between. *Cold start*: from the command to the first step, median
+of the same runs. Seconds; both depend on the load."""
 BEGIN, END = "<!-- scorecard -->", "<!-- end of scorecard -->"
 
 
@@ -25,7 +27,7 @@ def text_of(state: State, draws: int) -> str:
         demands = f"; {case.pass_}" if case.pass_ else ""
         rows.append([case.number, case.what + demands, *_figures(tally)])
     head = ["case", "fault, and what must be besides an equal end"]
-    head += ["passed", "lost: median, worst", "cold start", "load"]
+    head += ["passed", "found: median, worst", "lost: median, worst", "cold start", "load"]
     others = [
         "| case | | where |",
         "|---|---|---|",
@@ -45,11 +47,15 @@ def write_page(text: str) -> None:
 
 def _figures(tally: Tally) -> list[str]:
     if not tally.drawn:
-        return ["not run", "", "", ""]
-    median, worst = tally.median_lost(), max(tally.lost_s, default=0.0)
+        return ["not run", "", "", "", ""]
     return [
         f"{tally.passed}/{tally.drawn}",
-        f"{median:.1f}, {worst:.1f}" if median is not None else "",
+        _median_and_worst(tally.found_s),
+        _median_and_worst(tally.lost_s),
         f"{statistics.median(tally.starts_s):.1f}" if tally.starts_s else "",
         f"{statistics.median(tally.load):.1f}" if tally.load else "",
     ]
+
+
+def _median_and_worst(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.1f}, {max(seconds):.1f}" if seconds else ""

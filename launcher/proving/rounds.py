@@ -1,6 +1,7 @@
 """One stage, once from its beginning to its end, under faults that come by the clock."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from distrain.runs.progress_page import Page
 from launcher.proving.blows import BLOWS, Target
 from launcher.proving.draws import Draw, Due
 from launcher.proving.launches import Course, Launch, ScratchRun
+from launcher.proving.promises import HANGS, LAST_STEPS, unkept
 
 TICK_S = 0.05
 IN_VAIN = 20
 """Faults in a row without a newly committed step, after which nothing more can be shown."""
 STALLED_S = 300.0
 """Without a new step, at least; then nobody has noticed a fault that must be noticed."""
-HANGS = frozenset({"hang", "lock", "spin", "sleep"})
 IN_RANK = frozenset({"exception", "exit", "lock", "spin", "sleep"})
 
 
@@ -35,12 +36,21 @@ class Struck:
     file: str = ""
     """What tells that a planned fault has come."""
     followed: list[str] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """Of the stage, until the next fault came."""
     attempt: int = 0
     """That was under way."""
+    has_come: bool = False
+    """A planned one, at its step."""
     lost_s: float | None = None
     """Until the first step of the next attempt; ``None``: another fault, or the end, came first."""
     drawn: Draw | None = None
     """By which it came."""
+
+    @property
+    def found_s(self) -> list[float]:
+        """How old the last mark was when the watchdog acted, of each incident."""
+        return [event["age_s"] for event in self.events if event["event"] == "hung"]
 
 
 class StageRound:
@@ -50,7 +60,9 @@ class StageRound:
         order: What is started; its plan of faults is there.
         stage: Name of the stage.
         stalled_s: Without a new step.
-        in_steps: Let faults come only once an attempt makes steps, not while it starts.
+        in_steps: Let faults come one at a time, and only while an attempt makes steps; each is held
+            to what its kind promises. Else several may meet, as in life, and only restarts are
+            asked for.
     """
 
     def __init__(
@@ -105,9 +117,8 @@ class StageRound:
     def _targets(self, launch: Launch) -> list[Page]:
         """Return the ranks, if they are where they may be struck."""
         pages = launch.ranks(self._stage)
-        if self._in_steps and any(page.first_step is None for page in pages):
-            return []
-        return pages
+        last = self.struck[-1] if self.struck else None
+        return [] if self._in_steps and not makes_steps(pages, last) else pages
 
     def _strike(self, launch: Launch, drawn: Draw) -> bool:
         folder, pages = self._order.run.stage(self._stage), self._targets(launch)
@@ -154,15 +165,21 @@ class StageRound:
     def _observe(self) -> None:
         for event in self._course.look():
             self._note(event)
-        for struck in self.struck:
-            is_over = self._course.attempt > struck.attempt
-            if struck.lost_s is None and struck is self.struck[-1] and is_over:
-                struck.lost_s = time.monotonic() - self._began_s - struck.after_s
+        if self.struck:
+            self._follow(self.struck[-1])
         if self._course.furthest and self.first_step_s is None and not self.struck:
             self.first_step_s = time.monotonic() - self._began_s
         committed = self._course.committed()
         if committed > self._committed:
             self._committed, self._in_vain = committed, 0
+
+    def _follow(self, struck: Struck) -> None:
+        now_s = time.monotonic() - self._began_s
+        if struck.file and not struck.has_come:
+            # It was planned for a step to come: what is lost begins there.
+            struck.has_come, struck.after_s = Path(struck.file).exists(), now_s
+        if struck.lost_s is None and self._course.attempt > struck.attempt:
+            struck.lost_s = now_s - struck.after_s
 
     def _note(self, event: dict[str, Any]) -> None:
         kind = event["event"]
@@ -174,8 +191,9 @@ class StageRound:
             if self._hung > sum(struck.kind in HANGS for struck in self.struck):
                 self.problems.append(f"a false alarm: {describe_event(event)}")
         text = describe_event(event)
-        if text and self.struck:
-            self.struck[-1].followed.append(text)
+        if self.struck:
+            self.struck[-1].events.append(event)
+            self.struck[-1].followed += [text] if text else []
 
     def _check_bounds(self) -> None:
         if self._in_vain >= IN_VAIN:
@@ -198,6 +216,36 @@ class StageRound:
             if struck.drawn and struck.file and not Path(struck.file).exists():
                 due.put_back(struck.drawn)
         self.struck = [s for s in self.struck if not s.file or Path(s.file).exists()]
+        if not self.problems and self._course.is_done:
+            self.problems += self._unkept()
+
+    def _unkept(self) -> list[str]:
+        """Say which faults were not followed by what their kind promises."""
+        ends = [struck.attempt for struck in self.struck[1:]] if self._in_steps else []
+        ends += [self._course.begun()] * (len(self.struck) - len(ends))
+        return [
+            f"{struck.kind} of {struck.what}: expected {missing}; what followed: "
+            + ("; ".join(struck.followed) or "nothing")
+            for struck, end in zip(self.struck, ends, strict=True)
+            if struck.step <= self._course.furthest - LAST_STEPS
+            for missing in unkept(
+                struck.kind,
+                struck.what,
+                (struck.attempt, end),
+                struck.events,
+                is_alone=self._in_steps,
+            )
+        ]
+
+
+def makes_steps(pages: Sequence[Page], last: Struck | None) -> bool:
+    """Return whether an attempt makes steps, and what struck the stage last is over.
+
+    A second hang that is laid before the first one is found would halt the next attempt in the same
+    place, which has twice the time for it: what is then lost is told of neither.
+    """
+    is_over = last is None or last.kind == "slow" or last.lost_s is not None
+    return is_over and all(page.first_step is not None for page in pages)
 
 
 def describe_event(event: dict[str, Any]) -> str:

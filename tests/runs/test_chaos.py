@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from distrain.runs.folder import RunFolder
+from launcher import planning
 from launcher.commands.chaos import FAULTS
+from launcher.proving.blows import BLOWS
+from launcher.proving.chaos import ON_ONE_MACHINE, Chaos, ChaosSettings
 from tests.tiny import distrain, write_recipe
 
 KILLS = os.environ.get("DISTRAIN_KILLS", "20")
@@ -43,3 +47,18 @@ def test_what_random_kills_must_not_hide_is_found(tmp_path):
     assert any("train/learning_rate" in difference for difference in verdict["differences"])
     assert any("result: checkpoint is" in difference for difference in verdict["differences"])
     shutil.rmtree(Path(verdict["folder"]).parents[1])  # which is kept for whoever looks into it
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(("does", "is_kept"), [("hang", True), ("kill-rank", False)])
+def test_a_hang_that_no_watchdog_found_does_not_pass(tmp_path, monkeypatch, does, is_kept):
+    """The control: the rank is killed in its place, and the run ends as its twin all the same."""
+    monkeypatch.setitem(BLOWS, "hang", BLOWS[does])
+    recipe = str(write_recipe(tmp_path, steps=40))
+    loaded = planning.load(recipe, list(ON_ONE_MACHINE))
+    plan = planning.plan_recipe(loaded.recipe, RunFolder(tmp_path / loaded.recipe.name))
+    settings = ChaosSettings(("hang",), mean_s=0.2, stages=("pretrain",), count=1, in_steps=True)
+    (verdict,) = Chaos(recipe, [], plan, settings, tmp_path, print).run()
+    assert [fault.kind for fault in verdict.faults] == ["hang"]
+    assert any("an incident that names it" in each for each in verdict.differences) != is_kept
+    assert len(verdict.differences) == int(not is_kept)
