@@ -54,6 +54,7 @@ def make_table() -> dict[str, Any]:
         "others": others,
         "stacked_experts": sorted(filter(stacks_experts, (*TESTED, *others))),
         "refused": refused,
+        "tensor_plans": {name: plan for name in others if (plan := tensor_plan(name))},
     }
 
 
@@ -86,7 +87,15 @@ def describe(model_type: str) -> dict[str, Any]:
         "keys": dict(sorted(keys.items())),
         "synonyms": synonyms,
         "linear_layers": linear_layers(model_type),
+        "tensor_plan": tensor_plan(model_type),
     }
+
+
+def tensor_plan(model_type: str) -> dict[str, str]:
+    """Return how the family says that its layers are cut; nothing where it does not."""
+    from transformers import CONFIG_MAPPING
+
+    return dict(CONFIG_MAPPING[model_type].base_model_tp_plan or {})
 
 
 def default_of(section: Any, field: "dataclasses.Field[Any]") -> object:  # noqa: ANN401
@@ -142,16 +151,18 @@ def _word(member: Any) -> str:  # noqa: ANN401
 
 
 def as_text(table: dict[str, Any]) -> str:
-    """Write the table, one line a key of a family."""
+    """Write the table, one line a key of a family, and a plan."""
     parts = []
     for model_type, family in table["families"].items():
         keys = [f"    {json.dumps(key)}: {json.dumps(of)}" for key, of in family["keys"].items()]
         rest = [f"   {json.dumps(k)}: {json.dumps(v)}" for k, v in family.items() if k != "keys"]
         body = ",\n".join([*rest, '   "keys": {\n' + ",\n".join(keys) + "\n   }"])
         parts.append(f"  {json.dumps(model_type)}: {{\n{body}\n  }}")
-    families = ' "families": {\n' + ",\n".join(parts) + "\n }"
-    rest = [f" {json.dumps(k)}: {json.dumps(v)}" for k, v in table.items() if k != "families"]
-    return "{\n" + ",\n".join([*rest, families]) + "\n}\n"
+    plans = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in table["tensor_plans"].items()]
+    long = {"tensor_plans": plans, "families": parts}
+    rest = [f" {json.dumps(k)}: {json.dumps(v)}" for k, v in table.items() if k not in long]
+    rest += [f" {json.dumps(k)}: {{\n" + ",\n".join(v) + "\n }" for k, v in long.items()]
+    return "{\n" + ",\n".join(rest) + "\n}\n"
 
 
 def main() -> None:

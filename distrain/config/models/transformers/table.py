@@ -36,12 +36,14 @@ class FamilyKeys:
         keys: By name.
         synonyms: Another family's word -> this one's, which transformers understands too.
         linear_layers: Last parts of the names of linear layers that may be in its blocks.
+        tensor_plan: How it says that its layers are cut; see ``config.models.tensor_plan``.
     """
 
     architecture: str
     keys: Mapping[str, FamilyKey]
     synonyms: Mapping[str, str]
     linear_layers: tuple[str, ...]
+    tensor_plan: Mapping[str, str]
 
     def own_name(self, key: str) -> str:
         """Return what the family calls a setting."""
@@ -59,6 +61,7 @@ class FamilyTable:
         others: That go through the attention interface as well.
         stacked_experts: Of both, those that keep the weights of a layer's experts in one tensor.
         refused: That do not, each with the reason.
+        other_plans: The ``tensor_plan`` of each of ``others`` that has one.
     """
 
     release: str
@@ -67,6 +70,12 @@ class FamilyTable:
     others: tuple[str, ...]
     stacked_experts: tuple[str, ...]
     refused: Mapping[str, str]
+    other_plans: Mapping[str, Mapping[str, str]]
+
+    def tensor_plan(self, model_type: str) -> Mapping[str, str]:
+        """Return how a family says that its layers are cut; nothing where it does not."""
+        family = self.families.get(model_type)
+        return self.other_plans.get(model_type, {}) if family is None else family.tensor_plan
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -85,6 +94,7 @@ def family_table() -> FamilyTable:
         others=tuple(read["others"]),
         stacked_experts=tuple(read["stacked_experts"]),
         refused=read["refused"],
+        other_plans=read["tensor_plans"],
     )
 
 
@@ -97,4 +107,5 @@ def _family(fields: Mapping[str, Any]) -> FamilyKeys:
         },
         synonyms=fields["synonyms"],
         linear_layers=tuple(fields["linear_layers"]),
+        tensor_plan=fields["tensor_plan"],
     )
