@@ -32,7 +32,7 @@ class AttentionNeeds:
 
 
 def choose_kernel(
-    device: str, precision: str, needs: AttentionNeeds, *, divided: bool
+    device: str, precision: str, needs: AttentionNeeds, *, divided: bool, cut: bool = False
 ) -> AttentionKernel:
     """Choose how queries attend to equally many keys.
 
@@ -41,6 +41,8 @@ def choose_kernel(
         precision: Of the forward pass: ``"fp32"``, ``"fp64"`` or ``"bf16"``.
         needs: Of the model, and of the training.
         divided: Whether a row has several documents.
+        cut: Whether only a part of the columns is here. FlashAttention takes queries that are the
+            last of their keys, and not such as lie scattered among them.
 
     Returns:
         ``sdpa``: PyTorch's own, document by document, or row by row if not divided; ``softmax``:
@@ -48,6 +50,8 @@ def choose_kernel(
         ``flex``: FlexAttention.
     """
     changes_scores = needs.softcap or needs.sinks
+    if cut and device == "cuda" and not needs.dropout and precision != "fp64":
+        return "flex"
     if device != "cuda":
         # Without its fused kernel SDPA would hold all weights of a document.
         not_fused = changes_scores or needs.dropout or needs.two_sizes
@@ -57,7 +61,7 @@ def choose_kernel(
         return "softmax" if needs.dropout or precision == "fp64" else "flex"
     # Rows that are one document have fused kernels in any precision.
     is_flash = precision == "bf16" and needs.head_dim <= LARGEST_FLASH_HEAD and not needs.dropout
-    return "varlen" if is_flash and (divided or needs.window) else "sdpa"
+    return "varlen" if is_flash and (divided or needs.window) and not cut else "sdpa"
 
 
 def kernels_by_rows(

@@ -3,7 +3,7 @@
 They lie outside of ``attention``, whose files the compiler leaves alone where blocks are compiled
 (``distrain.parallel.compilation``): it would refuse to look into these, too.
 
-Shape legend: B = sequences in a microbatch, T = tokens in a sequence.
+Shape legend: B = sequences in a microbatch, T = queries of a sequence.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 
 
-def seen_from(first_BT: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Return FlexAttention's ``mask_mod`` of causal attention from a first key on.
+def seen_within(
+    first_BT: Tensor, last_T: Tensor
+) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Return FlexAttention's ``mask_mod`` of attention to a range of keys.
 
     Args:
-        first_BT: The first key that each position sees, shape (B, T).
+        first_BT: The first key that each query sees, shape (B, T).
+        last_T: The last one, shape (T,).
     """
 
     def is_seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         del head
-        return (key <= query) & (key >= first_BT[row, query])
+        return (key <= last_T[query]) & (key >= first_BT[row, query])
 
     return is_seen
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distrain.config.attention import AttentionKernel, AttentionNeeds, choose_kernel
+from distrain.models.attention.across import attend_across
 from distrain.models.attention.kernels import ATTENTIONS
 from distrain.models.attention.plan import AttentionPlan
 from distrain.models.attention.rule import PLAIN, AttentionRule
@@ -28,6 +29,8 @@ def attend(
 
     Where each row is one document, queries may be fewer than keys: they are then the last T of its
     S positions, the others' keys and values being kept from earlier calls.
+    Where only some columns of the rows are here, all three are of these, and the keys and values of
+    the others are gathered.
 
     Returns:
         Shape (B, N, T, X).
@@ -38,10 +41,13 @@ def attend(
     if plan.is_divided and q_BNTH.shape[2] != k_BKSH.shape[2]:
         raise ValueError("rows of several documents must have as many queries as keys")
     q_BNTH, k_BKSH, v_BKSX = _as_autocast((q_BNTH, k_BKSH, v_BKSX))
-    longest = max(plan.documents.lengths) if plan.is_divided else k_BKSH.shape[2]
+    is_told = plan.is_divided or plan.documents.columns is not None
+    longest = max(plan.documents.lengths) if is_told else k_BKSH.shape[2]
     if rule.window is not None and rule.window >= longest:
         rule = replace(rule, window=None)  # kernels without one may then be chosen
     kernel = kernel_for(q_BNTH, k_BKSH, v_BKSX, plan, rule)
+    if plan.documents.columns is not None:
+        return attend_across(q_BNTH, k_BKSH, v_BKSX, plan, rule, kernel)
     return ATTENTIONS[kernel](q_BNTH, k_BKSH, v_BKSX, plan, rule)
 
 
@@ -60,7 +66,8 @@ def kernel_for(
     # What takes fewer queries than keys is what a CPU takes.
     device = q_BNTH.device.type if q_BNTH.shape[2] == k_BKSH.shape[2] else "cpu"
     precision = PRECISIONS.get(q_BNTH.dtype, "other")
-    return choose_kernel(device, precision, needs, divided=plan.is_divided)
+    cut = plan.documents.columns is not None
+    return choose_kernel(device, precision, needs, divided=plan.is_divided, cut=cut)
 
 
 def _as_autocast(heads: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

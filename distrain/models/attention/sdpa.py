@@ -26,6 +26,21 @@ def sdpa_attention(q_GNTH: Tensor, k_GKSH: Tensor, v_GKSX: Tensor, rule: Attenti
     return torch.cat(outputs, dim=2)
 
 
+def masked_attention(
+    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSX: Tensor, rule: AttentionRule, seen: Tensor
+) -> Tensor:
+    """Attend by ``rule``, of which ``seen`` holds the window; shape (B, N, T, X).
+
+    Args:
+        q_BNTH: Queries.
+        k_BKSH: Keys.
+        v_BKSX: Values.
+        rule: Without soft cap and sinks.
+        seen: Which key each query sees, bool, broadcast to (B, N, T, S).
+    """
+    return _call(q_BNTH, k_BKSH, v_BKSX, rule, mask=seen)
+
+
 def block_size(window: int | None) -> int:
     """Return how many queries share one call: half a window computes half of it in vain."""
     return 512 if window is None else min(max(window // 2, 128), 512)

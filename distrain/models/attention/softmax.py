@@ -63,6 +63,22 @@ def explicit_attention(
     Returns:
         Shape (G, N, T, X).
     """
+    seen = seen_keys(q_GNTH.shape[2], k_GKSH.shape[2], rule.window, q_GNTH.device)
+    return mixed_by_scores(q_GNTH, k_GKSH, v_GKSX, rule, seen if mask is None else seen & mask)
+
+
+def mixed_by_scores(
+    q_GNTH: Tensor, k_GKSH: Tensor, v_GKSX: Tensor, rule: AttentionRule, seen: Tensor
+) -> Tensor:
+    """Mix values as ``explicit_attention`` does, for queries that lie anywhere.
+
+    Args:
+        q_GNTH: Queries.
+        k_GKSH: Keys.
+        v_GKSX: Values.
+        rule: What is done to the scores.
+        seen: Which keys are seen, window included; bool, broadcast to (G, K, N / K, T, S).
+    """
     # Query heads of one key head in an axis of their own: no key is copied for each.
     q_GKMTH = q_GNTH.unflatten(1, (k_GKSH.shape[1], -1))
     scale = q_GNTH.shape[-1] ** -0.5 if rule.scale is None else rule.scale
@@ -71,8 +87,7 @@ def explicit_attention(
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
-    seen = seen_keys(scores.shape[-2], scores.shape[-1], rule.window, scores.device)
-    scores = scores.masked_fill(~(seen if mask is None else seen & mask), -torch.inf)
+    scores = scores.masked_fill(~seen, -torch.inf)
     if rule.sinks is not None:
         sinks = rule.sinks.to(scores.dtype).view(k_GKSH.shape[1], -1, 1, 1)
         scores = torch.cat([scores, sinks.expand(*scores.shape[:-1], 1)], dim=-1)
