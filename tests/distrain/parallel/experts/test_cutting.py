@@ -7,10 +7,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from distrain.errors import RecipeError
 from distrain.models import build_model
-from distrain.parallel.experts import cut_experts, routes
+from distrain.parallel.experts import cut_experts, routes, shard_experts
 from tests.distrain.models.transformers.families import EXPERTS, VOCAB_SIZE, bend, section
 from tests.ranks import run_ranks
 
@@ -77,6 +78,8 @@ def check_families():
                 found = differences(name, implementation, route, counts)
                 assert max(found) < 3e-6, (name, routing, implementation, found)
 
+
+def check_order():
     found = differences("mixtral", EAGER, ROUTINGS["even"], (9, 6), return_in_another_order)
     assert min(found) > 0.1, found
 
@@ -88,8 +91,34 @@ def return_in_another_order():
     routes.Routes.to_tokens = unsorted  # type: ignore[method-assign]
 
 
-def test_outputs_and_gradients_are_those_of_the_whole_layer_wherever_tokens_go(tmp_path):
-    run_ranks(tmp_path, 2, check_families)
+def check_average():
+    """One rank shards each expert, two share them: gradients are divided by two, and once."""
+    mesh = init_device_mesh("cpu", (1, 2), mesh_dim_names=("shard", "expert"))
+    whole, cut = experts_of("mixtral"), experts_of("mixtral")
+    index = ROUTINGS["even"](torch.arange(8))
+    for seed in range(2):
+        run(whole, index, *tokens(8, seed))
+    shard_experts(
+        cut_experts(cut, mesh["expert"]),
+        mesh["shard"],
+        MixedPrecisionPolicy(),
+        averaged_over=2,
+        reshard_after_forward=True,
+    )
+    run(cut, index, *tokens(8, dist.get_rank()))
+    own = slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
+    found = [parameter.grad.to_local() for parameter in cut.parameters()]
+    assert gap(found, [parameter.grad[own] / 2 for parameter in whole.parameters()]) < 3e-6
+
+
+def check_all():
+    check_families()
+    check_average()
+    check_order()
+
+
+def test_wherever_tokens_go_outputs_and_gradients_are_those_of_the_whole_layer(tmp_path):
+    run_ranks(tmp_path, 2, check_all)
 
 
 class OfAnotherForm(nn.Module):
