@@ -32,7 +32,7 @@ QUESTION ?= What is the capital of France?
 STEPS ?=
 ASK := --chat --temperature 0 --repetition-penalty 1
 
-.PHONY: quickstart chat test test-data test-seams test-models test-templates test-hangs test-slurm test-browser chaos scorecard bench lint clean
+.PHONY: quickstart chat test test-data test-seams axes test-models test-templates test-hangs test-slurm test-browser chaos scorecard bench lint clean
 
 quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
@@ -61,6 +61,7 @@ test: $(VENV)/.dev lint
 	$(PYTEST) $(SPREAD)
 	@echo "left out: slow properties of the data path      make test-data"
 	@echo "left out: every engine for each seam's proof    make test-seams"
+	@echo "left out: every family over every axis         make axes"
 	@echo "left out: families, kernels, optimizers         make test-models"
 	@echo "left out: every chat template of a test peer     make test-templates"
 	@echo "left out: whole runs of older versions, products make test-runs"
@@ -75,6 +76,10 @@ test-data: $(VENV)/.dev
 
 test-seams: $(VENV)/.dev
 	$(PYTEST) -m seams $(SPREAD)
+
+# Ranks of their own in nearly every test: two test files at a time would share two cores among eight.
+axes: $(VENV)/.dev
+	$(PYTEST) -m axes
 
 test-models: $(VENV)/.dev
 	$(PYTEST) -m models $(SPREAD)

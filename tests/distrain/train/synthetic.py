@@ -171,8 +171,7 @@ def make_run(
         spec=partial(spec, stage, VOCAB_SIZE, seed),
         flops_per_token=1e6,
         attempt=1,
-        count_bytes=lambda: np.full(VOCAB_SIZE, 3),
-        **others,
+        **{"count_bytes": lambda: np.full(VOCAB_SIZE, 3), **others},
     )
     return build_run(setup, HostGroup())
 
