@@ -47,6 +47,10 @@ class CausalLM(nn.Module, ABC):
         self.vocab_size = vocab_size
         self.balancing: BalancingRule | None = None
         """How training balances experts; a model that has the rule records their routing."""
+        self.copies: dict[str, str] = {}
+        """Parameters that hold what another one does, which lies on another rank -> its name."""
+        self.blocks_elsewhere = 0
+        """Of the repeated units, those that other ranks hold."""
         self.main_device: torch.device | None = None
         """Where inputs go, of a model that ``distrain.parallel.device_map`` has spread."""
 
@@ -209,8 +213,9 @@ class CausalLM(nn.Module, ABC):
 
     @property
     def num_blocks(self) -> int:
-        """Number of the repeated units."""
-        return sum(isinstance(module, self.block_classes) for module in self.modules())
+        """Number of the repeated units, wherever they are."""
+        here = sum(isinstance(module, self.block_classes) for module in self.modules())
+        return here + self.blocks_elsewhere
 
     @classmethod
     def huggingface_name(cls, name: str) -> str:

@@ -32,10 +32,11 @@ def initialize(model: nn.Module, seed: int) -> None:
     model.tie_weights()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            rule = rule_of(model, name, parameter.shape)
+            owner = model.copies.get(name, name)
+            rule = rule_of(model, owner, parameter.shape)
             part, offsets = _own_part(parameter)
             # Keyed by name, so no other parameter moves the values.
-            fill_part(part, rule, f"{VALUES_VERSION}/{seed}/{name}", parameter.shape, offsets)
+            fill_part(part, rule, f"{VALUES_VERSION}/{seed}/{owner}", parameter.shape, offsets)
 
 
 def rule_of(model: CausalLM, name: str, shape: torch.Size) -> ValueRule:
