@@ -23,7 +23,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     check_whole(folder)
     # The library prints as it goes; what is read is the result alone.
     with redirect_stdout(sys.stderr):
-        model = open_folder(folder, batch_tokens=config.batch_tokens, max_memory=arguments.max_memory)
+        model = open_folder(
+            folder, batch_tokens=config.batch_tokens, max_memory=arguments.max_memory
+        )
         found = run_tasks(model, config, "--tasks")
     sys.stdout.write(json_text(found) + os.linesep)
     return ExitCode.DONE
