@@ -32,7 +32,7 @@ QUESTION ?= What is the capital of France?
 STEPS ?=
 ASK := --chat --temperature 0 --repetition-penalty 1
 
-.PHONY: quickstart chat test test-data test-seams axes test-models test-templates test-hangs test-slurm test-browser chaos scorecard bench lint clean
+.PHONY: quickstart chat test test-data test-seams axes test-models test-templates test-hangs test-slurm test-spares test-browser chaos scorecard bench lint clean
 
 quickstart: $(VENV)/.train
 	$(BIN)/distrain run $(RECIPE)
@@ -67,6 +67,7 @@ test: $(VENV)/.dev lint
 	@echo "left out: whole runs of older versions, products make test-runs"
 	@echo "left out: ranks that hang in each way           make test-hangs"
 	@echo "left out: tests on a real four-node Slurm       make test-slurm    (root; installs Debian packages)"
+	@echo "left out: nodes lost in each way, with spares   make test-spares   (root; installs Debian packages)"
 	@echo "left out: the report in headless Chromium       make test-browser  (root; installs Debian packages)"
 	@echo "left out: seeded random faults, $(KILLS) a stage      make chaos"
 	@echo "left out: tests that need a CUDA device         .venv/bin/python -m pytest -m gpu"
@@ -97,6 +98,10 @@ test-hangs: $(VENV)/.dev
 test-slurm: $(VENV)/.dev
 	tests/cluster/install.sh slurmctld slurmd slurm-client munge iproute2 util-linux
 	$(PYTEST) -m slurm
+
+test-spares: $(VENV)/.dev
+	tests/cluster/install.sh slurmctld slurmd slurm-client munge iproute2 util-linux
+	$(PYTEST) -m spares
 
 test-browser: $(VENV)/.dev
 	tests/cluster/install.sh chromium

@@ -42,6 +42,8 @@ class StagePlan:
     """What to ask the scheduler for, on each node."""
     watchdog: str = ""
     """``launch.watchdog`` as it reaches supervisors; empty: the defaults."""
+    spare_nodes: int = 0
+    """Further nodes of the job, which start nothing until another one is lost."""
 
     @property
     def world_size(self) -> int:
@@ -120,6 +122,7 @@ def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan
         layout=layout,
         accumulation=microbatches_per_rank(stage.training, world_size),
         watchdog=launch.watchdog.to_text(),
+        spare_nodes=launch.spare_nodes,
     )
 
 

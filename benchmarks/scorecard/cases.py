@@ -132,7 +132,12 @@ ELSEWHERE = (
 """Cases that a test covers, once or some times, and not in twenty draws."""
 
 EXEMPT = (
-    ("12, 14, 15", "spares, late nodes, the store's host", "spares are not there yet"),
+    (
+        "12, 15",
+        "a node or the store's host dies, a spare exists",
+        "`make test-slurm`, `make test-spares`",
+    ),
+    ("14", "a node comes back, or late", "`make test-spares`, `tests/runs/test_nodes.py`"),
     ("17", "partition", "exempt"),
     ("25", "power loss under the file system", "exempt"),
     ("11", "eviction of stragglers", "exempt"),

@@ -92,6 +92,9 @@ class LaunchConfig(Section):
     stages that train on several nodes or on GPUs. See docs/slurm.md."""
     strikes: Annotated[int, Field(ge=0)] = StrikeRules.limit
     """Of ``slurm``: of a node, from which on it is left out; 0: none is. See docs/slurm.md."""
+    spare_nodes: Annotated[int, Field(ge=0)] = 0
+    """Of ``slurm``: further machines of a training stage, checked and ready, that do nothing until
+    one of the others is lost. See docs/slurm.md."""
     rendezvous: Annotated[str, Field(pattern=ENDPOINT), AfterValidator(check_port)] | None = None
     """Of ``torchrun`` with several nodes: ``host:port`` of the first node."""
 

@@ -29,6 +29,25 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
+def create_text(path: Path, text: str) -> bool:
+    """Create a text file, whole at once; ``False`` if there is one of that name, which stays.
+
+    Of several processes, on whatever nodes, exactly one is told that it was the one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unnamed = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write_file(unnamed, text.encode())
+        # A server may lose its answer and be asked again: then the number of names is the truth.
+        with suppress(FileExistsError):
+            path.hardlink_to(unnamed)
+        is_own = unnamed.stat().st_nlink == 2
+    finally:
+        unnamed.unlink(missing_ok=True)
+    sync(path.parent)
+    return is_own
+
+
 def append_line(path: Path, line: str) -> None:
     """Append a line, which is on disk when this returns. By one process at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,14 +15,27 @@ SCRATCH_MARK = ".scratch"
 class NodeFiles:
     """File names by which the nodes of a run, or of one start of a job, agree. Touches nothing."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, term: int = 0) -> None:
         self.root = root
+        self.term = term
+        """How often another node has become the first one."""
         self.orders = root / "nodes.json"
         """What each node starts."""
-        self.start = root / "start.json"
+        self.start = root / (f"start-{term}.json" if term else "start.json")
         """Written by the first node: number and id of the start in which all take part, or that
-        there is no other."""
+        there is no other. Each first node has its own, so that one that was replaced without
+        knowing it writes to what nobody reads."""
         self.nodes = root / "nodes"
+        self.batch_beat = root / "batch.beat"
+        """Empty; its time changes while the process of the batch script lives."""
+
+    def in_term(self, term: int) -> "NodeFiles":
+        """Return the same under another first node."""
+        return NodeFiles(self.root, term)
+
+    def claim(self, term: int) -> Path:
+        """Which node is the first one in a term, from 1; written once, by that node."""
+        return self.root / "terms" / f"{term}.json"
 
     def word(self, node: int) -> Path:
         """What one node, not the first, says of its part in that start."""

@@ -6,6 +6,7 @@ for as long as a minute. A change of the time needs no room, so that a full disk
 """
 
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,9 @@ BEAT_S = 5.0
 SILENCE_S = 60.0
 """Without a sign for so long a node counts as gone: as long as NFS may keep what it knows of a
 file, and long enough for a server that is started again."""
+QUIET_S = 2.4 * BEAT_S
+"""The same for a node with a ``SteadyPulse`` whose attempt has failed, and which does not say so:
+two signs are missing, and a third is due."""
 LOOK_S = 1.0
 """Between two looks at a file."""
 
@@ -22,25 +26,61 @@ LOOK_S = 1.0
 class Pulse:
     """The signs of life of this process, given wherever it looks around: a hung one does not."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, every_s: float | None = None) -> None:
         self._path = path
+        self._every_s = every_s
         self._due = 0.0
 
     def beat(self) -> None:
         """Give a sign, if one is due."""
         if time.monotonic() < self._due:
             return
-        self._due = time.monotonic() + BEAT_S
+        self._due = time.monotonic() + (self._every_s or BEAT_S)
+        self._touch()
+
+    def end(self) -> None:
+        """Give no further sign."""
+        self._due = float("inf")
+
+    def _touch(self) -> None:
         with suppress(OSError):  # of which others will tell
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.touch()
+
+
+class SteadyPulse(Pulse):
+    """Signs of life from a thread: a process that is busy between two looks does not miss one.
+
+    So silence of two beats tells that a process is gone, not that it is slow. They end, too, when
+    it has not looked around for ``SILENCE_S``: then it hangs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._looked = time.monotonic()
+        self._is_over = threading.Event()
+        self._touch()
+        threading.Thread(target=self._go_on, name="pulse", daemon=True).start()
+
+    def beat(self) -> None:
+        """Take note that this process looks around."""
+        self._looked = time.monotonic()
+
+    def end(self) -> None:
+        """Give no further sign."""
+        self._is_over.set()
+
+    def _go_on(self) -> None:
+        while not self._is_over.wait(BEAT_S):
+            if time.monotonic() - self._looked < SILENCE_S:
+                self._touch()
 
 
 class Watch:
     """How long another node has been silent."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._seen = _time_of(path)
         self._looked = time.monotonic()
         self.silent_s = 0.0
@@ -55,7 +95,7 @@ class Watch:
             # While this process itself hangs, as on a server that is away, nobody is silent.
             self.silent_s += min(now - self._looked, 2 * BEAT_S)
             self._looked = now
-            found = _time_of(self._path)
+            found = _time_of(self.path)
             if found != self._seen:
                 self._seen, self.silent_s, self.is_heard = found, 0.0, True
         return self.silent_s

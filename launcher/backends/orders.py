@@ -59,6 +59,13 @@ class Orders:
     """Of the first node, as the others address it."""
     port: int = 0
     """Where ranks meet there; 0: a free one, chosen anew for every start."""
+    spares: int | None = None
+    """Further nodes, which take the places of those that are lost; ``None``: nobody is replaced."""
+
+    @property
+    def members(self) -> range:
+        """Numbers of all nodes."""
+        return range(self.nodes + (self.spares or 0))
 
     def write(self, meeting: NodeFiles) -> None:
         """Put them down for the other nodes."""

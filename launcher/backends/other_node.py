@@ -46,6 +46,8 @@ class OtherNode:
         self._pulse = Pulse(meeting.beat(node))
         self._first = Watch(meeting.beat(0))
         self._has_joined = False
+        self._has_failed = False
+        """Whether its part of the last start it took part in did."""
         self._starter = NodeStarter(node, _say)
 
     def run(self, interruptions: Interruptions) -> ExitCode:
@@ -58,13 +60,15 @@ class OtherNode:
             TrainingError: The first node is gone.
         """
         with closing(self._starter):
-            return self._follow(interruptions)
+            code = self._follow(interruptions)
+        assert code is not None, "only a member of a job with spares becomes the first node"
+        return code
 
-    def _follow(self, interruptions: Interruptions) -> ExitCode:
+    def _follow(self, interruptions: Interruptions) -> ExitCode | None:
         start = read_json(self._meeting.start)
         past = start if start is not None and "end" in start else None  # of an earlier run
         while True:
-            self._pulse.beat()
+            self._look_around()
             start = read_json(self._meeting.start)
             if start is not None and start != past and self._is_to_join(start):
                 if "end" in start:
@@ -76,9 +80,18 @@ class OtherNode:
             elif interruptions.count:
                 return ExitCode.INTERRUPTED if interruptions.kill else ExitCode.STOPPED
             elif self._is_alone():
-                raise self._left_alone(start)
+                self._go_alone(start)
+                return None
             else:
                 time.sleep(LOOK_S)
+
+    def _look_around(self) -> None:
+        """Do what is done all the time."""
+        self._pulse.beat()
+
+    def _place_in(self, start: dict[str, Any]) -> int | None:
+        """Return the place of this node in a start; ``None``: it has none."""
+        return self._node
 
     def _is_to_join(self, start: dict[str, Any]) -> bool:
         """Whether there is something to do: take part in a start, or end with the run."""
@@ -93,22 +106,24 @@ class OtherNode:
         assert orders is not None, "written before any start"
         stage = orders.stage(start["stage"])
         self._has_joined = True
-        if stage.nodes == 1:
+        number = self._place_in(start)
+        if number is None or number >= stage.nodes:
             return
         self._tell(start, "", ended=False)
         place = MeetingPlace(start["id"], start.get("host", ""), start.get("port", 0))
-        watched = WatchedStage(self._run, stage.name, self._node, stage.nodes)
+        watched = WatchedStage(self._run, stage.name, number, stage.nodes)
         child = self._starter.start(stage, place, None, watched)
         try:
             while not child.wait(LOOK_S):
-                self._pulse.beat()
+                self._look_around()
                 # A start that is over for the first node, or without it, can only hang here.
                 is_over = read_json(self._meeting.start) != start
                 if interruptions.kill or is_over or self._first.look() > SILENCE_S:
                     child.kill()
         finally:
             child.close()
-        end = child.end if child.code != 0 else ""
+        self._has_failed = child.code != 0
+        end = child.end if self._has_failed else ""
         self._tell(start, end, ended=True, failure=child.failure)
 
     def _tell(
@@ -136,8 +151,8 @@ class OtherNode:
         was_there = self._has_joined or self._first.is_heard
         return self._first.look() > (self._patience_s if was_there else self._unheard_s)
 
-    def _left_alone(self, start: dict[str, Any] | None) -> TrainingError:
-        return TrainingError(
+    def _go_alone(self, start: dict[str, Any] | None) -> None:
+        raise TrainingError(
             f"node {self._node}",
             f"no word of the first node for {self._first.silent_s:.0f} s, after start "
             f"{start['number'] if start else 0}",

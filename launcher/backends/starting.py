@@ -74,7 +74,7 @@ class NodeStarter:
     """Starts the attempts of stages on this node, of one stage after the other.
 
     Args:
-        node: Its number.
+        node: Its number, that of its place in a start or another one.
         say: Shows a line to the user.
     """
 
@@ -90,26 +90,35 @@ class NodeStarter:
     ) -> Watched:
         """Begin an attempt, whose output goes to ``log``, or to where this process writes."""
         return Watched(
-            lambda env: self._start(orders, place, log, env), os.environ | orders.env, watched
+            lambda env: self._start(orders, place, log, env, watched.node),
+            os.environ | orders.env,
+            watched,
         )
 
+    def warm(self, orders: StageOrders) -> None:
+        """Have the fork server import, so that it is ready when this node takes part."""
+        if orders.is_forked:
+            self._living_server(orders, _with_threads(os.environ | orders.env, orders))
+
     def _start(
-        self, orders: StageOrders, place: MeetingPlace, log: Path | None, env: Mapping[str, str]
+        self,
+        orders: StageOrders,
+        place: MeetingPlace,
+        log: Path | None,
+        env: Mapping[str, str],
+        number: int,
     ) -> Child | ForkedRanks:
         if not orders.is_forked:
             return Child(orders.command(place.id), env, log)
-        env = dict(env)
+        env = _with_threads(env, orders)
         here = orders.processes_per_node
-        if here > 1:
-            # They would all use all cores; and the number of threads decides about last bits.
-            env.setdefault("OMP_NUM_THREADS", "1")
         files = Path(orders.logs) / place.id
         alone = orders.world_size == 1
-        ranks = range(self._node * here, (self._node + 1) * here)
+        ranks = range(number * here, (number + 1) * here)
         wanted = RanksToStart(
             [
                 RankOrder(
-                    env if alone else env | self._rank_env(orders, rank, place),
+                    env if alone else env | _rank_env(orders, rank, place),
                     log if alone and log is not None else files / f"{rank}.log",
                     holds_store=rank == 0 and place.store is not None,
                 )
@@ -140,20 +149,29 @@ class NodeStarter:
             self._server = ForkServer(orders.argv, env | own, output)
         return self._server
 
-    def _rank_env(self, orders: StageOrders, rank: int, place: MeetingPlace) -> dict[str, str]:
-        """What torchrun tells a rank, so that libraries find it."""
-        here = orders.processes_per_node
-        return {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank % here),
-            "WORLD_SIZE": str(orders.world_size),
-            "LOCAL_WORLD_SIZE": str(here),
-            "GROUP_RANK": str(self._node),
-            "GROUP_WORLD_SIZE": str(orders.nodes),
-            "MASTER_ADDR": place.host,
-            "MASTER_PORT": str(place.port),
-            "TORCHELASTIC_RUN_ID": place.id,
-            "TORCHELASTIC_USE_AGENT_STORE": "False",  # as it may be where torchrun starts us
-            "TORCHELASTIC_RESTART_COUNT": "0",
-            "TORCHELASTIC_MAX_RESTARTS": "0",
-        }
+
+def _with_threads(env: Mapping[str, str], orders: StageOrders) -> dict[str, str]:
+    """Add how many threads each of several ranks takes, where the user does not say."""
+    if orders.processes_per_node == 1:
+        return dict(env)
+    # They would all use all cores; and the number of threads decides about last bits.
+    return {"OMP_NUM_THREADS": "1", **env}
+
+
+def _rank_env(orders: StageOrders, rank: int, place: MeetingPlace) -> dict[str, str]:
+    """What torchrun tells a rank, so that libraries find it."""
+    here = orders.processes_per_node
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank % here),
+        "WORLD_SIZE": str(orders.world_size),
+        "LOCAL_WORLD_SIZE": str(here),
+        "GROUP_RANK": str(rank // here),
+        "GROUP_WORLD_SIZE": str(orders.nodes),
+        "MASTER_ADDR": place.host,
+        "MASTER_PORT": str(place.port),
+        "TORCHELASTIC_RUN_ID": place.id,
+        "TORCHELASTIC_USE_AGENT_STORE": "False",  # as it may be where torchrun starts us
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_MAX_RESTARTS": "0",
+    }

@@ -219,9 +219,12 @@ class Supervisor:
         return error
 
 
-def wait_for_end(processes: Processes, interruptions: Interruptions) -> None:
+def wait_for_end(
+    processes: Processes, interruptions: Interruptions, meanwhile: Callable[[], None] = lambda: None
+) -> None:
     """Wait for the end of an attempt that nobody watches; a second signal kills it."""
     while not processes.wait(1.0):
+        meanwhile()
         if interruptions.kill:
             processes.kill()
 

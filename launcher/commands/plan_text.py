@@ -20,7 +20,7 @@ from launcher.estimate import (
 from launcher.memory import MethodMemory, method_of
 from launcher.plan import Plan, StagePlan
 from launcher.run_files import shown_path
-from launcher.text import WIDTH, short_bytes, short_count, table, wrapped
+from launcher.text import WIDTH, plural, short_bytes, short_count, table, wrapped
 from launcher.watch.progress import total_steps
 
 UNKNOWN = "unknown"
@@ -214,6 +214,7 @@ def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
         "kind": stage.kind,
         "needs": list(stage.needs),
         "nodes": stage.nodes,
+        "spare_nodes": stage.spare_nodes,
         "processes_per_node": stage.processes_per_node,
         "world_size": stage.world_size,
         "gpus_per_node": stage.gpus_per_node,
@@ -244,9 +245,10 @@ def _memory_json(recipe: Recipe, stage: StagePlan) -> dict[str, dict[str, int]] 
 def _processes(stage: StagePlan) -> str:
     if stage.tasks > 1:
         return f"{stage.tasks} tasks"
+    spares = f", {plural(stage.spare_nodes, 'spare')}" if stage.spare_nodes else ""
     if stage.nodes == 1:
-        return str(stage.world_size)
-    return f"{stage.nodes} x {stage.processes_per_node} = {stage.world_size}"
+        return f"{stage.world_size}{spares}"
+    return f"{stage.nodes} x {stage.processes_per_node} = {stage.world_size}{spares}"
 
 
 def _layout(stage: StagePlan) -> str:

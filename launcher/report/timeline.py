@@ -28,6 +28,8 @@ MARKED = {
     "strike": "strike against a node",
     "nodes_excluded": "nodes left out",
     "node_unfit": "node did not pass its check",
+    "node_replaced": "a spare took a node's place",
+    "spare_lost": "spare lost",
     "straggler": "the others wait for a rank",
     "sink_failed": "metrics copy given up",
     "early_stop": "early stop",

@@ -129,3 +129,10 @@ def test_training_gets_its_threads(tmp_path):
     plan = plan_of(tmp_path, "pretrain.training.num_threads=3")
     assert stage_env(plan.stages[1])["OMP_NUM_THREADS"] == "3"
     assert "OMP_NUM_THREADS" not in stage_env(plan.stages[0])
+
+
+def test_spares_are_of_stages_that_train_and_add_no_process(tmp_path):
+    plan = plan_of(tmp_path, "launch.backend=slurm", "launch.spare_nodes=2", processes=1)
+    assert plan.stages[1].spare_nodes == 2
+    assert plan.stages[0].spare_nodes == 0
+    assert all(stage.world_size == 1 for stage in plan.stages)

@@ -206,6 +206,14 @@ def _check_launch(launch: LaunchConfig) -> Iterator[Finding]:
             f"launch.nodes: found {launch.nodes} with launch.backend torchrun, but no "
             "launch.rendezvous; set it to host:port of the first node, such as node01:29500",
         )
+    if launch.spare_nodes and launch.backend != "slurm":
+        yield Finding(
+            None,
+            ("launch", "spare_nodes"),
+            f"launch.spare_nodes: found {launch.spare_nodes} with launch.backend {launch.backend}, "
+            "which has no nodes to give; expected 0; set launch.backend to slurm, or "
+            "launch.spare_nodes to 0",
+        )
     if launch.time_limit is not None and launch.grace_period >= launch.time_limit:
         grace, limit = format_duration(launch.grace_period), format_duration(launch.time_limit)
         yield Finding(

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -138,3 +140,14 @@ def ask_slurm(argv: Sequence[str]) -> Answer:
         return run_command(argv)
     except SchedulerError as error:
         return Answer(1, "", str(error))
+
+
+def address_of(node: str) -> str:
+    """Return how the other nodes of a job address one, given Slurm's name of it."""
+    try:
+        socket.getaddrinfo(node, None)
+    except OSError:  # not every site's node names are host names
+        line = ask_slurm(["scontrol", "show", "node", "--oneliner", node]).out
+        found = re.search(r" NodeAddr=(\S+)", line)
+        return found[1] if found else node
+    return node

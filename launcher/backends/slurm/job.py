@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--strikes", type=int, default=StrikeRules.limit)
     parser.add_argument("--strikes-folder", help="of the site")
     parser.add_argument("--node-checks", action="store_true", help="before a stage begins")
+    parser.add_argument("--spares", action="store_true", help="the job outlives its nodes")
     parser.add_argument("--resume", help="what a user types to go on")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args(argv)

@@ -35,7 +35,7 @@ def render_job(
     """Return the sbatch script of a job.
 
     Args:
-        job: ``nodes`` and ``gpus_per_node`` of its stage are asked for as they are.
+        job: ``gpus_per_node`` of its stage are asked for on each of its nodes and spare ones.
         run: With an absolute path, the same on all nodes.
         launch: Time limit, grace period, restarts.
         site: What the cluster wants.
@@ -63,7 +63,8 @@ def render_job(
         "job_name": job_name(run, job.name),
         "log": f"{folder.logs}".replace("%", "%%") + f"/{log}",
         "tasks": job.tasks,
-        "nodes": stage.nodes,
+        "nodes": stage.nodes + stage.spare_nodes,
+        "has_spares": stage.spare_nodes > 0,
         "gpus_per_node": stage.gpus_per_node,
         "site": site,
         "time_limit": slurm_time(time_limit),
@@ -109,6 +110,8 @@ def _supervisor(
         words.append(f"--strikes={launch.strikes}")
     if checks_nodes(job, launch):
         words.append("--node-checks")
+    if job.stage.spare_nodes:
+        words.append("--spares")
     if site.strikes is not None:
         words.append(f"--strikes-folder={Path(site.strikes).expanduser()}")
     return [*words, f"--patience={patience}", f"--resume={again}"]
@@ -146,6 +149,8 @@ def _command(job: StageJob, run: RunFolder, launch: LaunchConfig, python: str) -
     words = [python, "-m", "launcher.backends.slurm.node", str(run.root), stage.name]
     words += [f"--processes={stage.world_size}", f"--max-restarts={launch.max_restarts}"]
     words += [f"--host={HOST}"] if stage.nodes > 1 else []
+    if stage.spare_nodes:
+        words += [f"--nodes={stage.nodes}", f"--grace={launch.grace_period}"]
     words += ["--", *starting_argv(stage, run, python=python)]
     return _quoted(words, {f"--host={HOST}"})
 

@@ -2,10 +2,8 @@
 
 import argparse
 import os
-import re
 import shlex
 import shutil
-import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -15,7 +13,7 @@ from typing import cast
 
 from distrain.errors import DistrainError, ExitCode, PreflightError, TrainingError
 from distrain.runs.failures import YIELDED, after_the_logs, record_failure
-from distrain.runs.folder import STEP_PREFIX
+from distrain.runs.folder import STEP_PREFIX, NodeFiles
 from distrain.runs.records import (
     StageError,
     append_event,
@@ -25,10 +23,13 @@ from distrain.runs.records import (
     utc_now,
 )
 from distrain.runs.strikes import SETTINGS, StrikeRules
-from launcher.backends.restart import LATE_S, AttemptEnd, Ending, Verdict, judge
-from launcher.backends.slurm.batch import POLL_S, START, BatchJob, ask_slurm
+from launcher.backends.beats import Pulse
+from launcher.backends.restart import LATE_S, AttemptEnd, Ending, Verdict, decide, judge
+from launcher.backends.slurm.batch import POLL_S, START, BatchJob, address_of, ask_slurm
+from launcher.backends.slurm.batch_process import BATCH_BEAT_S
 from launcher.backends.slurm.own_nodes import OwnNodes
 from launcher.backends.supervise import check_room
+from launcher.backends.terms import Term
 
 
 class StageBatch(BatchJob):
@@ -40,6 +41,7 @@ class StageBatch(BatchJob):
         self.again: str = arguments.resume
         self.rules = StrikeRules(arguments.strikes, arguments.strikes_folder)
         self.checks_nodes: bool = arguments.node_checks
+        self.has_spares: bool = arguments.spares
         self.own_nodes = OwnNodes(self, self.rules)
         self.deadline = float("inf")
         self.step = 0
@@ -58,18 +60,26 @@ class StageBatch(BatchJob):
         if self.restart > 0:
             self._record_restart(self.history.attempts[-1].how)
         self.say(f"stage {self.stage}, job {self.id}, restart {self.restart}, nodes {self.nodes}")
+        code = self._not_to_begin()
+        if code is not None:
+            return code
+        ended = self._attempt()
+        if ended.ending == "done":
+            return ExitCode.DONE
+        return self._end(ended, self.decide(ended))
+
+    def _not_to_begin(self) -> ExitCode | None:
+        """Return how this start ends, if it makes no attempt."""
         if is_done(self.run, self.stage):
             self.say("done before")
             return ExitCode.DONE
         if self.history.asked_to_end:
             self.say(f"not started: {self.run.stop} is there")
             return ExitCode.STOPPED
-        if self._leaves():
-            return ExitCode.STOPPED
-        ended = self._attempt()
-        if ended.ending == "done":
-            return ExitCode.DONE
-        return self._end(ended, self.decide(ended))
+        if self.history.attempts and decide(self.history) == "give up":
+            # Its last start ended without this process, which would have said so then.
+            return self._give_up(self.history.attempts[-1])
+        return ExitCode.STOPPED if self._leaves() else None
 
     def _leaves(self) -> bool:
         """Go back into the queue without having begun, if a node of this start is not fit."""
@@ -116,13 +126,18 @@ class StageBatch(BatchJob):
 
     def _told_by_nodes(self, *, is_over: bool) -> AttemptEnd | None:
         """Return the last attempt as the nodes saw it; ``None`` if they were killed."""
-        meeting = self.folder.meeting(os.environ[START])
+        meeting = self._meeting()
         told = read_json(meeting.start)
-        if is_over:
+        if is_over and meeting.term == 0:  # else a node that was replaced must still find that
             shutil.rmtree(meeting.root, ignore_errors=True)
         self.history = replace(self.history, attempts=self.past.attempts())
         last = None if told is None else told.get("last")
         return None if last is None else AttemptEnd(**last)
+
+    def _meeting(self) -> NodeFiles:
+        """Return where the nodes agree now; another one may be the first meanwhile."""
+        meeting = self.folder.meeting(os.environ[START])
+        return meeting.in_term(Term.newest(meeting).number) if self.has_spares else meeting
 
     def _in_words(self, ended: AttemptEnd) -> AttemptEnd:
         if ended.ending == "yielded":
@@ -133,7 +148,15 @@ class StageBatch(BatchJob):
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> int | None:
         """Return the exit code; ``None`` if the stage did not yield in time."""
+        pulse = Pulse(self.folder.meeting(os.environ[START]).batch_beat, BATCH_BEAT_S)
+        ends_by = float("inf")
         while time.monotonic() < self.deadline:
+            if self.has_spares:
+                pulse.beat()
+                if ends_by == float("inf") and "end" in (read_json(self._meeting().start) or {}):
+                    ends_by = time.monotonic() + LATE_S
+            if time.monotonic() > ends_by:  # srun waits for nodes that are no more
+                process.kill()
             try:
                 return process.wait(POLL_S)
             except subprocess.TimeoutExpired:
@@ -230,11 +253,4 @@ def _where_to_meet(nodes: str) -> dict[str, str]:
 
 def _first_host(nodes: str) -> str:
     names = ask_slurm(["scontrol", "show", "hostnames", nodes]).out.split()
-    host = names[0] if names else "localhost"
-    try:
-        socket.getaddrinfo(host, None)
-    except OSError:  # not every site's node names are host names
-        line = ask_slurm(["scontrol", "show", "node", "--oneliner", host]).out
-        address = re.search(r" NodeAddr=(\S+)", line)
-        host = address[1] if address else host
-    return host
+    return address_of(names[0] if names else "localhost")

@@ -41,9 +41,9 @@ def two(make_plan, tmp_path, hurried):
         yield both
 
 
-def begin(two: Nodes, **options: bool) -> "nodes.FirstNodesProcesses":
+def begin(two: Nodes, *, can_return: bool = True) -> "nodes.FirstNodesProcesses":
     """Start the stage over both nodes, and wait until it runs on both."""
-    first = FirstNode(two.run, two.run.meeting, two.orders, print, **options)
+    first = FirstNode(two.run, two.run.meeting, two.orders, print, can_return=can_return)
     part = first.start("pretrain", two.run.root / "log")
     two.start(1)
     watched: Any = None

@@ -136,6 +136,12 @@ def test_pairs_from_a_file_need_no_pairs_of_the_prepare_stage(recipe):
         ),
         (
             "{processes_per_node: 2}",
+            "{spare_nodes: 2}",
+            "launch.spare_nodes: found 2 with launch.backend local, which has no nodes to give; "
+            "expected 0; set launch.backend to slurm, or launch.spare_nodes to 0",
+        ),
+        (
+            "{processes_per_node: 2}",
             "{rendezvous: node01}",
             "launch.rendezvous: found the text 'node01'; "
             "expected host:port, such as node01:29500",

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ GOLDEN = Path(__file__).parents[3] / "golden"
     ("name", "stage", "site"),
     [
         ("two_nodes.sbatch", StageJob(PRETRAIN, None, 1, None), SITE),
+        ("spare_node.sbatch", StageJob(replace(PRETRAIN, spare_nodes=1), None, 1, None), SITE),
         ("one_process.sbatch", StageJob(PREPARE, None, 1, None), SiteConfig()),
         ("array.sbatch", part("prepare.clean"), SITE),
         ("one_phase.sbatch", part("prepare.plan"), SiteConfig()),
@@ -50,7 +52,14 @@ def test_the_example_site_is_one():
 
 
 @pytest.mark.parametrize(
-    "name", ["two_nodes.sbatch", "one_process.sbatch", "array.sbatch", "one_phase.sbatch"]
+    "name",
+    [
+        "two_nodes.sbatch",
+        "spare_node.sbatch",
+        "one_process.sbatch",
+        "array.sbatch",
+        "one_phase.sbatch",
+    ],
 )
 def test_bash_can_read_the_script(name):
     subprocess.run(["bash", "-n", GOLDEN / name], check=True)
