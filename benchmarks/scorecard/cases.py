@@ -119,6 +119,12 @@ ELSEWHERE = (
     ("4", "repeated kills", "one stage of `make chaos` with `KILLS=50`"),
     ("5", "crash loop", "`tests/launcher/backends/test_restart.py`, `test_local.py`"),
     ("10", "a collective that one rank does not enter", "`make test-hangs`"),
+    (
+        "12, 15",
+        "node or store's host dies, a spare exists",
+        "`make test-slurm`, `make test-spares`",
+    ),
+    ("14", "a node comes back, or late", "`make test-spares`, `tests/runs/test_nodes.py`"),
     ("13", "a node dies, no spare", "`tests/runs/test_nodes.py`, `make test-slurm`"),
     ("19", "second signal while saving", "`tests/launcher/backends/test_local.py`"),
     ("20, 21, 22", "Slurm: node failure, restart, what it says", "`make test-slurm`"),
@@ -132,12 +138,6 @@ ELSEWHERE = (
 """Cases that a test covers, once or some times, and not in twenty draws."""
 
 EXEMPT = (
-    (
-        "12, 15",
-        "a node or the store's host dies, a spare exists",
-        "`make test-slurm`, `make test-spares`",
-    ),
-    ("14", "a node comes back, or late", "`make test-spares`, `tests/runs/test_nodes.py`"),
     ("17", "partition", "exempt"),
     ("25", "power loss under the file system", "exempt"),
     ("11", "eviction of stragglers", "exempt"),

@@ -1,4 +1,4 @@
-"""Spare nodes on a real Slurm: a node is lost, and within the same job another one has its place."""
+"""Spares on a real Slurm: a node is lost, and another one has its place within the same job."""
 
 import pytest
 

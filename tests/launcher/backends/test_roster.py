@@ -6,7 +6,7 @@ import pytest
 
 from distrain.runs.folder import NodeFiles
 from distrain.runs.records import read_json, write_json
-from launcher.backends.beats import Watch
+from launcher.backends.beats import Pulse, Watch
 from launcher.backends.members import Members, Standing
 from launcher.backends.orders import Orders
 from launcher.backends.roster import fill_places, next_first, replaced
@@ -76,7 +76,7 @@ def test_a_first_node_that_was_replaced_writes_where_nobody_reads(tmp_path):
 def test_members_are_given_up_for_good_until_too_few_are_left(tmp_path):
     meeting, orders = NodeFiles(tmp_path), Orders(2, 3, (), spares=1)
     watches = {member: Watch(meeting.beat(member)) for member in (1, 2)}
-    standing = Standing(Term(), NodeStarter(0, print), None, watches)  # type: ignore[arg-type]
+    standing = Standing(Term(), NodeStarter(0, print), Pulse(meeting.beat(0)), watches)
     members = Members(meeting, orders, standing)
     assert members.others(2) == [1]
     members.give_up([1])
