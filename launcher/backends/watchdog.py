@@ -110,9 +110,11 @@ class Watchdog:
             for lane in lanes_at_work(page)
             if situation.age_s(lane) > self.settings.floor_s
             for limit in [self.limits.of(pages, page, lane)]
-            if situation.late_s(page, lane) > limit.seconds
+            if situation.age_s(lane) > limit.seconds
         ]
-        if late:
+        if any(situation.late_s(page, lane) > limit.seconds for page, lane, limit in late):
+            # Among all that are late by the clock: on a busy machine one that is busy for ever has
+            # no core for a part of the time, and those that wait for it, asleep, seem later.
             page, *_ = min(late, key=lambda found: _blame(situation, *found[:2]))
             # Of two threads of a rank the one that ran last: it may hold the interpreter's lock.
             own = (found for found in late if found[0] is page)

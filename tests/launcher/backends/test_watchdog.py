@@ -190,6 +190,17 @@ def test_time_in_which_no_core_was_free_counts_a_tenth_at_most(ranks):
     assert ranks.judge(starved) is not None
 
 
+def test_a_rank_that_is_busy_for_ever_is_named_though_it_lacks_a_core(ranks):
+    """The other one waits for it in a collective of the device, which looks like work."""
+    ranks.mark("data", 30)
+    ranks.mark("forward_backward", 30, 1)
+    ranks.now += int(4.5 * S)
+    starved = {0: Sight(unscheduled_s=2.5, state="R")}
+    assert blamed(ranks.judge(starved)) == (0, "data")
+    starved |= {1: Sight(unscheduled_s=2.5, state="R")}
+    assert ranks.judge(starved) is None, "the machine may be busy with something else"
+
+
 def test_a_limit_of_the_user_takes_the_place_of_what_is_learned(ranks):
     ranks.mark("data", 30)
     ranks.now += 7 * S
