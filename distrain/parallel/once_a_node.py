@@ -1,7 +1,7 @@
 """What every rank of a node needs alike, made by one of them; the others map what it wrote.
 
 Its arrays lie in memory once a node: they are written to a file that all map, and that is removed
-as soon as they have. So nothing is left but by a rank that is killed in between.
+as soon as they have. What a rank leaves that is killed in between, the next start there removes.
 """
 
 import io
@@ -9,7 +9,6 @@ import logging
 import mmap
 import os
 import pickle
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,11 +19,13 @@ from distrain.errors import DistrainError
 from distrain.fault.page import page
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.process_group import local_rank, local_world_size
+from distrain.runs.owned_folder import OwnedFolder
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+PREFIX = "distrain-node-"
 CONTENT, ARRAYS, MADE, TAKEN = "content", "arrays", "made", "taken"
 PAUSE_S = 0.05
 PATIENCE_S = 60.0
@@ -41,18 +42,18 @@ def once_a_node(host: HostGroup, make: Callable[[], T]) -> T:
         DistrainError: On all ranks of a node, what ``make`` raised there.
     """
     is_first = local_rank() == 0
-    folders = host.gather(_new_folder() if is_first and local_world_size() > 1 else None)
-    folder = folders[host.rank - local_rank()]
+    own = _new_folder() if is_first and local_world_size() > 1 else None
+    folder = host.gather(None if own is None else own.path)[host.rank - local_rank()]
     if not isinstance(folder, Path):  # alone on its node; or nothing can be written there
         return make()
-    if not is_first:
+    if own is None:
         taken: T = _take(folder) if _is_made(folder) else make()
         return taken
     try:
         outcome = _outcome_of(make)
         _share(outcome, folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # which tells the others, if nothing was made
+        own.remove()  # which tells the others, if nothing was made
     if isinstance(outcome, DistrainError):
         raise outcome
     return outcome
@@ -73,9 +74,9 @@ def _share(value: object, folder: Path) -> None:
         log.warning("%s: nothing can be kept there for the other ranks: %s", folder, error)
 
 
-def _new_folder() -> Path | None:
+def _new_folder() -> OwnedFolder | None:
     try:
-        return Path(tempfile.mkdtemp(prefix="distrain-node-"))
+        return OwnedFolder(Path(tempfile.gettempdir()), PREFIX)
     except OSError:
         return None
 

@@ -12,6 +12,7 @@ from distrain.errors import DataError
 from distrain.parallel import once_a_node as module
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.once_a_node import once_a_node
+from distrain.runs.owned_folder import OwnedFolder
 from tests.ranks import run_ranks
 
 RANKS, PER_NODE = 4, 2
@@ -68,6 +69,9 @@ def take_from_a_full_disk(folder):
 def test_one_rank_of_each_node_makes_it_and_nothing_is_left(tmp_path):
     work = tmp_path / "work"
     work.mkdir()
+    killed = OwnedFolder(work, module.PREFIX)
+    (killed.path / module.ARRAYS).write_bytes(b"half of them")
+    os.close(killed._owner)  # as the system does once a process is gone
     run_ranks(tmp_path, RANKS, take, work)
     assert sorted(path.name for path in work.iterdir()) == ["made-by-0", "made-by-2"]
 

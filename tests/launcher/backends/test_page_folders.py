@@ -5,9 +5,10 @@ import sys
 import pytest
 
 from distrain.runs.folder import RunFolder
+from distrain.runs.owned_folder import OWNER
 from launcher.backends import page_folders
 from launcher.backends.incidents import WatchedStage
-from launcher.backends.page_folders import OWNER, PageFolder
+from launcher.backends.page_folders import PageFolder
 
 MAKES_ONE = """
 import sys, time
