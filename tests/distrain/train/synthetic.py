@@ -43,11 +43,10 @@ ENGINES: dict[str, dict[str, object]] = {
 
 
 @dataclass(frozen=True)
-class SpoiledTask:
-    """Does something to the trained sum of a task before the backward pass sees it."""
+class WrappedTask:
+    """A task that is another one, but for how it measures."""
 
     honest: Task
-    spoil: Callable[[Tensor], Tensor]
 
     @property
     def form(self) -> TaskForm:
@@ -55,6 +54,13 @@ class SpoiledTask:
 
     def denominators(self, microbatch: Microbatch) -> Sequence[float]:
         return self.honest.denominators(microbatch)
+
+
+@dataclass(frozen=True)
+class SpoiledTask(WrappedTask):
+    """Does something to the trained sum of a task before the backward pass sees it."""
+
+    spoil: Callable[[Tensor], Tensor]
 
     def measure(self, module: nn.Module, microbatch: Microbatch) -> TaskSums:
         measured = self.honest.measure(module, microbatch)

@@ -2,20 +2,18 @@
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from torch import nn
 
-from distrain.config.tasks import TaskForm
 from distrain.data.samples.loader import Microbatch
 from distrain.runs.folder import RunFolder
 from distrain.runs.json_lines import read_records
-from distrain.tasks.task import Task, TaskSums
+from distrain.tasks.task import TaskSums
 from distrain.train.stragglers import PASSED, STEPS, Straggler, Stragglers
-from tests.distrain.train.synthetic import ENGINES, finish, make_run, make_stage
+from tests.distrain.train.synthetic import ENGINES, WrappedTask, finish, make_run, make_stage
 from tests.ranks import run_ranks
 
 OWN_NODE = ("a", "b", "c")
@@ -69,17 +67,8 @@ def test_a_rank_alone_waits_for_nobody():
 
 
 @dataclass(frozen=True)
-class SlowTask:
+class SlowTask(WrappedTask):
     """Takes longer over every microbatch."""
-
-    honest: Task
-
-    @property
-    def form(self) -> TaskForm:
-        return self.honest.form
-
-    def denominators(self, microbatch: Microbatch) -> Sequence[float]:
-        return self.honest.denominators(microbatch)
 
     def measure(self, module: nn.Module, microbatch: Microbatch) -> TaskSums:
         started = time.perf_counter()
