@@ -122,6 +122,10 @@ class TrainingConfig(Section):
             return not any(fnmatchcase(name, pattern) for pattern in self.unfrozen_parameters)
         return any(fnmatchcase(name, pattern) for pattern in self.frozen_parameters)
 
+    def trains(self, name: str) -> bool:
+        """Whether a parameter is trained, where there are no adapters."""
+        return not self.is_frozen(name)
+
     @property
     def recompute_every(self) -> int | None:
         """Each so-manieth block is made again in the backward pass; ``None``: no block is."""

@@ -184,8 +184,16 @@ class CausalLM(nn.Module, ABC):
         """Count the elements of all parameters; a tied embedding counts once."""
         return self.model_config.num_parameters(self.vocab_size)
 
+    @property
+    def experts_of_a_token(self) -> int:
+        """To how many of a layer's experts a token goes."""
+        return 1
+
     def flops_per_token(self, sequence_length: int) -> float:
-        """Count the operations of one trained token; see ``ModelConfig.flops_per_token``."""
+        """Count the operations of a token if all is trained; see ``ModelConfig.flops_per_token``.
+
+        Where a part is frozen: ``distrain.models.flops``.
+        """
         return self.model_config.flops_per_token(self.vocab_size, sequence_length)
 
     @abstractmethod

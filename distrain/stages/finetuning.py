@@ -13,9 +13,10 @@ from distrain.config.layout import require_replicas, resolve_layout
 from distrain.config.lora import LoraConfig
 from distrain.config.recipe import FinetuneStage
 from distrain.finetune.leaks import probe_leaks
-from distrain.finetune.lora import initialize_lora, inject_lora, is_tuned, plain_name
+from distrain.finetune.lora import initialize_lora, inject_lora, is_tuned, plain_name, target_layers
 from distrain.models import build_model, model_on_meta
 from distrain.models.causal_lm import CausalLM
+from distrain.models.flops import flops_of_training
 from distrain.models.freezing import freeze
 from distrain.optim import build_optimizer
 from distrain.parallel.apply import ModelSpec
@@ -99,7 +100,7 @@ def begin(context: StageContext, stage: FinetuneStage, task: Task | None = None)
             name: dataset.tokens.digest() for name, dataset in validation.datasets().items()
         },
         spec=partial(model_spec, stage, base, context.recipe.seed),
-        flops_per_token=shapes.flops_per_token(stage.training.sequence_length),
+        flops_per_token=flops_of(stage, shapes),
         attention=shapes.model_config.attention_needs,
         attempt=context.attempt,
         keep_steps=context.named_steps,
@@ -118,6 +119,15 @@ def begin(context: StageContext, stage: FinetuneStage, task: Task | None = None)
         leak = probe_leaks(run.engine.model, packed, base.vocab_size, run.device)
         lengths["leak_probe"] = leak.to_json()
     return Tuning(run, setup, train, validation, lengths, shapes.num_parameters())
+
+
+def flops_of(stage: FinetuneStage, shapes: CausalLM) -> float:
+    """Count the operations of a token that is trained on, beside what stays as it is."""
+    length = stage.training.sequence_length
+    if stage.lora is None:
+        return flops_of_training(shapes, length, stage.training.trains)
+    ranks = {layer: stage.lora.rank_of(layer) for layer in target_layers(shapes, stage.lora)}
+    return flops_of_training(shapes, length, stage.lora.saves, ranks)
 
 
 def model_spec(

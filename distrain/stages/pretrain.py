@@ -21,6 +21,7 @@ from distrain.data.tokenizer.tokenizer import Tokenizer
 from distrain.evaluation.unigram import unigram_cross_entropy, unigram_entropy
 from distrain.models import build_model, model_on_meta
 from distrain.models.causal_lm import CausalLM
+from distrain.models.flops import flops_of_training
 from distrain.models.freezing import freeze
 from distrain.models.init import initialize
 from distrain.parallel.apply import ModelSpec
@@ -64,7 +65,7 @@ def run_stage(context: StageContext) -> Outcome:
         data=stage.data,
         validation=data.validation,
         spec=partial(model_spec, stage, vocab_size, context.recipe.seed),
-        flops_per_token=shapes.flops_per_token(length),
+        flops_per_token=flops_of_training(shapes, length, stage.training.trains),
         attention=shapes.model_config.attention_needs,
         attempt=context.attempt,
         keep_steps=context.named_steps,

@@ -217,8 +217,8 @@ class ModelConfig(NamedSection):
         By PaLM's rule (arXiv 2204.02311, appendix B): 6 for each weight of a matrix product, of
         blocks and output layer, but not of the embedding, which is a look-up, nor of norms; and
         12 * layers * width of all heads * sequence_length for attention. Causality is not
-        subtracted, as is usual. For full training: LoRA does less, because frozen weights need no
-        gradient.
+        subtracted, as is usual. For full training: where weights are frozen, as beside adapters, it
+        is less (``distrain.models.flops``).
         """
         raise NotImplementedError
 

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from distrain.models.flops import matrices_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-EXPERT_DIMS = 3
-"""Axes of a parameter that holds the weights of all experts of a layer; the first counts them."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +43,14 @@ def count_module(family: "PreTrainedModel") -> ModuleCounts:
     """Count a causal module, which may lie on the meta device."""
     return ModuleCounts(
         parameters=sum(parameter.numel() for parameter in family.parameters()),
-        matmul_parameters=sum(_multiplied(family)),
+        matmul_parameters=sum(used for _, used in matrices_of(family, experts_of(family))),
         attention=tuple(_attention(family.config)),
     )
 
 
-def _multiplied(family: "PreTrainedModel") -> Iterator[int]:
-    experts_of_a_token = getattr(family.config, "num_experts_per_tok", None) or 1
-    for module in family.modules():
-        if isinstance(module, nn.Embedding):
-            continue
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() == EXPERT_DIMS:
-                yield parameter.numel() // parameter.shape[0] * experts_of_a_token
-            # Routers hold a plain matrix; biases of experts are matrices by their shape alone.
-            elif parameter.dim() == 2 and name == "weight":
-                yield parameter.numel()
+def experts_of(family: "PreTrainedModel") -> int:
+    """Return to how many of a layer's experts a token goes."""
+    return getattr(family.config, "num_experts_per_tok", None) or 1
 
 
 def _attention(config: Any) -> Iterator[tuple[float, int | None]]:  # noqa: ANN401

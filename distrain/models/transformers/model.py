@@ -28,7 +28,7 @@ from distrain.models.transformers.construction import (
     output_rule,
     refused,
 )
-from distrain.models.transformers.counts import count_module
+from distrain.models.transformers.counts import count_module, experts_of
 from distrain.models.transformers.family_cache import FamilyCache, can_continue
 from distrain.models.transformers.initial_rules import recorded_rules
 from distrain.models.transformers.interface import PLAN
@@ -158,6 +158,11 @@ class TransformersLM(CausalLM):
     def num_parameters(self) -> int:
         """Count the family's module."""
         return count_module(self.family).parameters
+
+    @property
+    def experts_of_a_token(self) -> int:
+        """Of the family's settings."""
+        return experts_of(self.family)
 
     def flops_per_token(self, sequence_length: int) -> float:
         """Count by the shapes of the family's module."""
