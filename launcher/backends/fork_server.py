@@ -13,8 +13,9 @@ from typing import Any
 
 from launcher.backends.processes import Child
 
-REAP_S = 10.0
-"""How long a server may be busy, with one import at most, before it says how a rank ended."""
+REAP_S = 60.0
+"""How long a server may be busy, with one import at most, before it says how a rank ended: on a
+slow file system a large library takes longer than ten seconds, and the server costs more."""
 
 
 @dataclass(frozen=True)
