@@ -51,6 +51,9 @@ class CausalLM(nn.Module, ABC):
         """Parameters that hold what another one does, which lies on another rank -> its name."""
         self.blocks_elsewhere = 0
         """Of the repeated units, those that other ranks hold."""
+        self.packed: dict[str, tuple[int, ...]] = {}
+        """Parameter -> sizes of matrices packed along the dim that is cut over the tensor axis,
+        each of which is cut by itself."""
         self.main_device: torch.device | None = None
         """Where inputs go, of a model that ``distrain.parallel.device_map`` has spread."""
 
