@@ -27,6 +27,7 @@ from distrain.monitor.memory import peak_memory_gib
 from distrain.parallel.allocator import keep_freed_memory
 from distrain.parallel.apply import build_engine
 from distrain.parallel.collectives import HostGroup
+from distrain.parallel.engine import OneByOne
 from distrain.parallel.ranks import Ranks
 from distrain.stages.pretrain import model_spec
 
@@ -72,6 +73,7 @@ def whole_step(loss: LossConfig) -> float:
     stage = PretrainStage.model_validate({"kind": "pretrain", "needs": "prepare"} | settings)
     layout = Layout(strategy="single", zero_stage=3, dp_replicate=1, dp_shard=1)
     engine = build_engine(Ranks(layout, HostGroup()), model_spec(stage, VOCAB_SIZE, 1, CPU, "fp32"))
+    assert isinstance(engine, OneByOne)
     inputs, targets = batch()
     for _ in range(REPEATS):
         start = time.process_time()

@@ -1,6 +1,6 @@
 """How many processes and steps a stage gets and how its batch is cut over ranks. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from math import prod
@@ -13,6 +13,12 @@ from distrain.errors import RecipeError
 Strategy = Literal["single", "ddp", "fsdp", "deepspeed"]
 
 
+Role = Literal["copies", "tensors", "columns", "rows", "stages"]
+"""What ranks along an axis have of a batch: ``rows`` others of its rows, ``columns`` other
+positions of the same rows. ``tensors``, ``stages`` and ``copies`` read the same, with another part
+of the model, other layers of it, or the same state once more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """One direction in which the ranks of a stage are arranged."""
@@ -20,14 +26,15 @@ class Axis:
     name: str
     size: int
     """Ranks along it."""
+    role: Role = "copies"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How the ranks of a stage are arranged; nothing is ``auto`` any more.
 
-    The batch is cut over the data axes, replicate and shard. Ranks that differ only along
-    another axis read the same part of it: they are copies as far as data and sums go.
+    The rows of a batch are cut over the data axes: replicate, shard, and where experts are cut.
+    Ranks that differ only along another axis read the same rows.
     """
 
     strategy: Strategy
@@ -38,29 +45,56 @@ class Layout:
     dp_shard: int
     """Ranks over which each parameter is cut."""
     outer: tuple[Axis, ...] = ()
-    """Further axes around the data axes (as of pipeline stages): their ranks lie far apart."""
+    """Further axes around the data axes (pipeline): their ranks lie far apart."""
     inner: tuple[Axis, ...] = ()
-    """Further axes within the data axes (as of tensors, context): their ranks are neighbours."""
+    """Further axes within the data axes (context, expert, tensor): their ranks are neighbours."""
 
     @property
-    def data_axes(self) -> tuple[Axis, Axis]:
-        """The axes over which the batch is cut and sums are taken."""
-        return Axis("replicate", self.dp_replicate), Axis("shard", self.dp_shard)
+    def data_axes(self) -> tuple[Axis, ...]:
+        """The axes over which the rows of the batch are cut."""
+        return tuple(axis for axis in self.axes if axis.role == "rows")
 
     @property
     def axes(self) -> tuple[Axis, ...]:
         """All axes from the outermost in; the last one's place changes from rank to rank."""
-        return (*self.outer, *self.data_axes, *self.inner)
+        replicate = Axis("replicate", self.dp_replicate, "rows")
+        shard = Axis("shard", self.dp_shard, "rows")
+        return (*self.outer, replicate, shard, *self.inner)
+
+    def size(self, name: str) -> int:
+        """Return the number of ranks along an axis; 1 if there is no such axis."""
+        return next((axis.size for axis in self.axes if axis.name == name), 1)
 
     @property
     def dp_size(self) -> int:
-        """Parts into which a global batch is cut."""
-        return self.dp_replicate * self.dp_shard
+        """Parts into which the rows of a global batch are cut."""
+        return prod(axis.size for axis in self.data_axes)
 
     @property
     def world_size(self) -> int:
         """The product of the degrees: the number of processes."""
         return prod(axis.size for axis in self.axes)
+
+
+AXIS_SETTINGS = {
+    "pipeline": "pipeline_parallel",
+    "replicate": "data_parallel_replicate",
+    "shard": "data_parallel_shard",
+    "context": "context_parallel",
+    "expert": "expert_parallel",
+    "tensor": "tensor_parallel",
+}
+"""Axes from the outermost in, and what they are called in a recipe."""
+MODEL_AXES: dict[str, Role] = {
+    "pipeline": "stages",
+    "context": "columns",
+    "expert": "rows",
+    "tensor": "tensors",
+}
+"""Those that only ``fsdp`` has."""
+OUTER_AXES = ("pipeline",)
+BUILT_AXES: frozenset[str] = frozenset()
+"""Of MODEL_AXES, those that the runtime can build by now."""
 
 
 def resolve_layout(parallelism: ParallelismConfig, world_size: int) -> Layout:
@@ -71,7 +105,8 @@ def resolve_layout(parallelism: ParallelismConfig, world_size: int) -> Layout:
     """
     strategy = parallelism.strategy
     if strategy == "auto":
-        strategy = "single" if world_size == 1 else "fsdp"
+        is_cut = any(getattr(parallelism, AXIS_SETTINGS[name]) > 1 for name in MODEL_AXES)
+        strategy = "single" if world_size == 1 and not is_cut else "fsdp"
     if strategy == "single" and world_size > 1:
         raise RecipeError(
             "parallelism.strategy",
@@ -79,6 +114,11 @@ def resolve_layout(parallelism: ParallelismConfig, world_size: int) -> Layout:
             "1 process",
             "Set parallelism.strategy to fsdp, or launch.processes_per_node and launch.nodes to 1.",
         )
+    further = _model_axes(parallelism, strategy)
+    model_size = _product(further)
+    if world_size % model_size:
+        _raise_model_axes(further, world_size)
+    data_size = world_size // model_size
     replicate, shard = parallelism.data_parallel_replicate, parallelism.data_parallel_shard
     if strategy in ("single", "ddp"):
         _refuse_degree("data_parallel_shard", shard, strategy)
@@ -87,12 +127,35 @@ def resolve_layout(parallelism: ParallelismConfig, world_size: int) -> Layout:
         _refuse_degree("data_parallel_replicate", replicate, strategy)
         replicate = 1
     if replicate == "auto":
-        replicate = world_size if strategy == "ddp" else 1
+        replicate = data_size if strategy == "ddp" else 1
     if shard == "auto":
-        shard = _quotient(world_size, replicate, "data_parallel_replicate")
-    if replicate * shard != world_size:
-        _raise_product(replicate, shard, world_size)
-    return Layout(strategy, parallelism.zero_stage, replicate, shard)
+        shard = _quotient(data_size, replicate, "data_parallel_replicate")
+    if replicate * shard != data_size:
+        _raise_product(replicate, shard, data_size, further)
+    outer = tuple(axis for axis in further if axis.name in OUTER_AXES)
+    inner = tuple(axis for axis in further if axis.name not in OUTER_AXES)
+    return Layout(strategy, parallelism.zero_stage, replicate, shard, outer, inner)
+
+
+def _model_axes(parallelism: ParallelismConfig, strategy: Strategy) -> tuple[Axis, ...]:
+    """Return the axes besides those of data that have several ranks, from the outermost in."""
+    axes = []
+    for name, role in MODEL_AXES.items():
+        setting = AXIS_SETTINGS[name]
+        size: int = getattr(parallelism, setting)
+        if size == 1:
+            continue
+        if strategy != "fsdp":
+            raise RecipeError(
+                f"parallelism.{setting}",
+                f"{size} with strategy {strategy}",
+                "1, or strategy fsdp",
+                f"Set parallelism.strategy to fsdp, or parallelism.{setting} to 1.",
+            )
+        if name not in BUILT_AXES:
+            raise RecipeError(f"parallelism.{setting}", str(size), "1", "It is not there yet.")
+        axes.append(Axis(name, size, role))
+    return tuple(axes)
 
 
 def _refuse_degree(name: str, degree: int | Literal["auto"], strategy: str) -> None:
@@ -120,22 +183,46 @@ def _quotient(world_size: int, degree: int, name: str) -> int:
     )
 
 
-def _raise_product(replicate: int, shard: int, world_size: int) -> None:
-    if world_size % replicate == 0:
-        remedy = f"Set parallelism.data_parallel_shard to {world_size // replicate}."
-    elif world_size % shard == 0:
-        remedy = f"Set parallelism.data_parallel_replicate to {world_size // shard}."
+def _raise_product(
+    replicate: int, shard: int, data_size: int, further: Sequence[Axis] = ()
+) -> None:
+    if data_size % replicate == 0:
+        remedy = f"Set parallelism.data_parallel_shard to {data_size // replicate}."
+    elif data_size % shard == 0:
+        remedy = f"Set parallelism.data_parallel_replicate to {data_size // shard}."
     else:
         remedy = (
             "Choose launch.nodes * launch.processes_per_node as "
-            f"{replicate * shard}, or set both degrees to auto."
+            f"{replicate * shard * _product(further)}, or set both degrees to auto."
         )
+    others = "".join(f" * {axis.name} {axis.size}" for axis in further)
     raise RecipeError(
         "parallelism",
-        f"dp_replicate {replicate} * dp_shard {shard} = {replicate * shard} ranks",
-        f"{world_size} ranks (launch.nodes * launch.processes_per_node)",
+        f"dp_replicate {replicate} * dp_shard {shard}{others} = "
+        f"{replicate * shard * _product(further)} ranks",
+        f"{data_size * _product(further)} ranks (launch.nodes * launch.processes_per_node)",
         remedy,
     )
+
+
+def _raise_model_axes(further: Sequence[Axis], world_size: int) -> None:
+    degrees = " * ".join(f"{AXIS_SETTINGS[axis.name]} {axis.size}" for axis in further)
+    size = _product(further)
+    above = -(-world_size // size) * size
+    largest = max(further, key=lambda axis: axis.size)
+    others = size // largest.size
+    fitting = [degree for degree in _divisors(world_size) if world_size % (others * degree) == 0]
+    nearest = f", or parallelism.{AXIS_SETTINGS[largest.name]} to {_nearest(largest.size, fitting)}"
+    raise RecipeError(
+        "parallelism",
+        f"{degrees} = {size}, which does not divide {world_size} processes",
+        f"a divisor of {world_size} (launch.nodes * launch.processes_per_node)",
+        f"Start a multiple of {size} processes, as {above}{nearest if fitting else ''}.",
+    )
+
+
+def _product(axes: Sequence[Axis]) -> int:
+    return prod(axis.size for axis in axes)
 
 
 def microbatches_per_rank(training: TrainingConfig, dp_size: int) -> int:

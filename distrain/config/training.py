@@ -173,6 +173,25 @@ class ParallelismConfig(Section):
     """Ranks over which fsdp and deepspeed cut each parameter; ``auto``: all there are."""
     data_parallel_replicate: Positive | Literal["auto"] = "auto"
     """Copies of that group of ranks; ``auto``: 1, or all ranks under ddp."""
+    tensor_parallel: Positive = 1
+    """Ranks over which matrices and heads are cut, with ``fsdp``; they should sit on one node."""
+    sequence_parallel: bool | Literal["auto"] = "auto"
+    """Whether these ranks also cut the positions of what lies between matrices (norms, the residual
+    stream); ``auto``: yes, where there are several."""
+    tp_plan: dict[str, str] = Field(default_factory=dict)
+    """How tensors are cut: names of layers (``*`` for a number) -> styles, for a family that
+    declares no plan, or in place of what it declares."""
+    context_parallel: Positive = 1
+    """Ranks over which the positions of each sequence are cut, with ``fsdp``."""
+    expert_parallel: Positive = 1
+    """Ranks over which experts are cut, with ``fsdp``; each reads other rows of the batch."""
+    pipeline_parallel: Positive = 1
+    """Stages that a model's layers are cut into, with ``fsdp``."""
+    pipeline_schedule: Literal["gpipe", "1f1b", "interleaved_1f1b", "zero_bubble"] = "1f1b"
+    """In which order a stage's forward and backward passes come."""
+    pipeline_chunks: Positive = 1
+    """Parts of the model that each stage holds; several with ``interleaved_1f1b`` and
+    ``zero_bubble``."""
     reshard_after_forward: bool = True
     """Of ``fsdp``: free gathered parameters after the forward pass (less memory, more traffic)."""
 

@@ -64,6 +64,6 @@ def sum_examples(
     sums[np.concatenate(places)] = torch.cat(found).cpu().numpy()  # the one wait for the device
     if ranks is not None:
         # Each example was measured by one rank, and is 0 on the others: no bit is rounded.
-        totals = np.array(ranks.sum(*sums.tolist(), *counts.tolist()))
-        sums, counts = totals[: len(chosen)], totals[len(chosen) :]
+        sums = np.array(ranks.sum(*sums.tolist(), of="positions"))
+        counts = np.array(ranks.sum(*counts.tolist()))
     return ExampleSums(sums, counts)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import tee
 
 import torch
 
@@ -82,8 +84,10 @@ class Validation:
         denominators = [0.0] * len(places)
         shape, device = (len(places), form.num_sums), self.measured.device
         sums = torch.zeros(shape, dtype=torch.float64, device=device)
-        for part in self.parts():
-            found = self.measured(model, part.microbatch)
+        parts, of_passes = tee(self.parts())
+        microbatches = (part.microbatch for part in of_passes)
+        all_found = self.engine.measurements(microbatches, partial(self.measured, model))
+        for part, found in zip(parts, all_found, strict=True):
             if not part.rows:
                 continue
             by_group = zip(
@@ -96,9 +100,9 @@ class Validation:
                 sums[places[source]] += row
                 denominators[places[source]] += denominator
         model.train()
-        # The one wait for the device.
-        totals = self.engine.ranks.sum(*denominators, *sums.flatten().tolist())
-        return self._scores(totals[: len(places)], totals[len(places) :])
+        ranks = self.engine.ranks
+        totals = ranks.sum(*sums.flatten().tolist(), of="positions")  # the one wait for the device
+        return self._scores(ranks.sum(*denominators), totals)
 
     def sum_examples(self, dataset: ExampleDataset, chosen: Ints) -> ExampleSums:
         """Measure examples one by one; see ``distrain.evaluation.examples``. Collective."""

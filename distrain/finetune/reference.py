@@ -78,4 +78,4 @@ def say_of_pairs(  # noqa: PLR0913
     if ranks is None:
         return said
     # Each pair has one rank that adds something to zeros: the sum is exact.
-    return np.array(ranks.sum(*said.flatten().tolist())).reshape(-1, 2)
+    return np.array(ranks.sum(*said.flatten().tolist(), of="positions")).reshape(-1, 2)

@@ -54,6 +54,8 @@ class CausalLM(nn.Module, ABC):
         self.packed: dict[str, tuple[int, ...]] = {}
         """Parameter -> sizes of matrices packed along the dim that is cut over the tensor axis,
         each of which is cut by itself."""
+        """Sizes of the matrices that a parameter holds one behind the other, by its name, where it
+        is laid over ranks so that each has a part of every one of them."""
         self.main_device: torch.device | None = None
         """Where inputs go, of a model that ``distrain.parallel.device_map`` has spread."""
 

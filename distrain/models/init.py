@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from distrain.dtensor import is_dtensor
+from distrain.dtensor import own_parts
 from distrain.models.causal_lm import CausalLM
 from distrain.models.initial_values import (
     VALUES_VERSION,
@@ -34,9 +34,10 @@ def initialize(model: nn.Module, seed: int) -> None:
         for name, parameter in model.named_parameters():
             owner = model.copies.get(name, name)
             rule = rule_of(model, owner, parameter.shape)
-            part, offsets = _own_part(parameter)
             # Keyed by name, so no other parameter moves the values.
-            fill_part(part, rule, f"{VALUES_VERSION}/{seed}/{owner}", parameter.shape, offsets)
+            key = f"{VALUES_VERSION}/{seed}/{owner}"
+            for offsets, part in own_parts(parameter, model.packed.get(name, ())):
+                fill_part(part, rule, key, parameter.shape, offsets)
 
 
 def rule_of(model: CausalLM, name: str, shape: torch.Size) -> ValueRule:
@@ -78,27 +79,11 @@ def _named_rule(method: str, std: float, fans: tuple[int, int]) -> ValueRule:
     return rules[method]
 
 
-def _own_part(parameter: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """Return what this rank holds of a parameter, and where in the whole that begins."""
-    if not is_dtensor(parameter):
-        return parameter, (0,) * parameter.ndim
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    _, offsets = compute_local_shape_and_global_offset(
-        parameter.shape, parameter.device_mesh, parameter.placements
-    )
-    return parameter.to_local(), tuple(offsets)
-
-
 def fill(parameter: Tensor, full: Tensor) -> None:
     """Copy the whole tensor ``full`` into a parameter, or this rank's part of it into a DTensor."""
-    full = full.to(parameter.device, parameter.dtype)
     with torch.no_grad():
-        if is_dtensor(parameter):
-            from torch.distributed.tensor import distribute_tensor
-
-            # With no source rank, each rank cuts its part from its own copy: nothing is sent.
-            full = distribute_tensor(
-                full, parameter.device_mesh, parameter.placements, src_data_rank=None
+        for offsets, part in own_parts(parameter):
+            place = tuple(
+                slice(start, start + size) for start, size in zip(offsets, part.shape, strict=True)
             )
-        parameter.copy_(full)
+            part.copy_(full[place])

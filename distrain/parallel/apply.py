@@ -4,10 +4,11 @@
    its blocks are compiled if they are to be (``compilation``), then told whether to make their
    activations again (``recomputation``);
 2. precision: the type of the master weights; bf16 is what the forward pass makes of them;
-3. wrap: FSDP2 block by block, then the root; DDP the whole; DeepSpeed after 4 and 5, ZeRO-3 one
+3. cut: along the axes of the layout that cut the model itself (``cuts``);
+4. wrap: FSDP2 block by block, then the root; DDP the whole; DeepSpeed after 5 and 6, ZeRO-3 one
    parameter at a time;
-4. values: the same global ones under every engine;
-5. optimizer: over the parameters as they then are.
+5. values: the same global ones under every engine;
+6. optimizer: over the parameters as they then are.
 """
 
 import torch.distributed as dist

@@ -4,15 +4,19 @@ Nothing outside ``distrain/parallel/engines`` knows which engine runs.
 """
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
+from distrain.data.samples.loader import Microbatch
 from distrain.optim.state import ScalarState
 from distrain.parallel.global_tensor import State
 from distrain.parallel.ranks import Ranks
+from distrain.tasks.task import TaskSums
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,38 @@ def may_apply(loss: float, grad_norm: float) -> bool:
     return math.isfinite(loss) and math.isfinite(grad_norm)
 
 
+TrainingMeasure = Callable[[int, Microbatch], TaskSums]
+Measure = Callable[[Microbatch], TaskSums]
+
+
+class OneByOne(ABC):
+    """What engines share in which a rank takes each microbatch through the whole model."""
+
+    @abstractmethod
+    def accumulate(self, last: bool) -> AbstractContextManager[None]:
+        """Surround one microbatch; gradients are reduced over ranks in the last one only."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Layer 7, of one microbatch."""
+
+    def passes(
+        self, microbatches: Sequence[Microbatch], measure: TrainingMeasure, scale: float
+    ) -> Iterator[TaskSums]:
+        """Run each forward pass and its backward pass; see ``Engine``."""
+        for number, microbatch in enumerate(microbatches, start=1):
+            with self.accumulate(last=number == len(microbatches)):
+                measured = measure(number, microbatch)
+                self.backward(measured.objective * scale)
+            yield measured
+
+    def measurements(
+        self, microbatches: Iterable[Microbatch], measure: Measure
+    ) -> Iterator[TaskSums]:
+        """Run each forward pass; see ``Engine``."""
+        return map(measure, microbatches)
+
+
 class Engine(Protocol):
     """A model and its optimizer, laid over the ranks of a run.
 
@@ -51,14 +87,28 @@ class Engine(Protocol):
     def whole_model(self) -> nn.Module | None:
         """The model itself, where each rank has all of it; ``None``: a pass is collective."""
 
-    def accumulate(self, last: bool) -> AbstractContextManager[None]:
-        """Surround one microbatch; gradients are reduced over ranks in the last one only."""
+    def passes(
+        self, microbatches: Sequence[Microbatch], measure: TrainingMeasure, scale: float
+    ) -> Iterator[TaskSums]:
+        """Layers 4 to 7: run the forward and backward passes of a step.
 
-    def backward(self, loss: Tensor) -> None:
-        """Layer 7. The engine averages gradients over ranks and divides by nothing else."""
+        Args:
+            microbatches: This rank's, at least one; all ranks have equally many.
+            measure: Layers 4 to 6 of one of them, given its number from 1: calls ``model``.
+            scale: By which objectives are multiplied. Gradients are averaged over
+                ``ranks.averaged_over`` ranks and divided by nothing else.
+
+        Yields:
+            What was measured, microbatch by microbatch; zeros where another rank measures.
+        """
+
+    def measurements(
+        self, microbatches: Iterable[Microbatch], measure: Measure
+    ) -> Iterator[TaskSums]:
+        """Run forward passes alone, as ``passes`` does; all ranks have equally many."""
 
     def fetch(self, sums: Tensor) -> tuple[list[float], float]:
-        """Read numbers from the device, after the last backward pass and before the update.
+        """Read numbers from the device, after the last of ``passes`` and before the update.
 
         The gradients' norm comes along, so that the host waits for the device once a step.
 

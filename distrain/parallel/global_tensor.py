@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from distrain.dtensor import own_parts
 from distrain.models.weights.source import EVERYTHING, Place, TensorWeights, WeightSource
 
 if TYPE_CHECKING:
@@ -81,31 +82,26 @@ def whole(tensor: Tensor, *, writes: bool) -> GlobalTensor:
     return GlobalTensor(tuple(view.shape), view.dtype, (box,), writes)
 
 
-def from_dtensor(tensor: "DTensor", *, is_copy: bool) -> GlobalTensor:
-    """Show this rank's shard of a DTensor; of replicas, the first one writes.
+def from_dtensor(tensor: "DTensor", *, is_copy: bool, packed: Sequence[int] = ()) -> GlobalTensor:
+    """Show what this rank holds of a DTensor; of replicas, the first one writes.
 
     Args:
-        tensor: Laid over the data axes.
+        tensor: Laid over a mesh.
         is_copy: Whether another rank, outside of the tensor's mesh, holds the same and writes it.
+        packed: See ``distrain.dtensor.own_parts``.
     """
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    mesh, placements = tensor.device_mesh, tensor.placements
-    if any(placement.is_partial() for placement in placements):
-        raise ValueError(f"a tensor placed as {placements} has a sum over ranks still to come")
-    _, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
-    coordinate = mesh.get_coordinate()
+    coordinate = tensor.device_mesh.get_coordinate()
     assert coordinate is not None, "a rank outside of the mesh holds no state"
     is_first = not is_copy and all(
         place == 0
-        for place, placement in zip(coordinate, placements, strict=True)
+        for place, placement in zip(coordinate, tensor.placements, strict=True)
         if placement.is_replicate()
     )
-    local = tensor.to_local().detach()
-    if local.ndim == 0:
-        return whole(local, writes=is_first)
     # A tensor with fewer rows than ranks leaves nothing to the last ones.
-    boxes = (Box(tuple(offsets), local),) if local.numel() else ()
+    parts = own_parts(tensor.detach(), packed)
+    if tensor.ndim == 0:
+        return whole(parts[0][1], writes=is_first)
+    boxes = tuple(Box(offsets, view) for offsets, view in parts)
     return GlobalTensor(tuple(tensor.shape), tensor.dtype, boxes, is_first)
 
 

@@ -5,12 +5,13 @@ costs no memory until the engine has cut it into shards.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import nn
 
+from distrain.config.training import ParallelismConfig
 from distrain.optim.state import OptimizerState
 from distrain.parallel.compilation import compile_blocks
 from distrain.parallel.recomputation import recompute_blocks
@@ -44,7 +45,7 @@ class ModelSpec:
         block_classes: Of a model, the modules that FSDP2 gathers one at a time.
         device: Of this rank.
         precision: Of forward and backward. Master weights are fp32, or fp64 under ``"fp64"``.
-        reshard_after_forward: Of FSDP2: free a block's gathered parameters after its forward pass.
+        parallelism: The recipe's; of its degrees, the layout is what counts.
         recompute_every: Activation checkpointing of each so-manieth block; see
             ``distrain.parallel.recomputation``.
         compiles_blocks: See ``distrain.parallel.compilation``.
@@ -60,7 +61,7 @@ class ModelSpec:
     block_classes: Callable[[nn.Module], tuple[type[nn.Module], ...]]
     device: torch.device
     precision: Precision = "fp32"
-    reshard_after_forward: bool = True
+    parallelism: ParallelismConfig = field(default_factory=ParallelismConfig)
     recompute_every: int | None = None
     compiles_blocks: bool = False
     plain_name: Callable[[str], str] = same_name

@@ -162,7 +162,7 @@ def model_spec(
         block_classes=attrgetter("block_classes"),
         device=device,
         precision=precision,
-        reshard_after_forward=stage.parallelism.reshard_after_forward,
+        parallelism=stage.parallelism,
         recompute_every=stage.training.recompute_every,
         compiles_blocks=stage.training.compiles_blocks,
         plain_name=plain_name,

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import torch
 
 from distrain.config.best import watched_metrics
-from distrain.data.samples.loader import Batch
+from distrain.data.samples.loader import Batch, Microbatch
 from distrain.errors import RecipeError
 from distrain.fault.page import begin_steps, mark
 from distrain.fault.wishes import Wish
@@ -18,7 +18,7 @@ from distrain.monitor.step_result import NotApplied, StepResult
 from distrain.parallel.waits import waits
 from distrain.runs.skips import number_of
 from distrain.runs.strikes import describe_straggler
-from distrain.tasks.task import means
+from distrain.tasks.task import TaskSums, means
 from distrain.train.agreed import Agreed, agree
 from distrain.train.progress import Progress
 from distrain.train.rehearsal import rehearse
@@ -140,16 +140,17 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
     form, engine, parts = run.form, run.engine, batch.microbatches
     # Every engine averages gradients over ranks. This factor undoes that, so the update
     # does not depend on how the batch was cut into ranks and microbatches.
-    scale = engine.ranks.dp_size / agreed.denominator
+    scale = engine.ranks.averaged_over / agreed.denominator
     spoils = 1.0 if run.inject is None else run.inject(step + 1)  # faults of `distrain chaos`
     scale *= spoils
     sums = torch.zeros(1, form.num_sums, device=run.device, dtype=torch.float64)
-    for number, microbatch in enumerate(parts, start=1):
+
+    def measure(number: int, microbatch: Microbatch) -> TaskSums:
         mark("forward_backward")
         seed_dropout(run, step, number)
-        with engine.accumulate(last=number == len(parts)):
-            measured = run.measure(microbatch)  # 4 architecture, 5 forward pass, 6 loss
-            engine.backward(measured.objective * scale)  # 7 backward pass
+        return run.measure(microbatch)  # 4 architecture, 5 forward pass, 6 loss
+
+    for measured in engine.passes(parts, measure, scale):  # 7 backward pass
         sums += measured.stacked(form)
     mark("update")
     if spoils != 1.0:
@@ -157,7 +158,7 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
     mine, norm = engine.fetch(sums[0])  # the one wait for the device
     # The second host collective. Before the update: all ranks make it or none, and the losses and
     # norms of all have a say in that.
-    totals, (norm,) = engine.ranks.exchange(sums=mine, maxima=[norm])
+    totals, (norm,) = engine.ranks.exchange(sums=mine, maxima=[norm], of="positions")
     metrics = means(form, agreed.denominator, totals)
     loss = metrics.pop(form.trained.name)
     spike = run.guards.find(loss, norm)

@@ -17,6 +17,7 @@ from distrain.data.samples.loader import Microbatch
 from distrain.data.samples.order import Ints
 from distrain.fault.page import mark
 from distrain.monitor.memory import peak_memory_gib
+from distrain.tasks.task import TaskSums
 from distrain.train.run import Run
 
 log = logging.getLogger(__name__)
@@ -67,17 +68,23 @@ def rehearse(run: Run, step: int) -> None:
         return
     engine = run.engine
     devices = [run.device] if run.device.type == "cuda" else []
+
+    def measure(_: int, microbatch: Microbatch) -> TaskSums:
+        mark()
+        return run.measure(microbatch)
+
+    scale = 1 / max(1, *(part.targets for part in parts))
     with torch.random.fork_rng(devices=devices):
-        for number, part in enumerate(parts, start=1):
-            mark()
-            samples = np.arange(part.first_sample, part.first_sample + part.num_samples)
-            rows = run.loader.feed.rows(samples)
-            microbatch = Microbatch.from_rows(rows, 0, part.num_samples)
-            with engine.accumulate(last=number == len(parts)):
-                engine.backward(run.measure(microbatch).objective / max(1, part.targets))
+        for _ in engine.passes([_microbatch(run, part) for part in parts], measure, scale):
+            pass
     engine.fetch(torch.zeros(1, dtype=torch.float64, device=run.device))
     engine.update(run.lr_at(step), run.max_grad_norm, math.nan, math.nan)
     _tell(run, parts, time.monotonic() - started)
+
+
+def _microbatch(run: Run, part: HeavyBatch) -> Microbatch:
+    samples = np.arange(part.first_sample, part.first_sample + part.num_samples)
+    return Microbatch.from_rows(run.loader.feed.rows(samples), 0, part.num_samples)
 
 
 def _tell(run: Run, parts: list[HeavyBatch], seconds: float) -> None:

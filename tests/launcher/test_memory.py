@@ -18,6 +18,7 @@ from distrain.models.weights.freed_memory import release_freed_memory
 from distrain.parallel.allocator import keep_freed_memory, return_large_buffers
 from distrain.parallel.apply import build_engine
 from distrain.parallel.collectives import HostGroup
+from distrain.parallel.engine import OneByOne
 from distrain.parallel.ranks import Ranks
 from distrain.stages.base_model import BaseModel
 from distrain.stages.finetuning import model_spec
@@ -109,6 +110,8 @@ def measure(folder, model, method):
     release_freed_memory()  # of loading
     keep_freed_memory("auto", device)
     seen, done = [in_memory()], Event()
+
+    assert isinstance(engine, OneByOne)
 
     def watch():
         while not done.wait(0.005):

@@ -66,7 +66,7 @@ class Scorer:
                 for each, (loss, hits) in zip(numbers, scores, strict=True):
                     found[2 * each : 2 * each + 2] = [-loss, hits]
         self.module.train(was_training)
-        totals = found if self.ranks is None else self.ranks.sum(*found)
+        totals = found if self.ranks is None else self.ranks.sum(*found, of="positions")
         return [
             (totals[2 * number], totals[2 * number + 1] == len(each.ids))
             for number, each in enumerate(asked)

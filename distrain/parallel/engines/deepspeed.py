@@ -21,7 +21,7 @@ from distrain.config.optimizers import elementwise_optimizers
 from distrain.errors import RecipeError
 from distrain.models.weights.freed_memory import release_freed_memory
 from distrain.optim.state import OptimizerState, ScalarState
-from distrain.parallel.engine import Update, may_apply
+from distrain.parallel.engine import OneByOne, Update, may_apply
 from distrain.parallel.engines.zero_construction import (
     Values,
     build_sharded,
@@ -97,7 +97,7 @@ def build_deepspeed(ranks: Ranks, spec: ModelSpec) -> "DeepSpeedEngine":
     return DeepSpeedEngine(ranks, wrapped, partition, parameters, optimizer, spec)
 
 
-class DeepSpeedEngine:
+class DeepSpeedEngine(OneByOne):
     """See ``distrain.parallel.engine.Engine``.
 
     Args:

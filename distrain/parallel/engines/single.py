@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from distrain.dtensor import is_dtensor
 from distrain.optim.state import ScalarState
-from distrain.parallel.engine import Update, may_apply
+from distrain.parallel.engine import OneByOne, Update, may_apply
 from distrain.parallel.global_tensor import GlobalTensor, State, from_dtensor, whole
 from distrain.parallel.model_spec import (
     ModelSpec,
@@ -26,7 +26,7 @@ def build_single(ranks: Ranks, spec: ModelSpec) -> "SingleEngine":
     return SingleEngine(ranks, spec, module)
 
 
-class SingleEngine:
+class SingleEngine(OneByOne):
     """An engine whose parameters are the model's own: see ``distrain.parallel.engine.Engine``.
 
     Args:
@@ -97,14 +97,17 @@ class SingleEngine:
         state: State = {}
         for name, parameter in self._parameters.items():
             if self._is_state(self._plain_name(name)):
-                state[f"model/{self._plain_name(name)}"] = self._show(parameter)
+                state[f"model/{self._plain_name(name)}"] = self._show(name, parameter)
         for name, buffer in named_persistent_buffers(self._module):
             state[f"buffer/{self._plain_name(name)}"] = whole(buffer, writes=self.ranks.is_first)
         if optimizer:
-            for name, parameter in self._trained().items():
+            for own_name, parameter in self._parameters.items():
+                if not parameter.requires_grad:
+                    continue
+                name = self._plain_name(own_name)
                 alike, other = self._optimizer.tensors(parameter)
                 for entry, tensor in alike.items():
-                    state[f"{entry}/{name}"] = self._show(tensor)
+                    state[f"{entry}/{name}"] = self._show(own_name, tensor)
                 for entry, tensor in other.items():
                     state[f"{entry}/{name}"] = self._show_other(tensor)
         return state
@@ -133,13 +136,15 @@ class SingleEngine:
             self._plain_name(name): p for name, p in self._parameters.items() if p.requires_grad
         }
 
-    def _show(self, tensor: Tensor) -> GlobalTensor:
+    def _show(self, name: str, tensor: Tensor) -> GlobalTensor:
+        """Show a parameter, by its name in the module, or a tensor of its shape."""
+        del name
         return whole(tensor, writes=self.ranks.is_first)
 
     def _show_other(self, tensor: Tensor) -> GlobalTensor:
         """Show a tensor of the optimizer's that is not shaped like its parameter."""
         if is_dtensor(tensor):
-            return from_dtensor(tensor, is_copy=self.ranks.is_copy)
+            return from_dtensor(tensor, is_copy=self.ranks.holds_same_state)
         return replace(whole(tensor, writes=self.ranks.is_first), is_claimed_equal=True)
 
     def _gradients(self) -> list[Tensor]:

@@ -7,6 +7,7 @@ from distrain.config.models import LlamaConfig
 from distrain.config.recipe import PretrainStage
 from distrain.config.tasks import IGNORE_INDEX
 from distrain.parallel.apply import ModelSpec, build_engine
+from distrain.parallel.engine import OneByOne
 from distrain.parallel.global_tensor import gather_full
 from distrain.stages.pretrain import model_spec
 from tests.distrain.parallel.tiny_model import Case, lr_at, ranks_of
@@ -52,6 +53,8 @@ def outcome_of(name, spec, microbatch):
     strategy = "deepspeed" if name.startswith("zero") else name
     engine = build_engine(ranks_of(Case(strategy, stage=stage)), spec)
     ranks, found = engine.ranks, []
+
+    assert isinstance(engine, OneByOne)
 
     def summed(part_ids, part_targets):
         return engine.model(part_ids, target_ids=part_targets, rows=(len(part_ids),)).sum()

@@ -11,7 +11,7 @@ from distrain.config.layout import Axis, Layout
 from distrain.errors import RecipeError
 from distrain.parallel.apply import build_engine
 from distrain.parallel.collectives import HostGroup
-from distrain.parallel.ranks import Ranks, data_groups, dp_rank_of, is_copy, place_of
+from distrain.parallel.ranks import Ranks, dp_rank_of, groups_along, is_copy, place_of
 from tests.distrain.parallel.tiny_model import Case, spec_of
 from tests.ranks import run_ranks
 
@@ -40,7 +40,7 @@ def test_the_last_axis_changes_from_rank_to_rank():
 def test_ranks_along_another_axis_read_the_same_part(layout, parts, copies, groups):
     assert [dp_rank_of(layout, rank) for rank in range(4)] == parts
     assert [is_copy(layout, rank) for rank in range(4)] == copies
-    assert data_groups(layout) == groups
+    assert groups_along(layout, ("replicate", "shard")) == groups
 
 
 def test_another_axis_is_named_where_the_processes_do_not_suffice():
@@ -76,7 +76,7 @@ def exchange(folder: Path) -> None:
         group = ranks.data_group
         total = torch.tensor(float(rank))
         dist.all_reduce(total, group=group)
-        assert total.item() == sum(next(g for g in data_groups(layout) if rank in g))
+        assert total.item() == sum(next(g for g in groups_along(layout, ("shard",)) if rank in g))
     assert ranks.data_group is not None
     assert Ranks(Layout("ddp", 3, 4, 1), host).data_group is None
     # In rank order, so that all ranks see the same bits: another order gives another sum here.

@@ -13,11 +13,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from distrain.config.layout import Layout
 from distrain.config.optimizers import AdamWConfig
+from distrain.config.training import ParallelismConfig
 from distrain.optim.adam import adam_state
 from distrain.optim.state import OptimizerState
 from distrain.parallel.apply import ModelSpec, build_engine
 from distrain.parallel.collectives import HostGroup
-from distrain.parallel.engine import Engine
+from distrain.parallel.engine import Engine, OneByOne
 from distrain.parallel.ranks import Ranks
 
 VOCAB, WIDTH, LENGTH, BATCH = 13, 6, 5, 8
@@ -121,7 +122,7 @@ def spec_of(case: Case) -> ModelSpec:
         block_classes=lambda module: (Block,),
         device=torch.device("cpu"),
         precision=case.precision,  # type: ignore[arg-type]
-        reshard_after_forward=case.reshard,
+        parallelism=ParallelismConfig(reshard_after_forward=case.reshard),
         plain_name=lambda name: name.replace("blocks.", "layers."),
     )
 
@@ -169,6 +170,7 @@ def train_step(
 
     ``spoil`` times the gradients, and ``told`` more than the loss, is what this rank has.
     """
+    assert isinstance(engine, OneByOne)
     ids, targets = global_batch(step)
     num_targets = int((targets != IGNORE).sum())
     ranks = engine.ranks

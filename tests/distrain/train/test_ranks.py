@@ -51,7 +51,8 @@ def make(folder, engine, side=None):
 def train_once(folder, engine, side=None, over_world=False):
     run = make(folder, engine, side)
     if over_world:
-        run.engine.ranks._first = list(range(run.host.world_size))
+        every = list(range(run.host.world_size))
+        run.engine.ranks._counted = {"rows": every, "positions": every}
     train(run)
     run.host.barrier()
     if run.monitor is not None:

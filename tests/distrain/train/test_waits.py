@@ -80,7 +80,7 @@ def count_a_step(folder, strategy):
     count_reads(counts)
     profiler, own = profile(activities=[ProfilerActivity.CPU]), run.wishes.own
     begun: list[None] = []
-    run.engine.backward = record_function("backward")(run.engine.backward)  # type: ignore[method-assign]
+    run.engine.backward = record_function("backward")(run.engine.backward)  # type: ignore[attr-defined]
 
     def step_begins():
         if len(begun) == 2:
