@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from distrain.config.layout import Axis, Layout
 from distrain.dtensor import own_parts
@@ -32,10 +32,10 @@ def hold(folder):
     module, whole = nn.Module(), {}
     for name, shape in SHAPES.items():
         full = whole[name] = torch.arange(float(torch.Size(shape).numel())).view(shape)
-        axis, local, placement = CUT_ALONG[name], full, Replicate()
+        axis, local = CUT_ALONG[name], full
+        placement: Placement = Replicate() if axis is None else Shard(axis)
         if axis is not None:
             local = cut_rows(full, axis, PACKED.get(name), ranks.place["tensor"])
-            placement = Shard(axis)
         laid = DTensor.from_local(
             local.clone(),
             mesh,
