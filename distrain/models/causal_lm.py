@@ -52,8 +52,6 @@ class CausalLM(nn.Module, ABC):
         self.blocks_elsewhere = 0
         """Of the repeated units, those that other ranks hold."""
         self.packed: dict[str, tuple[int, ...]] = {}
-        """Parameter -> sizes of matrices packed along the dim that is cut over the tensor axis,
-        each of which is cut by itself."""
         """Sizes of the matrices that a parameter holds one behind the other, by its name, where it
         is laid over ranks so that each has a part of every one of them."""
         self.main_device: torch.device | None = None
