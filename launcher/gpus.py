@@ -7,6 +7,7 @@ other stages compute on the CPU. Pure.
 
 from collections.abc import Iterator
 
+from distrain.config.axes import lay_out
 from distrain.config.launch import SiteConfig
 from distrain.config.layout import microbatches_per_rank, resolve_layout
 from distrain.config.recipe import EvaluateStage, Recipe, TrainStage
@@ -73,8 +74,7 @@ def _training(recipe: Recipe) -> Iterator[tuple[str, TrainStage]]:
 
 def _fits(stage: TrainStage, world_size: int) -> bool:
     try:
-        resolve_layout(stage.parallelism, world_size)
-        microbatches_per_rank(stage.training, world_size)
+        lay_out(stage.parallelism, stage.training, world_size)
     except RecipeError:
         return False
     return True
@@ -82,8 +82,9 @@ def _fits(stage: TrainStage, world_size: int) -> bool:
 
 def _fitted(name: str, stage: TrainStage, world_size: int) -> Iterator[str]:
     """Yield the overrides with which a stage runs on that many processes."""
+    dp_size = world_size
     try:
-        resolve_layout(stage.parallelism, world_size)
+        dp_size = resolve_layout(stage.parallelism, world_size).dp_size
     except RecipeError:
         if stage.parallelism.strategy == "single":
             yield f"{name}.parallelism.strategy=auto"
@@ -91,10 +92,10 @@ def _fitted(name: str, stage: TrainStage, world_size: int) -> Iterator[str]:
             if getattr(stage.parallelism, key) != "auto":
                 yield f"{name}.parallelism.{key}=auto"
     try:
-        microbatches_per_rank(stage.training, world_size)
+        microbatches_per_rank(stage.training, dp_size)
     except RecipeError:
-        share = -(-stage.training.global_batch_size // world_size)
+        share = -(-stage.training.global_batch_size // dp_size)
         limit = stage.training.micro_batch_size
         if share > limit:
             share = -(-share // limit) * limit
-        yield f"{name}.training.global_batch_size={share * world_size}"
+        yield f"{name}.training.global_batch_size={share * dp_size}"

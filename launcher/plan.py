@@ -5,14 +5,9 @@ Pure: reads no file and no machine, so that what ``distrain plan`` prints is wha
 
 from dataclasses import dataclass, replace
 
+from distrain.config.axes import lay_out
 from distrain.config.launch import LaunchConfig, SiteConfig
-from distrain.config.layout import (
-    Layout,
-    microbatches_per_rank,
-    require_replicas,
-    resolve_layout,
-    stage_order,
-)
+from distrain.config.layout import Layout, require_replicas, stage_order
 from distrain.config.recipe import DISTRIBUTED_KINDS, PrepareStage, Recipe, TrainStage
 from distrain.errors import NotFoundError
 from distrain.runs.folder import RunFolder
@@ -49,6 +44,11 @@ class StagePlan:
     def world_size(self) -> int:
         """Number of processes."""
         return self.nodes * self.processes_per_node
+
+    @property
+    def dp_size(self) -> int:
+        """Parts into which the rows of a global batch are cut; 1 for stages without a layout."""
+        return 1 if self.layout is None else self.layout.dp_size
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan
         return StagePlan(name, stage.kind, stage.needs, 1, 1, None, None, None)
     nodes = launch.nodes
     world_size = nodes * processes_per_node
-    layout = resolve_layout(stage.parallelism, world_size)
+    layout, accumulation = lay_out(stage.parallelism, stage.training, world_size)
     require_replicas(stage, layout)
     return StagePlan(
         name=name,
@@ -120,7 +120,7 @@ def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan
         processes_per_node=processes_per_node,
         num_threads=stage.training.num_threads,
         layout=layout,
-        accumulation=microbatches_per_rank(stage.training, world_size),
+        accumulation=accumulation,
         watchdog=launch.watchdog.to_text(),
         spare_nodes=launch.spare_nodes,
     )

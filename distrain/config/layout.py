@@ -66,6 +66,11 @@ class Layout:
         return next((axis.size for axis in self.axes if axis.name == name), 1)
 
     @property
+    def has_axes(self) -> bool:
+        """Whether the model itself is cut along some axis, besides FSDP2's."""
+        return any(axis.size > 1 for axis in (*self.outer, *self.inner))
+
+    @property
     def dp_size(self) -> int:
         """Parts into which the rows of a global batch are cut."""
         return prod(axis.size for axis in self.data_axes)

@@ -34,7 +34,7 @@ def layers_of_stages(model: ModelConfig, vocab_size: int, stages: int) -> tuple[
     Raises:
         RecipeError: There are more stages than layers, or nobody knows how many layers there are.
     """
-    layers = _size(model, "num_hidden_layers")
+    layers = model.size_of("num_hidden_layers")
     if not layers:
         raise RecipeError(
             "model",
@@ -84,17 +84,17 @@ def output_cost(model: ModelConfig, vocab_size: int) -> float:
 
     An estimate from sizes that all layers share; 0 for a family that does not state its width.
     """
-    width = _size(model, "hidden_size")
+    width = model.size_of("hidden_size")
     if width is None:
         return 0.0
-    heads = _size(model, "num_attention_heads") or 1
-    head = _size(model, "head_dim") or width // heads
-    key_heads = _size(model, "num_key_value_heads") or heads
-    inner = _size(model, "intermediate_size") or _size(model, "n_inner") or 4 * width
+    heads = model.size_of("num_attention_heads") or 1
+    head = model.size_of("head_dim") or width // heads
+    key_heads = model.size_of("num_key_value_heads") or heads
+    inner = model.size_of("intermediate_size") or model.size_of("n_inner") or 4 * width
     experts = 1
     if model.has_experts:
-        experts = _size(model, "num_experts_per_tok") or 1
-        inner = _size(model, "moe_intermediate_size") or inner
+        experts = model.size_of("num_experts_per_tok") or 1
+        inner = model.size_of("moe_intermediate_size") or inner
     gated = model.has_experts or any("gate" in name for name in model.adaptable_layers)
     matrices = GATED_MATRICES if gated else PLAIN_MATRICES
     layer = 2 * width * head * (heads + key_heads) + matrices * width * inner * experts
@@ -151,12 +151,3 @@ def require_schedule(
         "Choose training.micro_batch_size and global_batch_size so, or set "
         "parallelism.pipeline_schedule to 1f1b.",
     )
-
-
-def _size(model: ModelConfig, name: str) -> int | None:
-    """Return one of a model's sizes by its common name; ``None`` if it states none."""
-    value = getattr(model, name, None)
-    if value is None:
-        ask = getattr(model, "value_of", None)
-        value = ask(name) if ask is not None else None
-    return value if isinstance(value, int) and value > 0 else None

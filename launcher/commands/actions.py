@@ -22,6 +22,7 @@ from launcher.backends.backend import (
 from launcher.backends.needs import check_needs
 from launcher.backends.protocol import Backend, SubmittedJob, Surroundings
 from launcher.commands.asking import no_export
+from launcher.commands.holdings_text import placement_notes
 from launcher.commands.output import say
 from launcher.commands.reopen import reopen_damaged
 from launcher.plan import Plan, select_stages
@@ -160,7 +161,7 @@ def _start_recipe(
     plan = plan_recipe(loaded.recipe, run)
     backend = backend_of(loaded.recipe.launch)
     # Before the run folder becomes that of a run that cannot be started here.
-    _say_notes([*loaded.notes, *backend.check(plan)])
+    _say_notes([*loaded.notes, *placement_notes(plan), *backend.check(plan)])
     make_folder(run)
     with hold(run.lock, run.root.name):
         changes = open_run(run, loaded)

@@ -6,6 +6,7 @@ from typing import Any
 from distrain.config.reading.load import LoadedRecipe
 from distrain.config.recipe import FinetuneStage, Recipe, TrainStage
 from distrain.runs.phases import PHASES, SHARED_PHASES
+from launcher.commands.holdings_text import holdings_json, holdings_text, placement_notes
 from launcher.estimate import (
     adapted_layers,
     checkpoint_bytes,
@@ -47,6 +48,7 @@ def plan_text(loaded: LoadedRecipe, plan: Plan) -> str:
         table(PROCESSES_HEADER, [_processes_row(recipe, s) for s in plan.stages], WIDTH),
         "",
         *([table(TRAINING_HEADER, training, WIDTH), ""] if training else []),
+        *holdings_text(recipe, plan),
         *_memory_table(recipe, plan),
         "In every stage: processes = ranks = product of the degrees of its layout.",
         *(wrapped(line) for stage in plan.stages if (line := _chunks(recipe, stage))),
@@ -58,7 +60,8 @@ def plan_text(loaded: LoadedRecipe, plan: Plan) -> str:
     changed = [key for key, origin in loaded.origins.items() if origin == "override"]
     if changed:
         lines.append(wrapped("Set on the command line: " + ", ".join(changed)))
-    lines += [wrapped(f"note: {note}") for note in loaded.notes]
+    notes = (*loaded.notes, *placement_notes(plan))
+    lines += [wrapped(f"note: {note}") for note in notes]
     return "\n".join(lines)
 
 
@@ -170,7 +173,7 @@ def _microbatch_tokens(recipe: Recipe, stage: StagePlan) -> int:
     section = recipe.stages[stage.name]
     assert isinstance(section, TrainStage)
     assert stage.accumulation is not None, "of stages that train"
-    rows = section.training.global_batch_size // (stage.world_size * stage.accumulation)
+    rows = section.training.global_batch_size // (stage.dp_size * stage.accumulation)
     return rows * section.tokens_per_sample
 
 
@@ -223,6 +226,7 @@ def _stage_json(recipe: Recipe, plan: Plan, stage: StagePlan) -> dict[str, Any]:
         "dp_replicate": layout.dp_replicate if layout else None,
         "dp_shard": layout.dp_shard if layout else None,
         "accumulation": stage.accumulation,
+        "holdings": holdings_json(recipe, stage),
         "loss_chunk_tokens": _chunk_tokens(recipe, stage) or None,
         "steps": total_steps(recipe, stage.name),
         "tokens": stage_tokens(recipe, stage.name),
@@ -258,7 +262,9 @@ def _layout(stage: StagePlan) -> str:
     if layout.strategy == "single":
         return "single"
     name = f"zero-{layout.zero_stage}" if layout.strategy == "deepspeed" else layout.strategy
-    return f"{name} {layout.dp_replicate} x {layout.dp_shard}"
+    further = (axis for axis in (*layout.outer, *layout.inner) if axis.size > 1)
+    words = [f"{name} {layout.dp_replicate} x {layout.dp_shard}"]
+    return ", ".join([*words, *(f"{axis.name} {axis.size}" for axis in further)])
 
 
 def batch_text(recipe: Recipe, stage: StagePlan) -> str:
@@ -267,5 +273,5 @@ def batch_text(recipe: Recipe, stage: StagePlan) -> str:
     if not isinstance(section, TrainStage) or stage.accumulation is None:
         return "-"
     batch = section.training.global_batch_size
-    micro = batch // (stage.world_size * stage.accumulation)
-    return f"{batch} = {micro} x {stage.world_size} x {stage.accumulation}"
+    micro = batch // (stage.dp_size * stage.accumulation)
+    return f"{batch} = {micro} x {stage.dp_size} x {stage.accumulation}"

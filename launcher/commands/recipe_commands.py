@@ -60,12 +60,14 @@ def validate(
 ) -> None:
     """Check a recipe; shows every mistake at once."""
     from launcher import planning
+    from launcher.commands.holdings_text import placement_notes
     from launcher.commands.show import validation_summary
     from launcher.run_files import run_of
 
     loaded = planning.load(recipe, overrides or ())
     planned = planning.plan_recipe(loaded.recipe, run_of(loaded.recipe))
-    notes = (*loaded.notes, *planning.unseen_files(loaded.recipe))
+    unseen = planning.unseen_files(loaded.recipe)
+    notes = (*loaded.notes, *placement_notes(planned), *unseen)
     lines = [validation_summary(loaded, planned, notes), *(f"note: {note}" for note in notes)]
     show("validate", Shown({"valid": True}, "\n".join(lines), notes=notes), as_json=as_json)
 
@@ -91,11 +93,13 @@ def show_plan(
 ) -> None:
     """Show what a recipe would start; what ``--dry-run`` of the commands that act does."""
     from launcher import planning
+    from launcher.commands.holdings_text import placement_notes
     from launcher.commands.plan_text import plan_json, plan_text
 
     planned = planning.plan_recipe(loaded.recipe, run)
+    notes = (*loaded.notes, *placement_notes(planned))
     result, text = plan_json(loaded, planned), plan_text(loaded, planned)
     if script:
         result["script"] = planning.script_text(planned)
         text += f"\n\n{result['script']}"
-    show(command, Shown(result, text, planned.run, notes=loaded.notes), as_json=as_json)
+    show(command, Shown(result, text, planned.run, notes=notes), as_json=as_json)

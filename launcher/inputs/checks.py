@@ -10,6 +10,7 @@ from dataclasses import replace
 from distrain.config.reading.load import LoadedRecipe
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import Recipe
+from launcher.inputs.axes import check_axes
 from launcher.inputs.balancing import note_balancing
 from launcher.inputs.beside import check_beside
 from launcher.inputs.chats import check_chats
@@ -27,6 +28,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     check_beside,
     check_made_models,
     note_balancing,
+    check_axes,
     check_chats,
     check_harness,
     check_new_tokens,

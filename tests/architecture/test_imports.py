@@ -104,11 +104,12 @@ ROOMS = {
         {"chats"},
         {"recipe"},
         {"layout", "lineage"},
+        {"axes"},
         {"reading"},
     ),
     "launcher": (
         {"text", "environment", "resources", "memory", "runtime_questions", "base_tokenizers"},
-        {"model_counts"},
+        {"model_counts", "holdings"},
         {"watch", "report", "run_changes", "pinned_dates", "pinned_families", "gpus"},
         {"run_files"},
         {"estimate", "plan"},

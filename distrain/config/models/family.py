@@ -97,6 +97,14 @@ class ModelConfig(NamedSection):
     NUM_REQUIRED: ClassVar[int] = 0
     """How many of them it must have."""
 
+    def size_of(self, name: str) -> int | None:
+        """Return one of the sizes by its common name, such as ``num_hidden_layers``.
+
+        ``None``: the model has none of that name, or nothing here says how large it is.
+        """
+        value = getattr(self, name, None)
+        return value if isinstance(value, int) and value > 0 else None
+
     @property
     def num_experts(self) -> int | None:
         """Experts of a layer; 0: it has none, ``None``: unknown without torch."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from distrain.config.axes import lay_out
 from distrain.config.data import DataConfig, PairsConfig
 from distrain.config.launch import LaunchConfig
-from distrain.config.layout import count_steps, microbatches_per_rank, resolve_layout
+from distrain.config.layout import count_steps
 from distrain.config.lineage import lineage_of
 from distrain.config.models import ModelConfig
 from distrain.config.optimizers import OptimizerConfig, elementwise_optimizers
@@ -180,8 +181,7 @@ def _check_parallelism(
         return  # known only where the run starts; checked there
     if stage.kind in DISTRIBUTED_KINDS:
         world_size = launch.nodes * launch.processes_per_node
-        yield from _raised(stage.name, lambda: resolve_layout(parallelism, world_size))
-        yield from _raised(stage.name, lambda: microbatches_per_rank(training, world_size))
+        yield from _raised(stage.name, lambda: lay_out(parallelism, training, world_size))
 
 
 def _raised(stage: str, call: Callable[[], object]) -> Iterator[Finding]:

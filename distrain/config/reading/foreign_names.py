@@ -228,6 +228,18 @@ FOREIGN_NAMES: dict[str, tuple[str, str]] = {
     "zero_optimization": ("DeepSpeed's", "parallelism.zero_stage"),
     "dp_size": ("a common", "parallelism.data_parallel_shard"),
     "data_parallel_size": ("Megatron's", "parallelism.data_parallel_shard"),
+    "tensor_parallel_degree": ("torchtitan's", "parallelism.tensor_parallel"),
+    "tensor_model_parallel_size": ("Megatron's", "parallelism.tensor_parallel"),
+    "tp_size": ("a common", "parallelism.tensor_parallel"),
+    "pipeline_parallel_degree": ("torchtitan's", "parallelism.pipeline_parallel"),
+    "pipeline_model_parallel_size": ("Megatron's", "parallelism.pipeline_parallel"),
+    "pp_size": ("a common", "parallelism.pipeline_parallel"),
+    "context_parallel_degree": ("torchtitan's", "parallelism.context_parallel"),
+    "context_parallel_size": ("Megatron's", "parallelism.context_parallel"),
+    "cp_size": ("a common", "parallelism.context_parallel"),
+    "expert_parallel_degree": ("torchtitan's", "parallelism.expert_parallel"),
+    "expert_model_parallel_size": ("Megatron's", "parallelism.expert_parallel"),
+    "ep_size": ("a common", "parallelism.expert_parallel"),
     "num_gpus": ("a common", "launch.processes_per_node"),
     "gpus": ("Lightning's", "launch.processes_per_node"),
     "devices": ("Lightning's", "launch.processes_per_node"),
@@ -254,20 +266,6 @@ EXPLANATIONS: dict[str, str] = {
     "auto_resume_from_checkpoints": "a run resumes by itself; run the same command again",
     "overwrite_output_dir": "a run is never overwritten; give it another name",
     "world_size": "it is derived: launch.nodes * launch.processes_per_node",
-    **dict.fromkeys(
-        ("tensor_parallel_degree", "tensor_model_parallel_size", "tensor_parallel", "tp_size"),
-        "there is no tensor parallelism; strategy fsdp or deepspeed cuts each parameter over ranks",
-    ),
-    **dict.fromkeys(
-        ("pipeline_parallel_degree", "pipeline_model_parallel_size", "pipeline_parallel"),
-        "there is no pipeline parallelism; strategy fsdp or deepspeed cuts each parameter",
-    ),
-    **dict.fromkeys(
-        ("context_parallel_degree", "context_parallel_size", "sequence_parallel"),
-        "there is no context parallelism; lower training.sequence_length",
-    ),
-    "expert_parallel_degree": "there is no expert parallelism; strategy fsdp or deepspeed cuts "
-    "each parameter over ranks",
     **dict.fromkeys(
         ("num_experts", "num_local_experts"),
         "a Llama has no experts; those of another family are set in model.config, beside "

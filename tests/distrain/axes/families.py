@@ -52,7 +52,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": GPT2_SIZES,
     "olmo2": SIZES,
     "mixtral": {**SIZES, "sliding_window": None, "num_local_experts": 4},
-    "qwen3_moe": {**SIZES, "head_dim": 16, **MOE},
+    "qwen3_moe": {**SIZES, **MOE},
     "gpt_neox": PLAIN,
     "gemma3_text": {**SIZES, "head_dim": 16, "sliding_window": WINDOW},
     "granite": {**SIZES, **SCALED},

@@ -85,6 +85,11 @@ class TransformersConfig(ModelConfig):
         whole = self.completed().config
         return whole.get(name if self.family is None else self.family.own_name(name))
 
+    def size_of(self, name: str) -> int | None:
+        """Return a setting that is a size; see ``ModelConfig``."""
+        value = self.value_of(name)
+        return value if isinstance(value, int) and value > 0 else None
+
     @property
     def max_position_embeddings(self) -> int:
         """Longest sequence that the model may see; no limit where the family states none."""
