@@ -10,7 +10,9 @@ from distrain.parallel.ranks import Ranks
 
 Cut = Callable[[nn.Module, Ranks, ModelSpec], None]
 
-CUTS: dict[str, str] = {}
+CUTS: dict[str, str] = {
+    "expert": "distrain.parallel.experts.cutting:cut",
+}
 """Axis -> what changes a model on the meta device in place, in the order in which it happens; by
 name, because each imports what only it needs. A new one is a room beside these and a line here."""
 

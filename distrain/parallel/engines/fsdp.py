@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from distrain.optim.state import ScalarState
 from distrain.parallel.cuts import cut_along_axes
 from distrain.parallel.engines.single import SingleEngine
+from distrain.parallel.experts import shard_experts
 from distrain.parallel.global_tensor import GlobalTensor, from_dtensor
 from distrain.parallel.model_spec import ModelSpec, build_on_meta, materialize
 from distrain.parallel.ranks import Ranks
@@ -37,15 +38,19 @@ def shard(module: nn.Module, ranks: Ranks, spec: ModelSpec) -> None:
     if spec.precision == "bf16":
         # Sums over ranks in fp32: in bf16, small gradients would be lost among many ranks.
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    resharded = spec.parallelism.reshard_after_forward
+    if ranks.layout.size("expert") > 1:
+        shard_experts(
+            module,
+            ranks.shard_mesh(spec.device.type, without=("expert",)),
+            policy,
+            averaged_over=ranks.averaged_over,
+            reshard_after_forward=resharded,
+        )
     # Blocks before the root, which takes what no block has: embedding, norm and output layer.
     classes = spec.block_classes(module)
     for block in [child for child in module.modules() if isinstance(child, classes)]:
-        fully_shard(
-            block,
-            mesh=mesh,
-            mp_policy=policy,
-            reshard_after_forward=spec.parallelism.reshard_after_forward,
-        )
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=resharded)
     fully_shard(module, mesh=mesh, mp_policy=policy)
 
 

@@ -14,10 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from distrain.errors import RecipeError
 from distrain.parallel.experts.routes import collect, plan_routes, send
+from distrain.parallel.local_forward import run_local
+from distrain.parallel.model_spec import ModelSpec
+from distrain.parallel.ranks import Ranks
 
 WHERE = "parallelism.expert_parallel"
 MARK = "_is_expert_parallel"
@@ -27,37 +30,42 @@ Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(N, D) hidden states, (N, K) numbers of experts, (N, K) weights -> (N, D)."""
 
 
-def cut_experts(module: nn.Module, mesh: DeviceMesh, compiles: bool = False) -> list[nn.Module]:
+def cut(module: nn.Module, ranks: Ranks, spec: ModelSpec) -> None:
+    """Cut the experts of a model as the layout says; see ``cut_experts``. Collective at first."""
+    mesh = ranks.mesh(spec.device.type)
+    names = tuple(name for name in ("expert", "tensor") if ranks.layout.size(name) > 1)
+    cut_experts(module, mesh[names], spec.compiles_blocks)
+
+
+def cut_experts(module: nn.Module, mesh: DeviceMesh, compiles: bool = False) -> None:
     """Leave each rank its share of all experts, as DTensors over ``mesh``. Not collective.
 
-    Afterwards a forward pass is collective over the mesh, whose ranks read different rows.
+    Afterwards a forward pass is collective over the expert axis, whose ranks read other rows.
 
     Args:
         module: The model; on the meta device or not.
-        mesh: Of the expert axis.
+        mesh: Of the expert axis first; of the tensor axis, too, where there is one: its ranks hold
+            the same experts, which are not cut any further.
         compiles: Whether blocks of the model are compiled.
-
-    Returns:
-        The modules that were cut, for an engine to shard apart from the rest.
 
     Raises:
         RecipeError: There are no experts, or of another form, or their number does not divide.
     """
+    degree = mesh.size(0)
     named = [(name, child) for name, child in module.named_modules() if hasattr(child, MARK)]
     if not named:
         raise RecipeError(
             WHERE,
-            f"{mesh.size()}, for a model without experts in a form that can be cut",
+            f"{degree}, for a model without experts in a form that can be cut",
             "a mixture of experts whose weights transformers stacks, as of mixtral or qwen3_moe",
             f"Set {WHERE} to 1.",
         )
     for name, experts in named:
-        _require_form(name, experts, mesh.size())
+        _require_form(name, experts, degree)
         _cut(experts, mesh)
         forward = _across_ranks(experts, experts.forward, mesh)
         # Their shapes follow the routing, and would be compiled anew in every step.
         experts.forward = torch.compiler.disable(forward) if compiles else forward
-    return [experts for _, experts in named]
 
 
 def _require_form(name: str, experts: nn.Module, degree: int) -> None:
@@ -89,20 +97,22 @@ def _number_of(experts: nn.Module) -> int:
 
 
 def _cut(experts: nn.Module, mesh: DeviceMesh) -> None:
-    share = _number_of(experts) // mesh.size()
-    first = mesh.get_local_rank() * share
+    share = _number_of(experts) // mesh.size(0)
+    placements: list[Placement] = [Shard(0), *(Replicate() for _ in range(mesh.ndim - 1))]
+    first = mesh.get_local_rank(0) * share
     for key, whole in list(experts.named_parameters()):
         part = whole.detach().narrow(0, first, share).clone()
-        cut = DTensor.from_local(
-            part, mesh, [Shard(0)], run_check=False, shape=whole.shape, stride=whole.stride()
+        stored = DTensor.from_local(
+            part, mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride()
         )
-        experts.register_parameter(key, nn.Parameter(cut, requires_grad=whole.requires_grad))
+        experts.register_parameter(key, nn.Parameter(stored, requires_grad=whole.requires_grad))
     # What the family's code loops over; the whole number stands in the model's configuration.
     experts.num_experts = share  # type: ignore[assignment]
 
 
 def _across_ranks(experts: nn.Module, run_own: Forward, mesh: DeviceMesh) -> Forward:
-    group, num_experts = mesh.get_group(), _number_of(experts) * mesh.size()
+    group, num_experts = mesh.get_group(0), _number_of(experts) * mesh.size(0)
+    reads = dict.fromkeys(experts._parameters, _local)
 
     def forward(hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         routes = plan_routes(index, num_experts, group)
@@ -112,21 +122,10 @@ def _across_ranks(experts: nn.Module, run_own: Forward, mesh: DeviceMesh) -> For
         # the collectives of the backward pass a node that calls them.
         extra = (0, 0, 0, 0 if len(their_index) else 1)
         padded = (F.pad(of_pairs, extra) for of_pairs in (arrived, their_index, their_weights))
-        output = _run_with_local_parameters(experts, run_own, *padded)
+        output: Tensor = run_local(experts, reads, run_own, *padded)
         return collect(routes, output[: len(their_index)])
 
     return forward
-
-
-def _run_with_local_parameters(experts: nn.Module, run_own: Forward, *given: Tensor) -> Tensor:
-    """Let the family's code find plain tensors under the names of its parameters."""
-    kept = dict(experts._parameters)
-    local = {key: _local(value) for key, value in kept.items() if value is not None}
-    try:
-        experts._parameters.update(local)  # type: ignore[arg-type]  # of a graph, for this call
-        return run_own(*given)
-    finally:
-        experts._parameters.update(kept)
 
 
 def _local(parameter: Tensor) -> Tensor:

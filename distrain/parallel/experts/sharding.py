@@ -1,25 +1,26 @@
 """Shard what a rank holds of the experts (torch FSDP2): apart from the rest of the model."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from distrain.parallel.experts.cutting import MARK
+
 
 def shard_experts(
-    experts: Iterable[nn.Module],
+    module: nn.Module,
     mesh: DeviceMesh,
     policy: MixedPrecisionPolicy,
     *,
     averaged_over: int,
     reshard_after_forward: bool,
 ) -> None:
-    """Wrap what ``cut_experts`` returned, before the blocks around it. Collective.
+    """Wrap what ``cut_experts`` has cut, before the blocks around it. Collective.
 
     Args:
-        experts: The modules.
+        module: The model.
         mesh: Of the ranks that hold the same experts: (shard,) or (replicate, shard).
         policy: Of the whole model.
         averaged_over: By what gradients of all other parameters are divided.
@@ -27,9 +28,9 @@ def shard_experts(
     """
     # Weights of routers keep their type: without a cut, experts are given it as well.
     policy = replace(policy, cast_forward_inputs=False)
-    for module in experts:
+    for experts in [child for child in module.modules() if hasattr(child, MARK)]:
         wrapped = fully_shard(
-            module, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward
+            experts, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward
         )
         assert isinstance(wrapped, FSDPModule)
         # All tokens of the expert axis have arrived here already, so the gradient is their sum;

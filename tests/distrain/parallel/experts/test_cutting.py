@@ -59,7 +59,7 @@ def differences(name, implementation, route, counts, damage=None):
     indices = [route(torch.arange(count)) for count in counts]
     given = [pair for pair in zip(indices, parts, strict=True) if len(pair[0])]
     expected = [run(whole, index, *part) for index, part in given]
-    assert [cut] == cut_experts(cut, mesh)
+    cut_experts(cut, mesh)
     if damage is not None:
         damage()
     found = run(cut, indices[rank], *tokens(counts[rank], rank))
@@ -98,8 +98,9 @@ def check_average():
     index = ROUTINGS["even"](torch.arange(8))
     for seed in range(2):
         run(whole, index, *tokens(8, seed))
+    cut_experts(cut, mesh["expert"])
     shard_experts(
-        cut_experts(cut, mesh["expert"]),
+        cut,
         mesh["shard"],
         MixedPrecisionPolicy(),
         averaged_over=2,
@@ -117,6 +118,7 @@ def check_all():
     check_order()
 
 
+@pytest.mark.axes
 def test_wherever_tokens_go_outputs_and_gradients_are_those_of_the_whole_layer(tmp_path):
     run_ranks(tmp_path, 2, check_all)
 

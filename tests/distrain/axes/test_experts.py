@@ -1,0 +1,128 @@
+"""Experts over ranks, tokens on their way: the same losses, norms and content as in one process."""
+
+from dataclasses import replace
+
+import pytest
+from torch.distributed.fsdp import FSDPModule
+
+from distrain.parallel.experts import routes
+from tests.distrain.axes.families import EXPERTS
+from tests.distrain.axes.harness import (
+    BATCH,
+    Case,
+    assert_as_alone,
+    differences,
+    reference,
+    run_over,
+    train_case,
+)
+from tests.ranks import run_ranks
+
+BALANCED = {"output_router_logits": True, "router_aux_loss_coef": 0.1}
+LAYOUTS = {
+    "ep 2": {"expert_parallel": 2},
+    "ep 4": {"expert_parallel": 4},
+    "ep 2, fsdp 2": {"expert_parallel": 2, "data_parallel_shard": 2},
+    "ep 2, replicas 2": {"expert_parallel": 2, "data_parallel_replicate": 2},
+}
+
+
+def rows_of(parallelism):
+    return BATCH // Case("mixtral", parallelism).world_size
+
+
+def plain_and_balanced(parallelism):
+    """Two microbatches a rank; and one, as the balancing loss is that of a microbatch."""
+    rows = rows_of(parallelism)
+    plain = {name: Case(name, parallelism, micro_batch_size=rows // 2) for name in EXPERTS}
+    balanced = {
+        f"{name} balanced": Case(name, parallelism, micro_batch_size=rows, model=BALANCED)
+        for name in EXPERTS
+    }
+    return {**plain, **balanced}
+
+
+def return_in_another_order():
+    """Forget whose pairs they are that come back."""
+
+    def unsorted(self, rows):
+        return routes._exchange(rows, self.arriving, self.sent, self.group)
+
+    routes.Routes.to_tokens = unsorted  # type: ignore[method-assign]
+
+
+def average_over_fewer_ranks():
+    """Divide gradients of experts as FSDP2 does by itself."""
+    FSDPModule.set_gradient_divide_factor = lambda self, factor: None  # type: ignore[method-assign]
+
+
+def balance_alone():
+    """Take the counts of this rank for those of all."""
+    from distrain.train.balancing import Balancing
+
+    honest = Balancing._over_ranks
+
+    def own(self, part, weight):
+        _, _, whole_weight = honest(self, part, weight)
+        return part.counts, part.num_tokens, whole_weight
+
+    Balancing._over_ranks = own  # type: ignore[method-assign]
+
+
+def test_experts_that_are_cut_learn_as_whole_ones(tmp_path):
+    whole = Case("qwen3_moe", {"data_parallel_shard": 2}, steps=4, model=BALANCED)
+    cut = replace(whole, parallelism=LAYOUTS["ep 2"])
+    # On the same ranks, which start once: that whole ones are right is told elsewhere.
+    found = run_over(tmp_path, {"cut": cut, "whole": whole})
+    losses, norms, evals = differences(found["cut"], found["whole"])
+    assert max(losses, norms, evals) < 1e-5, (losses, norms, evals)
+
+
+@pytest.mark.axes
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_as_one_process_with_and_without_balancing(layout, tmp_path):
+    cases = plain_and_balanced(LAYOUTS[layout])
+    assert_as_alone(cases, run_over(tmp_path, cases))
+
+
+@pytest.mark.axes
+@pytest.mark.parametrize(
+    ("spoil", "layout", "model"),
+    [
+        (return_in_another_order, "ep 2", {}),
+        (average_over_fewer_ranks, "ep 2, fsdp 2", {}),
+        (balance_alone, "ep 2", BALANCED),
+    ],
+    ids=["order", "average", "balancing"],
+)
+def test_what_is_spoiled_shows(spoil, layout, model, tmp_path):
+    rows = rows_of(LAYOUTS[layout])
+    case = Case("qwen3_moe", LAYOUTS[layout], steps=6, micro_batch_size=rows, model=model)
+    found = run_over(tmp_path, {"spoiled": case}, spoil)["spoiled"]
+    losses, norms, _ = differences(found, reference(case))
+    assert losses > 1e-4, (losses, norms)
+
+
+@pytest.mark.axes
+@pytest.mark.parametrize("family", EXPERTS)
+def test_content_is_the_same_on_one_rank_and_with_whole_experts(family, tmp_path):
+    case = Case(family, LAYOUTS["ep 2, fsdp 2"], steps=4, micro_batch_size=2)
+    saved = run_over(tmp_path, {"run": case})["run"]
+    others = (Case(family, {"data_parallel_shard": 2}, steps=4), case.alone, case)
+    for other in others:
+        # Nothing is left to do but to read the checkpoint.
+        loaded = run_over(tmp_path, {"run": other})["run"]
+        assert (loaded.product, loaded.rest) == (saved.product, saved.rest), other.parallelism
+
+
+def cut_short(folder, case):
+    train_case(folder, case, stop=3)
+
+
+@pytest.mark.axes
+def test_a_run_that_was_interrupted_is_bitwise_its_twin(tmp_path):
+    case = Case("mixtral", LAYOUTS["ep 2"], steps=8, model=BALANCED)
+    twin = run_over(tmp_path / "twin", {"run": case})["run"]
+    folder = tmp_path / "cut"
+    run_ranks(tmp_path / "ranks", case.world_size, cut_short, folder / "run", case)
+    assert run_over(folder, {"run": case})["run"] == twin
