@@ -173,6 +173,23 @@ def test_a_dead_rank_is_replaced_within_the_job_and_a_dead_supervisor_by_a_reque
     run.assert_equal_to(twin)
 
 
+def test_a_rank_that_stands_still_is_named_and_replaced_within_the_job(
+    cluster, recipe, twin, tmp_path
+):
+    run = SlurmRun(cluster, recipe, tmp_path)
+    run.reach(2 * SAVE_STEPS)
+    run.ranks()["node2"].send_signal(signal.SIGSTOP)
+    wait_until(lambda: bool(events(run.root, "hung")))
+    run.finish()
+    # Both nodes see a rank that goes on no more; whoever is first names the one that is stopped.
+    hung = events(run.root, "hung")[0]
+    assert (hung["stage"], hung["rank"]) == ("pretrain", 1)
+    assert "it is stopped (state T)" in str(hung["why"])
+    assert len(run.node_lists) == 1, "the job itself was started once"
+    assert len(events(run.root, "resumed")) >= 1
+    run.assert_equal_to(twin)
+
+
 def test_a_dead_node_is_replaced_and_the_run_ends_as_if_it_had_lived(
     cluster, recipe, twin, tmp_path
 ):
