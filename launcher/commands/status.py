@@ -194,6 +194,11 @@ def _node_notes(run: RunFolder, stage: str, events: list[dict[str, Any]]) -> lis
     excluded = [event for event in own if event.get("event") == "nodes_excluded"]
     if excluded:
         notes.append(f"job {excluded[-1].get('job')} gets no more of {excluded[-1].get('nodes')}")
+    for event in own:
+        if event.get("event") == "node_replaced":
+            notes.append(f"spare {event.get('spare')} has the place of {event.get('node')}")
+        elif event.get("event") == "spare_lost":
+            notes.append(f"spare {event.get('node')} is lost")
     late = [event for event in own if event.get("event") == "straggler"]
     if late:
         notes.append(describe_straggler(late[-1]))

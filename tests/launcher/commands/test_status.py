@@ -239,11 +239,15 @@ def test_what_is_held_against_nodes_stands_below_the_table(tmp_path):
     for how in ("hung", "gone"):
         add_strike(plan.run, "pretrain", "n2", how, 1, "killed by SIGKILL")
     append_event(plan.run.events, "nodes_excluded", "pretrain", job="7", nodes="n2")
+    append_event(plan.run.events, "node_replaced", "pretrain", node="n2", spare="n4")
+    append_event(plan.run.events, "spare_lost", "pretrain", node="n5")
     late = {"step": 40, "rank": 3, "node": "n3", "waits": 0.05, "others_wait": 0.41}
     append_event(plan.run.events, "straggler", "pretrain", **late)
     lines = (
         "pretrain: node n2: 2 strikes, the last: gone, rank 1 (killed by SIGKILL)",
         "pretrain: job 7 gets no more of n2",
+        "pretrain: spare n4 has the place of n2",
+        "pretrain: spare n5 is lost",
         "pretrain: at step 40 the others waited 41 % of the time for rank 3 on n3, "
         "which waited 5 %",
     )
