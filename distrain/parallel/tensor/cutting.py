@@ -13,11 +13,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from distrain.config.models.tensor_plan import TENSOR_STYLES, unknown_styles
+from distrain.config.models.tensor_plan import TENSOR_STYLES, plan_of, unknown_styles
 from distrain.errors import RecipeError
 from distrain.models.causal_lm import CausalLM
 from distrain.models.output_layer import OutputLayer
 from distrain.parallel.local_forward import on_first_input, on_first_output, wrap_forward
+from distrain.parallel.model_spec import ModelSpec
+from distrain.parallel.ranks import Ranks
 from distrain.parallel.tensor.assignment import PlannedModel
 from distrain.parallel.tensor.heads import WHERE
 from distrain.parallel.tensor.parameters import WHOLE, cut_parameter, reading
@@ -25,6 +27,19 @@ from distrain.parallel.tensor.peers import Move, TensorPeers
 from distrain.parallel.tensor.regions import Region, regions_of
 from distrain.parallel.tensor.stream import ResidualStream
 from distrain.parallel.tensor.vocabulary import TensorVocabulary, look_up_own
+
+
+def cut_along_tensor(module: nn.Module, ranks: Ranks, spec: ModelSpec) -> None:
+    """Do what ``cut_tensors`` does as a recipe says; see ``distrain.parallel.cuts``."""
+    assert isinstance(module, CausalLM), f"{type(module).__name__} is not one of MODELS"
+    asked = spec.parallelism
+    cut_tensors(
+        module,
+        ranks.mesh(spec.device.type)["tensor"],
+        plan_of(module.model_config, asked.tp_plan),
+        # With it less is kept and as much sent, so it is what ``auto`` means.
+        sequence_parallel=asked.sequence_parallel is not False,
+    )
 
 
 def cut_tensors(
