@@ -6,6 +6,7 @@ vocabulary.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 import torch
@@ -52,6 +53,8 @@ class CausalLM(nn.Module, ABC):
         self.blocks_elsewhere = 0
         """Of the repeated units, those that other ranks hold."""
         self.packed: dict[str, tuple[int, ...]] = {}
+        """Parameter -> sizes of matrices packed along the dim that is cut over the tensor axis,
+        each of which is cut by itself."""
         """Sizes of the matrices that a parameter holds one behind the other, by its name, where it
         is laid over ranks so that each has a part of every one of them."""
         self.main_device: torch.device | None = None
@@ -159,6 +162,10 @@ class CausalLM(nn.Module, ABC):
         Returns:
             Hidden states after the last norm, shape (B, T, D).
         """
+
+    def without_values(self) -> AbstractContextManager[None]:
+        """Surround a pass on the meta device: nothing then asks which tokens there are."""
+        return nullcontext()
 
     @property
     def adaptable_layers(self) -> tuple[str, ...]:

@@ -33,4 +33,5 @@ def build_engine(ranks: Ranks, spec: ModelSpec) -> Engine:
         backend = "nccl" if spec.device.type == "cuda" else "gloo"
         store = dist.HashStore()  # type: ignore[attr-defined]  # it is there, unannounced
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
-    return engine_factory(strategy)(ranks, spec)
+    has_stages = ranks.layout.size("pipeline") > 1
+    return engine_factory("pipeline" if has_stages else strategy)(ranks, spec)

@@ -88,10 +88,16 @@ def build_on_meta(spec: ModelSpec) -> nn.Module:
     with init_empty_weights():
         module = _build(spec)
     # accelerate makes each parameter anew and thereby unties what the model has tied.
-    with init_empty_weights(include_buffers=True):
-        tied = _tied_names(spec.build_model())
-    _tie(module, tied)
+    _tie(module, _tied_names(build_without_values(spec)))
     return module.to(dtype=spec.master_dtype)
+
+
+def build_without_values(spec: ModelSpec) -> nn.Module:
+    """Make the model as it is written, with all of it, buffers too, on the meta device."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=True):
+        return spec.build_model()
 
 
 def materialize(module: nn.Module, spec: ModelSpec) -> None:

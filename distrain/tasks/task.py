@@ -136,8 +136,13 @@ def _forward(
         rows=rows,
         places=places,
         with_hits=with_hits,
-        documents=DocumentLayout(
-            microbatch.cu_seqlens, microbatch.position_ids, microbatch.document_lengths
-        ),
+        documents=documents_of(microbatch),
     )
     return losses
+
+
+def documents_of(microbatch: Microbatch) -> DocumentLayout:
+    """Say which documents lie in its rows."""
+    return DocumentLayout(
+        microbatch.cu_seqlens, microbatch.position_ids, microbatch.document_lengths
+    )

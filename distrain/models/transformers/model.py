@@ -5,7 +5,8 @@ instead of masks, the output layer with the loss, starting values as a pure func
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from inspect import signature
 from typing import TYPE_CHECKING, ClassVar
@@ -191,6 +192,16 @@ class TransformersLM(CausalLM):
         module = self.get_submodule(name.rpartition(".")[0])
         # Said to transformers' own products of experts, which read it.
         return super().has_inputs_first(name) or getattr(module, "is_transposed", False) is True
+
+    @contextmanager
+    def without_values(self) -> Iterator[None]:
+        """Let the family look for no padding, of which it would warn."""
+        config = self.family.config
+        kept, config.pad_token_id = config.pad_token_id, None
+        try:
+            yield
+        finally:
+            config.pad_token_id = kept
 
     @property
     def adaptable_layers(self) -> tuple[str, ...]:

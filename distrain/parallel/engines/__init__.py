@@ -14,6 +14,7 @@ ENGINES = {
     "ddp": "distrain.parallel.engines.ddp:build_ddp",
     "fsdp": "distrain.parallel.engines.fsdp:build_fsdp",
     "deepspeed": "distrain.parallel.engines.deepspeed:build_deepspeed",
+    "pipeline": "distrain.parallel.engines.pipeline:build_pipeline",
 }
 """By name, because each imports what only it needs: FSDP2 and DTensor take half a second."""
 

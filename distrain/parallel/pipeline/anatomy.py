@@ -48,7 +48,6 @@ class Anatomy:
         after: Those that run after the last one, such as the final norm; not the output layer.
         width: Of the hidden states between layers, D.
         tuple_size: Of the tuple that a layer returns, hidden states first; 0: it returns them bare.
-        parameter_names: Of the whole model, in its order; each tied parameter by its first name.
         tied: Name of the output layer's weight, if that is the embedding's, and the first name.
     """
 
@@ -57,7 +56,6 @@ class Anatomy:
     after: tuple[Unit, ...]
     width: int
     tuple_size: int
-    parameter_names: tuple[str, ...]
     tied: tuple[str, str] | None = None
 
 
@@ -104,14 +102,12 @@ def observe(model: CausalLM) -> Anatomy:
     # What never runs, such as a module that adapters stand for, stays with the embedding.
     before = [calls.units.get(name, Unit(name)) for name in units if called.get(name, -1) < first]
     after = [calls.units[name] for name in units if called.get(name, -1) > last]
-    names = [name for name, _ in model.named_parameters()]
     return Anatomy(
         layers=tuple(layers),
         before=tuple(before),
         after=tuple(after),
         width=calls.widths.pop(),
         tuple_size=calls.tuple_sizes.pop(),
-        parameter_names=tuple(names),
         tied=_tied(model),
     )
 
@@ -152,7 +148,8 @@ def _pass(model: CausalLM) -> None:
     ids = torch.zeros(OBSERVED_SHAPE, dtype=torch.long, device="meta")
     model.train()  # as it will run; dropout is refused, and draws nothing here
     try:
-        model.hidden_states(ids, undivided(ids))
+        with model.without_values():
+            model.hidden_states(ids, undivided(ids))
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise uncut(model, f"code that cannot run without values ({error})") from error
 

@@ -1,6 +1,6 @@
 """torch's pipeline schedules by the names of recipes, run over the microbatches of a step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,9 +59,17 @@ class Runner:
         schedule, has_last = self._made[key]
         numbers = torch.arange(microbatches)
         # torch asks for a target of each microbatch whose loss it takes.
-        schedule.step(
-            target=numbers if trains and has_last else None, return_outputs=False, numbers=numbers
-        )
+        target = numbers if trains and has_last else None
+        try:
+            schedule.step(target=target, return_outputs=False, numbers=numbers)
+        except RuntimeError as error:
+            # torch describes the tensors of a stage that failed; what it failed of lies beneath.
+            if not isinstance(error.__cause__, Exception):
+                raise
+            cause = error.__cause__
+        else:
+            return
+        raise cause
 
     def _make(self, microbatches: int, trains: bool) -> tuple[_PipelineSchedule, bool]:
         stages = self._make_stages()
@@ -85,8 +93,3 @@ def _objective(output: Tensor, number: Tensor) -> Tensor:
     """Return what the last stage gave: it is what is made smaller."""
     del number
     return output.sum()
-
-
-def pieces(total: int, most: int) -> Sequence[range]:
-    """Cut a number of microbatches into runs of at most ``most``."""
-    return [range(first, min(first + most, total)) for first in range(0, total, most)]

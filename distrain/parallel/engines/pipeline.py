@@ -1,0 +1,266 @@
+"""A model whose layers lie on several ranks, each stage cut by FSDP2 over the ranks that share it.
+
+Within a stage all is as in ``fsdp``: parameters under the model's own names, averages over the
+data axes. What differs is who runs what when: torch's pipeline schedules call stages with the
+number of a microbatch, whose rows every stage has, and carry hidden states between them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distrain.config.pipeline import layers_of_stages, stages_of_rank
+from distrain.data.samples.loader import Microbatch
+from distrain.fault.page import mark
+from distrain.models.causal_lm import CausalLM
+from distrain.optim.state import ScalarState
+from distrain.parallel.cuts import cut_along_axes
+from distrain.parallel.engine import Measure, TrainingMeasure
+from distrain.parallel.engines.fsdp import FsdpEngine, shard
+from distrain.parallel.global_tensor import GlobalTensor, State
+from distrain.parallel.model_spec import ModelSpec, build_on_meta, build_without_values, materialize
+from distrain.parallel.pipeline import tied
+from distrain.parallel.pipeline.anatomy import observe
+from distrain.parallel.pipeline.catalog import Catalog
+from distrain.parallel.pipeline.cut import Inbox, cut_pipeline
+from distrain.parallel.pipeline.results import MeasuredElsewhere, detached
+from distrain.parallel.pipeline.schedule import Runner
+from distrain.parallel.pipeline.stage import MicrobatchStage, RunStage, Wire
+from distrain.parallel.ranks import Ranks
+from distrain.tasks.task import TaskSums, documents_of
+
+MEASURED_AT_ONCE = 4
+"""Microbatches a stage in one run of a validation: at its ends stages wait for each other."""
+
+
+@dataclass(frozen=True)
+class HeldStage:
+    """A stage that this rank holds.
+
+    Args:
+        module: The model, cut and wrapped.
+        inbox: Where the hidden states go that it begins with.
+    """
+
+    module: nn.Module
+    inbox: Inbox
+
+    @property
+    def model(self) -> CausalLM:
+        """The model within what wraps it."""
+        return causal_in(self.module)
+
+
+class StageModules(nn.ModuleList):
+    """The stages of a rank; what calls a model calls the last one."""
+
+    def forward(self, *args: Any, **keywords: Any) -> Tensor:  # noqa: ANN401
+        """Run the last stage, whose hidden states have come."""
+        output: Tensor = self[len(self) - 1](*args, **keywords)
+        return output
+
+
+def build_pipeline(ranks: Ranks, spec: ModelSpec) -> "PipelineEngine":
+    """Make the engine of stages. Collective.
+
+    Raises:
+        RecipeError: The model cannot be cut into so many.
+    """
+    whole = build_without_values(spec)
+    names = [spec.plain_name(name) for name, _ in whole.named_parameters()]
+    model = causal_in(whole)
+    pipeline, chunks = ranks.layout.size("pipeline"), spec.parallelism.pipeline_chunks
+    cuts = layers_of_stages(model.model_config, model.vocab_size, pipeline * chunks)
+    anatomy = observe(model)
+    # Between its microbatches a stage stays gathered, as torch keeps it from the first backward
+    # pass on: zero-bubble looks for gradients of weights in gathered parameters.
+    kept = spec.parallelism.model_copy(update={"reshard_after_forward": False})
+    spec = replace(spec, parallelism=kept)
+    stages: dict[int, HeldStage] = {}
+    for number in stages_of_rank(ranks.place["pipeline"], pipeline, chunks):
+        module = build_on_meta(spec)
+        inbox = cut_pipeline(causal_in(module), anatomy, cuts, number)
+        cut_along_axes(module, ranks, spec)
+        shard(module, ranks, spec)
+        materialize(module, spec)
+        stages[number] = HeldStage(module, inbox)
+    wire = Wire(
+        width=anatomy.width,
+        dtype=torch.bfloat16 if spec.precision == "bf16" else spec.master_dtype,
+        device=spec.device,
+        group=ranks.group("pipeline"),
+    )
+    table = None if anatomy.tied is None else anatomy.tied[1]
+    return PipelineEngine(ranks, spec, stages, wire, WholePipeline(len(cuts), table, tuple(names)))
+
+
+def causal_in(wrapped: nn.Module) -> CausalLM:
+    """Return the model itself, whatever wraps it."""
+    return next(child for child in wrapped.modules() if isinstance(child, CausalLM))
+
+
+@dataclass(frozen=True)
+class WholePipeline:
+    """What ranks of a pipeline know of the whole model.
+
+    Args:
+        num_stages: Of all ranks.
+        table: Plain name of the embedding, if that is the output layer too.
+        names: Plain names of all parameters, in the model's order.
+    """
+
+    num_stages: int
+    table: str | None
+    names: tuple[str, ...]
+
+
+@dataclass
+class _Work:
+    """What the stages run at the moment.
+
+    Args:
+        microbatches: On the host.
+        measure: Layers 4 to 6 of one of them, given its number from 1; called on the last stage.
+        scale: Of objectives; ``None``: no backward pass follows.
+        found: By place in ``microbatches``.
+    """
+
+    microbatches: Sequence[Microbatch]
+    measure: TrainingMeasure
+    scale: float | None
+    found: dict[int, TaskSums]
+
+
+class PipelineEngine(FsdpEngine):
+    """See ``distrain.parallel.engine.Engine``; the stages of one rank.
+
+    Args:
+        ranks: Of the run.
+        spec: Makes the optimizer.
+        stages: By number.
+        wire: To the other ranks of the pipeline.
+        whole: What all ranks of the pipeline know.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        spec: ModelSpec,
+        stages: Mapping[int, HeldStage],
+        wire: Wire,
+        whole: WholePipeline,
+    ) -> None:
+        copies = {
+            name: owner for stage in stages.values() for name, owner in stage.model.copies.items()
+        }
+
+        def plain_name(name: str) -> str:
+            own = spec.plain_name(name.partition(".")[2])  # without the place in the list
+            return copies.get(own, own)
+
+        module = StageModules(stage.module for stage in stages.values())
+        super().__init__(ranks, replace(spec, plain_name=plain_name), module)
+        self._stages, self._wire, self._whole = stages, wire, whole
+        self._device = spec.device
+        self._copied = frozenset(copies.values())
+        """Plain names of the parameters of which this rank holds a copy that another one saves."""
+        self._counts = [
+            counts and plain_name(name) not in self._copied
+            for name, counts in zip(self._parameters, self._counts, strict=True)
+        ]
+        self._runner = Runner(spec.parallelism.pipeline_schedule, self._make_stages)
+        self._work = _Work((), _measure_nothing, None, {})
+        self._catalog = Catalog.of(super().state(), ranks, whole.names)
+
+    def passes(
+        self, microbatches: Sequence[Microbatch], measure: TrainingMeasure, scale: float
+    ) -> Iterator[TaskSums]:
+        """Run the step's schedule; what was measured comes afterwards."""
+        self._begin(_Work(microbatches, measure, scale, {}))
+        self._runner.train(len(microbatches))
+        self._add_tied_gradients()
+        yield from self._results()
+
+    def measurements(
+        self, microbatches: Iterable[Microbatch], measure: Measure
+    ) -> Iterator[TaskSums]:
+        """Run forward passes, several microbatches at a time so that stages work side by side."""
+        coming, at_once = iter(microbatches), MEASURED_AT_ONCE * self._whole.num_stages
+        while some := tuple(islice(coming, at_once)):
+            self._begin(_Work(some, lambda _, microbatch: measure(microbatch), None, {}))
+            self._runner.measure(len(some))
+            yield from self._results()
+
+    def state(self, *, optimizer: bool = True) -> State:
+        """Show what this rank holds, and of what others hold the names and shapes."""
+        own = super().state(optimizer=optimizer)
+        return self._catalog.complete(own, self._copied, with_optimizer=optimizer)
+
+    def optimizer_scalars(self) -> ScalarState:
+        """Collect those of all stages. Collective."""
+        own = super().optimizer_scalars()
+        return self._catalog.join_scalars(own)
+
+    def _begin(self, work: _Work) -> None:
+        self._work = work
+        self._wire.shapes[:] = [
+            (len(each.input_ids), each.input_ids.shape[1]) for each in work.microbatches
+        ]
+
+    def _results(self) -> Iterator[TaskSums]:
+        for number, microbatch in enumerate(self._work.microbatches):
+            found = self._work.found.get(number)
+            yield MeasuredElsewhere.of(microbatch, self._device) if found is None else found
+        self._work = _Work((), _measure_nothing, None, {})
+
+    def _make_stages(self) -> list[MicrobatchStage]:
+        count = self._whole.num_stages
+        return [
+            MicrobatchStage(stage.module, self._run_of(number, stage), number, count, self._wire)
+            for number, stage in self._stages.items()
+        ]
+
+    def _run_of(self, stage_number: int, stage: HeldStage) -> RunStage:
+        is_last = stage_number == self._whole.num_stages - 1
+
+        def run(number: int, hidden: Tensor | None) -> Tensor:
+            stage.inbox.hidden = hidden
+            try:
+                return self._run_last(number) if is_last else self._run_inner(stage, number)
+            finally:
+                stage.inbox.hidden = None
+
+        return run
+
+    def _run_inner(self, stage: HeldStage, number: int) -> Tensor:
+        mark()
+        microbatch = self._work.microbatches[number].to(self._device)
+        output: Tensor = stage.module(microbatch.input_ids, documents=documents_of(microbatch))
+        return output
+
+    def _run_last(self, number: int) -> Tensor:
+        work = self._work
+        measured = work.measure(number + 1, work.microbatches[number])
+        work.found[number] = detached(measured)
+        objective = measured.objective.sum() * (1.0 if work.scale is None else work.scale)
+        return objective.reshape(1)
+
+    def _add_tied_gradients(self) -> None:
+        """Add up the gradients of a table and its copy, which both then hold."""
+        if self._whole.table is None:
+            return
+        table = next((p for n, p in self._trained().items() if n == self._whole.table), None)
+        if table is not None:
+            tied.add_other_half(table, self.ranks)
+
+    def _show_other(self, tensor: Tensor) -> GlobalTensor:
+        # Only the ranks of this stage hold it: there is nobody else to agree with.
+        return replace(super()._show_other(tensor), is_claimed_equal=False)
+
+
+def _measure_nothing(number: int, microbatch: Microbatch) -> TaskSums:
+    raise AssertionError("stages run only within passes and measurements")

@@ -1,0 +1,129 @@
+"""Stages on several ranks: losses, norms and validations as in one process."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distrain.parallel.pipeline import tied
+from distrain.train.run import Run
+from tests.distrain.axes.families import FAMILIES, OURS
+from tests.distrain.axes.harness import (
+    Case,
+    assert_as_alone,
+    differences,
+    digest_of,
+    open_run,
+    reference,
+    run_over,
+)
+from tests.distrain.train.synthetic import finish
+from tests.ranks import run_ranks
+
+TIED = {"tie_word_embeddings": True}
+STAGES = {"pipeline_parallel": 2}
+BOTH = {**STAGES, "data_parallel_shard": 2}
+INTERLEAVED = {"pipeline_schedule": "interleaved_1f1b", "pipeline_chunks": 2}
+
+
+def keep_tied_gradients_apart():
+    """Let the table and its copy be updated each by its own gradient."""
+    tied.add_other_half = lambda table, ranks: None
+
+
+def test_a_tied_model_in_two_stages_is_as_in_one_process(tmp_path):
+    cases = {"tied": Case(OURS, STAGES, steps=6, model=TIED, micro_batch_size=2)}
+    assert_as_alone(cases, run_over(tmp_path, cases))
+
+
+@pytest.mark.axes
+def test_every_family_in_stages_and_shards_is_as_in_one_process(tmp_path):
+    cases = {name: Case(name, BOTH) for name in FAMILIES}
+    assert_as_alone(cases, run_over(tmp_path, cases))
+
+
+@pytest.mark.axes
+def test_so_is_every_schedule(tmp_path):
+    orders: dict[str, dict[str, Any]] = {
+        "gpipe": {"pipeline_schedule": "gpipe"},
+        "interleaved": INTERLEAVED,
+        "zero": {"pipeline_schedule": "zero_bubble"},
+        "zero-interleaved": {"pipeline_schedule": "zero_bubble", "pipeline_chunks": 2},
+    }
+    cases = {
+        f"{order}-{family}": Case(family, {**BOTH, **settings})
+        for order, settings in orders.items()
+        for family in (OURS, "gemma2", "gpt2")
+    }
+    assert_as_alone(cases, run_over(tmp_path, cases))
+
+
+@pytest.mark.axes
+def test_in_float64_hardly_anything_is_rounded(tmp_path):
+    cases = {
+        "ours": Case(OURS, BOTH, steps=6, precision="fp64", model=TIED),
+        "gpt2": Case("gpt2", {**BOTH, **INTERLEAVED}, steps=6, precision="fp64"),
+    }
+    assert_as_alone(cases, run_over(tmp_path, cases))
+
+
+@pytest.mark.axes
+def test_a_tied_gradient_that_is_not_summed_shows(tmp_path):
+    cases = {"apart": Case(OURS, STAGES, steps=6, model=TIED)}
+    found = run_over(tmp_path, cases, keep_tied_gradients_apart)
+    losses, norms, _ = differences(found["apart"], reference(cases["apart"]))
+    assert norms > 1e-3
+    assert losses > 1e-4
+
+
+def keep_digest(folder: Path, case: Case, stop: int | None = None) -> None:
+    """Train in ``folder``, from where it stands, and note what was reached. Collective."""
+    run = open_run(folder, case)
+    finish(run, stop)
+    note(folder, run)
+
+
+def restore_and_note(folder: Path, case: Case) -> None:
+    """Load what is there, and note what arrived. Collective."""
+    run = open_run(folder, case)
+    run.restore()
+    note(folder, run)
+
+
+def note(folder: Path, run: Run) -> None:
+    digest = digest_of(run)
+    if run.host.rank == 0:
+        (folder / "digest.json").write_text(json.dumps(digest))
+
+
+def noted(folder: Path) -> list[str]:
+    found: list[str] = json.loads((folder / "digest.json").read_text())
+    return found
+
+
+@pytest.mark.axes
+@pytest.mark.parametrize("family", [OURS, "gemma2"])
+def test_a_checkpoint_of_stages_is_that_of_one_process(family, tmp_path):
+    model = TIED if family == OURS else {}
+    stages, alone = Case(family, BOTH, steps=6, model=model), Case(family, steps=6, model=model)
+    interleaved = replace(stages, parallelism={**STAGES, **INTERLEAVED})
+    folder = tmp_path / "run"
+
+    run_ranks(tmp_path, stages.world_size, keep_digest, folder, stages)
+    saved = noted(folder)
+    for layout in (alone, interleaved, stages):
+        (folder / "digest.json").unlink()
+        run_ranks(tmp_path, layout.world_size, restore_and_note, folder, layout)
+        assert noted(folder) == saved, layout.parallelism
+
+
+@pytest.mark.axes
+def test_a_resumed_pipeline_goes_on_bit_by_bit(tmp_path):
+    case = Case(OURS, BOTH, steps=6, model=TIED)
+    for name, stops in {"twin": (None,), "cut": (3, None)}.items():
+        for stop in stops:
+            run_ranks(tmp_path, case.world_size, keep_digest, tmp_path / name, case, stop)
+
+    assert noted(tmp_path / "cut") == noted(tmp_path / "twin")
