@@ -174,7 +174,8 @@ def _asked_in_the_loop(cut: CutStage) -> Iterator[Finding]:
 
 
 def _compiled(cut: CutStage) -> Iterator[Finding]:
-    axis = cut.first_of(tuple(AXIS_SETTINGS))
+    # Experts, whose tokens travel, stay outside of what is compiled.
+    axis = cut.first_of(tuple(name for name in AXIS_SETTINGS if name != "expert"))
     if axis is not None and cut.stage.training.compiles_blocks:
         yield cut.finding(
             "training.compile",

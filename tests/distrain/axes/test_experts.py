@@ -115,6 +115,14 @@ def test_content_is_the_same_on_one_rank_and_with_whole_experts(family, tmp_path
         assert (loaded.product, loaded.rest) == (saved.product, saved.rest), other.parallelism
 
 
+@pytest.mark.axes
+def test_blocks_are_compiled_around_experts(tmp_path):
+    plain = Case("qwen3_moe", LAYOUTS["ep 2"], steps=3)
+    compiled = replace(plain, sections={"training": {"compile": True}})
+    found = run_over(tmp_path, {"plain": plain, "compiled": compiled})
+    assert max(differences(found["compiled"], found["plain"])) < 1e-5
+
+
 def cut_short(folder, case):
     train_case(folder, case, stop=3)
 
