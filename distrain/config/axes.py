@@ -14,12 +14,6 @@ from distrain.config.pipeline import require_schedule
 from distrain.config.training import ParallelismConfig, TrainingConfig
 
 REFUSED_PAIRS: Mapping[frozenset[str], str] = {
-    frozenset({"expert", "tensor"}): (
-        "a stacked weight would be cut by experts and by columns at once, which no test covers"
-    ),
-    frozenset({"expert", "context"}): (
-        "ranks that exchange tokens would hold other columns of other rows, which no test covers"
-    ),
     frozenset({"expert", "pipeline"}): "no test covers the two together",
     frozenset({"pipeline", "tensor"}): "no test covers the two together",
     frozenset({"pipeline", "context"}): "no test covers the two together",

@@ -6,6 +6,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from distrain.config.models.tensor_plan import style_of
+from distrain.dtensor import is_dtensor
 from distrain.errors import RecipeError
 from distrain.models.causal_lm import CausalLM
 from distrain.models.output_layer import OutputLayer
@@ -29,7 +30,12 @@ class PlannedModel:
 
     def __init__(self, model: CausalLM, plan: Mapping[str, str], size: int) -> None:
         self._plan, self._size = plan, size
-        self.modules = dict(model.named_modules())
+        # Experts that lie on other ranks as whole ones are not cut once more.
+        self.modules = {
+            name: module
+            for name, module in model.named_modules()
+            if not any(is_dtensor(parameter) for parameter in module.parameters(recurse=False))
+        }
         self.vocabulary = list(_of_tokens(model))
         """Names of embedding and output layer, as far as they are there."""
         self.layers = {

@@ -1,6 +1,7 @@
 """Experts over ranks, tokens on their way: the same losses, norms and content as in one process."""
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 from torch.distributed.fsdp import FSDPModule
@@ -24,11 +25,15 @@ LAYOUTS = {
     "ep 4": {"expert_parallel": 4},
     "ep 2, fsdp 2": {"expert_parallel": 2, "data_parallel_shard": 2},
     "ep 2, replicas 2": {"expert_parallel": 2, "data_parallel_replicate": 2},
+    "ep 2, cp 2": {"expert_parallel": 2, "context_parallel": 2},
+    "ep 2, tp 2": {"expert_parallel": 2, "tensor_parallel": 2},
 }
+OF_ROWS = ("expert_parallel", "data_parallel_shard", "data_parallel_replicate")
 
 
 def rows_of(parallelism):
-    return BATCH // Case("mixtral", parallelism).world_size
+    """How many rows of a batch each rank reads."""
+    return BATCH // prod(parallelism.get(degree, 1) for degree in OF_ROWS)
 
 
 def plain_and_balanced(parallelism):
@@ -104,12 +109,11 @@ def test_what_is_spoiled_shows(spoil, layout, model, tmp_path):
 
 
 @pytest.mark.axes
-@pytest.mark.parametrize("family", EXPERTS)
-def test_content_is_the_same_on_one_rank_and_with_whole_experts(family, tmp_path):
-    case = Case(family, LAYOUTS["ep 2, fsdp 2"], steps=4, micro_batch_size=2)
+@pytest.mark.parametrize("layout", ["ep 2, fsdp 2", "ep 2, cp 2", "ep 2, tp 2"])
+def test_content_is_the_same_on_one_rank_and_with_whole_experts(layout, tmp_path):
+    case = Case("qwen3_moe", LAYOUTS[layout], steps=4)
     saved = run_over(tmp_path, {"run": case})["run"]
-    others = (Case(family, {"data_parallel_shard": 2}, steps=4), case.alone, case)
-    for other in others:
+    for other in (replace(case, parallelism={"data_parallel_shard": 2}), case.alone, case):
         # Nothing is left to do but to read the checkpoint.
         loaded = run_over(tmp_path, {"run": other})["run"]
         assert (loaded.product, loaded.rest) == (saved.product, saved.rest), other.parallelism
