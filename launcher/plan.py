@@ -107,7 +107,8 @@ def _plan_stage(recipe: Recipe, name: str, processes_per_node: int) -> StagePlan
     stage = recipe.stages[name]
     launch = recipe.launch
     if stage.kind not in DISTRIBUTED_KINDS or not isinstance(stage, TrainStage):
-        return StagePlan(name, stage.kind, stage.needs, 1, 1, None, None, None)
+        watchdog = launch.watchdog.to_text()
+        return StagePlan(name, stage.kind, stage.needs, 1, 1, None, None, None, watchdog=watchdog)
     nodes = launch.nodes
     world_size = nodes * processes_per_node
     layout, accumulation = lay_out(stage.parallelism, stage.training, world_size)

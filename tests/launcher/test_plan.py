@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import pytest
 
@@ -6,6 +7,7 @@ from distrain.config.launch import LaunchConfig, SiteConfig
 from distrain.config.reading.load import RecipeErrors, load_recipe
 from distrain.errors import NotFoundError, RecipeError
 from distrain.runs.folder import RunFolder
+from distrain.runs.progress_page import WATCHDOG
 from launcher.backends.local import stage_orders
 from launcher.plan import (
     make_plan,
@@ -129,6 +131,14 @@ def test_training_gets_its_threads(tmp_path):
     plan = plan_of(tmp_path, "pretrain.training.num_threads=3")
     assert stage_env(plan.stages[1])["OMP_NUM_THREADS"] == "3"
     assert "OMP_NUM_THREADS" not in stage_env(plan.stages[0])
+
+
+def test_every_stage_is_watched_as_the_user_says(tmp_path):
+    plan = plan_of(tmp_path, "launch.watchdog.limits.export=5s")
+    for stage in plan.stages:
+        assert json.loads(stage_env(stage)[WATCHDOG])["limits_s"] == {"export": 5}
+    plan = plan_of(tmp_path, "launch.watchdog.enabled=false")
+    assert [stage_env(stage)[WATCHDOG] for stage in plan.stages] == ["null"] * 3
 
 
 def test_spares_are_of_stages_that_train_and_add_no_process(tmp_path):

@@ -91,7 +91,7 @@ def test_a_stage_that_does_not_train_is_judged_too(stage, twin, tmp_path):
     (incident,) = read_incidents(RunFolder(run).stage(stage))
     assert (incident["rank"], incident["phase"]) == (0, stage)
     assert "in sleep" in incident["line"]
-    assert f"launch.watchdog.limits.{stage}" in said
+    assert f"(limit 5.0 s, launch.watchdog.limits.{stage})" in said
     assert len(events(run, "restarted")) == 1
     assert_equal_to_twin(run, twin_run, [stage])
 
