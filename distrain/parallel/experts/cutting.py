@@ -34,6 +34,8 @@ def cut(module: nn.Module, ranks: Ranks, spec: ModelSpec) -> None:
     """Cut the experts of a model as the layout says; see ``cut_experts``. Collective at first."""
     mesh = ranks.mesh(spec.device.type)
     names = tuple(name for name in ("expert", "tensor") if ranks.layout.size(name) > 1)
+    if ranks.layout.size("pipeline") > 1 and not _stacked(module):
+        return  # a stage of dense layers: other stages have the experts
     cut_experts(module, mesh[names], spec.compiles_blocks)
 
 
@@ -52,7 +54,7 @@ def cut_experts(module: nn.Module, mesh: DeviceMesh, compiles: bool = False) -> 
         RecipeError: There are no experts, or of another form, or their number does not divide.
     """
     degree = mesh.size(0)
-    named = [(name, child) for name, child in module.named_modules() if hasattr(child, MARK)]
+    named = _stacked(module)
     if not named:
         raise RecipeError(
             WHERE,
@@ -66,6 +68,10 @@ def cut_experts(module: nn.Module, mesh: DeviceMesh, compiles: bool = False) -> 
         forward = _across_ranks(experts, experts.forward, mesh)
         # Their shapes follow the routing, and would be compiled anew in every step.
         experts.forward = torch.compiler.disable(forward) if compiles else forward
+
+
+def _stacked(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, child) for name, child in module.named_modules() if hasattr(child, MARK)]
 
 
 def _require_form(name: str, experts: nn.Module, degree: int) -> None:

@@ -28,6 +28,8 @@ LAYOUTS = {
     "ep 2, cp 2": {"expert_parallel": 2, "context_parallel": 2},
     "ep 2, tp 2": {"expert_parallel": 2, "tensor_parallel": 2},
 }
+STAGES = {"expert_parallel": 2, "pipeline_parallel": 2}
+"""Its own: a pipeline takes several microbatches, and no balancing loss."""
 OF_ROWS = ("expert_parallel", "data_parallel_shard", "data_parallel_replicate")
 
 
@@ -109,14 +111,24 @@ def test_what_is_spoiled_shows(spoil, layout, model, tmp_path):
 
 
 @pytest.mark.axes
-@pytest.mark.parametrize("layout", ["ep 2, fsdp 2", "ep 2, cp 2", "ep 2, tp 2"])
+@pytest.mark.parametrize("layout", ["ep 2, fsdp 2", "ep 2, cp 2", "ep 2, tp 2", "ep 2, pp 2"])
 def test_content_is_the_same_on_one_rank_and_with_whole_experts(layout, tmp_path):
-    case = Case("qwen3_moe", LAYOUTS[layout], steps=4)
+    case = Case("qwen3_moe", LAYOUTS.get(layout, STAGES), steps=4, micro_batch_size=1)
     saved = run_over(tmp_path, {"run": case})["run"]
     for other in (replace(case, parallelism={"data_parallel_shard": 2}), case.alone, case):
         # Nothing is left to do but to read the checkpoint.
         loaded = run_over(tmp_path, {"run": other})["run"]
         assert (loaded.product, loaded.rest) == (saved.product, saved.rest), other.parallelism
+
+
+@pytest.mark.axes
+def test_experts_may_lie_on_some_stages_of_a_pipeline_only(tmp_path):
+    dense = {"mlp_only_layers": [0, 1]}
+    cases = {
+        "mixtral": Case("mixtral", STAGES, micro_batch_size=1),
+        "dense first": Case("qwen3_moe", STAGES, micro_batch_size=1, model=dense),
+    }
+    assert_as_alone(cases, run_over(tmp_path, cases))
 
 
 @pytest.mark.axes

@@ -164,9 +164,9 @@ def test_an_axis_goes_with_fsdp_only(strategy, axis, tmp_path):
 
 def test_two_axes_that_do_not_go_together_are_named(tmp_path):
     model = of_family("mixtral", **MOE)
-    parallelism = "{expert_parallel: 2, pipeline_parallel: 2}"
+    parallelism = "{context_parallel: 2, pipeline_parallel: 2}"
     (found,) = sentences(tmp_path, {"model": model, "parallelism": parallelism})
-    assert "expert_parallel 2" in found
+    assert "context_parallel" in found
     assert "pipeline_parallel" in found
     assert "no test covers the two together" in found
 
