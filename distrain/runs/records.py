@@ -127,7 +127,7 @@ EVENT_KINDS = frozenset({
     "failed", "finished", "reopened", "skipped", "sink_failed", "schedule_changed",
     "rehearsed", "spike", "rewound", "hung", "certified", "not_certified",
     "watchdog_limit", "strike", "nodes_excluded", "node_unfit", "straggler",
-    "node_replaced", "spare_lost",
+    "node_replaced", "spare_lost", "no_mark",
 })  # fmt: skip
 """``events.jsonl``: ``{"time", "event", "stage", "attempt", "step"?, ...}``."""
 

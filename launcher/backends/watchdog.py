@@ -8,6 +8,7 @@ A rank that waits in a collective is no culprit; only if all wait, nobody comes,
 have begun the fewest collectives are.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,16 @@ class Watchdog:
             _, lane, limit = max(own, key=lambda found: found[1].marked_ns)
             return halt_of(situation, page, lane, limit, "no mark")
         return self._all_wait(situation) or self._all_still(situation)
+
+    def busy_without_limit(self, situation: Situation) -> list[Page]:
+        """Return the ranks that have worked for ``first_s`` without a mark, and may for ever."""
+        return [
+            page
+            for page in situation.pages
+            if page.main.waits == 0
+            and situation.age_s(page.main) > self.settings.first_s
+            and math.isinf(self.limits.of(situation.pages, page, page.main).seconds)
+        ]
 
     def _all_wait(self, situation: Situation) -> Halt | None:
         pages = situation.pages

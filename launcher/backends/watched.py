@@ -5,7 +5,6 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Protocol
 
 from distrain.runs.incidents import read_incidents
@@ -15,14 +14,15 @@ from distrain.runs.progress_page import (
     WATCHDOG,
     Page,
     read_pages,
-    stat_fields,
 )
 from distrain.runs.records import append_event, read_state
 from distrain.runs.strikes import this_node
 from launcher.backends.arrivals import Arrivals
 from launcher.backends.blame import FailureKind, FirstFailure, NodeFailure
+from launcher.backends.eyes import Eye
 from launcher.backends.incidents import (
     WatchedStage,
+    collect_stacks,
     describe_halt,
     is_same_process,
     put_down,
@@ -31,14 +31,8 @@ from launcher.backends.incidents import (
 from launcher.backends.limits import Settings
 from launcher.backends.page_folders import PageFolder
 from launcher.backends.remembered import read_remembered, remember
-from launcher.backends.watchdog import (
-    BUSY_SHARE,
-    WAITING_STATES,
-    Halt,
-    Sight,
-    Situation,
-    Watchdog,
-)
+from launcher.backends.stacks import line_of_loop
+from launcher.backends.watchdog import Halt, Situation, Watchdog
 from launcher.backends.witnesses import Witness
 
 NAP_S = 0.25
@@ -47,9 +41,6 @@ STARVED_S = 1.0
 """A look that comes later by this finds a watchdog that was suspended or starved itself: what the
 ranks did meanwhile it does not know, and so it begins anew."""
 MOST_DOUBLINGS = 6
-QUIET_S = 1.0
-"""Once a rank has done nothing for so long, it is asked whether what it has started does."""
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Started(Protocol):
@@ -210,6 +201,7 @@ class Watched:
             return
         self._witness.look(situation)
         self._tell_too_short(watchdog, pages)
+        self._tell_busy(watchdog, situation)
         halt = watchdog.judge(situation)
         if halt is None:
             self._suspect = None
@@ -236,18 +228,44 @@ class Watched:
             if found.phase in self._told:
                 continue
             self._told.add(found.phase)
-            state = read_state(self._place.folder)
-            with suppress(OSError):
-                append_event(
-                    self._place.run.events,
-                    "watchdog_limit",
-                    self._place.stage,
-                    attempt=state["attempt"] if state else 0,
-                    phase=found.phase,
-                    limit_s=found.limit_s,
-                    usual_s=round(found.usual_s, 3),
-                    reason=str(found),
-                )
+            self._append_event(
+                "watchdog_limit",
+                phase=found.phase,
+                limit_s=found.limit_s,
+                usual_s=round(found.usual_s, 3),
+                reason=str(found),
+            )
+
+    def _tell_busy(self, watchdog: Watchdog, situation: Situation) -> None:
+        """Say once of each call that works on and on where no limit holds, and where it is."""
+        for page in watchdog.busy_without_limit(situation):
+            if f"{page.main.marked_ns}" in self._told:
+                continue
+            self._told.add(f"{page.main.marked_ns}")
+            stacks = collect_stacks([page], self._pages)[page.rank]
+            line = line_of_loop(stacks, page.main.phase)
+            age_s, phase = situation.age_s(page.main), page.main.phase
+            self._append_event(
+                "no_mark",
+                phase=phase,
+                age_s=round(age_s, 3),
+                line=line,
+                reason=f"{phase}: busy for {age_s:.0f} s without a mark{line and ', in ' + line}; "
+                "a call of a library may take that long. If this one is stuck, end it, and set "
+                f"launch.watchdog.limits.{phase}.",
+            )
+
+    def _append_event(self, kind: str, **fields: object) -> None:
+        """Write an event of the stage, if its file system lets it."""
+        state = read_state(self._place.folder)
+        with suppress(OSError):
+            append_event(
+                self._place.run.events,
+                kind,
+                self._place.stage,
+                attempt=state["attempt"] if state else 0,
+                **fields,
+            )
 
     def _is_known_to_be_slow(self, halt: Halt, settings: Settings) -> bool:
         """Give twice the time to what halted in the same place in the attempt before.
@@ -275,69 +293,3 @@ class Watched:
         else:
             self.halted = self._witness.put_down(halt, situation)
         self.kill()
-
-
-class Eye:
-    """What the system says of one rank, from look to look."""
-
-    def __init__(self) -> None:
-        self._ticks = -1
-        self._busy_ns = 0
-        self._marked_ns = -1
-        self._delay_ns = 0
-        self._below: dict[int, int] = {}
-
-    def look(self, page: Page, now_ns: int) -> Sight | None:
-        """Return how the rank is; ``None`` if its process has ended."""
-        if not is_same_process(page):
-            return None
-        try:
-            fields = stat_fields(page.pid)
-            delay_ns = int(Path(f"/proc/{page.pid}/schedstat").read_text().split()[1])
-        except FileNotFoundError:  # a kernel without that count
-            delay_ns = 0
-        except (OSError, IndexError):
-            return None
-        ticks = sum(map(int, fields[11:15]))  # with those of its children that have ended
-        allowed = 1 + BUSY_SHARE * TICKS * (now_ns - self._busy_ns) / 1e9
-        if self._ticks < 0 or ticks - self._ticks > allowed:
-            self._ticks, self._busy_ns, self._below = ticks, now_ns, {}
-        elif (now_ns - self._busy_ns) / 1e9 > QUIET_S and self._is_busy_below(page.pid):
-            self._busy_ns = now_ns
-        if page.main.marked_ns != self._marked_ns:
-            self._marked_ns, self._delay_ns = page.main.marked_ns, delay_ns
-        still_s, state = (now_ns - self._busy_ns) / 1e9, fields[0]
-        if still_s > QUIET_S and state == "S":  # not each time: a rank has hundreds of threads
-            state = state_of_threads(page.pid)
-        return Sight(still_s, (delay_ns - self._delay_ns) / 1e9, state)
-
-    def _is_busy_below(self, pid: int) -> bool:
-        """Whether a process below a rank, such as a compiler, has computed since the last look."""
-        before, self._below = self._below, ticks_below(pid)
-        # Who came meanwhile has worked; of the first look, nothing is known.
-        return bool(before) and any(
-            ticks - before.get(child, 0) > 1 for child, ticks in self._below.items()
-        )
-
-
-def state_of_threads(pid: int) -> str:
-    """Return the state of a thread that waits for a device or a file system, S if none does."""
-    for thread in Path(f"/proc/{pid}/task").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended
-            state = stat_fields(f"{pid}/task/{thread.name}")[0]
-            if state in WAITING_STATES:
-                return state
-    return "S"
-
-
-def ticks_below(pid: int) -> dict[int, int]:
-    """Return the CPU time of all processes below one, with that of their own that have ended."""
-    found: dict[int, int] = {}
-    parents = [pid]
-    while parents:
-        for thread in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
-            with suppress(OSError):  # it has ended
-                for child in map(int, thread.read_text().split()):
-                    found[child] = sum(map(int, stat_fields(child)[11:15]))
-                    parents.append(child)
-    return found

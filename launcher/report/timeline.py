@@ -25,6 +25,7 @@ MARKED = {
     "schedule_changed": "other data or batch size",
     "hung": "ranks stood still",
     "watchdog_limit": "limit below a step",
+    "no_mark": "busy without a mark",
     "strike": "strike against a node",
     "nodes_excluded": "nodes left out",
     "node_unfit": "node did not pass its check",

@@ -30,6 +30,7 @@ EVENT_TEXT: dict[str, str] = {
     "yield_requested": "asked to save and yield",
     "schedule_changed": "reads by other weights or batch size after step {step}",
     "watchdog_limit": "{reason}",
+    "no_mark": "{reason}",
     "sink_failed": "{sink} failed, training goes on: {reason}",
 }
 """Events worth a line; the others are seen from what the launcher itself says."""

@@ -4,7 +4,7 @@ import pytest
 
 from distrain.runs.progress_page import WAITS_FOR_FILES, WAITS_FOR_RANKS, PageWriter, read_pages
 from launcher.backends.limits import Settings
-from launcher.backends.watchdog import Watchdog
+from launcher.backends.watchdog import Situation, Watchdog
 from tests.launcher.backends.made_up_ranks import DOG, Ranks, S, blamed
 
 SAVE_WAITS = 16 + 4  # word of the page, of the thread that saves
@@ -138,3 +138,22 @@ def test_waiting_for_one_of_the_node_is_no_collective(tmp_path, monkeypatch):
     ranks.pages[1].wait_begins(is_collective=False)
     (_, page) = read_pages(tmp_path)
     assert (page.main.collectives, page.main.waits) == (0, WAITS_FOR_RANKS)
+
+
+@pytest.mark.parametrize("phase", ["prepare", "ranges"])
+def test_who_is_busy_where_no_limit_holds_is_told_of_and_not_ended(tmp_path, monkeypatch, phase):
+    """The control is a phase that has a limit."""
+    ranks = Ranks(tmp_path, monkeypatch, count=1)
+    ranks.pages[0].begin_work(phase)
+    ranks.now += 1800 * S
+
+    def told():
+        situation = Situation(ranks.pages_read(), {}, ranks.now, ranks.since, is_alone=True)
+        return [page.rank for page in DOG.busy_without_limit(situation)]
+
+    assert told() == []
+    ranks.now += 1 * S
+    assert told() == ([0] if phase == "prepare" else [])
+    assert (ranks.judge() is None) == (phase == "prepare")
+    ranks.mark(phase, 0)
+    assert told() == []

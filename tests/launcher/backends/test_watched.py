@@ -12,10 +12,11 @@ import pytest
 from distrain.runs.folder import RunFolder
 from distrain.runs.incidents import describe_incident, read_incidents
 from distrain.runs.progress_page import PAGES, WATCHDOG, read_pages
+from launcher.backends.eyes import state_of_threads
 from launcher.backends.incidents import WatchedStage, find_py_spy
 from launcher.backends.processes import Child
 from launcher.backends.remembered import read_remembered
-from launcher.backends.watched import Watched, state_of_threads
+from launcher.backends.watched import Watched
 
 LOOP = """
 import ctypes, os, subprocess, sys, time
@@ -205,6 +206,37 @@ def test_a_rank_that_never_begins_its_page_is_named(tmp_path, monkeypatch):
     assert "1 of 2 ranks have" in incident["why"]
 
 
+BUSY = """
+import sys, time
+from distrain.fault import page
+
+page.open_page()
+page.begin_work("prepare")
+page.be_judged()
+while True:
+    pass
+"""
+
+
+@pytest.mark.hangs
+def test_what_is_busy_where_no_limit_holds_is_told_of_and_goes_on(tmp_path):
+    run = RunFolder(tmp_path)
+    env = os.environ | {WATCHDOG: json.dumps({"first_s": 1.0})}
+    place = WatchedStage(run, "prepare", node=0, nodes=1)
+    command = [sys.executable, "-c", BUSY]
+    processes = Watched(lambda env: Child(command, env, tmp_path / "log"), env, place)
+    deadline = time.monotonic() + 60
+    while not run.events.exists():
+        assert not processes.wait(0.2)
+        assert time.monotonic() < deadline
+    processes.close()
+    assert not processes.halted
+    (event,) = [json.loads(line) for line in run.events.open()]
+    assert (event["event"], event["phase"]) == ("no_mark", "prepare")
+    assert "launch.watchdog.limits.prepare" in event["reason"]
+    assert "in <module>" in event["line"]
+
+
 def test_any_thread_may_be_the_one_that_waits_for_a_file_system(monkeypatch):
     """No file system that hangs is at hand: what the system says of one thread is made up."""
     done = threading.Event()
@@ -213,9 +245,7 @@ def test_any_thread_may_be_the_one_that_waits_for_a_file_system(monkeypatch):
     try:
         assert state_of_threads(os.getpid()) == "S"
         told = {f"{os.getpid()}/task/{thread.native_id}": ["I"]}
-        monkeypatch.setattr(
-            "launcher.backends.watched.stat_fields", lambda task: told.get(task, "S")
-        )
+        monkeypatch.setattr("launcher.backends.eyes.stat_fields", lambda task: told.get(task, "S"))
         assert state_of_threads(os.getpid()) == "I"
     finally:
         done.set()
