@@ -10,7 +10,7 @@ have begun the fewest collectives are.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distrain.runs.progress_page import (
@@ -110,7 +110,7 @@ class Watchdog:
             for page in pages
             for lane in lanes_at_work(page)
             if situation.age_s(lane) > self.settings.floor_s
-            for limit in [self.limits.of(pages, page, lane)]
+            for limit in [self._limit_of(situation, page, lane)]
             if situation.age_s(lane) > limit.seconds
         ]
         if any(situation.late_s(page, lane) > limit.seconds for page, lane, limit in late):
@@ -122,6 +122,15 @@ class Watchdog:
             _, lane, limit = max(own, key=lambda found: found[1].marked_ns)
             return halt_of(situation, page, lane, limit, "no mark")
         return self._all_wait(situation) or self._all_still(situation)
+
+    def _limit_of(self, situation: Situation, page: Page, lane: Lane) -> Limit:
+        limit = self.limits.of(situation.pages, page, lane)
+        sight, floor_s = situation.sights.get(page.rank, Sight()), self.settings.floor_s
+        if sight.is_stopped and sight.still_s > floor_s:
+            # It does nothing, however long that would take: also in a first step, or a restore.
+            # One that is only slowed down, stopped time and again, uses the processor in between.
+            return replace(limit, seconds=min(limit.seconds, floor_s), is_set=False)
+        return limit
 
     def busy_without_limit(self, situation: Situation) -> list[Page]:
         """Return the ranks that have worked for ``first_s`` without a mark, and may for ever."""

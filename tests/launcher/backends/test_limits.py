@@ -4,7 +4,7 @@ import pytest
 
 from distrain.runs.progress_page import WAITS_FOR_FILES, WAITS_FOR_RANKS, PageWriter, read_pages
 from launcher.backends.limits import Settings
-from launcher.backends.watchdog import Situation, Watchdog
+from launcher.backends.watchdog import Sight, Situation, Watchdog
 from tests.launcher.backends.made_up_ranks import DOG, Ranks, S, blamed
 
 SAVE_WAITS = 16 + 4  # word of the page, of the thread that saves
@@ -130,6 +130,21 @@ def test_a_rank_that_is_further_and_has_not_done_that_work_says_nothing_of_it(
     ranks.now += 100 * S
     ranks.mark("data", 0, 1)
     assert ranks.judge() is None
+
+
+@pytest.mark.parametrize("phase", ["restore", "forward_backward"])
+def test_a_rank_that_is_stopped_has_seconds_wherever_it_is(tmp_path, monkeypatch, phase):
+    """The controls: it is only slowed down; it sleeps, as it may for a file system."""
+    ranks = Ranks(tmp_path, monkeypatch, first=100)
+    ranks.mark(phase, 100)
+    ranks.wait(0)
+    ranks.now += 5 * S
+    assert ranks.judge({1: Sight(still_s=0.2, state="T")}) is None
+    assert ranks.judge({1: Sight(still_s=5.0, state="S")}) is None
+    found = ranks.judge({1: Sight(still_s=5.0, state="T")})
+    assert blamed(found) == (1, phase)
+    assert found is not None
+    assert found.limit_s == 4.0
 
 
 def test_waiting_for_one_of_the_node_is_no_collective(tmp_path, monkeypatch):
