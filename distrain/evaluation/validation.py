@@ -92,7 +92,7 @@ class Validation:
                 continue
             by_group = zip(
                 part.rows,
-                found.stacked(form, with_denominators=self.engine.ranks.counts_rows),
+                found.stacked(form),
                 task.denominators(part.microbatch),
                 strict=True,
             )
