@@ -144,7 +144,7 @@ class Engine(Protocol):
         """
 
     def optimizer_scalars(self) -> ScalarState:
-        """What the optimizer keeps of the trained parameters besides tensors. Not collective."""
+        """What the optimizer keeps of the trained parameters besides tensors."""
 
     def loaded(self, optimizer: ScalarState | None) -> None:
         """Take over what was written into the boxes of ``state``.

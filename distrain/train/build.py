@@ -143,7 +143,8 @@ def build_run(setup: TrainSetup, host: HostGroup) -> Run:
         guards=Guards(training, setup.run.stage(setup.name), host),
         certifier=build_certifier(setup, host, device, monitor),
         balancing=build_balancing(engine),  # 6
-        stragglers=watch_ranks(host),
+        # Stages wait for each other by design, and longest for the one that costs most.
+        stragglers=None if engine.ranks.layout.size("pipeline") > 1 else watch_ranks(host),
         inject=build_injection(setup, host),
     )
 

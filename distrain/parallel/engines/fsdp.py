@@ -104,6 +104,9 @@ class FsdpEngine(SingleEngine):
             counts = [counts for parameter, counts in here if parameter.grad is not None]
             counted = [g for g, is_counted in zip(gradients, counts, strict=True) if is_counted]
         square = super()._grad_norm(counted).square()
+        if not counted:  # of nothing, torch returns a float32 on the host
+            like = next(iter(self._parameters.values()))
+            square = square.to(like.device, like.dtype)
         # Within one replica: its shards are the whole gradient, and the other replicas hold the
         # same.
         dist.all_reduce(square, group=self._replica_group)

@@ -26,10 +26,11 @@ from distrain.parallel.model_spec import ModelSpec, build_on_meta, build_without
 from distrain.parallel.pipeline import tied
 from distrain.parallel.pipeline.anatomy import observe
 from distrain.parallel.pipeline.catalog import Catalog
-from distrain.parallel.pipeline.cut import Inbox, cut_pipeline
+from distrain.parallel.pipeline.cut import Inbox, cut_pipeline, require_whole_logits
 from distrain.parallel.pipeline.results import MeasuredElsewhere, detached
 from distrain.parallel.pipeline.schedule import Runner
 from distrain.parallel.pipeline.stage import MicrobatchStage, RunStage, Wire
+from distrain.parallel.pipeline.whole import WholePipeline, with_absent
 from distrain.parallel.ranks import Ranks
 from distrain.tasks.task import TaskSums, documents_of
 
@@ -71,7 +72,10 @@ def build_pipeline(ranks: Ranks, spec: ModelSpec) -> "PipelineEngine":
         RecipeError: The model cannot be cut into so many.
     """
     whole = build_without_values(spec)
-    names = [spec.plain_name(name) for name, _ in whole.named_parameters()]
+    forms = {
+        spec.plain_name(name): (parameter.shape, parameter.requires_grad)
+        for name, parameter in whole.named_parameters()
+    }
     model = causal_in(whole)
     pipeline, chunks = ranks.layout.size("pipeline"), spec.parallelism.pipeline_chunks
     cuts = layers_of_stages(model.model_config, model.vocab_size, pipeline * chunks)
@@ -84,6 +88,8 @@ def build_pipeline(ranks: Ranks, spec: ModelSpec) -> "PipelineEngine":
     for number in stages_of_rank(ranks.place["pipeline"], pipeline, chunks):
         module = build_on_meta(spec)
         inbox = cut_pipeline(causal_in(module), anatomy, cuts, number)
+        if spec.parallelism.pipeline_schedule == "zero_bubble":
+            require_whole_logits(causal_in(module))
         cut_along_axes(module, ranks, spec)
         shard(module, ranks, spec)
         materialize(module, spec)
@@ -95,27 +101,12 @@ def build_pipeline(ranks: Ranks, spec: ModelSpec) -> "PipelineEngine":
         group=ranks.group("pipeline"),
     )
     table = None if anatomy.tied is None else anatomy.tied[1]
-    return PipelineEngine(ranks, spec, stages, wire, WholePipeline(len(cuts), table, tuple(names)))
+    return PipelineEngine(ranks, spec, stages, wire, WholePipeline(len(cuts), table, forms))
 
 
 def causal_in(wrapped: nn.Module) -> CausalLM:
     """Return the model itself, whatever wraps it."""
     return next(child for child in wrapped.modules() if isinstance(child, CausalLM))
-
-
-@dataclass(frozen=True)
-class WholePipeline:
-    """What ranks of a pipeline know of the whole model.
-
-    Args:
-        num_stages: Of all ranks.
-        table: Plain name of the embedding, if that is the output layer too.
-        names: Plain names of all parameters, in the model's order.
-    """
-
-    num_stages: int
-    table: str | None
-    names: tuple[str, ...]
 
 
 @dataclass
@@ -163,7 +154,17 @@ class PipelineEngine(FsdpEngine):
             return copies.get(own, own)
 
         module = StageModules(stage.module for stage in stages.values())
-        super().__init__(ranks, replace(spec, plain_name=plain_name), module)
+        super().__init__(
+            ranks,
+            replace(
+                spec,
+                plain_name=plain_name,
+                build_optimizer=lambda held: spec.build_optimizer(
+                    with_absent(held, whole, spec.master_dtype, spec.device)
+                ),
+            ),
+            module,
+        )
         self._stages, self._wire, self._whole = stages, wire, whole
         self._device = spec.device
         self._copied = frozenset(copies.values())
@@ -174,7 +175,7 @@ class PipelineEngine(FsdpEngine):
         ]
         self._runner = Runner(spec.parallelism.pipeline_schedule, self._make_stages)
         self._work = _Work((), _measure_nothing, None, {})
-        self._catalog = Catalog.of(super().state(), ranks, whole.names)
+        self._catalog = Catalog.of(super().state(), ranks, tuple(whole.forms))
 
     def passes(
         self, microbatches: Sequence[Microbatch], measure: TrainingMeasure, scale: float

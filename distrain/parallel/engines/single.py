@@ -84,7 +84,8 @@ class SingleEngine(OneByOne):
         applied = may_apply(loss, grad_norm)
         if applied:
             self._optimizer.set_learning_rate(lr)
-            if max_grad_norm is not None:
+            # A pipeline stage whose parameters are all frozen has none.
+            if max_grad_norm is not None and gradients:
                 # As torch.nn.utils.clip_grads_with_norm_ does, to the bit.
                 factor = torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0)
                 torch._foreach_mul_(gradients, factor)

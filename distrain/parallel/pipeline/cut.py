@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distrain.errors import RecipeError
 from distrain.models.attention import DocumentLayout
 from distrain.models.causal_lm import CausalLM
 from distrain.parallel.pipeline.anatomy import Anatomy, Unit, given_hidden, uncut
@@ -116,6 +117,26 @@ def cut_pipeline(model: CausalLM, anatomy: Anatomy, cuts: Sequence[range], stage
     # There is nothing to share any more: the table's other half lies on another stage.
     model.tie_weights = _keep_apart  # type: ignore[method-assign]
     return inbox
+
+
+def require_whole_logits(model: CausalLM) -> None:
+    """Let the loss be taken of all logits at once, as zero-bubble needs it.
+
+    A loss in chunks forms the gradients of hidden states and weights together, which that schedule
+    takes apart.
+
+    Raises:
+        RecipeError: Chunks are asked for.
+    """
+    layer = model.output_layer
+    if isinstance(layer.loss.chunk_tokens, int):
+        raise RecipeError(
+            "training.loss.chunk_tokens",
+            f"{layer.loss.chunk_tokens} with pipeline_schedule zero_bubble",
+            "auto or null: this schedule takes the gradients of weights by themselves",
+            "Set training.loss.chunk_tokens to null, or parallelism.pipeline_schedule to 1f1b.",
+        )
+    layer.loss = layer.loss.model_copy(update={"chunk_tokens": None})
 
 
 def _hidden_states(

@@ -21,6 +21,7 @@ from tests.distrain.axes.harness import (
 )
 from tests.distrain.train.synthetic import finish
 from tests.ranks import run_ranks
+from tests.tiny import events
 
 TIED = {"tie_word_embeddings": True}
 STAGES = {"pipeline_parallel": 2}
@@ -127,3 +128,32 @@ def test_a_resumed_pipeline_goes_on_bit_by_bit(tmp_path):
             run_ranks(tmp_path, case.world_size, keep_digest, tmp_path / name, case, stop)
 
     assert noted(tmp_path / "cut") == noted(tmp_path / "twin")
+    assert [event["step"] for event in events(tmp_path / "cut", "resumed")] == [3]
+
+
+@pytest.mark.axes
+def test_what_else_a_recipe_asks_for_is_as_in_one_process(tmp_path):
+    training: dict[str, dict[str, Any]] = {
+        "recomputed": {"gradient_checkpointing": "full"},
+        "in-chunks": {"loss": {"chunk_tokens": 16, "z_loss": 1e-3, "label_smoothing": 0.1}},
+        # The first stage is left without anything to train.
+        "frozen": {"frozen_parameters": ["model.embed_tokens.*", "model.layers.[01].*"]},
+    }
+    rules = [{"match": "*norm*", "lr_ratio": 0.5}, {"match": "*embed*", "lr_ratio": 0.3}]
+    optimizer = {"learning_rate": 1e-3, "max_grad_norm": 1.0}
+    exact = Case(OURS, BOTH, steps=5, precision="fp64", model=TIED)
+    cases = {
+        **{name: replace(exact, sections={"training": each}) for name, each in training.items()},
+        "rules": replace(exact, sections={"optimizer": {**optimizer, "groups": rules}}),
+        "adafactor": replace(exact, sections={"optimizer": {**optimizer, "name": "adafactor"}}),
+        "odd": replace(exact, vocab_size=121),
+        "one-microbatch": replace(exact, micro_batch_size=8),
+        "deep": replace(exact, parallelism={"pipeline_parallel": 4}, micro_batch_size=1),
+        "replicas": replace(exact, parallelism={**STAGES, "data_parallel_replicate": 2}),
+        "tensors": replace(exact, parallelism={**STAGES, "tensor_parallel": 2}),
+        "tensors-gpt2": replace(
+            exact, family="gpt2", model={}, parallelism={**STAGES, "tensor_parallel": 2}
+        ),
+        "experts": Case("qwen3_moe", {**STAGES, "expert_parallel": 2}, steps=5),
+    }
+    assert_as_alone(cases, run_over(tmp_path, cases))

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from distrain.config.training import LossConfig
 from distrain.errors import RecipeError
 from distrain.models.init import initialize
 from distrain.parallel.pipeline.anatomy import observe
-from distrain.parallel.pipeline.cut import cut_pipeline
+from distrain.parallel.pipeline.cut import cut_pipeline, require_whole_logits
 from tests.distrain.models.transformers.families import FAMILIES, section
 from tests.distrain.parallel.pipeline.stages import (
     OWN,
@@ -22,7 +23,7 @@ QUICK = (OWN, "gpt2", "gemma2")  # learned positions; layers of two kinds and a 
 every_family = pytest.mark.parametrize(
     "family",
     [
-        pytest.param(name, marks=() if name in QUICK else pytest.mark.models)
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.axes)
         for name in (OWN, *FAMILIES)
     ],
 )
@@ -103,7 +104,17 @@ def test_layers_that_run_twice_are_refused():
         observe(model)
 
 
-@pytest.mark.models
+def test_zero_bubble_takes_the_loss_of_all_logits():
+    model = on_meta(config_of(OWN))
+    require_whole_logits(model)
+    assert model.output_layer.loss.chunk_tokens is None
+
+    model.output_layer.loss = LossConfig(chunk_tokens=64)
+    with pytest.raises(RecipeError, match="64 with pipeline_schedule zero_bubble"):
+        require_whole_logits(model)
+
+
+@pytest.mark.axes
 def test_a_balancing_loss_over_all_layers_is_refused():
     config = section("mixtral", output_router_logits=True)
     anatomy = observe(on_meta(config))

@@ -126,9 +126,9 @@ def fail_on_first(name: PipelineSchedule, chunks: int) -> None:
     ("family", "orders"),
     [
         pytest.param(OWN, QUICK, id="quick"),
-        pytest.param(OWN, REST, id="rest", marks=pytest.mark.models),
-        pytest.param("gpt2", REST[3:4], id="gpt2", marks=pytest.mark.models),
-        pytest.param("gemma2", QUICK[:1], id="gemma2", marks=pytest.mark.models),
+        pytest.param(OWN, REST, id="rest", marks=pytest.mark.axes),
+        pytest.param("gpt2", REST[3:4], id="gpt2", marks=pytest.mark.axes),
+        pytest.param("gemma2", QUICK[:1], id="gemma2", marks=pytest.mark.axes),
     ],
 )
 def test_a_schedule_gives_losses_and_gradients_of_one_process(family, orders, tmp_path):
@@ -137,7 +137,7 @@ def test_a_schedule_gives_losses_and_gradients_of_one_process(family, orders, tm
 
 @pytest.mark.parametrize(
     ("name", "chunks"),
-    [("1f1b", 1), pytest.param("interleaved_1f1b", 2, marks=pytest.mark.models)],
+    [("1f1b", 1), pytest.param("interleaved_1f1b", 2, marks=pytest.mark.axes)],
 )
 def test_a_stage_that_fails_ends_its_peer(name, chunks, tmp_path):
     # Nobody is left who waits for hidden states: each rank ends by itself, and none well.
