@@ -96,6 +96,18 @@ def test_a_silent_node_is_replaced_and_finds_that_when_it_comes_back(
 
 
 @pytest.mark.spares
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_a_node_without_power_is_replaced(cluster, recipe, twin, tmp_path, node):
+    """Nobody's connection to it is closed: only its signs of life are missing."""
+    run = SlurmRun(cluster, recipe, tmp_path, SPARE)
+    run.reach(2 * SAVE_STEPS)
+    cluster.do("poweroff", node)
+    run.finish()
+    assert places(run) == [(node, "node3")]
+    run.assert_equal_to(twin)
+
+
+@pytest.mark.spares
 def test_a_first_node_that_was_suspended_finds_that_it_was_replaced(
     cluster, recipe, twin, tmp_path
 ):
