@@ -67,9 +67,9 @@ class Cluster:
         """Return what Slurm says about a job."""
         return Slurm().job_states([job])[job]
 
-    def ended(self, job: str) -> JobInfo:
+    def ended(self, job: str, patience_s: float = PATIENCE_S) -> JobInfo:
         """Wait until a job is over."""
-        wait_until(lambda: not self.job(job).is_live)
+        wait_until(lambda: not self.job(job).is_live, patience_s)
         return self.job(job)
 
 

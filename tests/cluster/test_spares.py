@@ -12,6 +12,8 @@ from tests.tiny import distrain, events, write_recipe
 
 STEPS = 60
 SPARE = "launch.spare_nodes=1"
+LONG_S = 400.0
+"""Nodes give up silent ones after a minute, and Slurm takes its own time to start a job again."""
 REPLACED = "that it gave no sign of life for too long"
 """What a node says that was given up and came back."""
 
@@ -53,7 +55,7 @@ def test_a_spare_takes_the_place_of_a_node_within_the_job(cluster, recipe, twin,
     run = SlurmRun(cluster, recipe, tmp_path, SPARE)
     run.reach(2 * SAVE_STEPS)
     cluster.crash("node2")
-    run.finish()
+    run.finish(LONG_S)
     assert run.node_lists == ["node[1-3]"]
     assert places(run) == [("node2", "node3")]
     assert struck(run) == [("node2", "silent")]
@@ -68,7 +70,7 @@ def test_a_spare_takes_the_place_of_the_node_with_batch_script_and_store(
     run = SlurmRun(cluster, recipe, tmp_path, SPARE)
     run.reach(2 * SAVE_STEPS)
     cluster.crash("node1")
-    run.finish()
+    run.finish(LONG_S)
     assert places(run) == [("node1", "node3")]
     assert struck(run) == [("node1", "silent")]
     assert "done before" in run.log, "the job was only started again to end it"
@@ -85,12 +87,12 @@ def test_a_silent_node_is_replaced_and_finds_that_when_it_comes_back(
     stopped = on_node(run, "node2")
     signalled(stopped, signal.SIGSTOP)
     try:
-        wait_until(lambda: len(events(run.root, "resumed")) == 1)
+        wait_until(lambda: len(events(run.root, "resumed")) == 1, LONG_S)
         assert places(run) == [("node2", "node3")]
     finally:
         signalled(stopped, signal.SIGCONT)
-    run.finish()
-    wait_until(lambda: REPLACED in run.log)
+    run.finish(LONG_S)
+    wait_until(lambda: REPLACED in run.log, LONG_S)
     assert cluster.job(run.job).restarts == 0
     run.assert_equal_to(twin)
 
@@ -102,7 +104,7 @@ def test_a_node_without_power_is_replaced(cluster, recipe, twin, tmp_path, node)
     run = SlurmRun(cluster, recipe, tmp_path, SPARE)
     run.reach(2 * SAVE_STEPS)
     cluster.do("poweroff", node)
-    run.finish()
+    run.finish(LONG_S)
     assert places(run) == [(node, "node3")]
     run.assert_equal_to(twin)
 
@@ -118,12 +120,12 @@ def test_a_first_node_that_was_suspended_finds_that_it_was_replaced(
     first = run.supervisor("node1")
     signalled([first, run.ranks()["node2"]], signal.SIGSTOP)
     try:
-        wait_until(lambda: len(events(run.root, "resumed")) == 1)
+        wait_until(lambda: len(events(run.root, "resumed")) == 1, LONG_S)
         assert places(run) == [("node1", "node3")]
     finally:
         first.send_signal(signal.SIGCONT)
-    wait_until(lambda: REPLACED in run.log)
-    run.finish()
+    wait_until(lambda: REPLACED in run.log, LONG_S)
+    run.finish(LONG_S)
     assert cluster.job(run.job).restarts == 0, "the batch process lived"
     run.assert_equal_to(twin)
 
@@ -134,7 +136,7 @@ def test_a_suspended_host_of_the_batch_script_holds_nobody_up(cluster, recipe, t
     run = SlurmRun(cluster, recipe, tmp_path, SPARE)
     run.reach(2 * SAVE_STEPS)
     signalled(on_node(run, "node1"), signal.SIGSTOP)
-    run.finish()
+    run.finish(LONG_S)
     run.assert_resumed()
     run.assert_equal_to(twin)
 
@@ -148,10 +150,10 @@ def test_a_spare_that_is_lost_is_told_of_and_the_others_go_on(cluster, recipe, t
     ranks = run.ranks().values()
     signalled(ranks, signal.SIGSTOP)
     try:
-        wait_until(lambda: len(events(run.root, "spare_lost")) == 1)
+        wait_until(lambda: len(events(run.root, "spare_lost")) == 1, LONG_S)
     finally:
         signalled(ranks, signal.SIGCONT)
-    run.finish()
+    run.finish(LONG_S)
     assert [e["node"] for e in events(run.root, "spare_lost")] == ["node3"]
     assert (places(run), run.reasons(), cluster.job(run.job).restarts) == ([], [], 0)
     run.assert_equal_to(twin)
@@ -163,9 +165,9 @@ def test_without_a_spare_left_the_job_is_requeued(cluster, recipe, twin, tmp_pat
     run.reach(2 * SAVE_STEPS)
     cluster.crash("node3")
     cluster.crash("node2")
-    wait_until(lambda: "asks Slurm to start it again" in run.log)
+    wait_until(lambda: "asks Slurm to start it again" in run.log, LONG_S)
     cluster.do("start", "node3")  # or there would be too few for the job
-    run.finish()
+    run.finish(LONG_S)
     run.assert_resumed()
     run.assert_equal_to(twin)
 
@@ -177,6 +179,6 @@ def test_one_node_has_a_spare_too(cluster, recipe, twin, tmp_path):
     )
     run.reach(2 * SAVE_STEPS)
     cluster.crash("node1")
-    run.finish()
+    run.finish(LONG_S)
     assert places(run) == [("node1", "node2")]
     run.assert_equal_to(twin)

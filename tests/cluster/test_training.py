@@ -12,7 +12,7 @@ import pytest
 
 from distrain.runs.folder import RunFolder
 from launcher.backends.slurm.backend import recorded_jobs
-from tests.cluster.real_slurm import Cluster, wait_until
+from tests.cluster.real_slurm import PATIENCE_S, Cluster, wait_until
 from tests.runs.processes import ranks_of
 from tests.tiny import distrain, events, exact_records, tensor_digests, write_recipe
 
@@ -64,10 +64,10 @@ class SlurmRun:
         wanted = f'"train/global_step": {step},'
         wait_until(lambda: metrics.exists() and wanted in metrics.read_text())
 
-    def finish(self) -> None:
+    def finish(self, patience_s: float = PATIENCE_S) -> None:
         """Wait for the end, which must be a good one."""
         for job in self.jobs.values():
-            assert self.cluster.ended(job).state == "COMPLETED", self.log
+            assert self.cluster.ended(job, patience_s).state == "COMPLETED", self.log
 
     def processes(self) -> dict[psutil.Process, dict[str, str]]:
         """Return the job's processes with their environments."""
