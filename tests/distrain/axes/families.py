@@ -12,6 +12,7 @@ import torch
 from distrain.config.models import LlamaConfig, ModelConfig, TransformersConfig
 from distrain.models.causal_lm import CausalLM
 from distrain.models.initial_values import Constant, Normal, ValueRule
+from tests.distrain.models.transformers.families import LATENT
 
 STD, NOISE = 0.2, 0.1
 """Of matrices; of norms and biases, around the constant that the family begins with."""
@@ -62,6 +63,20 @@ OURS = "ours"
 """The decoder whose code is our own."""
 EVERY_FAMILY = (OURS, *FAMILIES)
 EXPERTS = ("mixtral", "qwen3_moe")
+OF_TWO = {"num_experts_per_tok": 2}
+OTHER_MIXTURES: dict[str, dict[str, Any]] = {
+    "deepseek_v3": {**SIZES, **LATENT},
+    "gpt_oss": {
+        **SIZES,
+        **OF_TWO,
+        "head_dim": 16,
+        "num_local_experts": 4,
+        "sliding_window": WINDOW,
+    },
+    "olmoe": {**SIZES, **OF_TWO, "num_experts": 4},
+    "qwen2_moe": {**SIZES, **MOE, "shared_expert_intermediate_size": 48},
+}
+"""Experts that gather in groups, have biases, or lie beside shared ones."""
 LOOSE = {"mixtral": 5e-5, "granite": 5e-5}
 """Families whose rounding grows from step to step; of the others, losses differ by 1e-5 at most."""
 
@@ -76,7 +91,8 @@ def model_section(family: str, **more: Any) -> ModelConfig:
     if family == OURS:
         return LlamaConfig(**{**SIZES, **more})
     tokens = PADDING if family == "gpt2" else NO_PADDING
-    return TransformersConfig(model_type=family, config={**tokens, **FAMILIES[family], **more})
+    sizes = (FAMILIES | OTHER_MIXTURES)[family]
+    return TransformersConfig(model_type=family, config={**tokens, **sizes, **more})
 
 
 def noisy(model: CausalLM) -> CausalLM:

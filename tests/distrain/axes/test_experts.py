@@ -7,7 +7,7 @@ import pytest
 from torch.distributed.fsdp import FSDPModule
 
 from distrain.parallel.experts import routes
-from tests.distrain.axes.families import EXPERTS
+from tests.distrain.axes.families import EXPERTS, OTHER_MIXTURES
 from tests.distrain.axes.harness import (
     BATCH,
     Case,
@@ -89,6 +89,12 @@ def test_experts_that_are_cut_learn_as_whole_ones(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_is_as_one_process_with_and_without_balancing(layout, tmp_path):
     cases = plain_and_balanced(LAYOUTS[layout])
+    assert_as_alone(cases, run_over(tmp_path, cases))
+
+
+@pytest.mark.axes
+def test_other_mixtures_are_as_in_one_process(tmp_path):
+    cases = {name: Case(name, LAYOUTS["ep 2"], steps=8) for name in OTHER_MIXTURES}
     assert_as_alone(cases, run_over(tmp_path, cases))
 
 
