@@ -98,7 +98,7 @@ MODEL_AXES: dict[str, Role] = {
 }
 """Those that only ``fsdp`` has."""
 OUTER_AXES = ("pipeline",)
-BUILT_AXES: frozenset[str] = frozenset({"pipeline", "expert", "tensor"})
+BUILT_AXES: frozenset[str] = frozenset({"context", "expert", "pipeline", "tensor"})
 """Of MODEL_AXES, those that the runtime can build by now."""
 
 

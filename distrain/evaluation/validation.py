@@ -92,7 +92,7 @@ class Validation:
                 continue
             by_group = zip(
                 part.rows,
-                found.stacked(form),
+                found.stacked(form, with_denominators=self.engine.ranks.counts_rows),
                 task.denominators(part.microbatch),
                 strict=True,
             )

@@ -190,6 +190,11 @@ class CausalLM(nn.Module, ABC):
             module: What the forward pass calls: this model, or an engine's wrapping of it.
         """
 
+    @property
+    def angles_depend_on_length(self) -> bool:
+        """Whether a position is turned by how long its document is, or the longest of a batch."""
+        return False
+
     def num_parameters(self) -> int:
         """Count the elements of all parameters; a tied embedding counts once."""
         return self.model_config.num_parameters(self.vocab_size)
@@ -264,3 +269,8 @@ class CausalLM(nn.Module, ABC):
     def is_tied(self, name: str) -> bool:
         """Return whether a parameter is the embedding under another name, so is stored once."""
         return self.model_config.tie_word_embeddings and name == f"{self.output_layer_name}.weight"
+
+
+def model_in(wrapped: nn.Module) -> CausalLM:
+    """Return the model itself, whatever wraps it; a pass of its own may be impossible."""
+    return next(child for child in wrapped.modules() if isinstance(child, CausalLM))

@@ -13,6 +13,7 @@ Cut = Callable[[nn.Module, Ranks, ModelSpec], None]
 CUTS: dict[str, str] = {
     "expert": "distrain.parallel.experts.cutting:cut",
     "tensor": "distrain.parallel.tensor.cutting:cut_along_tensor",
+    "context": "distrain.parallel.context.cut:cut_columns",
 }
 """Axis -> what changes a model on the meta device in place, in the order in which it happens; by
 name, because each imports what only it needs. A new one is a room beside these and a line here."""

@@ -69,6 +69,12 @@ class Ranks:
         return measures(self.layout, self.host.rank)
 
     @property
+    def counts_rows(self) -> bool:
+        """Whether no earlier rank measures other positions of the same rows."""
+        columns = [axis.name for axis in self.layout.axes if axis.role == "columns"]
+        return not any(self.place[name] for name in columns)
+
+    @property
     def holds_same_state(self) -> bool:
         """Whether an earlier rank that reads the same rows holds the same state, and writes it."""
         return any(self.place[axis.name] for axis in self.layout.axes if axis.role == "copies")
@@ -191,6 +197,12 @@ class Ranks:
     def data_group(self) -> dist.ProcessGroup | None:
         """The device's group over the data axes; ``None``: the world. Collective at first."""
         return self.group(*(axis.name for axis in self.layout.data_axes))
+
+    @property
+    def positions_group(self) -> dist.ProcessGroup | None:
+        """The device's group of all that measure positions of one batch; ``None``: the world."""
+        wanted = (axis.name for axis in self.layout.axes if axis.role in ("rows", "columns"))
+        return self.group(*wanted)
 
     @cached_property
     def replica_group(self) -> dist.ProcessGroup | None:

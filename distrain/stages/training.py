@@ -12,11 +12,11 @@ from distrain.config.optimizers import OptimizerConfig
 from distrain.fault.page import mark
 from distrain.fault.wishes import Wish
 from distrain.models import model_on_meta
+from distrain.models.causal_lm import model_in
 from distrain.optim import build_optimizer
 from distrain.optim.state import OptimizerState
 from distrain.runs.products import BEST_FIELD, CHECKPOINT_FIELD
 from distrain.stages.context import Outcome
-from distrain.train.build import model_in
 from distrain.train.loop import train
 from distrain.train.progress import Progress
 from distrain.train.run import Run

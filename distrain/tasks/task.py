@@ -38,13 +38,21 @@ class TaskSums:
         """What the backward pass begins with, before it is scaled; shape (G,)."""
         return self.trained if self.added is None else self.trained + self.added
 
-    def stacked(self, form: TaskForm) -> Tensor:
-        """Return all sums in one tensor without gradients, shape (G, ``form.num_sums``)."""
+    def stacked(self, form: TaskForm, *, with_denominators: bool = True) -> Tensor:
+        """Return all sums in one tensor without gradients, shape (G, ``form.num_sums``).
+
+        Args:
+            form: Of the task.
+            with_denominators: False: zeros in the place of those of other metrics. They are counted
+                of whole rows, and another rank, which measured other columns of these, has them.
+        """
         trained = self.trained.detach()
         if not form.others:
             return trained.unsqueeze(1)
         pairs = [self.others[metric.name] for metric in form.others]
-        columns = [trained, *(column.detach() for pair in pairs for column in pair)]
+        columns = [trained]
+        for over, under in pairs:
+            columns += [over.detach(), under if with_denominators else torch.zeros_like(under)]
         return torch.stack([column.double() for column in columns], dim=1)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from distrain.config.tasks import BALANCING_LOSS, IGNORE_INDEX
 from distrain.data.samples.loader import Microbatch
 from distrain.models.balancing import BalancingRule, RouterScores, RoutingSums, sum_routing
+from distrain.parallel.context.stripes import stripes_of
 from distrain.parallel.ranks import Ranks
 from distrain.tasks.task import TaskSums
 
@@ -49,6 +50,11 @@ class Balancing:
             denominator: Of the trained metric, of this rank's part.
         """
         mask = counted_tokens(microbatch)
+        stripes = stripes_of(self.ranks)
+        if stripes is not None:
+            mask = stripes.of_tokens(mask, *microbatch.input_ids.shape)
+            # Of whole rows, which another rank has too.
+            denominator *= self.ranks.counts_rows
         device = measured.trained.device
         if mask is not None:
             mask = mask.to(device, non_blocking=True)
@@ -67,8 +73,8 @@ class Balancing:
     def _over_ranks(self, part: RoutingSums, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sum up what must be known before the backward pass; the host does not wait for it."""
         totals = torch.cat([part.counts, part.num_tokens.reshape(1), weight.reshape(1)])
-        if self.ranks.dp_size > 1:
-            dist.all_reduce(totals, group=self.ranks.data_group)
+        if self.ranks.averaged_over > 1:
+            dist.all_reduce(totals, group=self.ranks.positions_group)
         return totals[:-2], totals[-2], totals[-1]
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from distrain.checkpoint.manager import CheckpointManager
 from distrain.config.attention import AttentionNeeds, kernels_by_rows
@@ -33,7 +32,7 @@ from distrain.evaluation.samples import SamplePrompts, SampleWriter
 from distrain.evaluation.validation import Validation
 from distrain.fault.page import mark, page
 from distrain.fault.wishes import Wishes
-from distrain.models.causal_lm import CausalLM
+from distrain.models.causal_lm import model_in
 from distrain.monitor.monitor import Monitor, Workload
 from distrain.monitor.throughput import peak_flops
 from distrain.optim.schedules import lr_at
@@ -371,11 +370,6 @@ def build_samples(setup: TrainSetup, engine: Engine, device: torch.device) -> Sa
         return None
     setup.prompts.require_room(model_in(engine.model).model_config.max_position_embeddings)
     return SampleWriter(engine, device, setup.prompts, setup.stage.training.compiles_blocks)
-
-
-def model_in(wrapped: nn.Module) -> CausalLM:
-    """Return the model itself, whatever wraps it; a pass of its own may be impossible."""
-    return next(child for child in wrapped.modules() if isinstance(child, CausalLM))
 
 
 def steps_of(training: TrainingConfig, train: Mapping[str, OpenedSource]) -> int:

@@ -151,7 +151,7 @@ def train_step(run: Run, batch: Batch, agreed: Agreed, step: int) -> StepResult:
         return run.measure(microbatch)  # 4 architecture, 5 forward pass, 6 loss
 
     for measured in engine.passes(parts, measure, scale):  # 7 backward pass
-        sums += measured.stacked(form)
+        sums += measured.stacked(form, with_denominators=engine.ranks.counts_rows)
     mark("update")
     if spoils != 1.0:
         sums *= spoils

@@ -10,6 +10,7 @@ head.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -59,28 +60,42 @@ def attend_across(
     return outputs[0] if parts == 1 else torch.cat(outputs, dim=1)
 
 
-def _sdpa(
-    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSX: Tensor, plan: AttentionPlan, rule: AttentionRule
+WithinBlock = Callable[[Tensor, Tensor, Tensor, AttentionRule, SeenBlock], Tensor]
+Across = Callable[[Tensor, Tensor, Tensor, AttentionPlan, AttentionRule], Tensor]
+
+
+def _by_block(
+    attend: WithinBlock,
+    q_BNTH: Tensor,
+    k_BKSH: Tensor,
+    v_BKSX: Tensor,
+    plan: AttentionPlan,
+    rule: AttentionRule,
 ) -> Tensor:
-    def attend(q_BNQH: Tensor, k_BKCH: Tensor, v_BKCX: Tensor, block: SeenBlock) -> Tensor:
-        return masked_attention(q_BNQH, k_BKCH, v_BKCX, rule, block.seen)
-
-    return _by_block(attend, (q_BNTH, k_BKSH, v_BKSX), plan, rule)
-
-
-def _softmax(
-    q_BNTH: Tensor, k_BKSH: Tensor, v_BKSX: Tensor, plan: AttentionPlan, rule: AttentionRule
-) -> Tensor:
-    def attend(q_BNQH: Tensor, k_BKCH: Tensor, v_BKCX: Tensor, block: SeenBlock) -> Tensor:
-        out: Tensor = checkpoint(  # weights are computed again instead of kept
-            mixed_by_scores,
-            *(q_BNQH, k_BKCH, v_BKCX, rule, block.seen.unsqueeze(1)),
+    blocks = plan.seen(rule.window).blocks(QUERIES)
+    # Computed again in the backward pass: neither weights nor masks are kept.
+    outputs: list[Tensor] = [
+        checkpoint(
+            attend,
+            *(q_BNQH, k_BKSH[:, :, block.keys], v_BKSX[:, :, block.keys], rule, block),
             use_reentrant=False,
             preserve_rng_state=False,
         )
-        return out
+        for q_BNQH, block in zip(q_BNTH.split(QUERIES, dim=2), blocks, strict=True)
+    ]
+    return torch.cat(outputs, dim=2)
 
-    return _by_block(attend, (q_BNTH, k_BKSH, v_BKSX), plan, rule)
+
+def _sdpa_block(
+    q_BNQH: Tensor, k_BKCH: Tensor, v_BKCX: Tensor, rule: AttentionRule, block: SeenBlock
+) -> Tensor:
+    return masked_attention(q_BNQH, k_BKCH, v_BKCX, rule, block.mask())
+
+
+def _softmax_block(
+    q_BNQH: Tensor, k_BKCH: Tensor, v_BKCX: Tensor, rule: AttentionRule, block: SeenBlock
+) -> Tensor:
+    return mixed_by_scores(q_BNQH, k_BKCH, v_BKCX, rule, block.mask().unsqueeze(1))
 
 
 def _flex(
@@ -88,27 +103,11 @@ def _flex(
 ) -> Tensor:
     from distrain.models.attention.flex import flex_attend  # imports torch's compiler
 
-    # Gathered as parts of one tensor, where the kernel wants each by itself.
-    k_BKSH, v_BKSX = k_BKSH.contiguous(), v_BKSX.contiguous()
     return flex_attend(q_BNTH, k_BKSH, v_BKSX, plan.block_mask(rule.window), rule)
 
 
-Across = Callable[[Tensor, Tensor, Tensor, AttentionPlan, AttentionRule], Tensor]
-
-ACROSS: dict[AttentionKernel, Across] = {"sdpa": _sdpa, "softmax": _softmax, "flex": _flex}
-
-
-def _by_block(
-    attend: Callable[[Tensor, Tensor, Tensor, SeenBlock], Tensor],
-    heads: tuple[Tensor, Tensor, Tensor],
-    plan: AttentionPlan,
-    rule: AttentionRule,
-) -> Tensor:
-    q_BNTH, k_BKSH, v_BKSX = heads
-    outputs = [
-        attend(q, k_BKSH[:, :, block.keys], v_BKSX[:, :, block.keys], block)
-        for q, block in zip(
-            q_BNTH.split(QUERIES, dim=2), plan.seen(rule.window).blocks(QUERIES), strict=True
-        )
-    ]
-    return torch.cat(outputs, dim=2)
+ACROSS: dict[AttentionKernel, Across] = {
+    "sdpa": partial(_by_block, _sdpa_block),
+    "softmax": partial(_by_block, _softmax_block),
+    "flex": _flex,
+}

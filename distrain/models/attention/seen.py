@@ -20,12 +20,23 @@ class SeenBlock:
     Args:
         queries: Of a row that are here.
         keys: Columns of the row, from the first seen to the last.
-        seen: Which query sees which of them; shape (B, 1, Q, C), bool.
+        whole: What each query sees.
     """
 
     queries: slice
     keys: slice
-    seen: Tensor
+    whole: "SeenKeys"
+
+    def mask(self) -> Tensor:
+        """Say which query sees which of the keys; shape (B, 1, Q, C), bool. Made anew each time.
+
+        Of all blocks of a pass together they would be larger than what else is kept of it.
+        """
+        last_T = self.whole.last_on_device
+        numbers = torch.arange(self.keys.start, self.keys.stop, device=last_T.device)
+        is_begun_BQC = numbers >= self.whole.first_on_device[:, self.queries].unsqueeze(-1)
+        is_past_QC = numbers <= last_T[self.queries].unsqueeze(-1)
+        return (is_begun_BQC & is_past_QC).unsqueeze(1)
 
 
 class SeenKeys:
@@ -53,12 +64,9 @@ class SeenKeys:
     def blocks(self, size: int) -> Iterator[SeenBlock]:
         """Yield blocks of at most ``size`` queries."""
         for start in range(0, len(self.last_T), size):
-            queries = slice(start, min(start + size, len(self.last_T)))
-            keys = slice(int(self.first_BT[:, start].min()), int(self.last_T[queries.stop - 1]) + 1)
-            numbers = torch.arange(keys.start, keys.stop, device=self.last_on_device.device)
-            is_begun_BQC = numbers >= self.first_on_device[:, queries].unsqueeze(-1)
-            is_past_QC = numbers <= self.last_on_device[queries].unsqueeze(-1)
-            yield SeenBlock(queries, keys, (is_begun_BQC & is_past_QC).unsqueeze(1))
+            stop = min(start + size, len(self.last_T))
+            first, last = self.first_BT[:, start].min(), self.last_T[stop - 1]
+            yield SeenBlock(slice(start, stop), slice(int(first), int(last) + 1), self)
 
 
 def _to_device(numbers: Tensor, device: torch.device) -> Tensor:

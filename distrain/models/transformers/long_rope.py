@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LONG_ROPE = "longrope"
+BY_LENGTH = (LONG_ROPE, "dynamic")
+"""Kinds whose frequencies are not the same for every length."""
 
 
 def choose_frequencies_by_document(family: "PreTrainedModel") -> frozenset[int]:
@@ -37,6 +39,16 @@ def choose_frequencies_by_document(family: "PreTrainedModel") -> frozenset[int]:
                 if own["rope_type"] == LONG_ROPE
             }
     return frozenset(lengths)
+
+
+def choose_by_length(family: "PreTrainedModel") -> bool:
+    """Return whether any layer has frequencies that depend on the length of a text."""
+    for module in family.modules():
+        kinds = getattr(module, "rope_type", None)
+        names = kinds.values() if isinstance(kinds, dict) else [kinds]
+        if any(name in BY_LENGTH for name in names):
+            return True
+    return False
 
 
 def is_in_longer_document(position_ids: Tensor, length: int) -> Tensor:

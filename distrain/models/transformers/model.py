@@ -33,7 +33,10 @@ from distrain.models.transformers.counts import count_module, experts_of
 from distrain.models.transformers.family_cache import FamilyCache, can_continue
 from distrain.models.transformers.initial_rules import recorded_rules
 from distrain.models.transformers.interface import PLAN
-from distrain.models.transformers.long_rope import choose_frequencies_by_document
+from distrain.models.transformers.long_rope import (
+    choose_by_length,
+    choose_frequencies_by_document,
+)
 from distrain.models.transformers.probe import require_separate_documents
 from distrain.models.weights.conversion import Conversion
 from distrain.models.weights.family_layout import (
@@ -155,6 +158,11 @@ class TransformersLM(CausalLM):
                 self.family.config.model_type,
             )
         require_separate_documents(module, self.family, self.input_device)
+
+    @property
+    def angles_depend_on_length(self) -> bool:
+        """Whether transformers chooses frequencies anew for longer texts."""
+        return choose_by_length(self.family)
 
     def num_parameters(self) -> int:
         """Count the family's module."""

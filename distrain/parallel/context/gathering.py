@@ -41,27 +41,32 @@ class StripeGathering:
 
     def start(self, k_BKTH: Tensor, v_BKTX: Tensor) -> Pending:
         """See ``KeyValueGathering``. Both travel as one: a message costs more than a copy."""
-        sizes = [k_BKTH.shape[-1], v_BKTX.shape[-1]]
-        begun = _Transfer(self)
-        gathered = _begin(torch.cat([k_BKTH, v_BKTX], dim=-1), begun)
+        transfer = _Transfer(self, (k_BKTH.shape[-1], v_BKTX.shape[-1]))
+        gathered = _begin(torch.cat([k_BKTH, v_BKTX], dim=-1), transfer)
 
         def finish() -> tuple[Tensor, Tensor]:
-            k_BKSH, v_BKSX = _finish(gathered, begun).split(sizes, dim=-1)
+            k_BKSH, v_BKSX = _finish(gathered, transfer)
             return k_BKSH, v_BKSX
 
         return finish
 
     def whole(self, x: Tensor) -> Tensor:
         """Gather any tensor of this rank's columns, (..., T, H); shape (..., S, H)."""
-        begun = _Transfer(self)
-        return _finish(_begin(x, begun), begun)
+        transfer = _Transfer(self, (x.shape[-1],))
+        (whole,) = _finish(_begin(x, transfer), transfer)
+        return whole
 
 
 class _Transfer:
-    """What is on its way between two nodes of the graph, in either direction."""
+    """What is on its way between two nodes of the graph, in either direction.
 
-    def __init__(self, gathering: StripeGathering) -> None:
-        self.group, self.stripes = gathering.group, gathering.stripes
+    Args:
+        gathering: Over which ranks.
+        sizes: Of the last axes of the tensors that travel as one.
+    """
+
+    def __init__(self, gathering: StripeGathering, sizes: tuple[int, ...]) -> None:
+        self.group, self.stripes, self.sizes = gathering.group, gathering.stripes, sizes
         self._work: dist.Work | None = None
         self._arriving: Tensor | None = None
 
@@ -107,14 +112,15 @@ class _Begin(torch.autograd.Function):
 
 class _Finish(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, parts: Tensor, transfer: _Transfer) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, parts: Tensor, transfer: _Transfer) -> tuple[Tensor, ...]:  # noqa: ANN401
         ctx.transfer = transfer
         transfer.wait()
-        return transfer.stripes.joined(parts)
+        # Each is made by the one copy that brings the columns into their order.
+        return tuple(map(transfer.stripes.joined, parts.split(transfer.sizes, dim=-1)))
 
     @staticmethod
-    def backward(ctx: Any, whole: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        parts = ctx.transfer.stripes.parted(whole)
+    def backward(ctx: Any, *wholes: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        parts = torch.cat([ctx.transfer.stripes.parted(whole) for whole in wholes], dim=-1)
         ctx.transfer.scatter_sums(parts)
         return parts, None
 
@@ -124,6 +130,6 @@ def _begin(x: Tensor, transfer: _Transfer) -> Tensor:
     return begun
 
 
-def _finish(parts: Tensor, transfer: _Transfer) -> Tensor:
-    whole: Tensor = _Finish.apply(parts, transfer)  # type: ignore[no-untyped-call]
-    return whole
+def _finish(parts: Tensor, transfer: _Transfer) -> tuple[Tensor, ...]:
+    wholes: tuple[Tensor, ...] = _Finish.apply(parts, transfer)  # type: ignore[no-untyped-call]
+    return wholes

@@ -10,7 +10,10 @@ Shape legend: B = rows, S = columns of a whole row, T = those of a rank, C = col
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from distrain.parallel.ranks import Ranks
 
 STRIPE = 8
 """Columns of a stripe."""
@@ -54,9 +57,9 @@ class Stripes:
         return joined
 
     def parted(self, whole: Tensor) -> Tensor:
-        """Undo ``joined``; the parts are contiguous."""
+        """Undo ``joined``."""
         striped = whole.unflatten(-2, (-1, self.num_ranks, self.width))
-        parts: Tensor = striped.movedim(-3, 0).flatten(-3, -2).contiguous()
+        parts: Tensor = striped.movedim(-3, 0).flatten(-3, -2)
         return parts
 
     def owner(self, columns: Tensor) -> Tensor:
@@ -68,17 +71,21 @@ class Stripes:
         size = self.num_ranks * self.width
         return columns // size * self.width + columns % self.width
 
-    def of_tokens(self, x_N: Tensor | None, rows: int, length: int, padding: bool) -> Tensor:
-        """Cut what whole rows laid end to end have for each token; shape (B * T,).
+    def of_tokens(self, mask_N: Tensor | None, rows: int, length: int) -> Tensor:
+        """Cut a mask over whole rows laid end to end; padded columns are false. Shape (B * T,).
 
         Args:
-            x_N: Booleans, shape (B * S,); ``None``: all true.
+            mask_N: Shape (B * S,), S before rows are padded, on the host; ``None``: all true.
             rows: B.
-            length: S, before rows are padded.
-            padding: What padded columns have.
+            length: S.
         """
-        whole = torch.ones(rows * length, dtype=torch.bool) if x_N is None else x_N
-        x_BS = whole.view(rows, length)
-        more = self.row_length(length) - length
-        padded = torch.nn.functional.pad(x_BS, (0, more), value=padding)
-        return padded[:, self.numbers(self.row_length(length)).to(padded.device)].flatten()
+        whole = torch.ones(rows * length, dtype=torch.bool) if mask_N is None else mask_N
+        row_length = self.row_length(length)
+        padded = F.pad(whole.view(rows, length), (0, row_length - length), value=False)
+        return padded[:, self.numbers(row_length)].flatten()
+
+
+def stripes_of(ranks: Ranks) -> Stripes | None:
+    """Return how a layout cuts rows, and this rank's place in it; ``None``: it does not."""
+    size = ranks.layout.size("context")
+    return Stripes(size, ranks.place["context"]) if size > 1 else None

@@ -19,8 +19,9 @@ class MeasuredElsewhere(TaskSums):
         """Return those of a microbatch."""
         return cls(torch.zeros(len(microbatch.groups), device=device))
 
-    def stacked(self, form: TaskForm) -> Tensor:
+    def stacked(self, form: TaskForm, *, with_denominators: bool = True) -> Tensor:
         """Return zeros, shape (G, ``form.num_sums``)."""
+        del with_denominators
         return self.trained.new_zeros((len(self.trained), form.num_sums), dtype=torch.float64)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from distrain.config.tasks import IGNORE_INDEX
 from distrain.models.attention import DocumentLayout
 from distrain.models.transformers.interface import register
-from distrain.parallel.context.cut import cut_over
+from distrain.parallel.context.forward import cut_over
 from distrain.parallel.context.stripes import Stripes
 from tests.distrain.models.layouts import layout_of_lengths
 from tests.distrain.models.transformers.families import EXPERTS, VOCAB_SIZE, bent
@@ -61,6 +61,8 @@ def losses_and_gradients(model, module, batch, **way):
 
 
 def summed(tensors):
+    """Sum over all ranks, each tensor as it lies in memory."""
+    tensors = [tensor.contiguous() for tensor in tensors]
     for tensor in tensors:
         dist.all_reduce(tensor)
     return tensors

@@ -1,18 +1,27 @@
 """Forward and backward passes over columns of several ranks, summed up, are those of one."""
 
 from dataclasses import replace
+from typing import cast
 from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
 
+from distrain.config.layout import Axis, Layout
+from distrain.errors import RecipeError
+from distrain.models import build_model
 from distrain.models.transformers.interface import register
-from distrain.parallel.context.cut import cut_over, without_cut
+from distrain.parallel.collectives import HostGroup
+from distrain.parallel.context.cut import cut_columns
+from distrain.parallel.context.forward import cut_over
 from distrain.parallel.context.gathering import StripeGathering
+from distrain.parallel.context.probe import require_equal_over_columns
 from distrain.parallel.context.stripes import Stripes
+from distrain.parallel.model_spec import ModelSpec
+from distrain.parallel.ranks import Ranks
 from distrain.parallel.recomputation import recompute_blocks
-from tests.distrain.models.transformers.families import FAMILIES
+from tests.distrain.models.transformers.families import FAMILIES, VOCAB_SIZE, section
 from tests.distrain.parallel.context.forwards import (
     both,
     close,
@@ -35,6 +44,8 @@ def compare_and_see_more(family):
     see_logits(family)
     see_hits(family)
     see_groups_of_heads_and_blocks_computed_again(family)
+    see_what_is_refused(family)
+    see_angles_that_depend_on_the_length_refused()
 
 
 def compare_and_see_a_stripe_out_of_place(family):
@@ -52,7 +63,8 @@ def see_logits(family):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
         ids = batch.input_ids[:1]
         torch.testing.assert_close(cut(ids), model(ids), rtol=0, atol=1e-4)
-        assert without_cut(cut)(ids).equal(model(ids))
+        with cut.forward.uncut():
+            assert cut(ids).equal(model(ids))
 
 
 def see_hits(family):
@@ -87,6 +99,32 @@ def see_a_stripe_out_of_place(family):
         found, expected = both(family, packed_batch(), rows=(3,))
     assert not close(found, expected)
     assert abs(found[0] - expected[0]).max() > 1e-4 * expected[0].max()
+
+
+def see_what_is_refused(family):
+    cut = cut_model(family)
+    require_equal_over_columns(cut, cut.forward, VOCAB_SIZE, cut.input_device)
+    block = next(child for child in cut.modules() if isinstance(child, cut.block_classes))
+    forward = block.forward
+
+    def mixed(x, *rest, **more):
+        before = torch.cat([x[:, :1], x[:, :-1]], dim=1)
+        return forward(x + 0.5 * before, *rest, **more)
+
+    block.forward = mixed  # as a convolution over two positions does
+    with pytest.raises(RecipeError, match="positions meet outside of attention"):
+        require_equal_over_columns(cut, cut.forward, VOCAB_SIZE, cut.input_device)
+
+
+def see_angles_that_depend_on_the_length_refused():
+    layout = Layout("fsdp", 3, 1, 1, inner=(Axis("context", dist.get_world_size(), "columns"),))
+    ranks = Ranks(layout, HostGroup())
+    spec = cast(ModelSpec, None)  # of which it needs nothing
+    dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    model = build_model(section("llama-2", rope_parameters=dynamic), VOCAB_SIZE)
+    with pytest.raises(RecipeError, match="how long a document is"):
+        cut_columns(model, ranks, spec)
+    cut_columns(build_model(section("llama-3.1"), VOCAB_SIZE), ranks, spec)
 
 
 def test_a_family_over_two_ranks(tmp_path):
