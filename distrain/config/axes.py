@@ -14,7 +14,6 @@ from distrain.config.pipeline import require_schedule
 from distrain.config.training import ParallelismConfig, TrainingConfig
 
 REFUSED_PAIRS: Mapping[frozenset[str], str] = {
-    frozenset({"pipeline", "tensor"}): "no test covers the two together",
     frozenset({"pipeline", "context"}): "no test covers the two together",
 }
 """Axes that are not taken together, each with the reason. All go with FSDP2, and with HSDP."""

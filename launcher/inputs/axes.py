@@ -138,6 +138,18 @@ def _rates(model: ModelConfig) -> Iterator[tuple[str, float]]:
             yield f"model.config.{key}", value
 
 
+def _row_lengths(cut: CutStage) -> Iterator[Finding]:
+    """DoRA scales each row of a matrix by its length, of which a rank may hold a part."""
+    lora = cut.stage.lora if isinstance(cut.stage, FinetuneStage) else None
+    if "tensor" in cut.degrees and lora is not None and lora.use_dora:
+        yield cut.finding(
+            "lora.use_dora",
+            f"true with tensor_parallel {cut.degrees['tensor']}, which cuts rows of matrices",
+            "false",
+            "set it to false",
+        )
+
+
 def _optimizer(cut: CutStage) -> Iterator[Finding]:
     axis, optimizer = cut.first_of(ELEMENTWISE), cut.stage.optimizer
     if axis is not None and not optimizer.kept.elementwise:
@@ -195,6 +207,7 @@ AXIS_CHECKS: tuple[Callable[[CutStage], Iterator[Finding]], ...] = (
     check_experts,
     check_layers,
     _dropout,
+    _row_lengths,
     _optimizer,
     _task,
     _asked_in_the_loop,

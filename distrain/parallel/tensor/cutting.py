@@ -33,12 +33,16 @@ def cut_along_tensor(module: nn.Module, ranks: Ranks, spec: ModelSpec) -> None:
     """Do what ``cut_tensors`` does as a recipe says; see ``distrain.parallel.cuts``."""
     assert isinstance(module, CausalLM), f"{type(module).__name__} is not one of MODELS"
     asked = spec.parallelism
+    # Stages begin several microbatches before the first of them goes back. A block that is then
+    # computed again would find the stream as the last one has left it, which may have been of
+    # another length.
+    is_followed = ranks.layout.size("pipeline") == 1 or spec.recompute_every is None
     cut_tensors(
         module,
         ranks.mesh(spec.device.type)["tensor"],
         plan_of(module.model_config, asked.tp_plan),
         # With it less is kept and as much sent, so it is what ``auto`` means.
-        sequence_parallel=asked.sequence_parallel is not False,
+        sequence_parallel=asked.sequence_parallel is not False and is_followed,
     )
 
 

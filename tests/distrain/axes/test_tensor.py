@@ -1,5 +1,7 @@
 """Tensor and sequence parallelism, with FSDP2 over the other ranks, against one process."""
 
+from dataclasses import replace
+
 import pytest
 
 import distrain.parallel.engines.fsdp as engine
@@ -59,6 +61,21 @@ def test_blocks_computed_again_and_microbatches_added_up_are_too(tmp_path):
     assert_as_alone(cases, run_over(tmp_path, cases))
 
 
+@pytest.mark.axes
+def test_stages_of_a_pipeline_are_cut_too(tmp_path):
+    over = {"pipeline_parallel": 2, "tensor_parallel": 2, "data_parallel_shard": 1}
+    cases = {
+        f"{name}-{is_cut}": Case(
+            name, {**over, "sequence_parallel": is_cut}, steps=6, **ODD_AND_TIED
+        )
+        for name in (OURS, "gpt2", "gemma2")
+        for is_cut in (False, True)
+    }
+    again = {"training": {"gradient_checkpointing": "full"}}
+    cases["again"] = Case(OURS, over, steps=6, sections=again)
+    assert_as_alone(cases, run_over(tmp_path, cases))
+
+
 def count_norms_twice():
     engine._counts_here = lambda parameter, ranks: True
 
@@ -112,9 +129,12 @@ def test_a_state_is_the_same_when_it_is_loaded_in_one_process(tmp_path):
     families = (OURS, "gpt2", "phi3", "gemma2", "mixtral", "qwen3_moe")
     cases = {name: case(name, True, steps=4, **ODD_AND_TIED) for name in families}
     alone = {name: each.alone for name, each in cases.items()}
+    axes = {"pipeline_parallel": 2, "tensor_parallel": 2, "data_parallel_shard": 1}
+    cases["stages"] = replace(cases["gpt2"], parallelism=axes)
+    alone["stages"] = alone["gpt2"]
     run_ranks(tmp_path / "ranks", 4, train_and_digest, tmp_path, cases)
     run_ranks(tmp_path / "rank", 1, digest, tmp_path, alone, "alone")
-    for name in families:
+    for name in cases:
         saved, loaded = ((tmp_path / f"{name}-{layout}").read_text() for layout in ("cut", "alone"))
         assert loaded == saved
         assert len(set(loaded.split())) == 2

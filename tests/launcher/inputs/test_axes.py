@@ -212,3 +212,22 @@ def test_the_tested_families_fit(family, axis, tmp_path):
     model = json.dumps(config if family == OURS else {"model_type": family, "config": config})
     parallelism = f"{{{PARALLEL[axis]}: 2}}"
     assert sentences(tmp_path, {"model": model, "parallelism": parallelism}) == []
+
+
+SFT = """\
+  sft:
+    kind: sft
+    needs: pretrain
+    data: {path: pairs.jsonl}
+    training: {max_steps: 4}
+    lora: {r: 4, use_dora: true}
+    parallelism: {tensor_parallel: 2}
+"""
+
+
+def test_lengths_of_rows_need_whole_matrices(tmp_path):
+    recipe = load_small(tmp_path, text=RECIPE.replace("  export:", f"{SFT}  export:"))
+    assert [finding.sentence for finding in check_axes(recipe.recipe)] == [
+        "sft: lora.use_dora: found true with tensor_parallel 2, which cuts rows of matrices; "
+        "expected false; set it to false"
+    ]
