@@ -1,6 +1,7 @@
 """Tensor and sequence parallelism, with FSDP2 over the other ranks, against one process."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests.distrain.axes.harness import (
 )
 from tests.ranks import run_ranks
 
-ODD_AND_TIED = {"model": {"tie_word_embeddings": True}, "vocab_size": 121}
+ODD_AND_TIED: dict[str, Any] = {"model": {"tie_word_embeddings": True}, "vocab_size": 121}
 STREAM = pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "cut"])
 
 
