@@ -68,6 +68,8 @@ WORKS = (
     Combination("CP x TP", {**CONTEXT, **TENSOR}),
     Combination("CP x TP x SP x FSDP2", {**CONTEXT, **SEQUENCE, **SHARDS}),
     Combination("PP x FSDP2", {**PIPELINE, **SHARDS}, micro_batch_size=1),
+    Combination("PP x TP", {**PIPELINE, **TENSOR}, micro_batch_size=1),
+    Combination("PP x TP x SP x FSDP2", {**PIPELINE, **SEQUENCE, **SHARDS}, micro_batch_size=1),
     Combination("PP x HSDP", {**PIPELINE, **COPIES, **SHARDS}, micro_batch_size=1),
     Combination("PP x TP x SP", {**PIPELINE, **SEQUENCE}, micro_batch_size=1),
     Combination("EP x FSDP2", {**EXPERT, **SHARDS}, MIXTURES),
