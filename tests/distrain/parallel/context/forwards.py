@@ -92,8 +92,13 @@ def model_of(family):
 def cut_model(family):
     """The same with its columns cut over all ranks."""
     model = model_of(family)
-    cut_over(model, world(), Stripes(dist.get_world_size(), dist.get_rank()))
+    cut_over_all(model)
     return model
+
+
+def cut_over_all(model):
+    """Cut the columns of a model's rows over all ranks."""
+    return cut_over(model, world(), Stripes(dist.get_world_size(), dist.get_rank()))
 
 
 def both(family, batch, **way):
