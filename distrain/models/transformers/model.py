@@ -157,7 +157,9 @@ class TransformersLM(CausalLM):
                 "effect: there is no such loss or no expert, or its coefficient is 0",
                 self.family.config.model_type,
             )
-        require_separate_documents(module, self.family, self.input_device)
+        # Where this rank holds a part of the layers, those were counted while they were together.
+        counts = not self.blocks_elsewhere
+        require_separate_documents(module, self.family, self.input_device, counts_layers=counts)
 
     @property
     def angles_depend_on_length(self) -> bool:

@@ -6,17 +6,18 @@ number of a microbatch, whose rows every stage has, and carry hidden states betw
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distrain.config.pipeline import layers_of_stages, stages_of_rank
 from distrain.data.samples.loader import Microbatch
 from distrain.fault.page import mark
-from distrain.models.causal_lm import CausalLM
+from distrain.models.attention import DocumentLayout, undivided
 from distrain.optim.state import ScalarState
 from distrain.parallel.cuts import cut_along_axes
 from distrain.parallel.engine import Measure, TrainingMeasure
@@ -26,7 +27,9 @@ from distrain.parallel.model_spec import ModelSpec, build_on_meta, build_without
 from distrain.parallel.pipeline import tied
 from distrain.parallel.pipeline.anatomy import observe
 from distrain.parallel.pipeline.catalog import Catalog
-from distrain.parallel.pipeline.cut import Inbox, cut_pipeline, require_whole_logits
+from distrain.parallel.pipeline.cut import cut_pipeline, require_whole_logits
+from distrain.parallel.pipeline.held import HeldStage, StageModules, causal_in
+from distrain.parallel.pipeline.passage import pass_through
 from distrain.parallel.pipeline.results import MeasuredElsewhere, detached
 from distrain.parallel.pipeline.schedule import Runner
 from distrain.parallel.pipeline.stage import MicrobatchStage, RunStage, Wire
@@ -36,33 +39,6 @@ from distrain.tasks.task import TaskSums, documents_of
 
 MEASURED_AT_ONCE = 4
 """Microbatches a stage in one run of a validation: at its ends stages wait for each other."""
-
-
-@dataclass(frozen=True)
-class HeldStage:
-    """A stage that this rank holds.
-
-    Args:
-        module: The model, cut and wrapped.
-        inbox: Where the hidden states go that it begins with.
-    """
-
-    module: nn.Module
-    inbox: Inbox
-
-    @property
-    def model(self) -> CausalLM:
-        """The model within what wraps it."""
-        return causal_in(self.module)
-
-
-class StageModules(nn.ModuleList):
-    """The stages of a rank; what calls a model calls the last one."""
-
-    def forward(self, *args: Any, **keywords: Any) -> Tensor:  # noqa: ANN401
-        """Run the last stage, whose hidden states have come."""
-        output: Tensor = self[len(self) - 1](*args, **keywords)
-        return output
 
 
 def build_pipeline(ranks: Ranks, spec: ModelSpec) -> "PipelineEngine":
@@ -80,6 +56,8 @@ def build_pipeline(ranks: Ranks, spec: ModelSpec) -> "PipelineEngine":
     pipeline, chunks = ranks.layout.size("pipeline"), spec.parallelism.pipeline_chunks
     cuts = layers_of_stages(model.model_config, model.vocab_size, pipeline * chunks)
     anatomy = observe(model)
+    # Here all layers are together, so that they can be counted.
+    model.require_separate_documents(model)
     # Between its microbatches a stage stays gathered, as torch keeps it from the first backward
     # pass on: zero-bubble looks for gradients of weights in gathered parameters.
     kept = spec.parallelism.model_copy(update={"reshard_after_forward": False})
@@ -102,11 +80,6 @@ def build_pipeline(ranks: Ranks, spec: ModelSpec) -> "PipelineEngine":
     )
     table = None if anatomy.tied is None else anatomy.tied[1]
     return PipelineEngine(ranks, spec, stages, wire, WholePipeline(len(cuts), table, forms))
-
-
-def causal_in(wrapped: nn.Module) -> CausalLM:
-    """Return the model itself, whatever wraps it."""
-    return next(child for child in wrapped.modules() if isinstance(child, CausalLM))
 
 
 @dataclass
@@ -153,7 +126,7 @@ class PipelineEngine(FsdpEngine):
             own = spec.plain_name(name.partition(".")[2])  # without the place in the list
             return copies.get(own, own)
 
-        module = StageModules(stage.module for stage in stages.values())
+        module = StageModules(stages.values(), self._run_all)
         super().__init__(
             ranks,
             replace(
@@ -166,6 +139,7 @@ class PipelineEngine(FsdpEngine):
             module,
         )
         self._stages, self._wire, self._whole = stages, wire, whole
+        self._held = module
         self._device = spec.device
         self._copied = frozenset(copies.values())
         """Plain names of the parameters of which this rank holds a copy that another one saves."""
@@ -182,7 +156,8 @@ class PipelineEngine(FsdpEngine):
     ) -> Iterator[TaskSums]:
         """Run the step's schedule; what was measured comes afterwards."""
         self._begin(_Work(microbatches, measure, scale, {}))
-        self._runner.train(len(microbatches))
+        with self._scheduled():
+            self._runner.train(len(microbatches))
         self._add_tied_gradients()
         yield from self._results()
 
@@ -193,7 +168,8 @@ class PipelineEngine(FsdpEngine):
         coming, at_once = iter(microbatches), MEASURED_AT_ONCE * self._whole.num_stages
         while some := tuple(islice(coming, at_once)):
             self._begin(_Work(some, lambda _, microbatch: measure(microbatch), None, {}))
-            self._runner.measure(len(some))
+            with self._scheduled():
+                self._runner.measure(len(some))
             yield from self._results()
 
     def state(self, *, optimizer: bool = True) -> State:
@@ -205,6 +181,31 @@ class PipelineEngine(FsdpEngine):
         """Collect those of all stages. Collective."""
         own = super().optimizer_scalars()
         return self._catalog.join_scalars(own)
+
+    @contextmanager
+    def _scheduled(self) -> Iterator[None]:
+        self._held.is_scheduled = True
+        try:
+            yield
+        finally:
+            self._held.is_scheduled = False
+
+    def _run_all(
+        self,
+        input_ids: Tensor,
+        *,
+        documents: DocumentLayout | None = None,
+        **asked: Any,  # noqa: ANN401
+    ) -> Tensor:
+        """Take one batch through all stages, one after the other: all ranks get what comes out."""
+        return pass_through(
+            {number: (stage.module, stage.inbox) for number, stage in self._stages.items()},
+            self._whole.num_stages,
+            self._wire,
+            input_ids,
+            documents or undivided(input_ids),
+            asked,
+        )
 
     def _begin(self, work: _Work) -> None:
         self._work = work

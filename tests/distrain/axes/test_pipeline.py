@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distrain.parallel.pipeline import tied
+from distrain.train.build import model_in
 from distrain.train.run import Run
 from tests.distrain.axes.families import FAMILIES, OURS
 from tests.distrain.axes.harness import (
@@ -157,3 +159,26 @@ def test_what_else_a_recipe_asks_for_is_as_in_one_process(tmp_path):
         "experts": Case("qwen3_moe", {**STAGES, "expert_parallel": 2}, steps=5),
     }
     assert_as_alone(cases, run_over(tmp_path, cases))
+
+
+def score_tokens(folder: Path, case: Case) -> None:
+    """Ask the whole model, outside of any schedule, as probes and generation do. Collective."""
+    run = open_run(folder, case)
+    model = run.engine.model.eval()
+    model_in(model).require_separate_documents(model)
+    with torch.no_grad():
+        scores = model(torch.arange(40).view(2, 20))
+    torch.save(scores, folder.with_name(f"{folder.name}-{run.host.rank}.pt"))
+
+
+@pytest.mark.axes
+@pytest.mark.parametrize("family", [OURS, "gemma2"])
+def test_a_pass_without_a_schedule_gives_every_rank_the_scores(family, tmp_path):
+    stages = Case(family, {**BOTH, **INTERLEAVED}, precision="fp64")
+    for case in (stages, stages.alone):
+        folder = tmp_path / str(case.world_size)
+        run_ranks(tmp_path, case.world_size, score_tokens, folder, case)
+
+    expected = torch.load(tmp_path / "1-0.pt")
+    for rank in range(stages.world_size):
+        torch.testing.assert_close(torch.load(tmp_path / f"4-{rank}.pt"), expected)
