@@ -18,6 +18,7 @@ from distrain.config.pipeline import layers_of_stages, stages_of_rank
 from distrain.data.samples.loader import Microbatch
 from distrain.fault.page import mark
 from distrain.models.attention import DocumentLayout, undivided
+from distrain.models.causal_lm import model_in
 from distrain.optim.state import ScalarState
 from distrain.parallel.cuts import cut_along_axes
 from distrain.parallel.engine import Measure, TrainingMeasure
@@ -28,7 +29,7 @@ from distrain.parallel.pipeline import tied
 from distrain.parallel.pipeline.anatomy import observe
 from distrain.parallel.pipeline.catalog import Catalog
 from distrain.parallel.pipeline.cut import cut_pipeline, require_whole_logits
-from distrain.parallel.pipeline.held import HeldStage, StageModules, causal_in
+from distrain.parallel.pipeline.held import HeldStage, StageModules
 from distrain.parallel.pipeline.passage import pass_through
 from distrain.parallel.pipeline.results import MeasuredElsewhere, detached
 from distrain.parallel.pipeline.schedule import Runner
@@ -52,7 +53,7 @@ def build_pipeline(ranks: Ranks, spec: ModelSpec) -> "PipelineEngine":
         spec.plain_name(name): (parameter.shape, parameter.requires_grad)
         for name, parameter in whole.named_parameters()
     }
-    model = causal_in(whole)
+    model = model_in(whole)
     pipeline, chunks = ranks.layout.size("pipeline"), spec.parallelism.pipeline_chunks
     cuts = layers_of_stages(model.model_config, model.vocab_size, pipeline * chunks)
     anatomy = observe(model)
@@ -65,9 +66,9 @@ def build_pipeline(ranks: Ranks, spec: ModelSpec) -> "PipelineEngine":
     stages: dict[int, HeldStage] = {}
     for number in stages_of_rank(ranks.place["pipeline"], pipeline, chunks):
         module = build_on_meta(spec)
-        inbox = cut_pipeline(causal_in(module), anatomy, cuts, number)
+        inbox = cut_pipeline(model_in(module), anatomy, cuts, number)
         if spec.parallelism.pipeline_schedule == "zero_bubble":
-            require_whole_logits(causal_in(module))
+            require_whole_logits(model_in(module))
         cut_along_axes(module, ranks, spec)
         shard(module, ranks, spec)
         materialize(module, spec)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distrain.models.causal_lm import CausalLM
+from distrain.models.causal_lm import CausalLM, model_in
 from distrain.parallel.pipeline.cut import Inbox
 
 
@@ -25,7 +25,7 @@ class HeldStage:
     @property
     def model(self) -> CausalLM:
         """The model within what wraps it."""
-        return causal_in(self.module)
+        return model_in(self.module)
 
 
 class StageModules(nn.ModuleList):
@@ -47,8 +47,3 @@ class StageModules(nn.ModuleList):
         run = self[len(self) - 1] if self.is_scheduled else self.run_all
         output: Tensor = run(*args, **keywords)
         return output
-
-
-def causal_in(wrapped: nn.Module) -> CausalLM:
-    """Return the model itself, whatever wraps it."""
-    return next(child for child in wrapped.modules() if isinstance(child, CausalLM))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from distrain.models.causal_lm import model_in
 from distrain.parallel.pipeline import tied
-from distrain.train.build import model_in
 from distrain.train.run import Run
 from tests.distrain.axes.families import FAMILIES, OURS
 from tests.distrain.axes.harness import (
