@@ -37,18 +37,17 @@ def test_a_tied_model_of_an_odd_vocabulary_is_as_in_one_process(tmp_path):
 
 @pytest.mark.axes
 @STREAM
-def test_every_family_is_as_in_one_process(tmp_path, is_cut):
-    cases = {name: case(name, is_cut) for name in EVERY_FAMILY}
+@pytest.mark.parametrize("number", range(4))  # few at a time: ranks are given three minutes
+def test_every_family_is_as_in_one_process(tmp_path, is_cut, number):
+    cases = {name: case(name, is_cut) for name in EVERY_FAMILY[number::4]}
     assert_as_alone(cases, run_over(tmp_path, cases))
 
 
 @pytest.mark.axes
-def test_tied_tables_of_an_odd_vocabulary_are_too(tmp_path):
-    cases = {
-        f"{name}-{is_cut}": case(name, is_cut, **ODD_AND_TIED)
-        for name in (OURS, "gpt2", "gemma2", "phi3")
-        for is_cut in (False, True)
-    }
+@STREAM
+def test_tied_tables_of_an_odd_vocabulary_are_too(tmp_path, is_cut):
+    families = (OURS, "gpt2", "gemma2", "phi3")
+    cases = {name: case(name, is_cut, **ODD_AND_TIED) for name in families}
     assert_as_alone(cases, run_over(tmp_path, cases))
 
 
