@@ -14,7 +14,9 @@ from distrain.config.pipeline import require_schedule
 from distrain.config.training import ParallelismConfig, TrainingConfig
 
 REFUSED_PAIRS: Mapping[frozenset[str], str] = {
-    frozenset({"pipeline", "context"}): "no test covers the two together",
+    frozenset({"pipeline", "context"}): (
+        "stages would pass stripes of columns on, and count positions as of whole rows"
+    ),
 }
 """Axes that are not taken together, each with the reason. All go with FSDP2, and with HSDP."""
 

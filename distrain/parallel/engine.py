@@ -144,7 +144,11 @@ class Engine(Protocol):
         """
 
     def optimizer_scalars(self) -> ScalarState:
-        """What the optimizer keeps of the trained parameters besides tensors."""
+        """Return what the optimizer keeps of the trained parameters besides tensors.
+
+        Collective under a pipeline, whose stages tell each other of theirs: all ranks call it, at
+        the same place.
+        """
 
     def loaded(self, optimizer: ScalarState | None) -> None:
         """Take over what was written into the boxes of ``state``.

@@ -28,8 +28,9 @@ from launcher.inputs.cut_stage import CutStage
 PLAN_EXAMPLE = "{layers.*.mlp.up_proj: colwise, layers.*.mlp.down_proj: rowwise}"
 NO_DROPOUT = ("tensor", "context", "pipeline")
 """Axes whose ranks would draw other values than one process: each has a part of a row's work."""
-ELEMENTWISE = ("tensor", "expert", "pipeline")
-"""Axes that leave a rank a part of a matrix, or none of it."""
+ELEMENTWISE = ("tensor", "expert")
+"""Axes that leave a rank a part of a matrix, or of a stack of them. The stages of a pipeline have
+matrices whole, and FSDP2's parts are put together where an optimizer asks for it."""
 
 
 def check_axes(recipe: Recipe) -> Iterator[Finding]:

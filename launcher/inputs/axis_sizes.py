@@ -18,11 +18,12 @@ from launcher.inputs.cut_stage import CutStage
 ANY_VOCABULARY = 1
 """For a stage whose tokenizer is not there yet: only the costs of stages depend on it."""
 HEADS, KEY_HEADS = "attention heads", "heads of keys and values"
+COLUMNS, COLUMNS_OF_EXPERT = "columns of a feed-forward layer", "columns of an expert"
 TENSOR_SIZES = {
     ("num_attention_heads",): HEADS,
     ("num_key_value_heads",): KEY_HEADS,
-    ("intermediate_size", "n_inner"): "columns of a feed-forward layer",
-    ("moe_intermediate_size",): "columns of an expert",
+    ("intermediate_size", "n_inner"): COLUMNS,
+    ("moe_intermediate_size",): COLUMNS_OF_EXPERT,
 }
 """Common names of sizes, and what is counted, in words."""
 
@@ -40,7 +41,20 @@ def check_heads_and_widths(cut: CutStage) -> Iterator[Finding]:
     if not _cuts_heads(cut.model, cut.stage):
         sizes.pop(HEADS, None)
         sizes.pop(KEY_HEADS, None)
+    if "expert" in cut.degrees and cut.model.stacks_experts:
+        sizes.pop(_width_of_experts(cut), None)
     yield from _undivided(cut, "tensor", sizes)
+
+
+def _width_of_experts(cut: CutStage) -> str:
+    """Say which width is of nothing but experts, which lie whole on ranks of the expert axis.
+
+    A family without a width of its own for them (mixtral) has no other feed-forward layers. What
+    every token passes besides is as wide in deepseek's kind, and is cut.
+    """
+    if cut.size("moe_intermediate_size") is None:
+        return COLUMNS
+    return "" if cut.size("n_shared_experts") else COLUMNS_OF_EXPERT
 
 
 def _cuts_heads(model: ModelConfig, stage: TrainStage) -> bool:

@@ -147,7 +147,10 @@ def test_what_else_a_recipe_asks_for_is_as_in_one_process(tmp_path):
     cases = {
         **{name: replace(exact, sections={"training": each}) for name, each in training.items()},
         "rules": replace(exact, sections={"optimizer": {**optimizer, "groups": rules}}),
-        "adafactor": replace(exact, sections={"optimizer": {**optimizer, "name": "adafactor"}}),
+        **{
+            name: replace(exact, sections={"optimizer": {**optimizer, "name": name}})
+            for name in ("adafactor", "muon")
+        },
         "odd": replace(exact, vocab_size=121),
         "one-microbatch": replace(exact, micro_batch_size=8),
         "deep": replace(exact, parallelism={"pipeline_parallel": 4}, micro_batch_size=1),

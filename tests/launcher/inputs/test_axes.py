@@ -98,9 +98,9 @@ REFUSED = {
         "what one process draws; expected 0; set model.dropout to 0",
     ),
     "an optimizer": (
-        {"optimizer": "{name: muon}", "parallelism": "{pipeline_parallel: 2}"},
+        {"optimizer": "{name: muon}", "parallelism": "{tensor_parallel: 2}"},
         "pretrain: optimizer.name: found muon, which looks at whole matrices, with "
-        "pipeline_parallel 2, which cuts them; expected an optimizer that works element by "
+        "tensor_parallel 2, which cuts them; expected an optimizer that works element by "
         "element; set it to adamw or ",
     ),
     "sinks": (
@@ -168,7 +168,7 @@ def test_two_axes_that_do_not_go_together_are_named(tmp_path):
     (found,) = sentences(tmp_path, {"model": model, "parallelism": parallelism})
     assert "context_parallel" in found
     assert "pipeline_parallel" in found
-    assert "no test covers the two together" in found
+    assert "stripes of columns" in found
 
 
 def test_a_rate_of_a_family_is_named_as_the_family_names_it(tmp_path):
@@ -184,6 +184,35 @@ def test_a_rate_of_a_family_is_named_as_the_family_names_it(tmp_path):
 def test_experts_may_have_dropout(tmp_path):
     model = of_family("mixtral", **MOE, attention_dropout=0.1)
     assert sentences(tmp_path, {"model": model, "parallelism": "{expert_parallel: 2}"}) == []
+
+
+@pytest.mark.parametrize(
+    ("family", "widths", "is_cut"),
+    [
+        ("mixtral", {"intermediate_size": 99}, False),
+        ("qwen3_moe", {"moe_intermediate_size": 99, "intermediate_size": 96}, False),
+        ("qwen3_moe", {"moe_intermediate_size": 96, "intermediate_size": 99}, True),
+    ],
+)
+def test_experts_on_ranks_of_their_own_may_have_any_width(family, widths, is_cut, tmp_path):
+    experts = "num_local_experts" if family == "mixtral" else "num_experts"
+    model = of_family(family, **{"num_key_value_heads": 4, experts: 6, **widths})
+    alone = {"model": model, "parallelism": "{tensor_parallel: 2}"}
+    (found,) = sentences(tmp_path, alone)
+    assert "does not divide 99 columns" in found
+    both = {"model": model, "parallelism": "{tensor_parallel: 2, expert_parallel: 2}"}
+    assert len(sentences(tmp_path, both)) == is_cut
+
+
+@pytest.mark.parametrize("name", ["muon", "adafactor"])
+def test_stages_have_their_matrices_whole(name, tmp_path):
+    sections = {"optimizer": f"{{name: {name}}}", "parallelism": "{pipeline_parallel: 2}"}
+    assert sentences(tmp_path, sections) == []
+    (found,) = sentences(
+        tmp_path,
+        sections | {"parallelism": "{expert_parallel: 2}"} | {"model": of_family("mixtral", **MOE)},
+    )
+    assert "optimizer.name" in found
 
 
 def test_a_plan_without_an_axis_is_noted(tmp_path):
