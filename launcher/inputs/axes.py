@@ -162,6 +162,31 @@ def _optimizer(cut: CutStage) -> Iterator[Finding]:
         )
 
 
+def _zero_bubble(cut: CutStage) -> Iterator[Finding]:
+    """This schedule takes the gradients of weights by themselves, in a second pass.
+
+    A loss over parts of the vocabulary, or in chunks of positions, makes all of them in one.
+    """
+    parallelism, chunk_tokens = cut.stage.parallelism, cut.stage.training.loss.chunk_tokens
+    if "pipeline" not in cut.degrees or parallelism.pipeline_schedule != "zero_bubble":
+        return
+    if "tensor" in cut.degrees:
+        yield cut.finding(
+            "parallelism.pipeline_schedule",
+            f"zero_bubble with {cut.first_of(('tensor',))}: it takes the gradients of weights by "
+            "themselves, which a loss over a cut vocabulary does not give",
+            "another schedule, or tensor_parallel 1",
+            "set it to 1f1b, or parallelism.tensor_parallel to 1",
+        )
+    if isinstance(chunk_tokens, int):
+        yield cut.finding(
+            "training.loss.chunk_tokens",
+            f"{chunk_tokens} with pipeline_schedule zero_bubble",
+            "auto or null: this schedule takes the gradients of weights by themselves",
+            "set it to null, or parallelism.pipeline_schedule to 1f1b",
+        )
+
+
 def _task(cut: CutStage) -> Iterator[Finding]:
     axis, task = cut.first_of(("context", "pipeline")), cut.stage.training.task
     if axis is not None and task != CAUSAL_LM:
@@ -207,6 +232,7 @@ AXIS_CHECKS: tuple[Callable[[CutStage], Iterator[Finding]], ...] = (
     check_columns,
     check_experts,
     check_layers,
+    _zero_bubble,
     _dropout,
     _row_lengths,
     _optimizer,

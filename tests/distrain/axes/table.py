@@ -28,6 +28,10 @@ PIPELINE = {"pipeline_parallel": 2}
 EXPERT = {"expert_parallel": 2}
 ANY = (OURS, "gpt2")
 MIXTURES = ("mixtral", "qwen3_moe")
+ZERO_BUBBLE = (
+    "it takes the gradients of weights by themselves, which a loss over a cut vocabulary does not "
+    "give"
+)
 SHORT = {"tensor": "TP", "context": "CP", "pipeline": "PP", "expert": "EP"}
 
 
@@ -89,6 +93,8 @@ def refused() -> dict[str, tuple[dict[str, Any], str]]:
         axes = [axis for axis in SHORT if axis in pair]
         settings = {AXIS_SETTINGS[axis]: 2 for axis in axes}
         pairs[" x ".join(SHORT[axis] for axis in axes)] = settings, reason
+    scheduled: dict[str, Any] = {**PIPELINE, **TENSOR, "pipeline_schedule": "zero_bubble"}
+    pairs["PP with zero_bubble x TP"] = scheduled, ZERO_BUBBLE
     for strategy, name in (("ddp", "DDP"), ("deepspeed", "DeepSpeed ZeRO")):
         for axis, short in SHORT.items():
             asked: dict[str, Any] = {"strategy": strategy, AXIS_SETTINGS[axis]: 2}

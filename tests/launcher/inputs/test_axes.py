@@ -204,6 +204,18 @@ def test_experts_on_ranks_of_their_own_may_have_any_width(family, widths, is_cut
     assert len(sentences(tmp_path, both)) == is_cut
 
 
+@pytest.mark.parametrize("schedule", ["1f1b", "zero_bubble"])
+def test_zero_bubble_takes_no_loss_that_makes_all_gradients_at_once(schedule, tmp_path):
+    cut = f"pipeline_parallel: 2, pipeline_schedule: {schedule}"
+    chunks = "stages.pretrain.training.loss.chunk_tokens=64"
+    tensors = findings(tmp_path, {"parallelism": f"{{{cut}, tensor_parallel: 2}}"})
+    positions = findings(tmp_path, {"parallelism": f"{{{cut}}}"}, chunks)
+    alone = findings(tmp_path, {"parallelism": f"{{{cut}}}"})
+    found = [[finding.path for finding in each] for each in (tensors, positions, alone)]
+    asked = [[("parallelism", "pipeline_schedule")], [("training", "loss", "chunk_tokens")], []]
+    assert found == (asked if schedule == "zero_bubble" else [[], [], []])
+
+
 @pytest.mark.parametrize("name", ["muon", "adafactor"])
 def test_stages_have_their_matrices_whole(name, tmp_path):
     sections = {"optimizer": f"{{name: {name}}}", "parallelism": "{pipeline_parallel: 2}"}
