@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from distrain.config.attention import AttentionKernel, kernels_by_rows
 from distrain.config.huggingface import load_config
+from distrain.config.layout import Layout
 from distrain.config.lineage import lineage_of
 from distrain.config.lora import ALL_LINEAR
 from distrain.config.models import LlamaConfig, ModelConfig
@@ -152,18 +153,26 @@ def checkpoint_bytes(recipe: Recipe, name: str) -> int | None:
 
 
 def stage_memory(
-    recipe: Recipe, name: str, microbatch_tokens: int
+    recipe: Recipe,
+    name: str,
+    microbatch_tokens: int,
+    layout: Layout | None = None,
+    microbatches: int = 1,
 ) -> dict[str, MethodMemory] | None:
-    """Return what each method of training takes, for stages of fine-tuning or with frozen parts.
+    """Return what each method of training takes of a process; see ``method_memory``.
 
-    ``None`` for others, and for models whose layers are not known here.
+    Of stages of fine-tuning, with frozen parts, or cut along axes; ``None`` for others, and for
+    models whose layers are not known here.
     """
     stage, found = recipe.stages[name], _stage_model(recipe, name)
     if not isinstance(stage, TrainStage) or found is None or not isinstance(found[0], LlamaConfig):
         return None
-    if not isinstance(stage, FinetuneStage) and not stage.training.freezes:
+    is_cut = layout is not None and layout.has_axes
+    if not isinstance(stage, FinetuneStage) and not stage.training.freezes and not is_cut:
         return None
-    return method_memory(stage, found[0], found[1], microbatch_tokens)
+    return method_memory(
+        stage, found[0], found[1], microbatch_tokens, layout=layout, microbatches=microbatches
+    )
 
 
 def logits_bytes(recipe: Recipe, name: str, num_tokens: int) -> int | None:

