@@ -10,7 +10,7 @@ from itertools import combinations
 from distrain.config.axes import REFUSED_PAIRS, degrees_of
 from distrain.config.layout import AXIS_SETTINGS
 from distrain.config.models import ModelConfig, TransformersConfig
-from distrain.config.models.tensor_plan import TENSOR_STYLES, plan_of, unknown_styles
+from distrain.config.models.tensor_plan import PLAN_EXAMPLE, TENSOR_STYLES, plan_of, unknown_styles
 from distrain.config.models.transformers.section import is_rate
 from distrain.config.optimizers import elementwise_optimizers
 from distrain.config.reading.stage_parts import Finding
@@ -25,7 +25,6 @@ from launcher.inputs.axis_sizes import (
 )
 from launcher.inputs.cut_stage import CutStage
 
-PLAN_EXAMPLE = "{layers.*.mlp.up_proj: colwise, layers.*.mlp.down_proj: rowwise}"
 NO_DROPOUT = ("tensor", "context", "pipeline")
 """Axes whose ranks would draw other values than one process: each has a part of a row's work."""
 ELEMENTWISE = ("tensor", "expert")

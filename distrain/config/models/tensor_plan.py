@@ -1,13 +1,14 @@
 """Which layers of a model tensor parallelism cuts, and how: a plan as data, read without torch.
 
 A plan maps names of modules or parameters to styles, as transformers' ``base_model_tp_plan`` does:
-``layers.*.mlp.up_proj: colwise``. ``*`` stands for the number of a layer, and names begin below the
-decoder (``model.`` or ``transformer.`` may be written before them). What a plan does not name is
-held whole by every rank. Embedding and output layer are cut by tokens whatever it says.
+``layers.*.mlp.up_proj: colwise``. ``*`` stands for the number of a layer, and a pattern fits the
+end of a name from a dot on (``model.`` or ``model.decoder.`` need not be written before it). What a
+plan does not name is held whole by every rank. Embedding and output layer are cut by tokens
+whatever it says.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from distrain.config.models.family import ModelConfig
 from distrain.config.models.transformers.table import family_table
@@ -26,6 +27,14 @@ TENSOR_STYLES: Mapping[str, str] = {
 }
 """What a plan may say of a module or parameter; the first eight are transformers' words but for
 ``packed_qkv``."""
+
+PLAN_EXAMPLE = (
+    "{layers.*.mlp.gate_proj: colwise, layers.*.mlp.up_proj: colwise, "
+    "layers.*.mlp.down_proj: rowwise}"
+)
+"""Of a gated layer; one without a gate has no ``gate_proj``."""
+LEAVING_PARTS = ("colwise", "packed_colwise", "packed_qkv")
+"""Styles whose ranks hand on their own outputs, which only ``rowwise`` takes back together."""
 
 OWN_PLANS: Mapping[str, Mapping[str, str]] = {
     # No plan in transformers; its layers have their inputs first.
@@ -63,8 +72,43 @@ def unknown_styles(plan: Mapping[str, str]) -> list[str]:
 
 def style_of(plan: Mapping[str, str], name: str) -> str | None:
     """Return what the first fitting pattern says of a module or parameter of a whole model."""
-    for pattern, style in plan.items():
-        fitting = re.escape(pattern).replace(r"\*", r"\d+")
-        if re.fullmatch(rf"(\w+\.)?{fitting}", name):
-            return style
-    return None
+    return next((style for pattern, style in plan.items() if _fits(pattern, name)), None)
+
+
+def unfitting_patterns(plan: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """List the patterns that fit none of the names."""
+    known = list(names)
+    return [pattern for pattern in plan if not any(_fits(pattern, name) for name in known)]
+
+
+def open_ends(plan: Mapping[str, str], linear_layers: Iterable[str]) -> Iterator[str]:
+    """Say where the ranks' parts meet what is whole: such a plan fails, or computes nonsense.
+
+    Layers of one module go together: whatever reads the stream beside a layer that leaves parts
+    leaves parts too, and another one puts them together. Whoever holds one whole on purpose, such
+    as the latent projections of some attention, names it as ``replicate``.
+
+    Args:
+        plan: Pattern -> style.
+        linear_layers: Names of all of them, or of as many as are known.
+    """
+    modules: dict[str, dict[str, str | None]] = {}
+    for name in linear_layers:
+        parent, _, layer = name.rpartition(".")
+        modules.setdefault(parent, {})[layer] = style_of(plan, name)
+    for parent, layers in modules.items():
+        leaving = [layer for layer, style in layers.items() if style in LEAVING_PARTS]
+        taking = [layer for layer, style in layers.items() if style == "rowwise"]
+        whole = [layer for layer, style in layers.items() if style is None]
+        if (leaving or taking) and whole:
+            cut = f"{' and '.join([*leaving, *taking])} of {parent} cut"
+            yield f"{cut}, and {' and '.join(whole)} beside held whole"
+        elif leaving and not taking:
+            yield f"{' and '.join(leaving)} of {parent} colwise, and no layer beside rowwise"
+        elif taking and not leaving:
+            yield f"{' and '.join(taking)} of {parent} rowwise, and no layer beside colwise"
+
+
+def _fits(pattern: str, name: str) -> bool:
+    fitting = re.escape(pattern).replace(r"\*", r"\d+")
+    return re.fullmatch(rf"(\w+\.)*{fitting}", name) is not None

@@ -21,6 +21,7 @@ from distrain.parallel.local_forward import on_first_input, on_first_output, wra
 from distrain.parallel.model_spec import ModelSpec
 from distrain.parallel.ranks import Ranks
 from distrain.parallel.tensor.assignment import PlannedModel
+from distrain.parallel.tensor.closed import require_closed
 from distrain.parallel.tensor.heads import WHERE
 from distrain.parallel.tensor.parameters import WHOLE, cut_parameter, reading
 from distrain.parallel.tensor.peers import Move, TensorPeers
@@ -33,6 +34,9 @@ def cut_along_tensor(module: nn.Module, ranks: Ranks, spec: ModelSpec) -> None:
     """Do what ``cut_tensors`` does as a recipe says; see ``distrain.parallel.cuts``."""
     assert isinstance(module, CausalLM), f"{type(module).__name__} is not one of MODELS"
     asked = spec.parallelism
+    if asked.tp_plan:
+        # A stage of a pipeline has some of the layers only, and a plan may name others.
+        require_closed(module, asked.tp_plan, is_whole=ranks.layout.size("pipeline") == 1)
     # Stages begin several microbatches before the first of them goes back. A block that is then
     # computed again would find the stream as the last one has left it, which may have been of
     # another length.

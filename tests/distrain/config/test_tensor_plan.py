@@ -4,8 +4,10 @@ from distrain.config.models import LlamaConfig, TransformersConfig
 from distrain.config.models.tensor_plan import (
     OWN_PLANS,
     TENSOR_STYLES,
+    open_ends,
     plan_of,
     style_of,
+    unfitting_patterns,
     unknown_styles,
 )
 from distrain.config.models.transformers.table import family_table
@@ -45,7 +47,8 @@ def test_a_family_beyond_the_tested_ones_brings_its_plan_or_has_none():
         ("model.layers.0.mlp.gate", None),
         ("model.layers.x.mlp.experts", None),
         ("model.layers.0.mlp.experts.more", None),
-        ("a.model.layers.0.mlp.experts", None),
+        ("model.decoder.layers.0.mlp.experts", "moe_tp_experts"),
+        ("model.sublayers.0.mlp.experts", None),
     ],
 )
 def test_a_pattern_fits_whole_names_with_any_number_of_a_layer(name, style):
@@ -68,3 +71,39 @@ def test_every_tested_family_but_gpt_oss_has_a_plan_of_known_styles_that_cuts_it
         # Attention that its family leaves whole (deepseek_v3), and experts, are no linear layers.
         cut = layers & set(family.linear_layers)
         assert cut or name in {"deepseek_v3", "gpt_oss"}, name
+
+
+GATED = ["layers.0.mlp.gate_proj", "layers.0.mlp.up_proj", "layers.0.mlp.down_proj"]
+UP, DOWN = {"mlp.up_proj": "colwise"}, {"mlp.down_proj": "rowwise"}
+
+
+@pytest.mark.parametrize(
+    ("plan", "ends"),
+    [
+        (UP | DOWN, "up_proj and down_proj of layers.0.mlp cut, and gate_proj beside held whole"),
+        (UP | DOWN | {"mlp.gate_proj": "colwise"}, ""),
+        (UP | DOWN | {"mlp.gate_proj": "replicate"}, ""),
+        (
+            UP | {"mlp.gate_proj": "colwise", "mlp.down_proj": "replicate"},
+            "gate_proj and up_proj of layers.0.mlp colwise, and no layer beside rowwise",
+        ),
+        (
+            DOWN | {"up_proj": "replicate", "gate_proj": "replicate"},
+            "down_proj of layers.0.mlp rowwise, and no layer beside colwise",
+        ),
+        ({"mlp": "colwise"}, ""),
+    ],
+)
+def test_parts_that_meet_what_is_whole_are_named(plan, ends):
+    assert "; ".join(open_ends(plan, GATED)) == ends
+
+
+def test_plans_of_all_families_leave_no_open_end():
+    for name in family_table().families:
+        found = plan(name)
+        layers = [pattern.replace("*", "0") for pattern in found if "experts" not in pattern]
+        assert not list(open_ends(found, layers)), name
+
+
+def test_patterns_that_fit_nothing_are_named():
+    assert unfitting_patterns(UP | DOWN | {"layers.*.fc1": "colwise"}, GATED) == ["layers.*.fc1"]
