@@ -85,6 +85,15 @@ class Ranks:
         columns = [axis.size for axis in self.layout.axes if axis.role == "columns"]
         return self.dp_size * math.prod(columns)
 
+    @property
+    def num_shards(self) -> int:
+        """Ranks over which FSDP2 cuts a parameter that no other axis cuts; see ``shard_mesh``."""
+        return math.prod(
+            axis.size
+            for axis in self.layout.axes
+            if axis.role in ("rows", "columns") and axis.name != "replicate"
+        )
+
     def exchange(
         self,
         *,

@@ -199,7 +199,8 @@ class Run:
                 f"the state of optimizer {saved} for {state.shards} shards",
                 f"{own.shards}, as many as parallelism and launch make now: where its blocks begin "
                 "depends on that",
-                f"Set launch and parallelism.data_parallel_shard so that there are {state.shards}.",
+                "Set launch and parallelism so that data_parallel_shard, times context_parallel, is "
+                f"{state.shards}.",
             )
         if saved != own.optimizer:
             raise CheckpointError(

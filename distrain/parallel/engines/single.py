@@ -120,7 +120,7 @@ class SingleEngine(OneByOne):
         return ScalarState(
             self._optimizer.name,
             {entry: dict(zip(trained, values, strict=True)) for entry, values in scalars.items()},
-            self.ranks.layout.dp_shard if self._optimizer.kept.of_shards else None,
+            self.ranks.num_shards if self._optimizer.kept.of_shards else None,
         )
 
     def loaded(self, optimizer: ScalarState | None) -> None:

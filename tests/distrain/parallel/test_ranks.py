@@ -20,6 +20,18 @@ INNER = Layout("fsdp", 3, 1, 2, inner=(MUTE,))
 OUTER = Layout("fsdp", 3, 1, 2, outer=(MUTE,))
 
 
+def of_size(ranks: int) -> HostGroup:
+    """Be the first of so many ranks, of which no other is there."""
+
+    class Sized(HostGroup):
+        world_size = ranks
+
+        def __init__(self) -> None:
+            self.rank = 0
+
+    return Sized()
+
+
 def test_the_last_axis_changes_from_rank_to_rank():
     layout = Layout("fsdp", 3, 2, 3, outer=(Axis("far", 2),), inner=(Axis("near", 2),))
     assert layout.world_size == 24
@@ -43,19 +55,21 @@ def test_ranks_along_another_axis_read_the_same_part(layout, parts, copies, grou
     assert groups_along(layout, ("replicate", "shard")) == groups
 
 
+def test_parameters_are_cut_over_all_that_add_to_their_gradients():
+    context, tensor = Axis("context", 2, "columns"), Axis("tensor", 2, "tensors")
+    stages = Axis("pipeline", 2, "stages")
+    layout = Layout("fsdp", 3, 2, 3, outer=(stages,), inner=(context, tensor))
+    assert Ranks(layout, of_size(layout.world_size)).num_shards == 3 * 2
+    assert Ranks(Layout("ddp", 3, 4, 1), of_size(4)).num_shards == 1
+
+
 def test_another_axis_is_named_where_the_processes_do_not_suffice():
     with pytest.raises(RecipeError, match=r"data_parallel_shard 2 \* mute 2 = 4 ranks"):
         Ranks(INNER, HostGroup())
 
 
 def test_zero_refuses_another_axis():
-    class Four(HostGroup):
-        world_size = 4
-
-        def __init__(self) -> None:
-            self.rank = 0
-
-    ranks = Ranks(Layout("deepspeed", 3, 1, 2, inner=(MUTE,)), Four())
+    ranks = Ranks(Layout("deepspeed", 3, 1, 2, inner=(MUTE,)), of_size(4))
     with pytest.raises(RecipeError, match=r"besides those of the data \(mute\)"):
         build_engine(ranks, spec_of(Case("deepspeed")))
 

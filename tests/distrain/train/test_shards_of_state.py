@@ -27,6 +27,19 @@ def go_on(folder):
         make_run(folder, stage_of("fsdp", 6)).restore()
 
 
+def over_columns(folder):
+    stage = stage_of("fsdp", 2)
+    cut = stage.parallelism.model_copy(update={"context_parallel": 2})
+    train(make_run(folder, stage.model_copy(update={"parallelism": cut})))
+
+
+@pytest.mark.axes
+def test_ranks_that_cut_rows_into_columns_hold_shards_too(tmp_path):
+    run_ranks(tmp_path / "ranks", 2, over_columns, tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"adamw_8bit for 2 shards; expected 1, as many as"):
+        make_run(tmp_path / "run", stage_of("single", 4)).restore()
+
+
 @pytest.mark.models
 def test_another_number_of_shards_is_refused(tmp_path):
     train(make_run(tmp_path / "run", stage_of("single", 2)))
