@@ -16,7 +16,9 @@ from distrain.data.samples.datasets import gather
 from distrain.data.samples.examples import ExampleDataset
 from distrain.data.samples.loader import Microbatch
 from distrain.errors import DataError
+from distrain.models.causal_lm import model_in
 from distrain.models.transformers.probe import ROUNDING, ROUNDING_OF_LESS
+from distrain.parallel.ranks import Ranks
 from distrain.tasks.task import forward_targets
 
 LOOKED_AT = 1024
@@ -51,7 +53,11 @@ class Leak:
 
 @torch.no_grad()
 def probe_leaks(
-    module: nn.Module, dataset: ExampleDataset, vocab_size: int, device: torch.device
+    module: nn.Module,
+    dataset: ExampleDataset,
+    vocab_size: int,
+    device: torch.device,
+    ranks: Ranks,
 ) -> Leak:
     """Run a packed row three times, with other tokens in every second example. Collective.
 
@@ -60,6 +66,7 @@ def probe_leaks(
         dataset: Packed examples.
         vocab_size: Of the model.
         device: Where it computes.
+        ranks: All of them judge what any of them found, so that none goes on by itself.
 
     Raises:
         DataError: An example moves the losses of another.
@@ -87,8 +94,11 @@ def probe_leaks(
         ]
     finally:
         module.train(was_training)
-    largest = max(float(part.abs().max()) for part in moved)
-    allowed = _allowed(module, before)
+    # Where rows are cut into columns, a rank has the losses of its own, and zeros beside them.
+    _, (largest, loss) = ranks.exchange(
+        maxima=[max(float(part.abs().max()) for part in moved), float(before.abs().max())]
+    )
+    allowed = _allowed(module, loss)
     if largest > allowed:
         raise DataError(
             "packed examples of the train split",
@@ -129,9 +139,9 @@ def _losses(module: nn.Module, microbatch: Microbatch, device: torch.device) -> 
     return forward_targets(module, microbatch.to(device)).flatten()
 
 
-def _allowed(module: nn.Module, losses: Tensor) -> float:
+def _allowed(module: nn.Module, loss: float) -> float:
     # The shapes of experts' matrices follow the routing of the whole row.
-    if not any("experts" in name for name, _ in module.named_modules()):
+    if not model_in(module).has_experts:
         return 0.0
     is_exact = all(parameter.dtype.itemsize >= 4 for parameter in module.parameters())
-    return (ROUNDING if is_exact else ROUNDING_OF_LESS) * float(losses.abs().max())
+    return (ROUNDING if is_exact else ROUNDING_OF_LESS) * loss

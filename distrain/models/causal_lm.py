@@ -52,11 +52,11 @@ class CausalLM(nn.Module, ABC):
         """Parameters that hold what another one does, which lies on another rank -> its name."""
         self.blocks_elsewhere = 0
         """Of the repeated units, those that other ranks hold."""
+        self.experts_elsewhere = False
+        """Whether any of those has experts."""
         self.packed: dict[str, tuple[int, ...]] = {}
         """Parameter -> sizes of matrices packed along the dim that is cut over the tensor axis,
-        each of which is cut by itself."""
-        """Sizes of the matrices that a parameter holds one behind the other, by its name, where it
-        is laid over ranks so that each has a part of every one of them."""
+        each of which is cut by itself, so that a rank has a part of every one of them."""
         self.main_device: torch.device | None = None
         """Where inputs go, of a model that ``distrain.parallel.device_map`` has spread."""
 
@@ -240,6 +240,11 @@ class CausalLM(nn.Module, ABC):
         here = sum(isinstance(module, self.block_classes) for module in self.modules())
         return here + self.blocks_elsewhere
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether a layer has experts, on this rank or on another: the same on all ranks."""
+        return self.experts_elsewhere or holds_experts(self)
+
     @classmethod
     def huggingface_name(cls, name: str) -> str:
         """Turn a parameter's name into that in Hugging Face folders; the same unless overridden.
@@ -269,6 +274,11 @@ class CausalLM(nn.Module, ABC):
     def is_tied(self, name: str) -> bool:
         """Return whether a parameter is the embedding under another name, so is stored once."""
         return self.model_config.tie_word_embeddings and name == f"{self.output_layer_name}.weight"
+
+
+def holds_experts(module: nn.Module) -> bool:
+    """Return whether any layer that is here has experts: some families let all be dense."""
+    return any("experts" in name for name, _ in module.named_modules())
 
 
 def model_in(wrapped: nn.Module) -> CausalLM:

@@ -116,7 +116,7 @@ def begin(context: StageContext, stage: FinetuneStage, task: Task | None = None)
     # A pair of answers is a row of two documents, as packed examples are.
     if stage.data.packing != "none" or stage.data.reads_preferences:
         packed = max(train.datasets().values(), key=len)
-        leak = probe_leaks(run.engine.model, packed, base.vocab_size, run.device)
+        leak = probe_leaks(run.engine.model, packed, base.vocab_size, run.device, run.engine.ranks)
         lengths["leak_probe"] = leak.to_json()
     return Tuning(run, setup, train, validation, lengths, shapes.num_parameters())
 

@@ -199,8 +199,8 @@ class Run:
                 f"the state of optimizer {saved} for {state.shards} shards",
                 f"{own.shards}, as many as parallelism and launch make now: where its blocks begin "
                 "depends on that",
-                "Set launch and parallelism so that data_parallel_shard, times context_parallel, is "
-                f"{state.shards}.",
+                "Set launch and parallelism so that data_parallel_shard, times context_parallel, "
+                f"is {state.shards}.",
             )
         if saved != own.optimizer:
             raise CheckpointError(

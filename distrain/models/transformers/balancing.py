@@ -11,6 +11,7 @@ from torch import Tensor
 from distrain.config.models.transformers.section import BALANCING_KEYS, EXPERT_KEYS
 from distrain.errors import RecipeError
 from distrain.models.balancing import BalancingRule, sum_routing
+from distrain.models.causal_lm import holds_experts
 from distrain.models.transformers.construction import run_with_given
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def balancing_rule(family: "PreTrainedModel") -> BalancingRule | None:
         RecipeError: It has a balancing loss of another form.
     """
     num_experts, coefficient = _setting(family, EXPERT_KEYS), _setting(family, BALANCING_KEYS)
-    if not num_experts or not coefficient or not has_experts(family):
+    if not num_experts or not coefficient or not holds_experts(family):
         return None
     chosen = _setting(family, ("num_experts_per_tok",))
     rule = BalancingRule(int(chosen or 1), float(coefficient))
@@ -46,11 +47,6 @@ def balancing_rule(family: "PreTrainedModel") -> BalancingRule | None:
             "Set output_router_logits to false.",
         )
     return rule
-
-
-def has_experts(family: "PreTrainedModel") -> bool:
-    """Return whether any layer has experts: some families let all be dense."""
-    return any("experts" in name for name, _ in family.named_modules())
 
 
 def _setting(family: "PreTrainedModel", names: tuple[str, ...]) -> Any:  # noqa: ANN401

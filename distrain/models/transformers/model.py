@@ -159,7 +159,13 @@ class TransformersLM(CausalLM):
             )
         # Where this rank holds a part of the layers, those were counted while they were together.
         counts = not self.blocks_elsewhere
-        require_separate_documents(module, self.family, self.input_device, counts_layers=counts)
+        require_separate_documents(
+            module,
+            self.family,
+            self.input_device,
+            has_experts=self.has_experts,
+            counts_layers=counts,
+        )
 
     @property
     def angles_depend_on_length(self) -> bool:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from distrain.models.attention import DocumentLayout
-from distrain.models.transformers.balancing import has_experts
 from distrain.models.transformers.construction import refused
 from distrain.models.transformers.interface import (
     AttentionRecord,
@@ -42,6 +41,7 @@ def require_separate_documents(
     family: "PreTrainedModel",
     device: torch.device,
     *,
+    has_experts: bool,
     counts_layers: bool = True,
 ) -> None:
     """Refuse a model whose documents see each other, or that attends past our function.
@@ -52,6 +52,7 @@ def require_separate_documents(
         module: What the engine's forward pass calls, or the model itself.
         family: The causal module within.
         device: Of inputs.
+        has_experts: Whether any layer of the model has, here or on another rank.
         counts_layers: Whether all layers are here, to be counted.
 
     Raises:
@@ -73,7 +74,7 @@ def require_separate_documents(
     finally:
         module.train(was_training)
     problem = _calls_problem(record, family.config.num_hidden_layers) if counts_layers else None
-    if problem is None and _moved(before, after, family):
+    if problem is None and _moved(before, after, has_experts=has_experts):
         problem = "layers in which one document of a row moves the scores of another"
     if problem is None and _differs_by_place(before):
         problem = "scores of a document that depend on what lies before it in its row"
@@ -134,7 +135,7 @@ def _of_long(scores: Tensor) -> tuple[Tensor, Tensor]:
     return scores[0, SHORT:], scores[1, :LONG]
 
 
-def _moved(before: Tensor, after: Tensor, family: "PreTrainedModel") -> bool:
+def _moved(before: Tensor, after: Tensor, *, has_experts: bool) -> bool:
     """Return whether scores of the unchanged document moved.
 
     The same operations on the same shapes give the same bits. But the shapes of experts' matrices
@@ -143,7 +144,7 @@ def _moved(before: Tensor, after: Tensor, family: "PreTrainedModel") -> bool:
     """
     pairs = zip(_of_long(before), _of_long(after), strict=True)
     moved = torch.cat([(was - now).abs().amax(-1) for was, now in pairs]).float()
-    if not has_experts(family):
+    if not has_experts:
         return bool(moved.max() > 0)
     is_exact = _rounding(before) == ROUNDING
     return bool((moved.max() if is_exact else moved.median()) > _allowed(before))

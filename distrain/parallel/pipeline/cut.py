@@ -96,6 +96,8 @@ def cut_pipeline(model: CausalLM, anatomy: Anatomy, cuts: Sequence[range], stage
     """
     if model.balancing is not None:
         raise uncut(model, "a balancing loss over the experts of all layers at once")
+    # Of the whole, before layers go: stages judge what they compute together by one measure.
+    model.experts_elsewhere = model.has_experts
     inbox, is_last = Inbox(), stage == len(cuts) - 1
     if len(cuts) == 1:
         return inbox

@@ -115,6 +115,17 @@ def test_zero_bubble_takes_the_loss_of_all_logits():
 
 
 @pytest.mark.axes
+@pytest.mark.parametrize(("dense", "has_experts"), [([0], True), ([0, 1], False)])
+def test_every_stage_knows_of_the_experts_of_all(dense, has_experts):
+    config = section("qwen3-moe", mlp_only_layers=dense)
+    cuts, anatomy = (range(1), range(1, 2)), observe(on_meta(config))
+    for number in range(2):
+        stage = on_meta(config)
+        cut_pipeline(stage, anatomy, cuts, number)
+        assert stage.has_experts is has_experts
+
+
+@pytest.mark.axes
 def test_a_balancing_loss_over_all_layers_is_refused():
     config = section("mixtral", output_router_logits=True)
     anatomy = observe(on_meta(config))
