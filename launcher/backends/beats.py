@@ -71,16 +71,29 @@ class SteadyPulse(Pulse):
         self._is_over.set()
 
     def _go_on(self) -> None:
+        before = time.monotonic()
         while not self._is_over.wait(BEAT_S):
+            now = time.monotonic()
+            # While the whole process was suspended, it could not have looked around.
+            self._looked = min(self._looked + max(now - before - 2 * BEAT_S, 0.0), now)
+            before = now
             if time.monotonic() - self._looked < SILENCE_S:
                 self._touch()
 
 
 class Watch:
-    """How long another node has been silent."""
+    """How long another node has been silent.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: File of its signs.
+        most_s: How much of the time between two looks counts at most, by default two beats: while
+            this process itself hangs, as on a server that is away, nobody is silent. Where
+            ``QUIET_S`` decides, it must be much less than that.
+    """
+
+    def __init__(self, path: Path, most_s: float | None = None) -> None:
         self.path = path
+        self._most_s = 2 * BEAT_S if most_s is None else most_s
         self._seen = _time_of(path)
         self._looked = time.monotonic()
         self.silent_s = 0.0
@@ -92,8 +105,7 @@ class Watch:
         """Return ``silent_s`` as it is now."""
         now = time.monotonic()
         if now - self._looked >= LOOK_S:
-            # While this process itself hangs, as on a server that is away, nobody is silent.
-            self.silent_s += min(now - self._looked, 2 * BEAT_S)
+            self.silent_s += min(now - self._looked, self._most_s)
             self._looked = now
             found = _time_of(self.path)
             if found != self._seen:

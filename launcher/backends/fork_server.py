@@ -13,9 +13,10 @@ from typing import Any
 
 from launcher.backends.processes import Child
 
-REAP_S = 60.0
+REAP_S = 40.0
 """How long a server may be busy, with one import at most, before it says how a rank ended: on a
-slow file system a large library takes longer than ten seconds, and the server costs more."""
+slow file system a large library takes longer than ten seconds, and the server costs more. Who waits
+gives no sign of life, so that it is less than a node may be silent (``beats.SILENCE_S``)."""
 
 
 @dataclass(frozen=True)

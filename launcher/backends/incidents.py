@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,15 +146,17 @@ def collect_stacks(ranks: Sequence[Page], folder: Path) -> dict[int, list[Stack]
     a signal, which one that is stopped does not get.
     """
     py_spy = find_py_spy()
+    # A rank adds to what it wrote when it was asked before; py-spy begins its file anew.
+    past = {page.rank: len(_text(page, folder)) if py_spy is None else 0 for page in ranks}
     if py_spy is not None:
         _spy(py_spy, ranks, folder)
-    asked = [page for page in ranks if not _text(page, folder) and page.dumps]
+    asked = [page for page in ranks if not _text(page, folder, past[page.rank]) and page.dumps]
     for page in asked:
         if is_same_process(page):
             with suppress(ProcessLookupError):
                 os.kill(page.pid, STACK_SIGNAL)
-    _await_stacks(asked, folder)
-    return {page.rank: read_stacks(_text(page, folder)) for page in ranks}
+    _await_stacks(asked, folder, past)
+    return {page.rank: read_stacks(_text(page, folder, past[page.rank])) for page in ranks}
 
 
 def find_py_spy() -> str | None:
@@ -180,20 +182,21 @@ def _spy(py_spy: str, ranks: Sequence[Page], folder: Path) -> None:
             process.wait()
 
 
-def _await_stacks(asked: Sequence[Page], folder: Path) -> None:
+def _await_stacks(asked: Sequence[Page], folder: Path, past: Mapping[int, int]) -> None:
     deadline = time.monotonic() + STACKS_S
     before: list[int] = []
     while asked and time.monotonic() < deadline:
         time.sleep(QUIET_S)
-        sizes = [len(_text(page, folder)) for page in asked]
+        sizes = [len(_text(page, folder, past[page.rank])) for page in asked]
         if sizes == before and all(sizes):
             return
         before = sizes
 
 
-def _text(page: Page, folder: Path) -> str:
+def _text(page: Page, folder: Path, start: int = 0) -> str:
+    """Return what a rank's file of stacks holds from a character on."""
     try:
-        return (folder / f"{page.rank}{STACKS}").read_text(errors="replace")
+        return (folder / f"{page.rank}{STACKS}").read_text(errors="replace")[start:]
     except FileNotFoundError:
         return ""
 

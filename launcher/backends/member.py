@@ -37,6 +37,8 @@ class Member(OtherNode):
         self._term = Term()
         self._watches = watch_members(meeting, orders, node)
         self._is_first = node == 0
+        if not self._is_first:
+            self._first = self._watches[0]
 
     @property
     def meeting(self) -> NodeFiles:

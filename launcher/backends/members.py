@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from distrain.runs.folder import NodeFiles
 from distrain.runs.records import read_json
-from launcher.backends.beats import Pulse, Watch
+from launcher.backends.beats import LOOK_S, Pulse, Watch
 from launcher.backends.orders import Orders
 from launcher.backends.roster import fill_places, replaced
 from launcher.backends.starting import NodeStarter
@@ -86,7 +86,9 @@ class Members:
             (member for member in self._watches if member not in self.roster),
             key=lambda member: (round(self._watches[member].silent_s / 10), member),
         )
-        living = {self.first, *self._watches} - self.gone
+        # One that never came cannot take a place; those that have one are waited for.
+        never = {member for member in spares if not self._watches[member].is_heard}
+        living = {self.first, *self._watches} - self.gone - never
         return fill_places(self.roster, living, self.first, spares)
 
 
@@ -98,4 +100,6 @@ def name_of_member(meeting: NodeFiles, member: int) -> str:
 
 def watch_members(meeting: NodeFiles, orders: Orders, own: int) -> dict[int, Watch]:
     """Begin to watch all members but ``own``."""
-    return {member: Watch(meeting.beat(member)) for member in orders.members if member != own}
+    most_s = None if orders.spares is None else 2 * LOOK_S
+    others = (member for member in orders.members if member != own)
+    return {member: Watch(meeting.beat(member), most_s) for member in others}

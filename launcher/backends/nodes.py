@@ -198,6 +198,7 @@ class FirstNodesProcesses:
             elif self._child.wait(left_s):
                 self._ended = self._ended or self._child.halted or self._failed()
                 if self._child.code != 0 or self._is_recorded():
+                    self._require_office()  # its ranks end, too, when it was replaced
                     return True
                 time.sleep(left_s)
             else:
@@ -243,6 +244,7 @@ class FirstNodesProcesses:
         while left := [node for node in self._others if not self._has_ended(node)]:
             if self.is_lost or self._silence(left, self._quiet_s) or time.monotonic() > deadline:
                 return
+            self._first.require_office()
             self._first.pulse.beat()
             time.sleep(LOOK_S)
 
@@ -275,6 +277,8 @@ class FirstNodesProcesses:
             self._silence(missing, self._quiet_s)
         if not self._ended and time.monotonic() > self._deadline:
             self._ended = f"no word of {who} within {PATIENCE_S:.0f} s"
+            if self._first.replaces:
+                self._give_up(missing)
         return bool(self._ended)
 
     def _end_what_is_left(self) -> None:
@@ -294,11 +298,14 @@ class FirstNodesProcesses:
         """Say which of the nodes are gone, if any; then the attempt is lost."""
         gone = [node for node in nodes if self._is_gone(self._first.watches[node], limit_s)]
         if gone:
-            self.is_lost, self._gone = True, gone
-            self._first.members.give_up(gone)
+            self._give_up(gone)
             who = ", ".join(map(self._label, gone))
             self._ended = f"node {who}: no sign of life for {limit_s:.0f} s"
         return self._ended if gone else ""
+
+    def _give_up(self, gone: list[int]) -> None:
+        self.is_lost, self._gone = True, gone
+        self._first.members.give_up(gone)
 
     def _is_gone(self, watch: Watch, limit_s: float) -> bool:
         # Before a start has begun, a node may not have been there yet.

@@ -15,6 +15,7 @@ import argparse
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from distrain.errors import DistrainError, ExitCode, PreflightError
 from distrain.runs.folder import NodeFiles, RunFolder
+from distrain.runs.lock import is_held
 from distrain.runs.records import append_event, is_done, read_state
 from distrain.runs.strikes import SETTINGS, StrikeRules, add_strike, this_node
 from launcher.backends.beats import SILENCE_S
@@ -33,7 +35,7 @@ from launcher.backends.nodes import PATIENCE_S, FirstNode, FirstNodesProcesses
 from launcher.backends.orders import Orders, StageOrders
 from launcher.backends.other_node import OtherNode
 from launcher.backends.restart import AttemptEnd, History, Verdict, decide
-from launcher.backends.slurm.batch import START, address_of, ask_slurm, say
+from launcher.backends.slurm.batch import POLL_S, START, address_of, ask_slurm, say
 from launcher.backends.slurm.batch_process import BatchProcess
 from launcher.backends.slurm.exclusion import Exclusion
 from launcher.backends.slurm.node_checks import NODE_CHECK, become_check
@@ -48,6 +50,9 @@ from launcher.backends.supervise import (
 from launcher.backends.terms import ReplacedError
 
 NO_SPARE = "a node was lost, and no spare is left"
+LOCKED = "ranks of the first node, which is gone, hold the lock of the stage"
+LOCK_S = 120.0
+"""How long that is waited for: a file server keeps a dead client's locks for its lease, 90 s."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -149,7 +154,9 @@ class _Decider:
         self._batch = (
             None
             if standing is None
-            else BatchProcess(run, meeting, self._job, arguments.grace, ask_slurm)
+            else BatchProcess(
+                run, meeting, os.environ[START], arguments.grace, ask_slurm, self._look_around
+            )
         )
 
     def run(self) -> ExitCode:
@@ -166,6 +173,8 @@ class _Decider:
                 last = AttemptEnd("done")
             elif not first.members.can_go_on():
                 last = AttemptEnd("lost", how=NO_SPARE)
+            elif self._is_locked():
+                last = AttemptEnd("lost", how=LOCKED)
             else:
                 last = self._settle()
             code = ExitCode.DONE if last.ending == "done" else code
@@ -173,9 +182,11 @@ class _Decider:
             self._batch = None  # all of that is another node's now
             raise
         finally:
-            if self._batch is not None:
-                self._see_to_the_end(self._batch, last)
-            first.end(code, last=None if last is None else asdict(last))
+            try:  # a full disk must prevent neither
+                if self._batch is not None:
+                    self._see_to_the_end(self._batch, last)
+            finally:
+                first.end(code, last=None if last is None else asdict(last))
         return code
 
     def _settle(self) -> AttemptEnd:
@@ -210,12 +221,36 @@ class _Decider:
             wait_for_end(processes, self._interruptions, self._batch.stand_in)
 
     def _on_restart(self, ended: AttemptEnd) -> None:
-        self._past.put_down(ended, self._restart, goes_on=True)
+        self._put_down(ended, goes_on=True)
+
+    def _put_down(self, ended: AttemptEnd, *, goes_on: bool = False) -> None:
+        try:
+            self._past.put_down(ended, self._restart, goes_on=goes_on)
+        except OSError as error:  # no reason to lose the restart or the requeue as well
+            say(f"{self._past.path} cannot be written: {error.strerror}")
+
+    def _look_around(self) -> None:
+        """Do what is done all the time, also while Slurm is asked."""
+        self._first.pulse.beat()
+        self._first.require_office()
+
+    def _is_locked(self) -> bool:
+        """Whether ranks of the first node that is gone keep the lock of the stage."""
+        if self._standing is None or self._standing.term.number == 0:
+            return False
+        lock = self._run.stage(self._stage).lock
+        until = time.monotonic() + LOCK_S
+        while is_held(lock) and time.monotonic() < until:
+            self._look_around()
+            time.sleep(POLL_S)
+        return is_held(lock)
 
     def _has_bad_node(self) -> bool:
         members = self._first.members
         gone = {members.name(member) for member in members.gone}
-        return not gone.issuperset(self._exclusion.due(os.environ.get("SLURM_JOB_NODELIST", "")))
+        nodes = os.environ.get("SLURM_JOB_NODELIST", "")
+        due = self._exclusion.due(nodes)  # with nodes of other jobs, if one of this job is due
+        return bool(due) and not gone.issuperset({*due} & {*self._exclusion.expand(nodes)})
 
     def _may_replace(self) -> bool:
         return self._started[-1].may_go_on
@@ -229,16 +264,18 @@ class _Decider:
         self._on_restart(AttemptEnd("lost", how=how))
         state = read_state(self._run.stage(self._stage))
         attempt = (state["attempt"] if state else 0) + 1
-        append_event(self._run.events, "restarted", self._stage, attempt=attempt, reason=how)
+        try:
+            append_event(self._run.events, "restarted", self._stage, attempt=attempt, reason=how)
+        except OSError as error:
+            say(f"{self._run.events} cannot be written: {error.strerror}")
 
     def _see_to_the_end(self, batch: BatchProcess, last: AttemptEnd | None) -> None:
         """If the batch process is gone, have the job go on or end without it."""
-        first = self._first
-        if not batch.is_gone(first.pulse.beat, with_its_host=0 in first.members.gone):
+        if not batch.is_gone(with_its_host=0 in self._first.members.gone):
             return
-        first.require_office()
+        self._first.require_office()
         if last is not None:
-            self._past.put_down(last, self._restart)
+            self._put_down(last)
         say("asks Slurm to start the job again, as its batch process is gone")
         batch.end_job()
 

@@ -1,16 +1,21 @@
 """Supervisors that hang or are gone, and how the others notice: in real time, but hurried."""
 
 import signal
+import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from distrain.errors import ExitCode
+from distrain.runs.folder import NodeFiles
 from distrain.runs.records import read_json
 from launcher.backends import beats, nodes
 from launcher.backends.beats import Pulse, Watch
+from launcher.backends.members import watch_members
 from launcher.backends.nodes import FirstNode
+from launcher.backends.orders import Orders
 from launcher.backends.torchrun import orders_of
 from tests.launcher.backends.two_nodes import Nodes, wait_until
 
@@ -77,6 +82,52 @@ def test_a_file_whose_time_changes_is_alive_and_the_pauses_of_a_reader_are_no_si
         time.sleep(0.06)
         silent_s = watch.look()
     assert silent_s > 2 * beats.BEAT_S, "it looked, and saw nothing"
+
+
+def test_the_pauses_of_a_member_count_less_than_the_silence_that_it_judges_by(tmp_path):
+    meeting = NodeFiles(tmp_path)
+    clock = [0.0]
+
+    def hang_of(spares: int | None, monkeypatch: pytest.MonkeyPatch) -> float:
+        monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+        watch = watch_members(meeting, Orders(2, 3, (), spares=spares), 0)[1]
+        clock[0] += 300
+        return watch.look()
+
+    with pytest.MonkeyPatch.context() as patch:
+        assert hang_of(1, patch) < beats.QUIET_S / 4
+        assert hang_of(None, patch) == 2 * beats.BEAT_S, "without spares, as ever"
+
+
+def test_a_process_that_was_suspended_gives_signs_again_and_one_that_hangs_does_not(
+    tmp_path, monkeypatch
+):
+    """Driven by hand: the first wait for the next beat takes as long as the process slept."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(threading.Thread, "start", lambda _: None)
+    pulse: Any = beats.SteadyPulse(tmp_path / "0.beat")
+    signs: list[float] = []
+    pulse._touch = lambda: signs.append(clock[0])
+
+    def after(*seconds: float) -> list[float]:
+        steps = iter(seconds)
+
+        def wait(_: float) -> bool:
+            step = next(steps, None)
+            clock[0] += step or 0.0
+            return step is None
+
+        signs.clear()
+        pulse._is_over = SimpleNamespace(wait=wait)
+        pulse._go_on()
+        return [*signs]
+
+    pulse.beat()
+    assert len(after(5, 300, 5)) == 3
+    clock[0] += 1000
+    pulse.beat()
+    assert len(after(*[5] * 20)) == beats.SILENCE_S / 5 - 1, "it hangs"
 
 
 @pytest.mark.seams

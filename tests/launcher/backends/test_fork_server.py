@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from launcher.backends import beats
 from launcher.backends import fork_server as server_module
 from launcher.backends.fork_server import ForkServer, RankOrder
 from tests.launcher.backends.test_ranks import HANG, HEAD, is_alive, wait_until
@@ -52,6 +53,10 @@ def test_a_server_that_does_not_answer_in_time_is_ended_with_its_ranks(started, 
     assert not server.is_alive
     wait_until(lambda: not any(map(is_alive, pids)), 2)
     assert server.reap(pids[1]) is None
+
+
+def test_who_waits_for_a_server_is_not_taken_for_a_silent_node():
+    assert server_module.REAP_S + beats.BEAT_S < beats.SILENCE_S
 
 
 def test_a_server_may_think_as_long_as_it_likes_after_it_was_asked_how_a_rank_ended(started):

@@ -79,7 +79,10 @@ def test_members_are_given_up_for_good_until_too_few_are_left(tmp_path):
     standing = Standing(Term(), NodeStarter(0, print), Pulse(meeting.beat(0)), watches)
     members = Members(meeting, orders, standing)
     assert members.others(2) == [1]
+    assert members.can_go_on(), "nobody is missed before the first start"
     members.give_up([1])
+    assert not members.can_go_on(), "a spare that never came cannot take a place"
+    watches[2].is_heard = True
     assert members.can_go_on()
     assert members.fill() == [(1, 2)]
     assert members.fill() == []
