@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
@@ -23,13 +24,16 @@ from distrain.runs.records import (
     utc_now,
 )
 from distrain.runs.strikes import SETTINGS, StrikeRules
-from launcher.backends.beats import Pulse
+from launcher.backends.beats import LOOK_S, Pulse, Watch
 from launcher.backends.restart import LATE_S, AttemptEnd, Ending, Verdict, decide, judge
 from launcher.backends.slurm.batch import POLL_S, START, BatchJob, address_of, ask_slurm
 from launcher.backends.slurm.batch_process import BATCH_BEAT_S
 from launcher.backends.slurm.own_nodes import OwnNodes
 from launcher.backends.supervise import check_room
 from launcher.backends.terms import Term
+
+MEMBERS_S = 300.0
+"""How long all nodes of a job with spares are silent until srun, which waits for them, is ended."""
 
 
 class StageBatch(BatchJob):
@@ -45,6 +49,7 @@ class StageBatch(BatchJob):
         self.own_nodes = OwnNodes(self, self.rules)
         self.deadline = float("inf")
         self.step = 0
+        self.are_nodes_gone = False
 
     def supervise(self) -> ExitCode:
         """Run the stage once and say what becomes of the job."""
@@ -122,6 +127,8 @@ class StageBatch(BatchJob):
         last, self.step = self.step, self._committed()
         how = "none" if code is None else code
         ended = AttemptEnd(self._judge(number), self.step > last, f"exit code {how}")
+        if self.are_nodes_gone and ended.ending == "crashed":
+            ended = replace(ended, ending="lost", how="no sign of life of any node")
         return self._in_words(self._told_by_nodes(is_over=code is not None) or ended)
 
     def _told_by_nodes(self, *, is_over: bool) -> AttemptEnd | None:
@@ -150,12 +157,17 @@ class StageBatch(BatchJob):
         """Return the exit code; ``None`` if the stage did not yield in time."""
         pulse = Pulse(self.folder.meeting(os.environ[START]).batch_beat, BATCH_BEAT_S)
         ends_by = float("inf")
+        members = range(int(os.environ.get("SLURM_NNODES") or 0) if self.has_spares else 0)
+        meeting = self.folder.meeting(os.environ[START])
+        watches = [Watch(meeting.beat(member), 2 * LOOK_S) for member in members]
         while time.monotonic() < self.deadline:
             if self.has_spares:
                 pulse.beat()
                 if ends_by == float("inf") and "end" in (read_json(self._meeting().start) or {}):
                     ends_by = time.monotonic() + LATE_S
-            if time.monotonic() > ends_by:  # srun waits for nodes that are no more
+            self.are_nodes_gone |= are_silent(watches)
+            # srun waits for nodes that are no more.
+            if time.monotonic() > ends_by or self.are_nodes_gone:
                 process.kill()
             try:
                 return process.wait(POLL_S)
@@ -241,6 +253,12 @@ class StageBatch(BatchJob):
         names = (path.name for path in self.folder.checkpoints.glob(f"{STEP_PREFIX}*"))
         steps = (name.removeprefix(STEP_PREFIX).partition(".")[0] for name in names)
         return max((int(step) for step in steps if step.isdigit()), default=0)
+
+
+def are_silent(watches: Sequence[Watch]) -> bool:
+    """Whether nobody gives signs of life any more; not before somebody did."""
+    silent = [watch.look() > MEMBERS_S for watch in watches]
+    return all(silent) and any(watch.is_heard for watch in watches)
 
 
 def _where_to_meet(nodes: str) -> dict[str, str]:

@@ -3,6 +3,9 @@
 import argparse
 import errno
 import os
+import signal
+import subprocess
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,14 +15,15 @@ from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold
 from distrain.runs.records import read_json, write_json
 from launcher.backends import nodes
-from launcher.backends.beats import SteadyPulse
+from launcher.backends.beats import SteadyPulse, Watch
 from launcher.backends.members import Standing, watch_members
 from launcher.backends.orders import Orders, StageOrders
 from launcher.backends.restart import AttemptEnd
-from launcher.backends.slurm import node
+from launcher.backends.slurm import node, stage_batch
 from launcher.backends.slurm.batch import START
 from launcher.backends.slurm.client import Answer
 from launcher.backends.slurm.past import Past
+from launcher.backends.slurm.stage_batch import StageBatch
 from launcher.backends.starting import NodeStarter
 from launcher.backends.terms import ReplacedError, Term
 from tests.launcher.backends.two_nodes import wait_until
@@ -193,3 +197,47 @@ def test_a_replaced_first_node_does_not_wait_for_the_others(failing):
     wait_until(lambda: part._child.wait(0.05))
     with pytest.raises(ReplacedError):
         part.close()
+
+
+@pytest.fixture
+def waiting(run, meeting, monkeypatch):
+    """A batch process of two nodes, and the srun that it waits for."""
+    monkeypatch.setenv(START, "1.0")
+    monkeypatch.setenv("SLURM_NNODES", "2")
+    batch: Any = object.__new__(StageBatch)
+    batch.has_spares, batch.are_nodes_gone = True, False
+    batch.run, batch.stage, batch.folder = run, "pretrain", run.stage("pretrain")
+    batch.deadline, batch.patience_s = float("inf"), 0
+    with subprocess.Popen(["sleep", "60"]) as srun:
+        yield batch, srun
+        srun.kill()
+
+
+def test_srun_is_ended_once_all_nodes_that_were_heard_are_silent(waiting, meeting, monkeypatch):
+    batch, srun = waiting
+    looks: list[str] = []
+
+    def looked(watch):
+        watch.is_heard = len(looks) > 4
+        looks.append(watch.path.name)
+        return stage_batch.MEMBERS_S + 1
+
+    monkeypatch.setattr(Watch, "look", looked)
+    monkeypatch.setattr(stage_batch, "POLL_S", 0.01)
+    assert batch._wait(srun) == -signal.SIGKILL
+    assert batch.are_nodes_gone
+    assert len(looks) >= 6, "before the first sign, nodes may only be late"
+    assert {*looks} == {meeting.beat(0).name, meeting.beat(1).name}
+
+
+def test_srun_is_not_ended_while_one_node_lives(waiting, meeting, monkeypatch):
+    batch, srun = waiting
+
+    def looked(watch):
+        watch.is_heard = True
+        return 0.0 if watch.path == meeting.beat(1) else stage_batch.MEMBERS_S + 1
+
+    monkeypatch.setattr(Watch, "look", looked)
+    batch.deadline = time.monotonic() + 0.3
+    assert batch._wait(srun) is None
+    assert srun.poll() is None
