@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distrain.config.lora import LoraConfig, ends_with
 from distrain.errors import RecipeError
-from distrain.models.causal_lm import CausalLM
+from distrain.models.causal_lm import CausalLM, model_in
 from distrain.models.init import fill
 from distrain.models.initial_values import keyed_generator
 
@@ -74,15 +74,16 @@ def initialize_lora(model: nn.Module, seed: int) -> None:
     alone, DoRA's magnitudes too: they follow from the base. DTensors are filled without
     communication.
     """
+    packed = model_in(model).packed
     for name, parameter in model.named_parameters():
-        plain = plain_name(name)
+        plain, blocks = plain_name(name), packed.get(name, ())
         if plain.endswith(A_SUFFIX):
             bound = 1 / math.sqrt(parameter.shape[1])
             generator = keyed_generator(f"{seed}/{plain}")
             full = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
-            fill(parameter, full)
+            fill(parameter, full, blocks)
         elif plain.endswith(B_SUFFIX):
-            fill(parameter, torch.zeros(parameter.shape))
+            fill(parameter, torch.zeros(parameter.shape), blocks)
 
 
 def plain_name(name: str) -> str:

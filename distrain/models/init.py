@@ -1,6 +1,7 @@
 """Initial values of a model: a pure function of (seed, parameter), whatever ranks and engine."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,10 +80,13 @@ def _named_rule(method: str, std: float, fans: tuple[int, int]) -> ValueRule:
     return rules[method]
 
 
-def fill(parameter: Tensor, full: Tensor) -> None:
-    """Copy the whole tensor ``full`` into a parameter, or this rank's part of it into a DTensor."""
+def fill(parameter: Tensor, full: Tensor, packed: Sequence[int] = ()) -> None:
+    """Copy the whole tensor ``full`` into a parameter, or this rank's part of it into a DTensor.
+
+    ``packed``: as of ``own_parts``, and as a model says it of its parameters.
+    """
     with torch.no_grad():
-        for offsets, part in own_parts(parameter):
+        for offsets, part in own_parts(parameter, packed):
             place = tuple(
                 slice(start, start + size) for start, size in zip(offsets, part.shape, strict=True)
             )

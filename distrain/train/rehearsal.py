@@ -75,11 +75,37 @@ def rehearse(run: Run, step: int) -> None:
 
     scale = 1 / max(1, *(part.targets for part in parts))
     with torch.random.fork_rng(devices=devices):
-        for _ in engine.passes([_microbatch(run, part) for part in parts], measure, scale):
-            pass
+        for some in passes_of(parts, _at_once(run, step)):
+            for _ in engine.passes([_microbatch(run, part) for part in some], measure, scale):
+                pass
     engine.fetch(torch.zeros(1, dtype=torch.float64, device=run.device))
     engine.update(run.lr_at(step), run.max_grad_norm, math.nan, math.nan)
     _tell(run, parts, time.monotonic() - started)
+
+
+def passes_of(parts: list[HeavyBatch], at_once: int | None) -> list[list[HeavyBatch]]:
+    """Return which microbatches run together, each at least once.
+
+    The stages of a pipeline keep several at a time, up to all of a step, and some schedules take
+    no fewer: so they are as many as in a step, the heaviest over and over. That is more than any
+    step of the run needs, and never less.
+
+    Args:
+        parts: At least one.
+        at_once: Microbatches of a rank in a step; ``None``: they run one after the other.
+    """
+    if at_once is None:
+        return [parts]
+    rounds = math.ceil(len(parts) / at_once)
+    repeated = [parts[number % len(parts)] for number in range(rounds * at_once)]
+    return [repeated[first : first + at_once] for first in range(0, len(repeated), at_once)]
+
+
+def _at_once(run: Run, step: int) -> int | None:
+    if run.engine.ranks.layout.size("pipeline") == 1:
+        return None
+    _, size = run.loader.feed.schedule.samples_of(step)
+    return math.ceil(size // run.loader.dp_size / run.loader.micro_batch_size)
 
 
 def _microbatch(run: Run, part: HeavyBatch) -> Microbatch:

@@ -9,6 +9,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from distrain.config.layout import Axis, Layout
 from distrain.dtensor import own_parts
+from distrain.models.init import fill
 from distrain.parallel.collectives import HostGroup
 from distrain.parallel.ranks import Ranks
 from tests.ranks import run_ranks
@@ -23,6 +24,10 @@ def cut_rows(full, axis, packed, place):
     """Cut a tensor for one of two ranks, matrix by matrix."""
     matrices = full.split(packed or full.shape[axis], dim=axis)
     return torch.cat([matrix.chunk(2, dim=axis)[place] for matrix in matrices], dim=axis)
+
+
+def place_of(offsets, part):
+    return tuple(slice(o, o + n) for o, n in zip(offsets, part.shape, strict=True))
 
 
 def hold(folder):
@@ -51,12 +56,18 @@ def hold(folder):
             parts = own_parts(parameter, PACKED.get(name, ()))
         counts = torch.zeros(SHAPES[name])
         for offsets, view in parts:
-            place = tuple(slice(o, o + n) for o, n in zip(offsets, view.shape, strict=True))
+            place = place_of(offsets, view)
             assert view.equal(whole[name][place]), name
             counts[place] += 1
         dist.all_reduce(counts)
         # Every element is held by one rank, of what is not cut along tensors by two.
         assert counts.eq(2 if CUT_ALONG[name] is None else 1).all(), name
+        fill(parameter, -whole[name], PACKED.get(name, ()))
+        assert all(
+            view.equal(-whole[name][place_of(at, view)])
+            for at, view in own_parts(parameter.detach(), PACKED.get(name, ()))
+        ), name
+        fill(parameter, whole[name], PACKED.get(name, ()))
         if name == "packed":
             unaware = own_parts(parameter.detach())
             right = all(

@@ -13,7 +13,7 @@ from distrain.runs.json_lines import read_records
 from distrain.train import rehearsal
 from distrain.train.agreed import agree
 from distrain.train.loop import train_step
-from distrain.train.rehearsal import find_heaviest, rehearse
+from distrain.train.rehearsal import HeavyBatch, find_heaviest, passes_of, rehearse
 from tests.distrain.data.samples.made_examples import made_examples
 from tests.distrain.parallel.probe import copy_of, everywhere, same_boxes
 from tests.distrain.train.synthetic import ENGINES, SEQUENCE_LENGTH, make_run, make_stage
@@ -22,13 +22,14 @@ from tests.ranks import run_ranks
 STEPS = 3
 
 
-def examples_run(folder, engine, packing="none"):
+def examples_run(folder, engine, packing="none", dropout=0.1):
     examples = made_examples(80, longest=SEQUENCE_LENGTH + 1)
     for example in examples:
         example.ids[:] %= 61
     dataset = example_dataset(examples, SEQUENCE_LENGTH, pad_id=0, packing=packing)
     stream = ExampleStream(dataset, Order(5, "made", len(dataset)))
-    stage = make_stage(parallelism=ENGINES[engine], max_steps=STEPS, dropout=0.1, precision="fp32")
+    parallelism = ENGINES[engine] if isinstance(engine, str) else engine
+    stage = make_stage(parallelism=parallelism, max_steps=STEPS, dropout=dropout, precision="fp32")
     return make_run(folder, stage, train={"made": stream}, held_out={"made": dataset})
 
 
@@ -114,6 +115,30 @@ def test_what_is_computed_first_is_the_heaviest_that_comes(tmp_path, packing):
     assert max(part.longest_document for part in parts) <= max(documents)
     assert 1 <= len(parts) <= 3
     close(run)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "together"), [(None, [3]), (1, [1, 1, 1]), (2, [2, 2]), (3, [3]), (8, [8])]
+)
+def test_stages_rehearse_as_many_at_once_as_a_step_has(at_once, together):
+    parts = [HeavyBatch(number, 1, 8, 8, 8) for number in range(3)]
+    passes = passes_of(parts, at_once)
+    assert [len(some) for some in passes] == together
+    assert {part for some in passes for part in some} == set(parts)
+
+
+def rehearse_in_stages(folder):
+    stages = {"strategy": "fsdp", "pipeline_parallel": 2}
+    run = examples_run(folder, stages, dropout=0.0)
+    rehearse(run, 0)
+    close(run)
+
+
+@pytest.mark.axes
+def test_stages_rehearse(tmp_path):
+    run_ranks(tmp_path / "ranks", 2, rehearse_in_stages, tmp_path)
+    events = read_records(tmp_path / "events.jsonl")
+    assert [event["event"] for event in events].count("rehearsed") == 1
 
 
 def test_rows_that_cost_the_same_are_not_rehearsed(tmp_path):
