@@ -38,6 +38,9 @@ VOCAB_SIZE = 120
 NORM_REACH = 10
 """By how many times as much as a loss the norm of a gradient may differ, relatively."""
 FP64_REACH = 1e-11
+ACCURACY_REACH = 0.01
+"""Three of the targets of a validation: scores that are all but equal change places."""
+COUNTED = ("data/num_targets", "train/tokens_seen")
 DEGREES = (
     *("tensor_parallel", "context_parallel", "pipeline_parallel", "expert_parallel"),
     *("data_parallel_shard", "data_parallel_replicate"),
@@ -114,6 +117,9 @@ class Outcome:
         losses: Of each step, nats a token.
         norms: Of each step's gradient, before clipping.
         evals: Of each validation, the one before the first step included.
+        bits: Of each validation, bits per byte.
+        accuracies: Of each validation.
+        counted: Targets and tokens seen of each step, which nothing may round.
         product: Digest of the weights after the last step.
         rest: Digest of the moments.
     """
@@ -121,6 +127,9 @@ class Outcome:
     losses: Sequence[float]
     norms: Sequence[float]
     evals: Sequence[float]
+    bits: Sequence[float]
+    accuracies: Sequence[float]
+    counted: Sequence[int]
     product: str
     rest: str
 
@@ -207,9 +216,16 @@ def run_cases(folder: Path, cases: Mapping[str, Case], spoil: Callable[[], None]
                 [record["train/loss"] for record in steps],
                 [record["train/grad_norm"] for record in steps],
                 [record["eval/loss"] for record in records if "eval/loss" in record],
+                _all_of(records, ["eval/bits_per_byte"]),
+                _all_of(records, ["eval/accuracy"]),
+                [int(value) for value in _all_of(steps, COUNTED)],
                 *digest,
             )
             (folder / name / "outcome.json").write_text(json.dumps(asdict(outcome)))
+
+
+def _all_of(records: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list[float]:
+    return [record[key] for record in records for key in keys if key in record]
 
 
 def digest_of(run: Run) -> tuple[str, str]:
@@ -255,12 +271,19 @@ def reference(case: Case) -> Outcome:
 
 
 def differences(found: Outcome, expected: Outcome) -> tuple[float, float, float]:
-    """Return the largest differences: of losses, of norms (relative), of validations."""
+    """Return the largest differences: of losses, of norms (relative), of validations.
+
+    What was counted is the same, and accuracies are within their reach.
+    """
     assert len(found.losses) == len(expected.losses) > 0
     assert len(found.evals) == len(expected.evals) > 0
+    assert found.counted == expected.counted
+    assert len(found.accuracies) == len(expected.accuracies) == len(found.evals)
+    hits = np.abs(np.subtract(found.accuracies, expected.accuracies))
+    assert hits.max() <= ACCURACY_REACH
     losses = np.abs(np.subtract(found.losses, expected.losses))
     norms = np.abs(np.divide(found.norms, expected.norms) - 1)
-    evals = np.abs(np.subtract(found.evals, expected.evals))
+    evals = np.abs(np.subtract([*found.evals, *found.bits], [*expected.evals, *expected.bits]))
     return float(losses.max()), float(norms.max()), float(evals.max())
 
 

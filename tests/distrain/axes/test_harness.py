@@ -3,13 +3,23 @@
 FSDP2 has been there before the axes, so it is what the harness itself is held against.
 """
 
+from dataclasses import replace
+
 import pytest
 
 import distrain.parallel.engines.fsdp as engine
 from tests.distrain.axes.families import FAMILIES, OURS
-from tests.distrain.axes.harness import Case, assert_as_alone, differences, reference, run_over
+from tests.distrain.axes.harness import (
+    Case,
+    Outcome,
+    assert_as_alone,
+    differences,
+    reference,
+    run_over,
+)
 
 pytestmark = pytest.mark.axes
+COUNTED = [450, 512, 450, 1024]
 SHARDS = {"data_parallel_shard": 2}
 
 
@@ -21,6 +31,22 @@ def count_one_gradient_twice():
         return (honest(self, gradients).square() + gradients[-1].square().sum()).sqrt()
 
     engine.FsdpEngine._grad_norm = doubled  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"counted": [450, 512, 451, 1024]}, {"accuracies": [0.0, 0.5]}, {"bits": [3.0, 2.5]}],
+    ids=str,
+)
+def test_what_is_derived_and_counted_is_compared(wrong):
+    right = Outcome([6.0, 5.0], [1.0, 1.0], [6.0, 5.0], [3.0, 2.4], [0.0, 0.1], COUNTED, "", "")
+    assert differences(right, right) == (0, 0, 0)
+    found = replace(right, **wrong)
+    if "bits" in wrong:
+        assert differences(found, right)[2] > 0.09
+    else:
+        with pytest.raises(AssertionError):
+            differences(found, right)
 
 
 def test_every_family_is_as_in_one_process(tmp_path):
