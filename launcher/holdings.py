@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from distrain.config.layout import AXIS_SETTINGS, Layout
+from distrain.config.layout import AXIS_SETTINGS, STRIPE, Layout
 from distrain.config.models import ModelConfig
+from distrain.config.models.tensor_plan import cuts_columns, cuts_heads, plan_of
 from distrain.config.pipeline import layers_of_stages, stages_of_rank
 from distrain.config.recipe import TrainStage
 from launcher.text import plural
@@ -64,7 +65,7 @@ def holdings_of(
     context, tensor, expert = (layout.size(name) for name in ("context", "tensor", "expert"))
     if context > 1:
         stripes = tuple(f"{place + 1}, {place + 1 + context}, ..." for place in range(context))
-        words = f"stripes of {stage.training.sequence_length:,} columns"
+        words = f"{stage.training.sequence_length:,} columns, in stripes of {STRIPE}"
         found.append(Holding(words, (("context", context),), stripes))
     if layout.size("pipeline") > 1 and model is not None and model.size_of("num_hidden_layers"):
         found.append(_layers(stage, layout, model, vocab_size))
@@ -72,7 +73,12 @@ def holdings_of(
     if tensor > 1 and model is not None:
         heads = model.size_of("num_attention_heads")
         key_heads = model.size_of("num_key_value_heads") or heads
-        sizes += [("heads", "tensor", heads), ("heads of keys and values", "tensor", key_heads)]
+        plan = plan_of(model, stage.parallelism.tp_plan)
+        if cuts_heads(plan):
+            sizes += [("heads", "tensor", heads), ("heads of keys and values", "tensor", key_heads)]
+        if cuts_columns(plan):
+            columns = model.size_of("intermediate_size") or model.size_of("n_inner")
+            sizes += [("columns of a feed-forward layer", "tensor", columns)]
         sizes += [("rows of the vocabulary", "tensor", vocab_size)]
     if expert > 1 and model is not None:
         sizes += [("experts of a layer", "expert", model.num_experts)]

@@ -46,7 +46,7 @@ def lay_out(
             the ranks that read other rows, or the schedule of a pipeline cannot run such a part.
     """
     layout = resolve_layout(parallelism, world_size)
-    microbatches = microbatches_per_rank(training, layout.dp_size)
+    microbatches = microbatches_per_rank(training, layout.dp_size, world_size // layout.dp_size)
     pipeline = layout.size("pipeline")
     if pipeline > 1:
         schedule, chunks = parallelism.pipeline_schedule, parallelism.pipeline_chunks

@@ -98,6 +98,8 @@ MODEL_AXES: dict[str, Role] = {
 }
 """Those that only ``fsdp`` has."""
 OUTER_AXES = ("pipeline",)
+STRIPE = 8
+"""Neighbouring columns of a row that lie on one rank of the context axis."""
 BUILT_AXES: frozenset[str] = frozenset({"context", "expert", "pipeline", "tensor"})
 """Of MODEL_AXES, those that the runtime can build by now."""
 
@@ -109,15 +111,15 @@ def resolve_layout(parallelism: ParallelismConfig, world_size: int) -> Layout:
         RecipeError: The stated degrees do not fit the strategy or the number of processes.
     """
     strategy = parallelism.strategy
+    is_cut = any(getattr(parallelism, AXIS_SETTINGS[name]) > 1 for name in MODEL_AXES)
     if strategy == "auto":
-        is_cut = any(getattr(parallelism, AXIS_SETTINGS[name]) > 1 for name in MODEL_AXES)
         strategy = "single" if world_size == 1 and not is_cut else "fsdp"
     if strategy == "single" and world_size > 1:
+        remedy = "Set parallelism.strategy to fsdp"
+        if not is_cut:  # what is cut needs its processes
+            remedy += ", or launch.processes_per_node and launch.nodes to 1"
         raise RecipeError(
-            "parallelism.strategy",
-            f"single with {world_size} processes",
-            "1 process",
-            "Set parallelism.strategy to fsdp, or launch.processes_per_node and launch.nodes to 1.",
+            "parallelism.strategy", f"single with {world_size} processes", "1 process", f"{remedy}."
         )
     further = _model_axes(parallelism, strategy)
     model_size = _product(further)
@@ -200,10 +202,10 @@ def _raise_product(
             "Choose launch.nodes * launch.processes_per_node as "
             f"{replicate * shard * _product(further)}, or set both degrees to auto."
         )
-    others = "".join(f" * {axis.name} {axis.size}" for axis in further)
+    others = "".join(f" * {AXIS_SETTINGS[axis.name]} {axis.size}" for axis in further)
     raise RecipeError(
         "parallelism",
-        f"dp_replicate {replicate} * dp_shard {shard}{others} = "
+        f"data_parallel_replicate {replicate} * data_parallel_shard {shard}{others} = "
         f"{replicate * shard * _product(further)} ranks",
         f"{data_size * _product(further)} ranks (launch.nodes * launch.processes_per_node)",
         remedy,
@@ -217,27 +219,35 @@ def _raise_model_axes(further: Sequence[Axis], world_size: int) -> None:
     largest = max(further, key=lambda axis: axis.size)
     others = size // largest.size
     fitting = [degree for degree in _divisors(world_size) if world_size % (others * degree) == 0]
-    nearest = f", or parallelism.{AXIS_SETTINGS[largest.name]} to {_nearest(largest.size, fitting)}"
+    start = f"tart a multiple of {size} processes, as {above}."
+    nearest = f"Set parallelism.{AXIS_SETTINGS[largest.name]} to {_nearest(largest.size, fitting)}"
+    product = f"{degrees} = {size}" if len(further) > 1 else degrees
     raise RecipeError(
         "parallelism",
-        f"{degrees} = {size}, which does not divide {world_size} processes",
+        f"{product}, which does not divide {_processes(world_size)}",
         f"a divisor of {world_size} (launch.nodes * launch.processes_per_node)",
-        f"Start a multiple of {size} processes, as {above}{nearest if fitting else ''}.",
+        # More processes need not help: sizes of the model are to divide, too.
+        f"{nearest}, or s{start}" if fitting else f"S{start}",
     )
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"
 
 
 def _product(axes: Sequence[Axis]) -> int:
     return prod(axis.size for axis in axes)
 
 
-def microbatches_per_rank(training: TrainingConfig, dp_size: int) -> int:
+def microbatches_per_rank(training: TrainingConfig, dp_size: int, ranks_of_a_part: int = 1) -> int:
     """Return the microbatches that each rank accumulates in one step.
 
     A rank whose share is smaller than ``micro_batch_size`` takes it as one microbatch.
 
     Args:
         training: The stage's section.
-        dp_size: Ranks over which the batch is cut; see ``Layout``.
+        dp_size: Parts into which the batch is cut; see ``Layout``.
+        ranks_of_a_part: That read the same rows.
 
     Raises:
         RecipeError: The ranks' shares, or the microbatches of a share, would be unequal.
@@ -251,7 +261,7 @@ def microbatches_per_rank(training: TrainingConfig, dp_size: int) -> int:
             f"{batch} sequences for {dp_size} ranks",
             f"a multiple of {dp_size}",
             f"Set training.global_batch_size to {values}, or use "
-            f"{_nearest(dp_size, _divisors(batch))} processes.",
+            f"{_processes(_nearest(dp_size, _divisors(batch)) * ranks_of_a_part)}.",
         )
     share = batch // dp_size
     if share <= limit:

@@ -40,7 +40,7 @@ def layers_of_stages(model: ModelConfig, vocab_size: int, stages: int) -> tuple[
             "model",
             f"{model.family_name} without num_hidden_layers",
             "the number of layers, which pipeline stages are cut from",
-            "State num_hidden_layers, or set parallelism.pipeline_parallel to 1.",
+            "State it under model.config, or set parallelism.pipeline_parallel to 1.",
         )
     if stages > layers:
         raise RecipeError(

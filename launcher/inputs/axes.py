@@ -4,19 +4,19 @@ Of sizes alone: those of the recipe, or of the ``config.json`` of the model that
 What a family does not state, and its table does not know, is left to the runtime.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 
 from distrain.config.axes import REFUSED_PAIRS, degrees_of
 from distrain.config.layout import AXIS_SETTINGS
 from distrain.config.models import ModelConfig, TransformersConfig
-from distrain.config.models.tensor_plan import PLAN_EXAMPLE, TENSOR_STYLES, plan_of, unknown_styles
 from distrain.config.models.transformers.section import is_rate
 from distrain.config.optimizers import elementwise_optimizers
 from distrain.config.reading.stage_parts import Finding
 from distrain.config.recipe import FinetuneStage, Recipe, TrainStage
 from distrain.config.tasks import CAUSAL_LM
 from launcher.estimate import stage_model, stage_vocab_size
+from launcher.inputs.axis_plan import check_plan
 from launcher.inputs.axis_sizes import (
     check_columns,
     check_experts,
@@ -32,20 +32,35 @@ ELEMENTWISE = ("tensor", "expert")
 matrices whole, and FSDP2's parts are put together where an optimizer asks for it."""
 
 
+SETTINGS_OF_AXES: Mapping[str, tuple[str, tuple[object, ...]]] = {
+    "tp_plan": ("tensor", ({},)),
+    "sequence_parallel": ("tensor", ("auto", False)),
+    "pipeline_schedule": ("pipeline", ("1f1b",)),
+    "pipeline_chunks": ("pipeline", (1,)),
+}
+"""Settings that say something of an axis, and the values that ask for nothing."""
+
+
 def check_axes(recipe: Recipe) -> Iterator[Finding]:
     """Check every stage that trains with an axis besides those of data."""
     for name, stage in recipe.stages.items():
         if not isinstance(stage, TrainStage):
             continue
         degrees = degrees_of(stage.parallelism)
-        if stage.parallelism.tp_plan and "tensor" not in degrees:
-            message = "parallelism.tp_plan has no effect with tensor_parallel 1"
-            yield Finding(name, ("parallelism", "tp_plan"), message, is_note=True)
+        yield from _idle(name, stage, degrees)
         if degrees:
             model, rows = stage_model(recipe, name), stage_vocab_size(recipe, name)
             cut = CutStage(name, stage, degrees, model, rows)
             for check in AXIS_CHECKS:
                 yield from check(cut)
+
+
+def _idle(name: str, stage: TrainStage, degrees: Mapping[str, int]) -> Iterator[Finding]:
+    """Note settings whose axis is not there."""
+    for setting, (axis, rest) in SETTINGS_OF_AXES.items():
+        if axis not in degrees and getattr(stage.parallelism, setting) not in rest:
+            message = f"parallelism.{setting} has no effect with {AXIS_SETTINGS[axis]} 1"
+            yield Finding(name, ("parallelism", setting), message, is_note=True)
 
 
 def _strategy(cut: CutStage) -> Iterator[Finding]:
@@ -74,30 +89,6 @@ def _pairs(cut: CutStage) -> Iterator[Finding]:
                 "one of the two to be 1",
                 f"set {one} or {other} to 1",
             )
-
-
-def _plan(cut: CutStage) -> Iterator[Finding]:
-    """Tensor parallel: each family says how its layers are cut, or the recipe does."""
-    if "tensor" not in cut.degrees or cut.model is None:
-        return
-    plan = plan_of(cut.model, cut.stage.parallelism.tp_plan)
-    setting, family = "parallelism.tp_plan", cut.model.family_name
-    if not plan:
-        yield cut.finding(
-            "parallelism.tensor_parallel",
-            f"{cut.degrees['tensor']} for {family}, which declares no plan of what to cut",
-            f"a plan, or 1; styles are {', '.join(TENSOR_STYLES)}",
-            f"write one as {setting}: {PLAN_EXAMPLE}, with the names of the family's layers",
-        )
-    unknown = unknown_styles(plan)
-    if unknown:
-        whose = "" if cut.stage.parallelism.tp_plan else f" in the plan of {family} itself"
-        yield cut.finding(
-            setting,
-            f"style {' and '.join(unknown)}{whose}",
-            f"one of {', '.join(TENSOR_STYLES)}",
-            "write these layers with one of them, or leave them out, and they are held whole",
-        )
 
 
 def _sinks(cut: CutStage) -> Iterator[Finding]:
@@ -225,7 +216,7 @@ def _compiled(cut: CutStage) -> Iterator[Finding]:
 AXIS_CHECKS: tuple[Callable[[CutStage], Iterator[Finding]], ...] = (
     _strategy,
     _pairs,
-    _plan,
+    check_plan,
     check_heads_and_widths,
     _sinks,
     check_columns,

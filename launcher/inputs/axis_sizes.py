@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from distrain.config.axes import fitting_degrees
 from distrain.config.layout import AXIS_SETTINGS
-from distrain.config.models import ModelConfig
-from distrain.config.models.tensor_plan import plan_of
+from distrain.config.models.tensor_plan import cuts_heads, plan_of
 from distrain.config.pipeline import layers_of_stages
 from distrain.config.reading.stage_parts import Finding
-from distrain.config.recipe import TrainStage
 from distrain.errors import RecipeError
 from launcher.inputs.cut_stage import CutStage
 
@@ -38,7 +36,7 @@ def check_heads_and_widths(cut: CutStage) -> Iterator[Finding]:
         for names, words in TENSOR_SIZES.items()
         if (size := next(filter(None, map(cut.size, names)), None)) is not None
     }
-    if not _cuts_heads(cut.model, cut.stage):
+    if not cuts_heads(plan_of(cut.model, cut.stage.parallelism.tp_plan)):
         sizes.pop(HEADS, None)
         sizes.pop(KEY_HEADS, None)
     if "expert" in cut.degrees and cut.model.stacks_experts:
@@ -55,13 +53,6 @@ def _width_of_experts(cut: CutStage) -> str:
     if cut.size("moe_intermediate_size") is None:
         return COLUMNS
     return "" if cut.size("n_shared_experts") else COLUMNS_OF_EXPERT
-
-
-def _cuts_heads(model: ModelConfig, stage: TrainStage) -> bool:
-    """Whether some rank attends with a part of the heads; a plan may gather all of them."""
-    plan = plan_of(model, stage.parallelism.tp_plan)
-    attention = (style for name, style in plan.items() if "attn" in name or "attention" in name)
-    return any(style in ("colwise", "packed_qkv", "packed_colwise") for style in attention)
 
 
 def _undivided(cut: CutStage, axis: str, sizes: dict[str, int]) -> Iterator[Finding]:
@@ -103,7 +94,7 @@ def check_experts(cut: CutStage) -> Iterator[Finding]:
 def check_layers(cut: CutStage) -> Iterator[Finding]:
     """Pipeline parallel: at least a layer to each stage."""
     degree, model = cut.degrees.get("pipeline"), cut.model
-    if degree is None or model is None or model.size_of("num_hidden_layers") is None:
+    if degree is None or model is None:
         return
     stages = degree * cut.stage.parallelism.pipeline_chunks
     try:
@@ -131,5 +122,5 @@ def check_columns(cut: CutStage) -> Iterator[Finding]:
         "training.sequence_length",
         f"{length} with sequence_parallel over {degree} ranks",
         f"a multiple of {degree}",
-        f"set it to {fitting}, or parallelism.tensor_parallel to {fitting_degrees(degree, length)}",
+        f"set it to {fitting}, or parallelism.sequence_parallel to false",
     )

@@ -43,6 +43,7 @@ def test_a_tensor_axis_divides_heads_and_an_odd_vocabulary():
         "8 rows of a batch": ("shard 2", "0-3 | 4-7"),
         "heads": ("tensor 2", "0-3 | 4-7"),
         "heads of keys and values": ("tensor 2", "0-1 | 2-3"),
+        "columns of a feed-forward layer": ("tensor 2", "0-47 | 48-95"),
         "rows of the vocabulary": ("tensor 2", "0-60 | 61-120"),
         "parameters, by FSDP2": ("shard 2", "each rank 1 of 2 parts"),
     }
@@ -50,8 +51,15 @@ def test_a_tensor_axis_divides_heads_and_an_odd_vocabulary():
 
 def test_a_context_axis_divides_columns_in_stripes():
     found = held(4, context_parallel=2)
-    assert found["stripes of 64 columns"] == ("context 2", "1, 3, ... | 2, 4, ...")
+    assert found["64 columns, in stripes of 8"] == ("context 2", "1, 3, ... | 2, 4, ...")
     assert found["parameters, by FSDP2"] == ("shard 2 x context 2", "each rank 1 of 4 parts")
+
+
+@pytest.mark.parametrize("family", ["olmo2", "deepseek_v3"])
+def test_heads_that_a_family_leaves_whole_are_not_said_to_be_divided(family):
+    found = held(2, family, tensor_parallel=2)
+    assert "heads" not in found
+    assert found["columns of a feed-forward layer"] == ("tensor 2", "0-47 | 48-95")
 
 
 def test_an_expert_axis_divides_rows_too():

@@ -75,6 +75,23 @@ def style_of(plan: Mapping[str, str], name: str) -> str | None:
     return next((style for pattern, style in plan.items() if _fits(pattern, name)), None)
 
 
+def cuts_heads(plan: Mapping[str, str]) -> bool:
+    """Whether some rank attends with a part of the heads; a plan may gather all of them."""
+    return any(style in LEAVING_PARTS for name, style in plan.items() if _is_attention(name))
+
+
+def cuts_columns(plan: Mapping[str, str]) -> bool:
+    """Whether a rank has a part of the columns of a plain feed-forward layer."""
+    others = (style for name, style in plan.items() if not _is_attention(name))
+    return any(style in ("colwise", "colwise_gather_output") for style in others) or any(
+        style == "packed_colwise" and "experts" not in name for name, style in plan.items()
+    )
+
+
+def _is_attention(name: str) -> bool:
+    return "attn" in name or "attention" in name
+
+
 def unfitting_patterns(plan: Mapping[str, str], names: Iterable[str]) -> list[str]:
     """List the patterns that fit none of the names."""
     known = list(names)

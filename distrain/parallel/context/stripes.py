@@ -13,10 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distrain.config.layout import STRIPE
 from distrain.parallel.ranks import Ranks
-
-STRIPE = 8
-"""Columns of a stripe."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distrain.config.axes import lay_out
 from distrain.config.layout import (
     Layout,
     count_steps,
@@ -56,8 +57,8 @@ def test_what_auto_means(settings, world_size, layout):
         (
             {"data_parallel_replicate": 2, "data_parallel_shard": 8},
             8,
-            "parallelism: found dp_replicate 2 * dp_shard 8 = 16 ranks; expected 8 ranks "
-            "(launch.nodes * launch.processes_per_node). "
+            "parallelism: found data_parallel_replicate 2 * data_parallel_shard 8 = 16 ranks; "
+            "expected 8 ranks (launch.nodes * launch.processes_per_node). "
             "Set parallelism.data_parallel_shard to 4.",
         ),
         (
@@ -76,7 +77,16 @@ def test_what_auto_means(settings, world_size, layout):
             "parallelism.data_parallel_replicate: found 3, which does not divide 8 processes; "
             "expected one of 1, 2, 4, 8. Set parallelism.data_parallel_replicate to 2",
         ),
-        ({"strategy": "single"}, 2, "Set parallelism.strategy to fsdp"),
+        ({"strategy": "single"}, 2, "Set parallelism.strategy to fsdp, or launch.processes"),
+        ({"strategy": "single", "tensor_parallel": 2}, 2, "Set parallelism.strategy to fsdp."),
+        (
+            {"tensor_parallel": 3},
+            4,
+            "found tensor_parallel 3, which does not divide 4 processes; expected a divisor of 4 "
+            "(launch.nodes * launch.processes_per_node). Set parallelism.tensor_parallel to 2, or "
+            "start a multiple of 3 processes, as 6.",
+        ),
+        ({"tensor_parallel": 2}, 1, "found tensor_parallel 2, which does not divide 1 process;"),
         (
             {"strategy": "ddp", "data_parallel_shard": 2},
             2,
@@ -109,6 +119,12 @@ def test_accepted_microbatches_make_up_the_global_batch(batch, limit, world_size
         assert share * world_size == batch
         assert share % count == 0
         assert share // count <= limit
+
+
+def test_ranks_that_read_the_same_rows_count_as_processes():
+    training = TrainingConfig(max_steps=1, global_batch_size=8)
+    with pytest.raises(RecipeError, match="to 6 or 9, or use 4 processes"):
+        lay_out(ParallelismConfig(tensor_parallel=2), training, 6)
 
 
 def test_a_share_below_the_microbatch_is_one_microbatch():

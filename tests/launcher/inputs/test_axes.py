@@ -39,6 +39,7 @@ def of_family(model_type: str, **config: object) -> str:
 
 MOE = {"num_key_value_heads": 4, "intermediate_size": 96, "num_local_experts": 6}
 LLAMA = {"num_key_value_heads": 4, "intermediate_size": 96}
+OF_GPTJ = "{model_type: gptj, config: {n_embd: 64, n_layer: 2, n_head: 4}}"
 REFUSED = {
     "heads": (
         {"model": LLAMA_OF_12, "parallelism": "{tensor_parallel: 6}"},
@@ -78,7 +79,7 @@ REFUSED = {
     "positions": (
         {"model": LLAMA_OF_12, "parallelism": "{tensor_parallel: 4, sequence_parallel: true}"},
         "pretrain: training.sequence_length: found 18 with sequence_parallel over 4 ranks; "
-        "expected a multiple of 4; set it to 16 or 20, or parallelism.tensor_parallel to 3 or 6",
+        "expected a multiple of 4; set it to 16 or 20, or parallelism.sequence_parallel to false",
     ),
     "no plan": (
         {"model": of_family("opt"), "parallelism": "{tensor_parallel: 2}"},
@@ -90,7 +91,34 @@ REFUSED = {
             "model": LLAMA_OF_12,
             "parallelism": "{tensor_parallel: 2, tp_plan: {layers.*.mlp.up_proj: colwize}}",
         },
-        "pretrain: parallelism.tp_plan: found style colwize; expected one of colwise, rowwise, ",
+        "pretrain: parallelism.tp_plan: found style colwize, of layers.*.mlp.up_proj; "
+        "expected one of colwise, rowwise, ",
+    ),
+    "a gate that stays whole": (
+        {
+            "model": LLAMA_OF_12,
+            "parallelism": "{tensor_parallel: 2, tp_plan: "
+            "{layers.*.mlp.up_proj: colwise, layers.*.mlp.down_proj: rowwise}}",
+        },
+        "pretrain: parallelism.tp_plan: found up_proj and down_proj of layers.0.mlp cut, and "
+        "gate_proj beside held whole; expected all linear layers ",
+    ),
+    "a plan of another family": (
+        {
+            "model": LLAMA_OF_12,
+            "parallelism": "{tensor_parallel: 2, tp_plan: {layers.*.fc1: colwise}}",
+        },
+        "pretrain: parallelism.tp_plan: found layers.*.fc1, which no linear layer of llama is "
+        "called; expected names that end in down_proj, ",
+    ),
+    "layers under another name": (
+        {"model": OF_GPTJ, "parallelism": "{pipeline_parallel: 4}"},
+        "pretrain: parallelism.pipeline_parallel: found 4 stages (pipeline_parallel * "
+        "pipeline_chunks) for 2 layers; ",
+    ),
+    "layers that nobody knows": (
+        {"model": "{model_type: gptj}", "parallelism": "{pipeline_parallel: 2}"},
+        "pretrain: model: found gptj without num_hidden_layers; ",
     ),
     "dropout": (
         {"model": "{dropout: 0.1}", "parallelism": "{tensor_parallel: 2}"},
@@ -227,11 +255,19 @@ def test_stages_have_their_matrices_whole(name, tmp_path):
     assert "optimizer.name" in found
 
 
-def test_a_plan_without_an_axis_is_noted(tmp_path):
-    plan = "{tp_plan: {layers.*.mlp.up_proj: colwise}}"
-    (found,) = findings(tmp_path, {"parallelism": plan})
+@pytest.mark.parametrize(
+    ("setting", "value", "axis"),
+    [
+        ("tp_plan", "{layers.*.mlp.up_proj: colwise}", "tensor_parallel"),
+        ("sequence_parallel", "true", "tensor_parallel"),
+        ("pipeline_schedule", "gpipe", "pipeline_parallel"),
+        ("pipeline_chunks", "2", "pipeline_parallel"),
+    ],
+)
+def test_a_setting_without_its_axis_is_noted(tmp_path, setting, value, axis):
+    (found,) = findings(tmp_path, {"parallelism": f"{{{setting}: {value}}}"})
     assert found.is_note
-    assert found.sentence == "pretrain: parallelism.tp_plan has no effect with tensor_parallel 1"
+    assert found.sentence == f"pretrain: parallelism.{setting} has no effect with {axis} 1"
 
 
 def test_the_config_of_a_folder_is_read(tmp_path):

@@ -33,6 +33,13 @@ EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 """What families call the number of experts of a layer."""
 BALANCING_KEYS = ("router_aux_loss_coef", "aux_loss_coef")
 """What families call the coefficient of the balancing loss of their experts."""
+SIZE_KEYS: Mapping[str, tuple[str, ...]] = {
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
+    "hidden_size": ("n_embd", "d_model"),
+    "intermediate_size": ("n_inner", "ffn_dim"),
+}
+"""Common name of a size -> what families call it of which the table holds no keys."""
 NO_LIMIT = 2**31 - 1
 
 
@@ -83,7 +90,10 @@ class TransformersConfig(ModelConfig):
     def value_of(self, name: str) -> Any:  # noqa: ANN401
         """Return a setting by its common name, or the default of a family of the table."""
         whole = self.completed().config
-        return whole.get(name if self.family is None else self.family.own_name(name))
+        if self.family is not None:
+            return whole.get(self.family.own_name(name))
+        synonyms = (key for key in SIZE_KEYS.get(name, ()) if key in whole)
+        return whole.get(name, whole.get(next(synonyms, name)))
 
     def size_of(self, name: str) -> int | None:
         """Return a setting that is a size; see ``ModelConfig``."""
