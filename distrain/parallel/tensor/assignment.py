@@ -118,7 +118,7 @@ class PlannedModel:
                 WHERE,
                 f"{self._size}, for {name} of {uneven[0] if uneven else number}",
                 "a number by which the sizes of the model divide",
-                f"Set {WHERE} to one.",
+                f"Set {WHERE} to 1.",
             )
 
 

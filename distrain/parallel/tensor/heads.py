@@ -53,7 +53,7 @@ def divide_heads(name: str, attention: nn.Module, size: int) -> None:
                     WHERE,
                     f"{size}, for {name} of {number} ({key})",
                     f"a divisor of {number}",
-                    f"Set {WHERE} to one.",
+                    f"Set {WHERE} to 1.",
                 )
     for key in COUNTS:
         if isinstance(number := getattr(attention, key, None), int):
