@@ -76,7 +76,6 @@ WORKS = (
     Combination("PP x TP x SP x FSDP2", {**PIPELINE, **SEQUENCE, **SHARDS}, micro_batch_size=1),
     Combination("PP x HSDP", {**PIPELINE, **COPIES, **SHARDS}, micro_batch_size=1),
     Combination("PP x TP x SP", {**PIPELINE, **SEQUENCE}, micro_batch_size=1),
-    Combination("PP x TP", {**PIPELINE, **TENSOR}, micro_batch_size=1),
     Combination("EP x FSDP2", {**EXPERT, **SHARDS}, MIXTURES),
     Combination("EP x TP x SP", {**EXPERT, **SEQUENCE}, MIXTURES),
     Combination("EP x CP", {**EXPERT, **CONTEXT}, MIXTURES),
