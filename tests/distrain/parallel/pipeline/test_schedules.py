@@ -125,7 +125,7 @@ def fail_on_first(name: PipelineSchedule, chunks: int) -> None:
 @pytest.mark.parametrize(
     ("family", "orders"),
     [
-        pytest.param(OWN, QUICK, id="quick"),
+        pytest.param(OWN, QUICK, id="quick", marks=pytest.mark.axes),
         pytest.param(OWN, REST, id="rest", marks=pytest.mark.axes),
         pytest.param("gpt2", REST[3:4], id="gpt2", marks=pytest.mark.axes),
         pytest.param("gemma2", QUICK[:1], id="gemma2", marks=pytest.mark.axes),

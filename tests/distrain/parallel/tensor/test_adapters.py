@@ -62,6 +62,7 @@ def compare_and_refuse():
     refuse_lengths()
 
 
+@pytest.mark.axes
 def test_adapters_have_the_gradients_of_the_whole_model_and_lengths_of_rows_are_refused(tmp_path):
     run_ranks(tmp_path, 2, compare_and_refuse)
 
