@@ -81,6 +81,8 @@ class Members:
         return name_of_member(self._meeting, member)
 
     def _next(self) -> tuple[int, ...] | None:
+        for watch in self._watches.values():
+            watch.look()  # a sign may have come while the first node waited for another one
         # Those first that were heard last: one that has just died is not known to be gone yet.
         spares = sorted(
             (member for member in self._watches if member not in self.roster),

@@ -15,8 +15,8 @@ from distrain.runs.folder import RunFolder
 from distrain.runs.lock import hold
 from distrain.runs.records import read_json, write_json
 from launcher.backends import nodes
-from launcher.backends.beats import SteadyPulse, Watch
-from launcher.backends.members import Standing, watch_members
+from launcher.backends.beats import LOOK_S, SteadyPulse, Watch
+from launcher.backends.members import Members, Standing, watch_members
 from launcher.backends.orders import Orders, StageOrders
 from launcher.backends.restart import AttemptEnd
 from launcher.backends.slurm import node, stage_batch
@@ -163,6 +163,19 @@ def test_a_node_that_never_came_is_given_up_for_a_spare(run, meeting, standing_o
     assert part.is_lost
     assert part.may_go_on
     assert first.members.fill() == [(1, 2)]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_spare_that_was_heard_while_another_node_was_waited_for_takes_its_place(
+    meeting, standing_of, is_there
+):
+    standing = standing_of(Term())
+    members = Members(meeting, Orders(2, 3, (), spares=1), standing)
+    if is_there:
+        meeting.beat(2).touch()
+    standing.watches[2]._looked -= 2 * LOOK_S  # nobody looked since
+    members.give_up([1])
+    assert members.can_go_on() is is_there
 
 
 @pytest.fixture
