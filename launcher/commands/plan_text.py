@@ -99,9 +99,9 @@ def _memory_table(recipe: Recipe, plan: Plan) -> list[str]:
     if not rows:
         return []
     note = (
-        "Memory is estimated for one process as the recipe lays it out (under DeepSpeed: that "
-        "holds all), * is the recipe's method. The libraries, and what an allocator keeps of freed "
-        "memory, come on top."
+        "Memory is that of the rank which takes most, estimated (under DDP and DeepSpeed of one "
+        "that holds all); * is the recipe's method. The libraries, and what an allocator keeps of "
+        "freed memory, come on top."
     )
     return [table(MEMORY_HEADER, rows, WIDTH), wrapped(note), ""]
 

@@ -1,4 +1,4 @@
-"""Which columns of the rows each rank holds: every so-manieth stripe of a few columns.
+"""Which columns of the rows each rank holds: stripes of a few, which the ranks take in turn.
 
 Stripes, because of a row of many documents each rank then holds the early, cheap positions as well
 as the late ones of each: cut into plain slices, the rank with the most pairs of queries and keys
